@@ -1,0 +1,123 @@
+# minicluster. `make help` lists the targets.
+
+CARGO ?= cargo
+CARGOFLAGS ?= --locked
+CC ?= cc
+INSTALL ?= install
+
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+BASHDIR ?= $(DATADIR)/bash-completion/completions
+ZSHDIR ?= $(DATADIR)/zsh/site-functions
+FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
+
+# Of `make demo`.
+PORT ?= 3000
+# Of `make sim`.
+SEEDS ?= 20000
+
+BIN = target/release/minicluster
+DEMO = target/demo/hello
+COMPLETIONS = target/completions/bash target/completions/zsh target/completions/fish
+SOURCES = Cargo.toml Cargo.lock $(shell find src -type f)
+SCRIPTS = .ci/run scripts/deps
+CHECKED = $(CARGO) test $(CARGOFLAGS) --profile checked
+
+NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
+	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
+
+.PHONY: all help demo test test-servers sim bench lint install uninstall clean deps deps-servers
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+
+all: $(BIN) $(COMPLETIONS) ## the release binary, target/release/minicluster
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), CARGO=$(CARGO)"
+
+# Cargo leaves a binary alone that would come out the same; the date is for us, so that
+# `make && sudo make install` needs no cargo the second time.
+$(BIN): $(SOURCES)
+	$(NEED_CARGO)
+	$(CARGO) build $(CARGOFLAGS) --release
+	@touch $@
+
+$(DEMO): tests/servers/demo/hello.c
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -o $@ $<
+
+demo: $(BIN) $(DEMO) ## four copies of a small server on PORT
+	@echo
+	@echo "Four copies of $(DEMO), a server that knows nothing of it, on port $(PORT). In another terminal:"
+	@echo
+	@printf '    %-50s # %s\n' \
+		'while sleep 0.3; do curl -s localhost:$(PORT); done' 'who answers' \
+		'$(BIN) status' 'the workers and their pids' \
+		'kill -9 PID' 'one of them; look again' \
+		'$(BIN) why' 'what happened to it'
+	@echo
+	@echo "Ctrl-C here stops all of it."
+	@echo
+	@./$(BIN) -n 4 -p $(PORT) -- ./$(DEMO)
+
+test: deps lint ## everything: lint, unit tests, simulation (short), end-to-end tests
+	$(NEED_CARGO)
+	RUST_TEST_THREADS=6 $(CHECKED)
+
+test-servers: deps deps-servers ## end-to-end tests with a JVM, a Go and a Ruby server
+	$(NEED_CARGO)
+	$(CHECKED) --test e2e -- --ignored heavy
+
+sim: ## the simulation with SEEDS seeds
+	$(NEED_CARGO)
+	SEEDS=$(SEEDS) $(CHECKED) --test sim -- --nocapture swarm
+
+bench: $(BIN) $(DEMO) target/bench/stamp ## idle cost, respawn, start and kills under load, beside the bare thing
+	python3 bench/respawn.py
+	python3 bench/kills.py
+	python3 bench/idle.py
+
+target/bench/stamp: bench/stamp.c
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -o $@ $<
+
+lint: deps ## formatting, clippy, the manual page, shell scripts
+	$(NEED_CARGO)
+	@for tool in fmt clippy; do $(CARGO) $$tool --version >/dev/null 2>&1 || \
+		{ echo "cargo $$tool not found: rustup component add rustfmt clippy" >&2; exit 1; }; done
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(CARGOFLAGS) --all-targets -- -D warnings
+	mandoc -T lint -W warning man/*.1
+	shellcheck $(SCRIPTS)
+
+deps:
+	@scripts/deps scripts/packages.test
+
+deps-servers:
+	@scripts/deps scripts/packages.servers
+
+target/completions/%: $(BIN)
+	@mkdir -p $(@D)
+	./$(BIN) --completions $* >$@
+
+install: $(BIN) $(COMPLETIONS) ## binary, manual page, completions under PREFIX (and DESTDIR)
+	$(INSTALL) -d $(addprefix "$(DESTDIR),$(addsuffix ",$(BINDIR) $(MANDIR)/man1 $(BASHDIR) $(ZSHDIR) $(FISHDIR)))
+	$(INSTALL) -m 755 $(BIN) "$(DESTDIR)$(BINDIR)/minicluster"
+	$(INSTALL) -m 644 man/minicluster.1 "$(DESTDIR)$(MANDIR)/man1/minicluster.1"
+	$(INSTALL) -m 644 target/completions/bash "$(DESTDIR)$(BASHDIR)/minicluster"
+	$(INSTALL) -m 644 target/completions/zsh "$(DESTDIR)$(ZSHDIR)/_minicluster"
+	$(INSTALL) -m 644 target/completions/fish "$(DESTDIR)$(FISHDIR)/minicluster.fish"
+
+uninstall: ## what install put there
+	rm -f "$(DESTDIR)$(BINDIR)/minicluster"
+	rm -f "$(DESTDIR)$(MANDIR)/man1/minicluster.1"
+	rm -f "$(DESTDIR)$(BASHDIR)/minicluster"
+	rm -f "$(DESTDIR)$(ZSHDIR)/_minicluster"
+	rm -f "$(DESTDIR)$(FISHDIR)/minicluster.fish"
+
+clean: ## what was built
+	rm -rf target

@@ -1,0 +1,159 @@
+//! Shell completions, made from the tables of options and verbs.
+
+use crate::options::OPTIONS;
+use crate::verbs::VERBS;
+
+/// The script for that shell.
+pub fn script(shell: &str) -> Result<String, String> {
+    match shell {
+        "bash" => Ok(bash()),
+        "zsh" => Ok(zsh()),
+        "fish" => Ok(fish()),
+        _ => Err(format!(
+            "--completions: '{shell}' is none of bash, zsh, fish"
+        )),
+    }
+}
+
+/// Values that can be listed.
+fn values(long: &str) -> &'static str {
+    match long {
+        "takeover" => "auto off require",
+        "ready" => "auto started listening",
+        "log-format" => "text logfmt json",
+        "log-level" => "error warn info debug",
+        "completions" => "bash zsh fish",
+        "stop-signal" => "TERM INT QUIT HUP USR1 USR2 WINCH KILL",
+        "control" => "off",
+        "host" => "0.0.0.0 127.0.0.1 :: ::1",
+        "workers" => "auto",
+        _ => "",
+    }
+}
+
+fn bash() -> String {
+    let mut flags = Vec::new();
+    let mut cases = String::new();
+    for o in &OPTIONS {
+        flags.push(format!("--{}", o.long));
+        let mut names = format!("--{}", o.long);
+        if !o.short.is_empty() {
+            flags.push(format!("-{}", o.short));
+            names = format!("-{}|{names}", o.short);
+        }
+        if o.arg.is_empty() {
+            continue;
+        }
+        let complete = match (o.long, values(o.long)) {
+            ("cwd", _) => "compgen -d -- \"$cur\"".to_string(),
+            ("control", v) => format!("compgen -f -W '{v}' -- \"$cur\""),
+            (_, v) => format!("compgen -W '{v}' -- \"$cur\""),
+        };
+        cases.push_str(&format!(
+            "        {names}) mapfile -t COMPREPLY < <({complete}); return ;;\n"
+        ));
+    }
+    let verbs: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
+    format!(
+        "# bash completion for minicluster\n\
+         _minicluster() {{\n    \
+             local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} i\n    \
+             for ((i = 1; i < COMP_CWORD; i++)); do\n        \
+                 if [[ ${{COMP_WORDS[i]}} == -- ]]; then\n            \
+                     if declare -F _command_offset >/dev/null; then _command_offset $((i + 1)); fi\n            \
+                     return\n        \
+                 fi\n    \
+             done\n    \
+             case $prev in\n{cases}    esac\n    \
+             mapfile -t COMPREPLY < <(compgen -W '{} {} --' -- \"$cur\")\n\
+         }}\n\
+         complete -F _minicluster minicluster\n",
+        flags.join(" "),
+        verbs.join(" ")
+    )
+}
+
+fn zsh() -> String {
+    let quote = |t: &str| {
+        t.replace('\'', "'\\''")
+            .replace('[', "\\[")
+            .replace(']', "\\]")
+            .replace(':', "\\:")
+    };
+    let mut lines = String::new();
+    for o in &OPTIONS {
+        let star = if o.many { "*" } else { "" };
+        let value = match (o.arg, o.long) {
+            ("", _) => String::new(),
+            (a, "cwd") => format!(":{}:_directories", quote(a)),
+            (a, "control") => format!(":{}:_files", quote(a)),
+            (a, long) => format!(":{}:({})", quote(a), values(long).replace(':', "\\:")),
+        };
+        let help = quote(o.help);
+        lines.push_str(&format!("    '{star}--{}[{help}]{value}' \\\n", o.long));
+        if !o.short.is_empty() {
+            lines.push_str(&format!("    '{star}-{}[{help}]{value}' \\\n", o.short));
+        }
+    }
+    let verbs: Vec<String> = VERBS
+        .iter()
+        .map(|v| format!("'{}:{}'", v.name, quote(v.help)))
+        .collect();
+    format!(
+        "#compdef minicluster\n\
+         _minicluster_verbs() {{\n  local -a verbs=({})\n  _describe verb verbs\n}}\n\
+         _minicluster() {{\n  local i=${{words[(i)--]}}\n  \
+         if (( i < CURRENT )); then\n    shift i words; (( CURRENT -= i )); _normal; return\n  fi\n  \
+         _arguments -S \\\n{lines}    '1:verb:_minicluster_verbs'\n}}\n\
+         _minicluster \"$@\"\n",
+        verbs.join(" ")
+    )
+}
+
+fn fish() -> String {
+    let quote = |t: &str| t.replace('\\', "\\\\").replace('\'', "\\'");
+    let mut text = String::from("# fish completion for minicluster\ncomplete -c minicluster -f\n");
+    for o in &OPTIONS {
+        let short = match o.short {
+            "" => String::new(),
+            s => format!(" -s {s}"),
+        };
+        let value = match (o.arg, o.long) {
+            ("", _) => String::new(),
+            (_, "cwd") => " -x -a '(__fish_complete_directories)'".into(),
+            (_, "control") => " -r -F".into(),
+            (_, long) => format!(" -x -a '{}'", values(long)),
+        };
+        text.push_str(&format!(
+            "complete -c minicluster{short} -l {}{value} -d '{}'\n",
+            o.long,
+            quote(o.help)
+        ));
+    }
+    for v in &VERBS {
+        text.push_str(&format!(
+            "complete -c minicluster -n __fish_use_subcommand -a {} -d '{}'\n",
+            v.name,
+            quote(v.help)
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_and_verb_is_completed_everywhere() {
+        for shell in ["bash", "zsh", "fish"] {
+            let text = script(shell).unwrap();
+            for o in &OPTIONS {
+                assert!(text.contains(o.long), "{shell} --{}", o.long);
+            }
+            for v in &VERBS {
+                assert!(text.contains(v.name), "{shell} {}", v.name);
+            }
+        }
+    }
+}

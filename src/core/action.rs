@@ -1,0 +1,73 @@
+//! What core wants done. The shell has one arm for each; outcomes come back as events.
+
+use super::ids::{Ask, Asker, LaneId, Pid, SlotNr, WorkerId};
+use super::notice::Notice;
+use std::net::SocketAddr;
+
+/// One thing to do, in the order given.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Fork and execute COMMAND for this slot. Answered by Spawned or SpawnFailed, in this turn
+    /// or one of the next; SpawnFailed without a try if a stop came meanwhile.
+    Spawn {
+        worker: WorkerId,
+        slot: SlotNr,
+        generation: u32,
+    },
+    /// Signal a worker.
+    Signal {
+        worker: WorkerId,
+        signal: i32,
+        whom: Whom,
+    },
+    /// Put the lane in place of the socket that the asking worker binds, and answer 0.
+    Lend { ask: Ask, lane: LaneId },
+    /// Let the kernel do what was asked.
+    Pass { ask: Ask },
+    /// Answer the call with this error.
+    Refuse { ask: Ask, errno: i32 },
+    /// Make the lane listen if it does not, and answer 0 to listen(2). Answered by Listens, or by
+    /// LaneFailed.
+    Listen { ask: Ask, lane: LaneId },
+    /// Look whether the worker still holds the lane it listened on. Answered by Seen.
+    CheckHeld { worker: WorkerId },
+    /// Look what a starting worker does with the lanes it was handed. Answered by Seen.
+    LookAt { worker: WorkerId },
+    /// Look whether workers wait for connections on these. Answered by Served.
+    LookForServers { lanes: Vec<LaneId> },
+    /// Open a lane. Answered by LaneOpened or LaneFailed in the same turn.
+    OpenLane {
+        lane: LaneId,
+        addr: SocketAddr,
+        v6only: bool,
+        listen: bool,
+    },
+    /// Close the lane: nobody will read its queue.
+    CloseLane { lane: LaneId },
+    /// Nothing will be heard of this worker's tree any more: drop what is kept for it.
+    ForgetTree { worker: WorkerId },
+    /// Signal (if any) every child of ours that is no worker, and count them. A signal other than
+    /// SIGKILL spares members of a worker's group, who have had it with their group, and those who
+    /// have had it from an earlier sweep: a second one means something else to many programs.
+    /// Answered by Strays.
+    SweepStrays { signal: Option<i32> },
+    /// Tell a client how its request ended: exit code, and the pids that could not be ended.
+    Answer {
+        asker: Asker,
+        code: u8,
+        stuck: Vec<Pid>,
+    },
+    /// Say it in the log.
+    Note(Notice),
+    /// Leave with this exit code. Nothing follows.
+    Finish(u8),
+}
+
+/// Who gets a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// The worker's first process alone.
+    Leader,
+    /// Its process group, while a member of it is known to be ours.
+    Group,
+}

@@ -1,0 +1,134 @@
+//! The invariants, by the names the architecture gives them. Run after every step in simulation and
+//! end-to-end builds; a breach is a bug of ours, never of a worker.
+
+use super::Cluster;
+use super::deadlines::Why;
+use super::lanes::MAX_LANES;
+use super::phase::{MAX_ASKERS, Phase, Step};
+use super::remnants::MAX_REMNANTS;
+use super::worker::State;
+use std::collections::BTreeSet;
+
+impl Cluster {
+    /// The first breach found.
+    pub fn check(&self) -> Result<(), String> {
+        self.check_places()?;
+        self.check_deadlines()?;
+        self.check_slots()?;
+        self.check_limits()
+    }
+
+    /// I1: a slot has at most one worker, a worker one slot, a pid one place.
+    fn check_places(&self) -> Result<(), String> {
+        let mut pids = BTreeSet::new();
+        for w in self.fleet.iter() {
+            let slot = &self.slots[usize::from(w.slot.0)];
+            let placed = slot.current == Some(w.id);
+            if placed != w.unreaped() {
+                return Err(format!("I1: {:?} placed {placed}, {:?}", w.id, w.state));
+            }
+            if w.pid.is_some() && !w.unreaped() {
+                return Err(format!("I1: {:?} is reaped but has a pid", w.id));
+            }
+            if w.pid.is_some_and(|p| !pids.insert(p)) {
+                return Err(format!("I1: pid {:?} in two places", w.pid));
+            }
+        }
+        for (nr, slot) in self.slots.iter().enumerate() {
+            match slot.current {
+                Some(id)
+                    if self
+                        .fleet
+                        .get(id)
+                        .is_none_or(|w| usize::from(w.slot.0) != nr) =>
+                {
+                    return Err(format!("I1: slot {nr} holds {id:?}, which is not there"));
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// I6: every state that does not rest has a deadline, and no deadline is about anything else.
+    fn check_deadlines(&self) -> Result<(), String> {
+        let has = |why| self.deadlines.get(why).is_some();
+        for w in self.fleet.iter() {
+            let id = w.id;
+            let fine = match w.state {
+                State::Starting { .. } => {
+                    has(Why::Ready(id)) || self.policy.ready_timeout.is_none()
+                }
+                State::Draining { .. } => has(Why::Kill(id)),
+                State::Killed { .. } => has(Why::KillAgain(id)),
+                State::Spawning | State::Ready { .. } | State::Remnant => true,
+            };
+            if !fine && !matches!(self.phase, Phase::Done(_)) {
+                return Err(format!("I6: {id:?} in {:?} has no deadline", w.state));
+            }
+        }
+        for (why, at) in self.deadlines.iter() {
+            let state = |id| self.fleet.get(id).map(|w| w.state);
+            let serving = self.phase == Phase::Serving;
+            let fine = match why {
+                Why::Hold(id) | Why::Look(id) | Why::Alive(id) | Why::Ready(id) => {
+                    matches!(state(id), Some(State::Starting { .. }))
+                }
+                Why::Kill(id) => matches!(state(id), Some(State::Draining { .. })),
+                Why::KillAgain(id) => matches!(state(id), Some(State::Killed { .. })),
+                Why::Respawn(nr) => serving && self.slots[usize::from(nr.0)].current.is_none(),
+                Why::StartTimeout => serving && !self.ever_ready,
+                Why::Unserved => serving && self.ever_ready,
+                Why::Leftovers | Why::GiveUp => matches!(
+                    self.phase,
+                    Phase::Stopping {
+                        step: Step::Leftovers,
+                        ..
+                    }
+                ),
+            };
+            if !fine {
+                return Err(format!("I6: {why:?} at {at:?} is about nothing"));
+            }
+        }
+        Ok(())
+    }
+
+    /// I7: a slot has a worker or a date for one. I8: not while stopping.
+    fn check_slots(&self) -> Result<(), String> {
+        for nr in self.slot_numbers() {
+            let current = self.slots[usize::from(nr.0)].current;
+            let date = self.deadlines.get(Why::Respawn(nr));
+            let fine = match self.phase {
+                Phase::Serving => current.is_some() != date.is_some() || !self.opened,
+                Phase::Stopping { .. } => date.is_none(),
+                Phase::Done(_) => true,
+            };
+            if !fine {
+                return Err(format!("I7/I8: slot {nr}: {current:?}, {date:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// I9: nothing grows without limit.
+    fn check_limits(&self) -> Result<(), String> {
+        let remnants = self.fleet.iter().filter(|w| !w.unreaped()).count();
+        for (what, n, limit) in [
+            ("remnants", remnants, MAX_REMNANTS),
+            (
+                "lanes",
+                self.lanes.iter().count(),
+                MAX_LANES + self.policy.ports.len(),
+            ),
+            ("askers", self.askers.len(), MAX_ASKERS),
+            ("deaths", self.deaths.len(), 32.max(self.slots.len())),
+            ("things said once", self.said.len(), super::MAX_SAID),
+        ] {
+            if n > limit {
+                return Err(format!("I9: {n} {what} (limit {limit})"));
+            }
+        }
+        Ok(())
+    }
+}

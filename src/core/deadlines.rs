@@ -1,0 +1,111 @@
+//! The timer table. A deadline is absolute, has a Why, and is gone once it has fired (I6).
+
+use super::ids::{SlotNr, Time, WorkerId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Why something happens at a time. One sentence each; the order is the order of firing when due together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Why {
+    /// The worker may now have lost the lane it listened on: look, it was perhaps only probing.
+    Hold(WorkerId),
+    /// The worker has been alive as long as --ready asks.
+    Alive(WorkerId),
+    /// Look whether the starting worker waits on a lane it was handed.
+    Look(WorkerId),
+    /// The starting worker should have been ready by now.
+    Ready(WorkerId),
+    /// The worker was asked to stop and should have gone by now.
+    Kill(WorkerId),
+    /// The worker was killed and should have gone by now.
+    KillAgain(WorkerId),
+    /// The slot's backoff is over.
+    Respawn(SlotNr),
+    /// No worker was ever ready.
+    StartTimeout,
+    /// All workers are ready: look whether some given port is served by none of them.
+    Unserved,
+    /// Processes left behind by workers were asked to stop and should have gone by now.
+    Leftovers,
+    /// They were killed and should have gone by now.
+    GiveUp,
+}
+
+/// Deadlines by reason, and by time.
+#[derive(Clone, Debug, Default)]
+pub struct Deadlines {
+    at: BTreeMap<Why, Time>,
+    order: BTreeSet<(Time, Why)>,
+}
+
+impl Deadlines {
+    /// Sets or moves the deadline for this reason.
+    pub fn set(&mut self, why: Why, at: Time) {
+        self.stop(why);
+        self.at.insert(why, at);
+        self.order.insert((at, why));
+    }
+
+    /// Forgets it. No-op if there is none.
+    pub fn stop(&mut self, why: Why) {
+        if let Some(at) = self.at.remove(&why) {
+            self.order.remove(&(at, why));
+        }
+    }
+
+    /// Forgets all that speak of this worker.
+    pub fn stop_worker(&mut self, id: WorkerId) {
+        for why in [
+            Why::Hold(id),
+            Why::Alive(id),
+            Why::Look(id),
+            Why::Ready(id),
+            Why::Kill(id),
+            Why::KillAgain(id),
+        ] {
+            self.stop(why);
+        }
+    }
+
+    /// When this reason's is.
+    pub fn get(&self, why: Why) -> Option<Time> {
+        self.at.get(&why).copied()
+    }
+
+    /// The earliest.
+    pub fn next(&self) -> Option<(Time, Why)> {
+        self.order.first().copied()
+    }
+
+    /// Takes the earliest that is due out of the table.
+    pub fn take_due(&mut self, now: Time) -> Option<Why> {
+        let (at, why) = self.next()?;
+        if at > now {
+            return None;
+        }
+        self.stop(why);
+        Some(why)
+    }
+
+    /// All of them, for the invariants.
+    pub fn iter(&self) -> impl Iterator<Item = (Why, Time)> + '_ {
+        self.at.iter().map(|(w, t)| (*w, *t))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moved_deadline_fires_once_and_at_its_new_time() {
+        let mut d = Deadlines::default();
+        d.set(Why::StartTimeout, Time(10));
+        d.set(Why::StartTimeout, Time(20));
+        d.set(Why::GiveUp, Time(15));
+        assert_eq!(d.take_due(Time(12)), None);
+        assert_eq!(d.take_due(Time(30)), Some(Why::GiveUp));
+        assert_eq!(d.take_due(Time(30)), Some(Why::StartTimeout));
+        assert_eq!(d.take_due(Time(30)), None);
+        assert!(d.next().is_none());
+    }
+}

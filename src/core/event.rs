@@ -1,0 +1,126 @@
+//! What core is told. The shell turns every reading and every outcome of a syscall into one of these.
+
+use super::ids::{Ask, Asker, LaneId, Pid, WorkerId};
+use std::net::SocketAddr;
+
+/// One piece of news. Those about a worker that core no longer knows are stale and dropped.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// fork(2) succeeded; the child has not executed COMMAND yet.
+    Spawned { worker: WorkerId, pid: Pid },
+    /// There is no child: fork(2), or what it needs, failed.
+    SpawnFailed { worker: WorkerId, errno: i32 },
+    /// The child could not have its bind(2) watched, and goes on without (or not, with `require`).
+    TakeoverRefused { worker: WorkerId, errno: i32 },
+    /// COMMAND runs.
+    Execed { worker: WorkerId },
+    /// The child failed between fork and exec, and has left; its end is told by `Exited`, too.
+    ExecFailed {
+        worker: WorkerId,
+        step: &'static str,
+        errno: i32,
+    },
+    /// A process of the worker's tree is blocked in bind(2) of a TCP socket.
+    BindAsked {
+        worker: WorkerId,
+        ask: Ask,
+        addr: SocketAddr,
+        v6only: bool,
+        snag: Option<Snag>,
+    },
+    /// A process of the worker's tree is blocked in listen(2) on a lane of ours.
+    ListenAsked {
+        worker: WorkerId,
+        ask: Ask,
+        lane: LaneId,
+    },
+    /// Answer to `Listen`: the worker's listen(2) has succeeded.
+    Listens { worker: WorkerId, lane: LaneId },
+    /// What a look from outside found the worker doing.
+    Seen { worker: WorkerId, what: Seen },
+    /// The lane is bound (and listens, if that was asked); `addr` has the real port.
+    LaneOpened { lane: LaneId, addr: SocketAddr },
+    /// The lane could not be bound or made to listen.
+    LaneFailed {
+        lane: LaneId,
+        errno: i32,
+        holder: Option<String>,
+    },
+    /// The worker's first process has ended. It is still a zombie: its group may be signalled now.
+    Exited {
+        worker: WorkerId,
+        status: Exit,
+        last: String,
+    },
+    /// The last process of the worker's tree has gone.
+    TreeGone { worker: WorkerId },
+    /// A child that is no worker was reaped.
+    StrayReaped,
+    /// Answer to `SweepStrays`: so many processes that are ours but no worker remain.
+    Strays { left: Vec<Pid> },
+    /// Answer to `LookForServers`: on these of them a worker waits for connections.
+    Served { lanes: Vec<LaneId> },
+    /// A signal to the master.
+    Signal(MasterSignal),
+    /// A client (that process, of that user) wants the cluster stopped, and to hear of the end.
+    Stop { asker: Asker, hard: bool, by: By },
+    /// That client hung up. Changes nothing but who is told.
+    AskerGone { asker: Asker },
+    /// Time has passed: the deadlines that are due fire. Told last in a turn.
+    Tick,
+}
+
+/// Who asks: as a log should name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct By {
+    /// The client's process.
+    pub pid: Pid,
+    /// Its user.
+    pub uid: u32,
+}
+
+/// Why a swap of the worker's socket would harm it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snag {
+    /// The socket is in an epoll set already: our lane in its place would never be reported there.
+    InEpollSet,
+    /// Another descriptor shares the socket: it would keep the old one.
+    Duplicated,
+}
+
+/// What a look at a worker from outside found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing yet.
+    Nothing,
+    /// It holds the lane it listened on.
+    Holds,
+    /// It waits for connections on a lane it was handed: an epoll set, or a thread in accept.
+    Accepts,
+    /// It listens on a socket of its own at an address we serve.
+    OwnSocket(SocketAddr),
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// exit(3) with this status.
+    Code(i32),
+    /// Killed by this signal.
+    Signal(i32),
+}
+
+/// Signals that mean something to the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MasterSignal {
+    /// SIGTERM: graceful stop; the second one hard.
+    Term,
+    /// SIGINT: as TERM.
+    Int,
+    /// SIGQUIT: hard stop at once.
+    Quit,
+    /// SIGHUP while our controlling terminal is gone: graceful stop.
+    HangUp,
+    /// A signal that has no meaning yet.
+    Unused(&'static str),
+}

@@ -1,0 +1,82 @@
+//! The names of things: serials that are never reused, and our own clock value.
+//!
+//! An id is never a slot and never a pid: slots outlive workers, and the kernel reuses pids. Every
+//! event and action names its subject by one of these, so late news can be recognised and dropped.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// A point on the monotonic clock, in nanoseconds. Core never asks what time it is: it is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// How long ago `earlier` was; zero if it lies ahead.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+    /// Saturating: a limit of a million years is "never", not an overflow in PID 1.
+    fn add(self, d: Duration) -> Time {
+        Time(
+            self.0
+                .saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)),
+        )
+    }
+}
+
+impl Sub<Time> for Time {
+    type Output = Duration;
+    fn sub(self, earlier: Time) -> Duration {
+        self.since(earlier)
+    }
+}
+
+macro_rules! serial {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+    };
+}
+
+serial!(
+    /// One worker process, from the wish to spawn it until its last descendant has gone.
+    WorkerId
+);
+serial!(
+    /// One listening socket of ours.
+    LaneId
+);
+serial!(
+    /// One worker blocked in bind(2) or listen(2), waiting for our answer.
+    Ask
+);
+serial!(
+    /// One client that wants to hear how a request ended.
+    Asker
+);
+
+/// A numbered place 0..N-1 that outlives its processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotNr(pub u16);
+
+impl fmt::Display for SlotNr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A process id. Core carries it for messages only: whom to signal is said by `WorkerId`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pid(pub i32);
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

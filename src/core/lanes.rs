@@ -1,0 +1,455 @@
+//! Which lane a worker's bind(2) gets. One lane per port for now.
+//!
+//! Rules:
+//! 1. A given lane (-p) serves whoever asks for its port, whatever the address: `-p` is the
+//!    operator's word on where to listen. What the server loses by it is said, once.
+//! 2. A learnt lane is the asked family and address exactly, and serves exactly those who ask for it.
+//! 3. What is not ours passes at once: the worker is blocked in a syscall.
+
+use super::action::Action;
+use super::event::Snag;
+use super::ids::{Ask, LaneId, Time, WorkerId};
+use super::notice::{Notice, PassWhy, Who};
+use super::phase::EX_TEMPFAIL;
+use super::policy::Takeover;
+use super::{Cluster, Out};
+use std::net::{IpAddr, SocketAddr};
+
+const EADDRINUSE: i32 = 98;
+const EOPNOTSUPP: i32 = 95;
+/// So many ports may be learnt (I9).
+pub const MAX_LANES: usize = 64;
+
+/// One listening socket of ours.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Serial.
+    pub id: LaneId,
+    /// Where it is bound.
+    pub addr: SocketAddr,
+    /// Was it given by -p?
+    pub given: bool,
+    /// Is it open? If not: who waits in bind(2) for it.
+    pub state: LaneState,
+    /// Has a worker listened on it, or was one seen waiting for connections there?
+    pub served: bool,
+}
+
+/// What a lane is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneState {
+    /// Asked of the shell, for this worker's bind(2) if it is learnt.
+    Opening(Option<(WorkerId, Ask)>),
+    /// Bound.
+    Open,
+    /// Closed for good: the workers listen there by themselves.
+    Closed,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Default)]
+pub struct Lanes {
+    list: Vec<Lane>,
+    next: u64,
+}
+
+/// What to do about one bind(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Pass(PassWhy),
+    Lend(LaneId),
+    Learn(SocketAddr),
+}
+
+impl Lanes {
+    fn add(&mut self, addr: SocketAddr, given: bool, state: LaneState) -> LaneId {
+        self.next += 1;
+        let id = LaneId(self.next);
+        self.list.push(Lane {
+            id,
+            addr,
+            given,
+            state,
+            served: false,
+        });
+        id
+    }
+
+    fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.list.iter_mut().find(|l| l.id == id)
+    }
+
+    /// Somebody takes its connections.
+    pub fn mark_served(&mut self, id: LaneId) {
+        if let Some(lane) = self.get_mut(id) {
+            lane.served = true;
+        }
+    }
+
+    /// All, in the order of their opening.
+    pub fn iter(&self) -> impl Iterator<Item = &Lane> {
+        self.list.iter()
+    }
+
+    /// Where it is bound, if it is.
+    pub fn addr(&self, id: LaneId) -> Option<SocketAddr> {
+        self.list.iter().find(|l| l.id == id).map(|l| l.addr)
+    }
+
+    /// Addresses we serve now.
+    pub fn open_addrs(&self) -> Vec<SocketAddr> {
+        self.list
+            .iter()
+            .filter(|l| l.state == LaneState::Open)
+            .map(|l| l.addr)
+            .collect()
+    }
+
+    fn verdict(&self, takeover: &Takeover, mut asked: SocketAddr) -> Verdict {
+        let given = || self.list.iter().filter(|l| l.given);
+        match takeover {
+            // Not watched at all, so nobody asks; a stray ask is harmless.
+            Takeover::Off => return Verdict::Pass(PassWhy::NotListed),
+            Takeover::Ports(map) => match map.iter().find(|(theirs, _)| *theirs == asked.port()) {
+                Some((_, ours)) => asked.set_port(*ours),
+                None => return Verdict::Pass(PassWhy::NotListed),
+            },
+            Takeover::Auto | Takeover::Require => {
+                if given().count() > 0 && !given().any(|l| l.addr.port() == asked.port()) {
+                    return Verdict::Pass(PassWhy::NotServed);
+                }
+            }
+        }
+        let same_port = |l: &&Lane| l.addr.port() == asked.port();
+        let fits = |l: &Lane| {
+            let family = l.addr.is_ipv4() == asked.is_ipv4();
+            (l.addr == asked, family, l.addr.ip().is_unspecified())
+        };
+        if let Some(l) = given().filter(same_port).max_by_key(|l| fits(l)) {
+            return match l.state {
+                LaneState::Open | LaneState::Opening(_) => Verdict::Lend(l.id),
+                LaneState::Closed => Verdict::Pass(PassWhy::NotListed),
+            };
+        }
+        match self
+            .list
+            .iter()
+            .find(|l| l.addr == asked && l.state == LaneState::Open)
+        {
+            Some(l) => Verdict::Lend(l.id),
+            None => Verdict::Learn(asked),
+        }
+    }
+}
+
+impl Cluster {
+    /// Opens the given ports; workers are spawned by the time the first turn ends.
+    pub(super) fn open_given(&mut self, out: &mut Out) {
+        for addr in self.policy.ports.clone() {
+            let lane = self.lanes.add(addr, true, LaneState::Opening(None));
+            out.push(Action::OpenLane {
+                lane,
+                addr,
+                v6only: false,
+                listen: true,
+            });
+        }
+    }
+
+    /// Are all given ports bound?
+    pub(super) fn given_open(&self) -> bool {
+        self.lanes
+            .iter()
+            .all(|l| !matches!(l.state, LaneState::Opening(None)))
+    }
+
+    pub(super) fn lane_opened(&mut self, id: LaneId, addr: SocketAddr, out: &mut Out) {
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        let was = std::mem::replace(&mut lane.state, LaneState::Open);
+        lane.addr = addr;
+        let mut learnt_from = None;
+        if let LaneState::Opening(Some((worker, ask))) = was {
+            learnt_from = self.fleet.who(worker);
+            out.push(Action::Lend { ask, lane: id });
+        }
+        out.push(Action::Note(Notice::LaneOpen { addr, learnt_from }));
+    }
+
+    pub(super) fn lane_failed(
+        &mut self,
+        id: LaneId,
+        errno: i32,
+        holder: Option<String>,
+        now: Time,
+        out: &mut Out,
+    ) {
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        let (addr, given) = (lane.addr, lane.given);
+        let mut who = None;
+        match lane.state {
+            LaneState::Opening(asked) => {
+                self.lanes.list.retain(|l| l.id != id);
+                if let Some((worker, ask)) = asked {
+                    who = self.fleet.who(worker);
+                    out.push(Action::Refuse { ask, errno });
+                }
+            }
+            // It was open and could not be made to listen: the worker has had its error.
+            LaneState::Open | LaneState::Closed => {}
+        }
+        let notice = Notice::LaneBusy {
+            addr,
+            errno,
+            holder,
+            who,
+        };
+        self.once(format!("lane {addr} {errno}"), notice, out);
+        if given && !self.ever_execed {
+            self.begin_give_up(open_failed_code(errno), now, out);
+        }
+    }
+
+    pub(super) fn bind_asked(
+        &mut self,
+        id: WorkerId,
+        ask: Ask,
+        addr: SocketAddr,
+        v6only: bool,
+        snag: Option<Snag>,
+        out: &mut Out,
+    ) {
+        // Its worker is unknown only if it was forgotten: let the kernel decide then.
+        let Some(who) = self.fleet.who(id) else {
+            return out.push(Action::Pass { ask });
+        };
+        self.takeover_works.get_or_insert(true);
+        let verdict = self.lanes.verdict(&self.policy.takeover, addr);
+        match (verdict, snag) {
+            (Verdict::Pass(why), _) => self.pass_bind(who, ask, addr, why, out),
+            (Verdict::Learn(_), _) if self.lanes.list.len() >= MAX_LANES => {
+                self.pass_bind(who, ask, addr, PassWhy::Full, out);
+            }
+            (Verdict::Lend(_) | Verdict::Learn(_), Some(snag)) => {
+                out.push(Action::Refuse {
+                    ask,
+                    errno: EOPNOTSUPP,
+                });
+                let notice = Notice::Snagged { who, addr, snag };
+                self.once(format!("snag {addr}"), notice, out);
+            }
+            (Verdict::Lend(lane), None) => {
+                out.push(Action::Lend { ask, lane });
+                self.say_what_is_lost(who, addr, lane, out);
+            }
+            (Verdict::Learn(_), None) if self.stop_is_hard().is_some() => {
+                out.push(Action::Refuse {
+                    ask,
+                    errno: EADDRINUSE,
+                })
+            }
+            (Verdict::Learn(addr), None) => {
+                let lane = self
+                    .lanes
+                    .add(addr, false, LaneState::Opening(Some((id, ask))));
+                out.push(Action::OpenLane {
+                    lane,
+                    addr,
+                    v6only,
+                    listen: false,
+                });
+            }
+        }
+    }
+
+    /// Leaves it to the kernel, and says so where siblings will want the same port.
+    fn pass_bind(&mut self, who: Who, ask: Ask, addr: SocketAddr, why: PassWhy, out: &mut Out) {
+        out.push(Action::Pass { ask });
+        if self.slots.len() > 1 {
+            let ours: Vec<u16> = self.policy.ports.iter().map(SocketAddr::port).collect();
+            let key = match why {
+                PassWhy::NotServed | PassWhy::NotListed => format!("passed {}", addr.port()),
+                PassWhy::Full => "passed, full".to_string(),
+            };
+            let notice = Notice::BindPassed {
+                who,
+                addr,
+                ours,
+                why,
+            };
+            self.once(key, notice, out);
+        }
+    }
+
+    /// A worker that we do not watch failed before it was ready. The most likely reason, if a port
+    /// was given: it binds that by itself, and we have it open.
+    pub(super) fn say_handed_only(&mut self, who: Who, out: &mut Out) {
+        let open = |l: &&Lane| l.given && l.state == LaneState::Open;
+        let first = self.lanes.iter().find(open).map(|l| l.addr);
+        if let Some(addr) = first {
+            let notice = Notice::HandedOnly { who, addr };
+            self.once("handed only".into(), notice, out);
+        }
+    }
+
+    /// The server listens beside us (its own SO_REUSEPORT): a queue of ours that nobody reads
+    /// would make its share of the clients hang, so it is closed.
+    pub(super) fn own_socket(&mut self, who: Who, addr: SocketAddr, out: &mut Out) {
+        let beside: Vec<LaneId> = self
+            .lanes
+            .iter()
+            .filter(|l| share_clients(l.addr, addr) && l.state == LaneState::Open)
+            .map(|l| l.id)
+            .collect();
+        for lane in beside {
+            let served = self
+                .fleet
+                .iter()
+                .any(|w| w.listened == Some(lane) && w.unreaped());
+            if served {
+                continue;
+            }
+            if let Some(l) = self.lanes.get_mut(lane) {
+                l.state = LaneState::Closed;
+            }
+            out.push(Action::CloseLane { lane });
+            out.push(Action::Note(Notice::LaneQuits { addr, who }));
+        }
+    }
+
+    /// The lane is not quite what the server asked for.
+    fn say_what_is_lost(&mut self, who: Who, asked: SocketAddr, lane: LaneId, out: &mut Out) {
+        let Some(addr) = self.lanes.addr(lane) else {
+            return;
+        };
+        let (a, l) = (asked.ip(), addr.ip());
+        let notice = match (a, l) {
+            (IpAddr::V4(_), IpAddr::V6(_)) => Notice::FamilyNeeded {
+                who,
+                asked,
+                lane: addr,
+            },
+            (IpAddr::V6(_), IpAddr::V4(_)) => Notice::V4Only {
+                who,
+                asked,
+                lane: addr,
+            },
+            _ if l.is_unspecified() && !a.is_unspecified() => Notice::Narrower {
+                who,
+                asked,
+                lane: addr,
+            },
+            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => return,
+        };
+        self.once(format!("{} for {asked}", notice.event()), notice, out);
+    }
+}
+
+/// Can one client reach sockets at both addresses? `::` may be dual-stack: then it takes IPv4, too.
+pub fn share_clients(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = |s: SocketAddr| s.ip().is_unspecified();
+    let any_v6 = |s: SocketAddr| s.is_ipv6() && any(s);
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    a.port() == b.port()
+        && match same_family {
+            true => a.ip() == b.ip() || any(a) || any(b),
+            false => any_v6(a) || any_v6(b),
+        }
+}
+
+/// The exit code for a port that could not be opened at start.
+fn open_failed_code(errno: i32) -> u8 {
+    const EPERM: i32 = 1;
+    const EACCES: i32 = 13;
+    match errno {
+        EADDRINUSE => EX_TEMPFAIL,
+        EPERM | EACCES => 77,
+        _ => super::worker::EX_OSERR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn a(s: &str) -> SocketAddr {
+        s.parse().unwrap()
+    }
+
+    fn lanes(given: &[&str], learnt: &[&str]) -> Lanes {
+        let mut l = Lanes::default();
+        for g in given {
+            l.add(a(g), true, LaneState::Open);
+        }
+        for g in learnt {
+            l.add(a(g), false, LaneState::Open);
+        }
+        l
+    }
+
+    #[test]
+    fn who_gets_which_lane() {
+        let auto = Takeover::Auto;
+        let one = lanes(&["0.0.0.0:3000"], &[]);
+        for asked in ["0.0.0.0:3000", "127.0.0.1:3000", "[::]:3000", "[::1]:3000"] {
+            assert_eq!(one.verdict(&auto, a(asked)), Verdict::Lend(LaneId(1)));
+        }
+        let pass = Verdict::Pass(PassWhy::NotServed);
+        assert_eq!(one.verdict(&auto, a("0.0.0.0:9229")), pass);
+
+        let both = lanes(&["127.0.0.1:80", "[::1]:80", "0.0.0.0:81", "[::]:81"], &[]);
+        for (asked, id) in [
+            ("127.0.0.1:80", 1),
+            ("[::1]:80", 2),
+            ("[::]:80", 2),
+            ("0.0.0.0:81", 3),
+            ("[::]:81", 4),
+            ("10.0.0.1:81", 3),
+        ] {
+            assert_eq!(both.verdict(&auto, a(asked)), Verdict::Lend(LaneId(id)));
+        }
+
+        let learnt = lanes(&[], &["0.0.0.0:3000"]);
+        let same = learnt.verdict(&auto, a("0.0.0.0:3000"));
+        assert_eq!(same, Verdict::Lend(LaneId(1)));
+        for other in ["[::]:3000", "127.0.0.1:3000", "0.0.0.0:3001"] {
+            assert_eq!(learnt.verdict(&auto, a(other)), Verdict::Learn(a(other)));
+        }
+    }
+
+    #[test]
+    fn which_sockets_share_clients() {
+        for (one, other, shared) in [
+            ("0.0.0.0:80", "0.0.0.0:80", true),
+            ("0.0.0.0:80", "0.0.0.0:81", false),
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("10.0.0.1:80", "127.0.0.1:80", false),
+            ("127.0.0.1:80", "[::1]:80", false),
+            ("127.0.0.1:80", "[::]:80", true),
+            ("0.0.0.0:80", "[::1]:80", false),
+            ("[::]:80", "[::1]:80", true),
+        ] {
+            assert_eq!(share_clients(a(one), a(other)), shared, "{one} {other}");
+            assert_eq!(share_clients(a(other), a(one)), shared, "{other} {one}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_ports_takes_over_those_and_no_others() {
+        let list = Takeover::Ports(vec![(8080, 80), (9000, 9000)]);
+        let l = lanes(&["0.0.0.0:80"], &[]);
+        assert_eq!(
+            l.verdict(&list, a("127.0.0.1:8080")),
+            Verdict::Lend(LaneId(1))
+        );
+        assert_eq!(
+            l.verdict(&list, a("[::]:9000")),
+            Verdict::Learn(a("[::]:9000"))
+        );
+        let pass = Verdict::Pass(PassWhy::NotListed);
+        assert_eq!(l.verdict(&list, a("0.0.0.0:80")), pass);
+    }
+}

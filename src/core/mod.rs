@@ -1,0 +1,272 @@
+//! The part that decides. Pure: no file descriptor, no clock, no environment, no randomness but a
+//! seed handed in. `Cluster::handle` takes one piece of news and the time, and appends what is to be
+//! done; `Cluster::deadline` says when to call again if nothing happens.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+mod check;
+mod deadlines;
+mod lanes;
+mod phase;
+mod remnants;
+mod sentences;
+mod slot;
+mod unserved;
+mod worker;
+
+pub mod action;
+pub mod event;
+pub mod fleet;
+pub mod ids;
+pub mod notice;
+pub mod policy;
+pub mod respawn;
+pub mod status;
+pub mod words;
+
+pub use action::{Action, Whom};
+pub use deadlines::Why;
+pub use event::{By, Event, Exit, MasterSignal, Seen, Snag};
+pub use ids::{Ask, Asker, LaneId, Pid, SlotNr, Time, WorkerId};
+pub use lanes::share_clients;
+pub use notice::{Level, Notice, PassWhy, Who};
+pub use phase::{EX_TEMPFAIL, EX_UNAVAILABLE, Phase, Step};
+pub use policy::{Policy, ReadyRule, Takeover};
+pub use remnants::MAX_REMNANTS;
+pub use status::Snapshot;
+pub use worker::{EX_OSERR, EXEC_STEP, not_executable};
+
+use deadlines::Deadlines;
+use fleet::Fleet;
+use lanes::Lanes;
+use respawn::Rng;
+use slot::Slot;
+use status::Death;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Where actions go.
+pub type Out = Vec<Action>;
+
+/// So many different things are said once; later ones are not said at all (I9).
+const MAX_SAID: usize = 256;
+
+/// All state there is.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    policy: Policy,
+    phase: Phase,
+    generation: u32,
+    started: Time,
+    slots: Vec<Slot>,
+    fleet: Fleet,
+    lanes: Lanes,
+    deadlines: Deadlines,
+    deaths: VecDeque<Death>,
+    askers: Vec<Asker>,
+    /// Has somebody asked for the end (or do we give up by ourselves)?
+    asked_to_stop: bool,
+    /// What workers left behind, as of the last look.
+    left: Vec<Pid>,
+    /// Were they asked to stop before they were killed?
+    left_asked: bool,
+    /// Is the next count of what is left the last?
+    last_look: bool,
+    /// How many were left when they were killed, or at the last count that might have been the last.
+    left_before: Option<usize>,
+    said: BTreeSet<String>,
+    rng: Rng,
+    /// Were all given ports opened, so that workers may start?
+    opened: bool,
+    ever_execed: bool,
+    ever_ready: bool,
+    /// Has a worker kept the lane it listened on? Then COMMAND does not merely probe.
+    kept_a_lane: bool,
+    /// `None` until the first bind(2) or refusal tells.
+    takeover_works: Option<bool>,
+    /// Were all workers ready, and said to be?
+    full: bool,
+    /// How often it was looked who serves what was given.
+    unserved_looks: u32,
+}
+
+impl Cluster {
+    /// A cluster at rest; `begin` sets it going.
+    pub fn new(policy: Policy, now: Time) -> Cluster {
+        Cluster {
+            phase: Phase::Serving,
+            generation: 1,
+            started: now,
+            slots: vec![Slot::default(); usize::from(policy.workers)],
+            fleet: Fleet::default(),
+            lanes: Lanes::default(),
+            deadlines: Deadlines::default(),
+            deaths: VecDeque::new(),
+            askers: Vec::new(),
+            asked_to_stop: false,
+            left: Vec::new(),
+            left_asked: false,
+            last_look: false,
+            left_before: None,
+            said: BTreeSet::new(),
+            rng: Rng::new(policy.seed),
+            opened: false,
+            ever_execed: false,
+            ever_ready: false,
+            kept_a_lane: false,
+            takeover_works: None,
+            full: false,
+            unserved_looks: 0,
+            policy,
+        }
+    }
+
+    /// The first actions: open the given ports; workers follow when they are open.
+    pub fn begin(&mut self, now: Time, out: &mut Out) {
+        self.open_given(out);
+        self.begin_spawning(now, out);
+        self.assert_invariants();
+    }
+
+    fn begin_spawning(&mut self, now: Time, out: &mut Out) {
+        if self.opened || !self.given_open() || self.phase != Phase::Serving {
+            return;
+        }
+        self.opened = true;
+        if let Some(limit) = self.policy.start_timeout {
+            self.deadlines.set(Why::StartTimeout, now + limit);
+        }
+        self.spawn_first(now, out);
+    }
+
+    /// When to come back if nothing happens, and why.
+    pub fn deadline(&self) -> Option<(Time, Why)> {
+        self.deadlines.next()
+    }
+
+    /// One piece of news. Stale news is dropped; anything may be told at any time. Deadlines fire at
+    /// `Tick` alone, which the shell tells last in a turn: after a pause of the master, what has
+    /// happened comes before what should have.
+    pub fn handle(&mut self, event: Event, now: Time, out: &mut Out) {
+        if let Phase::Done(code) = self.phase {
+            // Nothing follows Finish; but who asks for the end in this very turn hears of it.
+            if let Event::Stop { asker, .. } = event {
+                let stuck = Vec::new();
+                out.push(Action::Answer { asker, code, stuck });
+            }
+            return;
+        }
+        match event {
+            Event::Spawned { worker, pid } => self.spawned(worker, pid, now, out),
+            Event::SpawnFailed { worker, errno } => self.spawn_failed(worker, errno, now, out),
+            Event::TakeoverRefused { worker, errno } => {
+                self.takeover_refused(worker, errno, now, out)
+            }
+            Event::Execed { worker } => self.execed(worker, now, out),
+            Event::ExecFailed {
+                worker,
+                step,
+                errno,
+            } => self.exec_failed(worker, step, errno, now, out),
+            Event::BindAsked {
+                worker,
+                ask,
+                addr,
+                v6only,
+                snag,
+            } => self.bind_asked(worker, ask, addr, v6only, snag, out),
+            // Whoever asks may have it: it is said that it listens when it does.
+            Event::ListenAsked { ask, lane, .. } => out.push(Action::Listen { ask, lane }),
+            Event::Listens { worker, lane } => self.listened(worker, lane, now, out),
+            Event::Seen { worker, what } => self.seen(worker, what, now, out),
+            Event::LaneOpened { lane, addr } => {
+                self.lane_opened(lane, addr, out);
+                self.begin_spawning(now, out);
+            }
+            Event::LaneFailed {
+                lane,
+                errno,
+                holder,
+            } => self.lane_failed(lane, errno, holder, now, out),
+            Event::Exited {
+                worker,
+                status,
+                last,
+            } => self.exited(worker, status, last, now, out),
+            Event::TreeGone { worker } => self.tree_gone(worker),
+            Event::StrayReaped => self.stray_reaped(out),
+            Event::Served { lanes } => self.served(&lanes, now, out),
+            Event::Strays { left } => self.strays(left, now, out),
+            Event::Signal(signal) => self.signalled(signal, now, out),
+            Event::Stop { asker, hard, by } => self.stop_asked(asker, hard, by, now, out),
+            Event::AskerGone { asker } => self.askers.retain(|a| *a != asker),
+            Event::Tick => self.expire(now, out),
+        }
+        self.assert_invariants();
+    }
+
+    /// Every deadline that is due, each once.
+    fn expire(&mut self, now: Time, out: &mut Out) {
+        while let Some(why) = self.deadlines.take_due(now) {
+            match why {
+                Why::Hold(id)
+                | Why::Look(id)
+                | Why::Alive(id)
+                | Why::Ready(id)
+                | Why::Kill(id)
+                | Why::KillAgain(id) => self.worker_due(why, id, now, out),
+                Why::Respawn(_) => self.spawn_due(now, out),
+                Why::StartTimeout => self.never_ready(now, out),
+                Why::Unserved => self.look_for_servers(out),
+                Why::Leftovers => self.kill_leftovers(now, out),
+                Why::GiveUp => self.look_once_more(out),
+            }
+        }
+    }
+
+    fn assert_invariants(&self) {
+        if cfg!(debug_assertions)
+            && let Err(breach) = self.check()
+        {
+            panic!("invariant broken: {breach}\n{self:#?}");
+        }
+    }
+
+    /// Where the cluster is.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How many serve.
+    pub fn ready_count(&self) -> usize {
+        self.fleet.iter().filter(|w| w.is_ready()).count()
+    }
+
+    /// Every worker with a process.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    fn slot_numbers(&self) -> impl Iterator<Item = SlotNr> + use<> {
+        (0..self.slots.len()).map(|n| SlotNr(u16::try_from(n).unwrap_or(u16::MAX)))
+    }
+
+    /// --ready, settled: a worker executed now waits for listen(2) if we know a port by now.
+    fn ready_rule(&self) -> ReadyRule {
+        match self.policy.ready {
+            ReadyRule::Auto if self.lanes.iter().next().is_some() => ReadyRule::Listening,
+            rule @ (ReadyRule::Auto
+            | ReadyRule::Started
+            | ReadyRule::Listening
+            | ReadyRule::Alive(_)) => rule,
+        }
+    }
+
+    /// Says it unless the same was said before.
+    fn once(&mut self, key: String, notice: Notice, out: &mut Out) {
+        if self.said.len() < MAX_SAID && self.said.insert(key) {
+            out.push(Action::Note(notice));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,494 @@
+//! Everything core has to say, as values: each with its level, its event name and its fields.
+//! Its sentence is in `sentences`.
+
+use super::event::{By, Exit, Snag};
+use super::ids::{Pid, SlotNr, WorkerId};
+use super::words::signal_name;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How loud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// The master cannot do its work.
+    Error,
+    /// Something is not as asked; the cluster goes on.
+    Warn,
+    /// What an operator wants to see happen.
+    Info,
+    /// Each step.
+    Debug,
+}
+
+/// Why a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// By itself, with a status other than 0 or by a signal.
+    Failure,
+    /// By itself, with status 0.
+    Finished,
+    /// Asked to.
+    Shutdown,
+    /// Killed by a hard stop, or because it did not stop in time.
+    Kill,
+    /// Killed because it was not ready in time.
+    NotReady,
+    /// COMMAND could not be executed, or there was no process at all.
+    NotStarted,
+}
+
+impl Cause {
+    /// As it is spelled in logs and answers.
+    pub fn word(self) -> &'static str {
+        match self {
+            Cause::Failure => "failure",
+            Cause::Finished => "finished",
+            Cause::Shutdown => "shutdown",
+            Cause::Kill => "kill",
+            Cause::NotReady => "not-ready",
+            Cause::NotStarted => "not-started",
+        }
+    }
+}
+
+/// Which worker: slot and, while it has one, pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who {
+    /// Its slot.
+    pub slot: SlotNr,
+    /// Its first process.
+    pub pid: Option<Pid>,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {}", self.slot)?;
+        match self.pid {
+            Some(pid) => write!(f, " pid {pid}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a field of a notice holds: machines want to know which, whatever it looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Digits.
+    Number(String),
+    /// Anything.
+    Text(String),
+}
+
+fn number(n: impl ToString) -> Value {
+    Value::Number(n.to_string())
+}
+
+fn text(t: impl ToString) -> Value {
+    Value::Text(t.to_string())
+}
+
+/// What there is to say.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the sentence of each, below, is its documentation
+pub enum Notice {
+    LaneOpen {
+        addr: SocketAddr,
+        learnt_from: Option<Who>,
+    },
+    LaneBusy {
+        addr: SocketAddr,
+        errno: i32,
+        holder: Option<String>,
+        who: Option<Who>,
+    },
+    LaneQuits {
+        addr: SocketAddr,
+        who: Who,
+    },
+    Forked {
+        who: Who,
+        generation: u32,
+        reason: &'static str,
+    },
+    SpawnFailed {
+        who: Who,
+        errno: i32,
+    },
+    ExecFailed {
+        who: Who,
+        step: &'static str,
+        errno: i32,
+    },
+    Listening {
+        who: Who,
+        addr: SocketAddr,
+        after: Duration,
+    },
+    LetGo {
+        who: Who,
+    },
+    Ready {
+        who: Who,
+        after: Duration,
+    },
+    AllReady {
+        ready: usize,
+        lanes: Vec<SocketAddr>,
+    },
+    Unserved {
+        addr: SocketAddr,
+    },
+    NotReady {
+        who: Who,
+        after: Duration,
+        limit: Duration,
+        hint: Option<&'static str>,
+    },
+    Died {
+        who: Who,
+        cause: Cause,
+        exit: Exit,
+        lived: Duration,
+        was_ready: bool,
+        next: Next,
+        last: String,
+    },
+    LeftRunning {
+        who: Who,
+    },
+    Respawning {
+        slot: SlotNr,
+        delay: Duration,
+        failures: u32,
+    },
+    TooSlowToStop {
+        who: Who,
+        limit: Duration,
+    },
+    StillThere {
+        who: Who,
+        since: Duration,
+    },
+    Forgotten {
+        who: Who,
+        limit: usize,
+    },
+    Stopping {
+        why: &'static str,
+        by: Option<By>,
+        workers: usize,
+        limit: Duration,
+    },
+    HardStop {
+        why: &'static str,
+        by: Option<By>,
+        workers: usize,
+    },
+    NeverReady {
+        limit: Duration,
+        hint: Option<&'static str>,
+        /// A worker that is alive, but not ready. What it has written the shell knows.
+        waiting: Option<WorkerId>,
+        last: String,
+    },
+    CannotRun {
+        code: u8,
+    },
+    Leftovers {
+        pids: Vec<Pid>,
+        stage: LeftoverStage,
+    },
+    Stuck {
+        pids: Vec<Pid>,
+    },
+    Stopped {
+        code: u8,
+    },
+    SignalUnused {
+        name: &'static str,
+    },
+    TakeoverRefused {
+        who: Who,
+        errno: i32,
+        required: bool,
+    },
+    BindPassed {
+        who: Who,
+        addr: SocketAddr,
+        ours: Vec<u16>,
+        why: PassWhy,
+    },
+    HandedOnly {
+        who: Who,
+        addr: SocketAddr,
+    },
+    Narrower {
+        who: Who,
+        asked: SocketAddr,
+        lane: SocketAddr,
+    },
+    V4Only {
+        who: Who,
+        asked: SocketAddr,
+        lane: SocketAddr,
+    },
+    FamilyNeeded {
+        who: Who,
+        asked: SocketAddr,
+        lane: SocketAddr,
+    },
+    Snagged {
+        who: Who,
+        addr: SocketAddr,
+        snag: Snag,
+    },
+}
+
+/// Why a bind(2) is left to the kernel although it is one of TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassWhy {
+    /// Ports were given, and this is none of them.
+    NotServed,
+    /// --takeover lists others.
+    NotListed,
+    /// As many ports as there may be are learnt.
+    Full,
+}
+
+/// What is done about processes that workers left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftoverStage {
+    /// They were asked to stop.
+    Asked,
+    /// They were asked, had that long, and are killed.
+    Overdue(Duration),
+    /// They are killed along with all else.
+    Killed,
+}
+
+/// What follows a death.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Next {
+    /// A successor, after this delay.
+    Respawn(Duration),
+    /// Nothing: the cluster stops.
+    Nothing,
+}
+
+impl Notice {
+    /// How loud it is.
+    pub fn level(&self) -> Level {
+        use Level::*;
+        match self {
+            Notice::LaneOpen { .. }
+            | Notice::AllReady { .. }
+            | Notice::Stopping { .. }
+            | Notice::Stopped { .. }
+            | Notice::V4Only { .. }
+            | Notice::Leftovers {
+                stage: LeftoverStage::Asked | LeftoverStage::Killed,
+                ..
+            } => Info,
+            Notice::Ready { .. } => Info,
+            // A step on the way to another notice.
+            Notice::Forked { .. }
+            | Notice::Listening { .. }
+            | Notice::LetGo { .. }
+            | Notice::Respawning { .. } => Debug,
+            Notice::Died { cause, next, .. } => match (cause, next) {
+                (Cause::Shutdown, _) | (Cause::Kill | Cause::Finished, Next::Nothing) => Info,
+                (Cause::Finished, Next::Respawn(_)) => Warn,
+                (Cause::Failure | Cause::Kill | Cause::NotReady | Cause::NotStarted, _) => Warn,
+            },
+            Notice::LaneBusy { .. }
+            | Notice::NeverReady { .. }
+            | Notice::CannotRun { .. }
+            | Notice::ExecFailed { .. }
+            | Notice::Snagged { .. }
+            | Notice::Stuck { .. } => Error,
+            Notice::TakeoverRefused { required, .. } => match required {
+                true => Error,
+                false => Warn,
+            },
+            Notice::LaneQuits { .. }
+            | Notice::Unserved { .. }
+            | Notice::SpawnFailed { .. }
+            | Notice::NotReady { .. }
+            | Notice::LeftRunning { .. }
+            | Notice::TooSlowToStop { .. }
+            | Notice::StillThere { .. }
+            | Notice::Forgotten { .. }
+            | Notice::HardStop { .. }
+            | Notice::Leftovers {
+                stage: LeftoverStage::Overdue(_),
+                ..
+            }
+            | Notice::SignalUnused { .. }
+            | Notice::BindPassed { .. }
+            | Notice::HandedOnly { .. }
+            | Notice::Narrower { .. }
+            | Notice::FamilyNeeded { .. } => Warn,
+        }
+    }
+
+    /// The event's name, for logs that machines read.
+    pub fn event(&self) -> &'static str {
+        match self {
+            Notice::LaneOpen { .. } => "port-open",
+            Notice::LaneBusy { .. } => "port-failed",
+            Notice::LaneQuits { .. } => "port-closed",
+            Notice::Forked { .. } => "forked",
+            Notice::SpawnFailed { .. } => "spawn-failed",
+            Notice::ExecFailed { .. } => "exec-failed",
+            Notice::Listening { .. } => "listening",
+            Notice::LetGo { .. } => "let-go",
+            Notice::Ready { .. } => "ready",
+            Notice::AllReady { .. } => "all-ready",
+            Notice::Unserved { .. } => "unserved",
+            Notice::NotReady { .. } => "not-ready",
+            Notice::Died { .. } => "died",
+            Notice::LeftRunning { .. } => "left-running",
+            Notice::Respawning { .. } => "respawning",
+            Notice::TooSlowToStop { .. } => "killed",
+            Notice::StillThere { .. } => "still-there",
+            Notice::Forgotten { .. } => "forgotten",
+            Notice::Stopping { .. } => "stopping",
+            Notice::HardStop { .. } => "hard-stop",
+            Notice::NeverReady { .. } => "never-ready",
+            Notice::CannotRun { .. } => "cannot-run",
+            Notice::Leftovers { .. } => "leftovers",
+            Notice::Stuck { .. } => "stuck",
+            Notice::Stopped { .. } => "stopped",
+            Notice::SignalUnused { .. } => "signal-unused",
+            Notice::TakeoverRefused { .. } => "takeover-refused",
+            Notice::BindPassed { .. } => "bind-passed",
+            Notice::HandedOnly { .. } => "handed-only",
+            Notice::Narrower { .. } => "address-wider",
+            Notice::V4Only { .. } => "address-ipv4-only",
+            Notice::FamilyNeeded { .. } => "address-family",
+            Notice::Snagged { .. } => "takeover-snag",
+        }
+    }
+
+    /// Whom it is about.
+    pub fn who(&self) -> Option<Who> {
+        match self {
+            Notice::LaneBusy { who, .. } => *who,
+            Notice::LaneOpen { learnt_from, .. } => *learnt_from,
+            Notice::Forked { who, .. }
+            | Notice::LaneQuits { who, .. }
+            | Notice::SpawnFailed { who, .. }
+            | Notice::ExecFailed { who, .. }
+            | Notice::Listening { who, .. }
+            | Notice::LetGo { who }
+            | Notice::Ready { who, .. }
+            | Notice::NotReady { who, .. }
+            | Notice::Died { who, .. }
+            | Notice::LeftRunning { who }
+            | Notice::TooSlowToStop { who, .. }
+            | Notice::StillThere { who, .. }
+            | Notice::Forgotten { who, .. }
+            | Notice::TakeoverRefused { who, .. }
+            | Notice::BindPassed { who, .. }
+            | Notice::HandedOnly { who, .. }
+            | Notice::Narrower { who, .. }
+            | Notice::V4Only { who, .. }
+            | Notice::FamilyNeeded { who, .. }
+            | Notice::Snagged { who, .. } => Some(*who),
+            Notice::Respawning { slot, .. } => Some(Who {
+                slot: *slot,
+                pid: None,
+            }),
+            Notice::AllReady { .. }
+            | Notice::Unserved { .. }
+            | Notice::Stopping { .. }
+            | Notice::HardStop { .. }
+            | Notice::NeverReady { .. }
+            | Notice::CannotRun { .. }
+            | Notice::Leftovers { .. }
+            | Notice::Stuck { .. }
+            | Notice::Stopped { .. }
+            | Notice::SignalUnused { .. } => None,
+        }
+    }
+
+    /// What a machine wants apart from the sentence. Durations in seconds.
+    pub fn fields(&self) -> Vec<(&'static str, Value)> {
+        let secs = |d: &Duration| Value::Number(format!("{:.3}", d.as_secs_f64()));
+        let exit_field = |exit: &Exit| match exit {
+            Exit::Code(c) => ("code", number(c)),
+            Exit::Signal(s) => ("signal", text(format!("SIG{}", signal_name(*s)))),
+        };
+        match self {
+            Notice::LaneOpen { addr, .. }
+            | Notice::Unserved { addr }
+            | Notice::LaneQuits { addr, .. }
+            | Notice::BindPassed { addr, .. }
+            | Notice::HandedOnly { addr, .. }
+            | Notice::Snagged { addr, .. } => vec![("addr", text(addr))],
+            Notice::LaneBusy { addr, errno, .. } => {
+                vec![("addr", text(addr)), ("errno", number(errno))]
+            }
+            Notice::Forked {
+                generation, reason, ..
+            } => vec![("generation", number(generation)), ("reason", text(reason))],
+            Notice::SpawnFailed { errno, .. }
+            | Notice::ExecFailed { errno, .. }
+            | Notice::TakeoverRefused { errno, .. } => vec![("errno", number(errno))],
+            Notice::Listening { addr, after, .. } => {
+                vec![("addr", text(addr)), ("after", secs(after))]
+            }
+            Notice::Ready { after, .. } | Notice::NotReady { after, .. } => {
+                vec![("after", secs(after))]
+            }
+            Notice::AllReady { ready, .. } => vec![("ready", number(ready))],
+            Notice::Died {
+                cause,
+                exit,
+                lived,
+                last,
+                ..
+            } => {
+                let mut fields = vec![
+                    ("reason", text(cause.word())),
+                    exit_field(exit),
+                    ("lived", secs(lived)),
+                ];
+                // Not in the sentence: on the same stderr they stand right above it.
+                if !last.is_empty() {
+                    fields.push(("stderr", text(last)));
+                }
+                fields
+            }
+            Notice::Respawning {
+                delay, failures, ..
+            } => vec![("delay", secs(delay)), ("failures", number(failures))],
+            Notice::Stopping { why, by, .. } | Notice::HardStop { why, by, .. } => {
+                let mut fields = vec![("reason", text(why))];
+                if let Some(by) = by {
+                    fields.push(("by_pid", number(by.pid)));
+                    fields.push(("by_uid", number(by.uid)));
+                }
+                fields
+            }
+            Notice::CannotRun { code } | Notice::Stopped { code } => {
+                vec![("code", number(code))]
+            }
+            Notice::Narrower { asked, lane, .. }
+            | Notice::V4Only { asked, lane, .. }
+            | Notice::FamilyNeeded { asked, lane, .. } => {
+                vec![("asked", text(asked)), ("addr", text(lane))]
+            }
+            Notice::LetGo { .. }
+            | Notice::LeftRunning { .. }
+            | Notice::TooSlowToStop { .. }
+            | Notice::StillThere { .. }
+            | Notice::Forgotten { .. }
+            | Notice::NeverReady { .. }
+            | Notice::Leftovers { .. }
+            | Notice::Stuck { .. }
+            | Notice::SignalUnused { .. } => Vec::new(),
+        }
+    }
+}

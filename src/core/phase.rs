@@ -1,0 +1,353 @@
+//! The life of the whole cluster: Serving -> Stopping (Workers -> Leftovers) -> Done. Rules:
+//!
+//! 1. While Stopping nothing is spawned (I8).
+//! 2. A second request makes a graceful stop hard; nothing makes a hard one graceful.
+//! 3. The workers go first. What they left behind was signalled with them if it was our child by
+//!    then; the rest shows up as our children (we are subreaper) when its parents die, and is
+//!    signalled then, and killed when the stop timeout, counted from the beginning, is over.
+//! 4. Every way leads to Done: the last deadline is GiveUp, exit 71 with the pids. It is set again
+//!    only while the number of those that are left falls.
+
+use super::action::Action;
+use super::deadlines::Why;
+use super::event::{By, MasterSignal};
+use super::ids::{Asker, Pid, Time};
+use super::notice::{LeftoverStage, Notice};
+use super::worker::{EX_OSERR, KILLED_GRACE};
+use super::{Cluster, Out};
+
+/// Exit code: never ready.
+pub const EX_UNAVAILABLE: u8 = 69;
+/// Exit code: the port is busy.
+pub const EX_TEMPFAIL: u8 = 75;
+const SIGKILL: i32 = 9;
+/// So many clients may wait for the end (I9).
+pub const MAX_ASKERS: usize = 256;
+
+/// Where in its life the cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It keeps its slots filled.
+    Serving,
+    /// It empties them.
+    Stopping {
+        /// What to exit with.
+        code: u8,
+        /// By SIGKILL?
+        hard: bool,
+        /// How far.
+        step: Step,
+        /// Leftovers are killed from then on.
+        kill_at: Time,
+    },
+    /// Finish was said.
+    Done(u8),
+}
+
+/// How far a stop is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Workers remain.
+    Workers,
+    /// Only what workers left behind remains.
+    Leftovers,
+}
+
+impl Cluster {
+    /// `None` while serving; else whether SIGKILL is the means.
+    pub(super) fn stop_is_hard(&self) -> Option<bool> {
+        match self.phase {
+            Phase::Serving => None,
+            Phase::Stopping { hard, .. } => Some(hard),
+            Phase::Done(_) => Some(true),
+        }
+    }
+
+    pub(super) fn signalled(&mut self, signal: MasterSignal, now: Time, out: &mut Out) {
+        match signal {
+            MasterSignal::Term => self.stop_or_harder("SIGTERM received", now, out),
+            MasterSignal::Int => self.stop_or_harder("SIGINT received", now, out),
+            MasterSignal::Quit => self.hard_stop("SIGQUIT received", None, now, out),
+            MasterSignal::HangUp => match self.phase {
+                Phase::Serving => self.stop("the terminal has hung up", None, 0, now, out),
+                // The shell that goes away with it hangs up on everyone: once is enough.
+                Phase::Stopping { .. } | Phase::Done(_) => {}
+            },
+            MasterSignal::Unused(name) => {
+                self.once(name.to_string(), Notice::SignalUnused { name }, out)
+            }
+        }
+    }
+
+    pub(super) fn stop_asked(
+        &mut self,
+        asker: Asker,
+        hard: bool,
+        by: By,
+        now: Time,
+        out: &mut Out,
+    ) {
+        if self.askers.len() < MAX_ASKERS {
+            self.askers.push(asker);
+        } else {
+            let stuck = Vec::new();
+            out.push(Action::Answer {
+                asker,
+                code: EX_OSERR,
+                stuck,
+            });
+        }
+        match (hard, self.phase) {
+            (true, _) => self.hard_stop("asked by a client", Some(by), now, out),
+            (false, Phase::Serving) => self.stop("asked by a client", Some(by), 0, now, out),
+            // It is on its way already; a verb, unlike a signal, says clearly which one it means.
+            (false, Phase::Stopping { .. } | Phase::Done(_)) => {}
+        }
+    }
+
+    fn stop_or_harder(&mut self, why: &'static str, now: Time, out: &mut Out) {
+        match self.phase {
+            Phase::Serving => self.stop(why, None, 0, now, out),
+            // It was giving up by itself: this is the first signal, and asks for no more than that.
+            Phase::Stopping { .. } if !self.asked_to_stop => self.asked_to_stop = true,
+            Phase::Stopping { .. } => self.hard_stop(why, None, now, out),
+            Phase::Done(_) => {}
+        }
+    }
+
+    /// Gives up with this code.
+    pub(super) fn begin_give_up(&mut self, code: u8, now: Time, out: &mut Out) {
+        match self.phase {
+            Phase::Serving => self.stop("it cannot run", None, code, now, out),
+            Phase::Stopping { .. } | Phase::Done(_) => {}
+        }
+    }
+
+    /// No worker was ever ready.
+    pub(super) fn never_ready(&mut self, now: Time, out: &mut Out) {
+        let limit = self.policy.start_timeout.unwrap_or_default();
+        let last = self
+            .deaths
+            .iter()
+            .rev()
+            .find(|d| !d.last.is_empty())
+            .map(|d| d.last.clone())
+            .unwrap_or_default();
+        let waiting = self.fleet.iter().find(|w| w.unreaped()).map(|w| w.id);
+        let hint = waiting.and_then(|id| self.not_ready_hint(id));
+        out.push(Action::Note(Notice::NeverReady {
+            limit,
+            hint,
+            waiting,
+            last,
+        }));
+        match self.phase {
+            Phase::Serving => self.stop("no worker was ever ready", None, EX_UNAVAILABLE, now, out),
+            Phase::Stopping { .. } | Phase::Done(_) => {}
+        }
+    }
+
+    fn stop(&mut self, why: &'static str, by: Option<By>, code: u8, now: Time, out: &mut Out) {
+        let kill_at = now + self.policy.stop_timeout;
+        self.phase = Phase::Stopping {
+            code,
+            hard: false,
+            step: Step::Workers,
+            kill_at,
+        };
+        self.asked_to_stop = code == 0;
+        self.deadlines.stop(Why::StartTimeout);
+        self.deadlines.stop(Why::Unserved);
+        for slot in self.slot_numbers() {
+            self.deadlines.stop(Why::Respawn(slot));
+        }
+        let living = self.fleet.unreaped();
+        if code == 126 || code == 127 {
+            out.push(Action::Note(Notice::CannotRun { code }));
+        } else if code == 0 || !living.is_empty() {
+            out.push(Action::Note(Notice::Stopping {
+                why,
+                by,
+                workers: living.len(),
+                limit: self.policy.stop_timeout,
+            }));
+        }
+        for id in living {
+            self.end_worker(id, false, now, out);
+        }
+        self.stop_progress(now, out);
+    }
+
+    fn hard_stop(&mut self, why: &'static str, by: Option<By>, now: Time, out: &mut Out) {
+        let step = match self.phase {
+            Phase::Serving => Step::Workers,
+            Phase::Stopping {
+                hard: false, step, ..
+            } => step,
+            Phase::Stopping { hard: true, .. } | Phase::Done(_) => return,
+        };
+        self.phase = Phase::Stopping {
+            code: 1,
+            hard: true,
+            step,
+            kill_at: now,
+        };
+        self.deadlines.stop(Why::StartTimeout);
+        self.deadlines.stop(Why::Unserved);
+        for slot in self.slot_numbers() {
+            self.deadlines.stop(Why::Respawn(slot));
+        }
+        let living = self.fleet.unreaped();
+        out.push(Action::Note(Notice::HardStop {
+            why,
+            by,
+            workers: living.len(),
+        }));
+        for id in living {
+            self.end_worker(id, true, now, out);
+        }
+        match step {
+            Step::Workers => self.stop_progress(now, out),
+            Step::Leftovers => self.kill_leftovers(now, out),
+        }
+    }
+
+    /// Goes on to the leftovers once no worker is left but those that not even SIGKILL ends.
+    pub(super) fn stop_progress(&mut self, now: Time, out: &mut Out) {
+        let (code, hard, kill_at) = match self.phase {
+            Phase::Stopping {
+                code,
+                hard,
+                step: Step::Workers,
+                kill_at,
+            } => (code, hard, kill_at),
+            // A stuck worker has gone at last: its children, if any, are ours now.
+            Phase::Stopping {
+                step: Step::Leftovers,
+                ..
+            } => return self.stray_reaped(out),
+            Phase::Serving | Phase::Done(_) => return,
+        };
+        if self.fleet.iter().any(|w| w.unreaped() && !w.stuck) {
+            return;
+        }
+        self.phase = Phase::Stopping {
+            code,
+            hard,
+            step: Step::Leftovers,
+            kill_at,
+        };
+        if hard || kill_at <= now {
+            self.kill_leftovers(now, out);
+        } else {
+            self.deadlines.set(Why::Leftovers, kill_at);
+            let signal = Some(self.policy.stop_signal);
+            out.push(Action::SweepStrays { signal });
+        }
+    }
+
+    pub(super) fn kill_leftovers(&mut self, now: Time, out: &mut Out) {
+        self.deadlines.stop(Why::Leftovers);
+        self.deadlines.set(Why::GiveUp, now + KILLED_GRACE);
+        let signal = Some(SIGKILL);
+        out.push(Action::SweepStrays { signal });
+    }
+
+    /// How many are left of those that are no workers.
+    pub(super) fn strays(&mut self, left: Vec<Pid>, now: Time, out: &mut Out) {
+        let Phase::Stopping {
+            code,
+            hard,
+            step: Step::Leftovers,
+            ..
+        } = self.phase
+        else {
+            return;
+        };
+        let killing = self.deadlines.get(Why::GiveUp).is_some();
+        let stage = match (killing, self.left_asked && !hard) {
+            (false, _) => LeftoverStage::Asked,
+            (true, true) => LeftoverStage::Overdue(self.policy.stop_timeout),
+            (true, false) => LeftoverStage::Killed,
+        };
+        let pids = left.clone();
+        self.left = left;
+        let stuck = !self.fleet.unreaped().is_empty();
+        if killing && !self.last_look {
+            self.left_before.get_or_insert(pids.len());
+        }
+        if self.last_look && (stuck || !pids.is_empty()) {
+            // They are many, or the machine is busy: not while their number falls.
+            let before = self.left_before.replace(pids.len());
+            if pids.is_empty() || before.is_some_and(|n| n <= pids.len()) {
+                return self.give_up_stuck(out);
+            }
+            self.last_look = false;
+            return self.deadlines.set(Why::GiveUp, now + KILLED_GRACE);
+        }
+        if pids.is_empty() {
+            return match (stuck, killing) {
+                (false, _) => self.finish(code, Vec::new(), out),
+                // Stuck workers are all that is left, and their time is over; but news of their
+                // end may be in this very turn, so the next Tick judges.
+                (true, true) => self.deadlines.set(Why::GiveUp, now),
+                // They may still go until the leftovers would be killed.
+                (true, false) => {}
+            };
+        }
+        self.left_asked |= !killing;
+        let notice = Notice::Leftovers { pids, stage };
+        self.once(format!("leftovers {killing}"), notice, out);
+    }
+
+    /// One of them has gone: its children, if any, are ours now.
+    pub(super) fn stray_reaped(&mut self, out: &mut Out) {
+        let Phase::Stopping {
+            step: Step::Leftovers,
+            ..
+        } = self.phase
+        else {
+            return;
+        };
+        let killing = self.deadlines.get(Why::GiveUp).is_some();
+        let signal = match killing {
+            true => SIGKILL,
+            // Those asked before are not asked again.
+            false => self.policy.stop_signal,
+        };
+        out.push(Action::SweepStrays {
+            signal: Some(signal),
+        });
+    }
+
+    /// Their time is over. Of one that became ours when a parent ended that was not our child, we
+    /// have not heard: one more look tells who is left.
+    pub(super) fn look_once_more(&mut self, out: &mut Out) {
+        self.last_look = true;
+        let signal = Some(SIGKILL);
+        out.push(Action::SweepStrays { signal });
+    }
+
+    /// Some process does not even mind SIGKILL.
+    fn give_up_stuck(&mut self, out: &mut Out) {
+        let mut pids = self.fleet.pids();
+        pids.extend(self.left.iter().copied());
+        let notice = Notice::Stuck { pids: pids.clone() };
+        out.push(Action::Note(notice));
+        self.finish(EX_OSERR, pids, out);
+    }
+
+    fn finish(&mut self, code: u8, stuck: Vec<Pid>, out: &mut Out) {
+        self.phase = Phase::Done(code);
+        self.deadlines = Default::default();
+        out.push(Action::Note(Notice::Stopped { code }));
+        for asker in std::mem::take(&mut self.askers) {
+            out.push(Action::Answer {
+                asker,
+                code,
+                stuck: stuck.clone(),
+            });
+        }
+        out.push(Action::Finish(code));
+    }
+}

@@ -1,0 +1,94 @@
+//! What the operator wants, as core needs it: plain numbers, already checked by `settings`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The whole of it. Built by `Settings::policy`.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How many slots, 1..=1024.
+    pub workers: u16,
+    /// Addresses to bind before the first worker starts.
+    pub ports: Vec<SocketAddr>,
+    /// When a worker counts as ready.
+    pub ready: ReadyRule,
+    /// A worker not ready by then is killed; `None` is never.
+    pub ready_timeout: Option<Duration>,
+    /// A cluster without any ready worker by then gives up; `None` is never.
+    pub start_timeout: Option<Duration>,
+    /// First delay before a failed worker is replaced.
+    pub respawn: Duration,
+    /// Longest such delay; zero means that every delay is `respawn`.
+    pub backoff: Duration,
+    /// A worker that was ready that long wipes the slot's failures.
+    pub backoff_reset: Duration,
+    /// What asks a worker to stop.
+    pub stop_signal: i32,
+    /// After that long, SIGKILL to its process group.
+    pub stop_timeout: Duration,
+    /// Whose bind(2) is answered by us.
+    pub takeover: Takeover,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+/// When a worker counts as ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyRule {
+    /// `Listening` once a port is known. Until then: when it listens on a port that we learn by
+    /// that, or has been alive for a second: it may be a program that serves none. (Ready at exec
+    /// would call a command ready that fails on its first line, or has not bound yet.)
+    Auto,
+    /// As soon as COMMAND runs.
+    Started,
+    /// When it listens on a lane and keeps it.
+    Listening,
+    /// When it has been alive that long.
+    Alive(Duration),
+}
+
+impl ReadyRule {
+    /// Does listen(2) on a lane of ours make it ready?
+    pub fn ends_by_listening(self) -> bool {
+        match self {
+            ReadyRule::Auto | ReadyRule::Listening => true,
+            ReadyRule::Started | ReadyRule::Alive(_) => false,
+        }
+    }
+}
+
+/// --takeover.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Takeover {
+    /// Every TCP bind to a port of ours; to any port when none was given. Without it if need be.
+    Auto,
+    /// Never.
+    Off,
+    /// As Auto, but a worker that cannot be taken over is not run.
+    Require,
+    /// Only binds to these ports, each served on the second.
+    Ports(Vec<(u16, u16)>),
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The defaults of the manual, for unit tests of core.
+    pub(crate) fn policy() -> Policy {
+        Policy {
+            workers: 4,
+            ports: Vec::new(),
+            ready: ReadyRule::Auto,
+            ready_timeout: Some(Duration::from_secs(60)),
+            start_timeout: Some(Duration::from_secs(60)),
+            respawn: Duration::from_millis(100),
+            backoff: Duration::from_secs(30),
+            backoff_reset: Duration::from_secs(30),
+            stop_signal: 15,
+            stop_timeout: Duration::from_secs(10),
+            takeover: Takeover::Auto,
+            seed: 1,
+        }
+    }
+}

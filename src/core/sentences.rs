@@ -1,0 +1,362 @@
+//! The sentence of each notice: verb, subject, cause, and what happens next; both numbers of a
+//! comparison.
+
+use super::event::{By, Snag};
+use super::ids::Pid;
+use super::lanes::MAX_LANES;
+use super::notice::{LeftoverStage, Next, Notice, PassWhy};
+use super::words::{errno_text, human};
+use std::fmt;
+use std::net::SocketAddr;
+
+fn pids(list: &[Pid]) -> String {
+    let words: Vec<String> = list.iter().take(20).map(|p| p.to_string()).collect();
+    match list.len() {
+        0..=20 => words.join(" "),
+        n => format!("{} and {} more", words.join(" "), n - 20),
+    }
+}
+
+/// `http://` would be a guess; an address is what we know.
+fn addrs(list: &[SocketAddr]) -> String {
+    let words: Vec<String> = list.iter().map(|a| a.to_string()).collect();
+    words.join(" ")
+}
+
+/// Which client it was.
+fn asked_by(by: &Option<By>) -> String {
+    match by {
+        // The number of a process in another pid namespace is not seen here.
+        Some(by) if by.pid.0 == 0 => format!(", of uid {}, in another pid namespace", by.uid),
+        Some(by) => format!(", pid {} of uid {}", by.pid, by.uid),
+        None => String::new(),
+    }
+}
+
+/// The last lines a worker wrote, as an addition to a sentence.
+fn last_lines(f: &mut fmt::Formatter<'_>, last: &str) -> fmt::Result {
+    match last.trim_end() {
+        "" => Ok(()),
+        text => write!(f, "; its last words on stderr:\n{text}"),
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::LaneOpen {
+                addr,
+                learnt_from: None,
+            } => write!(f, "port open: {addr}"),
+            Notice::LaneOpen {
+                addr,
+                learnt_from: Some(who),
+            } => {
+                write!(
+                    f,
+                    "port learnt from {who}: {addr}, shared by all workers from now on"
+                )
+            }
+            Notice::LaneBusy {
+                addr,
+                errno,
+                holder,
+                who,
+            } => {
+                write!(f, "cannot open {addr}")?;
+                if let Some(who) = who {
+                    write!(f, ", asked for by {who}")?;
+                }
+                write!(f, ": {}", errno_text(*errno))?;
+                match (holder, remedy(*errno, addr)) {
+                    (Some(h), _) => write!(f, "; held by {h}"),
+                    (None, Some(r)) => write!(f, "; {r}"),
+                    (None, None) => Ok(()),
+                }
+            }
+            Notice::LaneQuits { addr, who } => write!(
+                f,
+                "{who} listens on {addr} by itself: closing our own socket there, or its share of the clients would hang; the server's SO_REUSEPORT balances from now on"
+            ),
+            Notice::Forked { who, reason, .. } => write!(f, "forked {who} ({reason})"),
+            Notice::SpawnFailed { who, errno } => {
+                write!(
+                    f,
+                    "cannot fork for {who}: {}; the slot retries",
+                    errno_text(*errno)
+                )
+            }
+            Notice::ExecFailed { who, step, errno } => {
+                write!(f, "cannot start {who}: {step}: {}", errno_text(*errno))
+            }
+            Notice::Listening { who, addr, after } => {
+                write!(f, "{who} listens on {addr} after {}", human(*after))
+            }
+            Notice::LetGo { who } => {
+                write!(
+                    f,
+                    "{who} listened and let go again (a port probe?); still waiting for it"
+                )
+            }
+            Notice::Ready { who, after } => write!(f, "{who} ready after {}", human(*after)),
+            Notice::AllReady { ready, lanes } => match lanes.as_slice() {
+                [] => write!(f, "all {ready} workers ready"),
+                some => write!(f, "all {ready} workers ready on {}", addrs(some)),
+            },
+            Notice::Unserved { addr } => write!(
+                f,
+                "nobody takes the connections of {addr}: no worker listens there, nor waits on the socket passed for it, so its clients hang; give only addresses that COMMAND serves"
+            ),
+            Notice::NotReady {
+                who,
+                after,
+                limit,
+                hint,
+            } => {
+                write!(
+                    f,
+                    "{who} not ready after {} (limit {}), killing; the slot retries",
+                    human(*after),
+                    human(*limit)
+                )?;
+                match hint {
+                    Some(h) => write!(f, "; {h}"),
+                    None => Ok(()),
+                }
+            }
+            Notice::Died {
+                who,
+                cause,
+                exit,
+                lived,
+                was_ready,
+                next,
+                ..
+            } => {
+                write!(
+                    f,
+                    "{who} ended: {} ({exit}) after {}",
+                    cause.word(),
+                    human(*lived)
+                )?;
+                if !was_ready {
+                    write!(f, ", never ready")?;
+                }
+                match next {
+                    Next::Respawn(d) if d.is_zero() => write!(f, "; slot respawns now")?,
+                    Next::Respawn(d) => write!(f, "; slot respawns in {}", human(*d))?,
+                    Next::Nothing => {}
+                }
+                Ok(())
+            }
+            Notice::LeftRunning { who } => write!(
+                f,
+                "{who} exited 0 but left processes behind: does COMMAND put itself into the background? Run it in the foreground; what it left is ended when the cluster stops"
+            ),
+            Notice::Respawning {
+                slot,
+                delay,
+                failures,
+            } => write!(
+                f,
+                "slot {slot} respawns in {} (failures in a row: {failures})",
+                human(*delay)
+            ),
+            Notice::TooSlowToStop { who, limit } => write!(
+                f,
+                "{who} not gone {} after its stop signal (limit {}), killing its process group",
+                human(*limit),
+                human(*limit)
+            ),
+            Notice::StillThere { who, since } => write!(
+                f,
+                "{who} still there {} after SIGKILL (stuck in the kernel?), killing again",
+                human(*since)
+            ),
+            Notice::Forgotten { who, limit } => write!(
+                f,
+                "more than {limit} dead workers have left processes behind: forgetting those of {who}; a later bind(2) or listen(2) by one of them fails with ENOSYS"
+            ),
+            Notice::Stopping {
+                why,
+                by,
+                workers,
+                limit,
+            } => write!(
+                f,
+                "stopping: {why}{}; {workers} workers have {} before they are killed",
+                asked_by(by),
+                human(*limit)
+            ),
+            Notice::HardStop { why, by, workers } => {
+                write!(
+                    f,
+                    "hard stop: {why}{}; killing {workers} workers",
+                    asked_by(by)
+                )
+            }
+            Notice::NeverReady {
+                limit, hint, last, ..
+            } => {
+                write!(
+                    f,
+                    "no worker was ready within {} (--start-timeout), giving up",
+                    human(*limit)
+                )?;
+                if let Some(h) = hint {
+                    write!(f, "; {h}")?;
+                }
+                last_lines(f, last)
+            }
+            Notice::CannotRun { code } => {
+                write!(f, "COMMAND cannot be executed, giving up (exit {code})")
+            }
+            Notice::Leftovers { pids: list, stage } => {
+                let n = list.len();
+                match stage {
+                    LeftoverStage::Asked => {
+                        write!(f, "waiting for {n} processes that workers left behind: ")?
+                    }
+                    LeftoverStage::Overdue(limit) => write!(
+                        f,
+                        "{n} processes that workers left behind not gone {} after the stop signal, killing: ",
+                        human(*limit)
+                    )?,
+                    LeftoverStage::Killed => {
+                        write!(f, "killing {n} processes that workers left behind: ")?
+                    }
+                }
+                write!(f, "{}", pids(list))
+            }
+            Notice::Stuck { pids: list } => write!(
+                f,
+                "cannot end these processes, not even by SIGKILL: {}; leaving without them",
+                pids(list)
+            ),
+            Notice::Stopped { code } => write!(f, "stopped (exit {code})"),
+            Notice::SignalUnused { name } => {
+                write!(
+                    f,
+                    "{name} received: it has no meaning in this version, ignored"
+                )
+            }
+            Notice::TakeoverRefused {
+                who,
+                errno,
+                required,
+            } => {
+                write!(f, "cannot watch the bind(2) of {who}: {}", refusal(*errno))?;
+                match required {
+                    true => write!(f, "; --takeover require: not running it"),
+                    false => write!(
+                        f,
+                        "; going on without: let COMMAND use the socket passed as fd 3 (LISTEN_FDS), or set SO_REUSEPORT itself on $PORT; --takeover off silences this"
+                    ),
+                }
+            }
+            Notice::BindPassed {
+                who,
+                addr,
+                ours,
+                why,
+            } => {
+                let ports: Vec<String> = ours.iter().map(|p| p.to_string()).collect();
+                write!(f, "{who} binds {addr}, ")?;
+                match why {
+                    PassWhy::NotListed => write!(f, "which --takeover does not list")?,
+                    PassWhy::NotServed => {
+                        write!(f, "which is not served here (-p {})", ports.join(" -p "))?
+                    }
+                    PassWhy::Full => write!(f, "but {MAX_LANES} ports are learnt already")?,
+                }
+                if ours.contains(&addr.port()) {
+                    return write!(
+                        f,
+                        ", but which is open here: its bind fails unless it sets SO_REUSEPORT; add {} to the list",
+                        addr.port()
+                    );
+                }
+                write!(f, ": left to itself, so only one worker can have it")?;
+                match ours.first() {
+                    Some(p) => write!(
+                        f,
+                        "; if this is the service port: --takeover {}={p}",
+                        addr.port()
+                    ),
+                    None => Ok(()),
+                }
+            }
+            Notice::HandedOnly { who, addr } => write!(
+                f,
+                "{who} failed, and nobody answers its bind(2): one of {addr} fails here, since we have that open; let COMMAND use the socket passed as fd 3 (LISTEN_FDS), or set SO_REUSEPORT itself"
+            ),
+            Notice::Narrower { who, asked, lane } => write!(
+                f,
+                "{who} asks for {asked} but is served on {lane}, which more clients can reach; -H {} keeps it there",
+                asked.ip()
+            ),
+            Notice::V4Only { who, asked, lane } => write!(
+                f,
+                "{who} asks for {asked} and is served on {lane}, IPv4 only; -H :: serves both"
+            ),
+            Notice::FamilyNeeded { who, asked, lane } => write!(
+                f,
+                "{who} asks for {asked}, an IPv4 socket, and is given the dual-stack {lane}: its accept(2) will return IPv6 addresses; if it cannot read them, use -H {} or let it listen on ::",
+                asked.ip()
+            ),
+            Notice::Snagged { who, addr, snag } => {
+                write!(f, "cannot take over {addr} from {who}: ")?;
+                match snag {
+                    Snag::InEpollSet => write!(
+                        f,
+                        "its socket was put into an epoll set before bind(2) and would go deaf"
+                    )?,
+                    Snag::Duplicated => write!(
+                        f,
+                        "its socket was duplicated before bind(2) and the copy would go deaf"
+                    )?,
+                }
+                write!(
+                    f,
+                    "; its bind fails with EOPNOTSUPP. Let it use the socket passed as fd 3 (LISTEN_FDS), or --takeover off with SO_REUSEPORT set by the server"
+                )
+            }
+        }
+    }
+}
+
+/// What helps when a port cannot be opened.
+fn remedy(errno: i32, addr: &SocketAddr) -> Option<&'static str> {
+    const EPERM: i32 = 1;
+    const EACCES: i32 = 13;
+    const EINVAL: i32 = 22;
+    const EAFNOSUPPORT: i32 = 97;
+    const EADDRNOTAVAIL: i32 = 99;
+    match errno {
+        EPERM | EACCES if addr.port() < 1024 => Some(
+            "ports below 1024 need root, CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start",
+        ),
+        EADDRNOTAVAIL => Some("no interface has that address (ip addr lists them)"),
+        EINVAL if addr.is_ipv6() => {
+            Some("a link-local address is good only with its interface, which -H cannot say")
+        }
+        EAFNOSUPPORT if addr.is_ipv6() => Some("IPv6 is switched off here; use -H 0.0.0.0"),
+        _ => None,
+    }
+}
+
+/// What an errno of seccomp(2) means here.
+fn refusal(errno: i32) -> String {
+    const EPERM: i32 = 1;
+    const EBUSY: i32 = 16;
+    const EINVAL: i32 = 22;
+    const ENOSYS: i32 = 38;
+    let why = match errno {
+        EBUSY => "an outer supervisor watches already (a sandbox, WSL, another minicluster)",
+        EINVAL => "this kernel or sandbox has no seccomp user notification",
+        ENOSYS => "there is no seccomp(2) here",
+        EPERM => "seccomp(2) is forbidden here",
+        _ => return errno_text(errno),
+    };
+    format!("{why} ({})", errno_text(errno))
+}

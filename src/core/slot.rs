@@ -1,0 +1,130 @@
+//! The slots. Rules:
+//!
+//! 1. A slot outlives its workers. While the cluster serves, it has a worker or a date for the next (I7).
+//! 2. At the start the first worker goes ahead of the others until it listens, at most `LEAD`: the
+//!    first answer is what clients wait for, and a crowd of starting siblings would take the CPUs
+//!    from it.
+//! 3. Wanted and actual are compared in `spawn_due`; no event counts.
+
+use super::action::Action;
+use super::deadlines::Why;
+use super::ids::{SlotNr, Time, WorkerId};
+use super::notice::Notice;
+use super::policy::Takeover;
+use super::respawn::Backoff;
+use super::{Cluster, Out};
+use std::time::Duration;
+
+/// How far the first worker goes ahead of the others.
+pub const LEAD: Duration = Duration::from_millis(10);
+/// What it still gets to take its first connection once it listens.
+const HEELS: Duration = Duration::from_millis(1);
+
+/// One numbered place.
+#[derive(Clone, Debug, Default)]
+pub struct Slot {
+    /// The worker in it, until it is reaped.
+    pub current: Option<WorkerId>,
+    /// Failures in a row.
+    pub backoff: Backoff,
+    /// Workers it has had beyond the first.
+    pub restarts: u64,
+    /// Has it had any?
+    pub used: bool,
+}
+
+impl Slot {
+    /// Why its present worker was forked.
+    pub fn reason(&self) -> &'static str {
+        if self.restarts == 0 {
+            "start"
+        } else {
+            "failure"
+        }
+    }
+}
+
+impl Cluster {
+    /// The slot has lost its worker. Sets the date for the next one, `least` from now or later, and
+    /// returns the delay; `None` if there will be none.
+    pub(super) fn slot_vacated(
+        &mut self,
+        nr: SlotNr,
+        ready_for: Option<Duration>,
+        least: Duration,
+        now: Time,
+        out: &mut Out,
+    ) -> Option<Duration> {
+        let slot = &mut self.slots[usize::from(nr.0)];
+        slot.current = None;
+        if self.stop_is_hard().is_some() {
+            return None;
+        }
+        let slot = &mut self.slots[usize::from(nr.0)];
+        let delay = slot
+            .backoff
+            .after_death(ready_for, &self.policy, &mut self.rng)
+            .max(least);
+        let failures = slot.backoff.failures;
+        self.deadlines.set(Why::Respawn(nr), now + delay);
+        if !delay.is_zero() {
+            out.push(Action::Note(Notice::Respawning {
+                slot: nr,
+                delay,
+                failures,
+            }));
+        }
+        Some(delay)
+    }
+
+    /// The first spawns: slot 0 now, the others after its lead.
+    pub(super) fn spawn_first(&mut self, now: Time, out: &mut Out) {
+        for nr in self.slot_numbers().skip(1) {
+            self.deadlines.set(Why::Respawn(nr), now + LEAD);
+        }
+        self.spawn_due(now, out);
+    }
+
+    /// The first worker is where it wanted to be: the others follow on its heels.
+    pub(super) fn end_lead(&mut self, now: Time) {
+        for nr in self.slot_numbers().skip(1) {
+            let unused = !self.slots[usize::from(nr.0)].used;
+            match self.deadlines.get(Why::Respawn(nr)) {
+                // Sooner, never later.
+                Some(at) if unused => self.deadlines.set(Why::Respawn(nr), at.min(now + HEELS)),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Spawns for every slot that is empty and due.
+    pub(super) fn spawn_due(&mut self, now: Time, out: &mut Out) {
+        if self.stop_is_hard().is_some() {
+            return;
+        }
+        for nr in 0..self.slots.len() {
+            let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
+            let slot = &mut self.slots[nr];
+            let later = self
+                .deadlines
+                .get(Why::Respawn(slot_nr))
+                .is_some_and(|at| at > now);
+            if slot.current.is_some() || later {
+                continue;
+            }
+            self.deadlines.stop(Why::Respawn(slot_nr));
+            if slot.used {
+                slot.restarts += 1;
+            }
+            slot.used = true;
+            let watched = self.policy.takeover != Takeover::Off;
+            let worker = self.fleet.enlist(slot_nr, self.generation, watched, now);
+            slot.current = Some(worker);
+            out.push(Action::Spawn {
+                worker,
+                slot: slot_nr,
+                generation: self.generation,
+            });
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A plain snapshot of everything an operator may ask, and the story of the last deaths.
+
+use super::deadlines::Why;
+use super::event::Exit;
+use super::ids::{Pid, SlotNr, Time};
+use super::notice::{Cause, Next, Notice, Who};
+use super::phase::Phase;
+use super::policy::Takeover;
+use super::worker::State;
+use super::{Action, Cluster, Out};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// So many deaths are remembered, the newest per slot beyond that (I9).
+const MAX_DEATHS: usize = 32;
+
+/// One end of a worker.
+#[derive(Clone, Debug)]
+pub struct Death {
+    /// Which worker.
+    pub who: Who,
+    /// Why.
+    pub cause: Cause,
+    /// How.
+    pub exit: Exit,
+    /// When.
+    pub at: Time,
+    /// From the wish to spawn it to its end.
+    pub lived: Duration,
+    /// `None`: it never was.
+    pub ready_for: Option<Duration>,
+    /// What followed.
+    pub next: Next,
+    /// The last lines it wrote to stderr before it was ready.
+    pub last: String,
+}
+
+/// Everything, at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Where the cluster is.
+    pub phase: Phase,
+    /// Of the code that runs.
+    pub generation: u32,
+    /// How many slots.
+    pub wanted: usize,
+    /// How many serve.
+    pub ready: usize,
+    /// Since when the master runs.
+    pub up: Duration,
+    /// Addresses served.
+    pub lanes: Vec<SocketAddr>,
+    /// `on`, `off`, `refused`, `unused`.
+    pub takeover: &'static str,
+    /// One each.
+    pub slots: Vec<SlotView>,
+    /// Oldest first.
+    pub deaths: Vec<Death>,
+}
+
+/// One slot.
+#[derive(Clone, Debug)]
+pub struct SlotView {
+    /// Its number.
+    pub slot: SlotNr,
+    /// Of the worker in it.
+    pub pid: Option<Pid>,
+    /// One word.
+    pub state: &'static str,
+    /// Since it was asked for; of an empty slot: until the next one.
+    pub age: Duration,
+    /// Workers beyond the first.
+    pub restarts: u64,
+    /// The last death.
+    pub last: Option<(Cause, Exit)>,
+}
+
+impl Cluster {
+    /// Takes it.
+    pub fn status(&self, now: Time) -> Snapshot {
+        Snapshot {
+            phase: self.phase,
+            generation: self.generation,
+            wanted: self.slots.len(),
+            ready: self.ready_count(),
+            up: now - self.started,
+            lanes: self.lanes.open_addrs(),
+            takeover: self.takeover_word(),
+            slots: self.slot_numbers().map(|s| self.view(s, now)).collect(),
+            deaths: self.deaths.iter().cloned().collect(),
+        }
+    }
+
+    fn takeover_word(&self) -> &'static str {
+        match (&self.policy.takeover, self.takeover_works) {
+            (Takeover::Off, _) => "off",
+            (_, None) => "unused",
+            (_, Some(true)) => "on",
+            (_, Some(false)) => "refused",
+        }
+    }
+
+    fn view(&self, nr: SlotNr, now: Time) -> SlotView {
+        let slot = &self.slots[usize::from(nr.0)];
+        let worker = slot.current.and_then(|id| self.fleet.get(id));
+        let until = self
+            .deadlines
+            .get(Why::Respawn(nr))
+            .map_or(Duration::ZERO, |at| at - now);
+        let state = match worker.map(|w| w.state) {
+            None => match self.phase {
+                Phase::Serving => "waiting",
+                Phase::Stopping { .. } | Phase::Done(_) => "stopped",
+            },
+            Some(State::Spawning | State::Starting { .. }) => "starting",
+            Some(State::Ready { .. }) => "ready",
+            Some(State::Draining { .. }) => "draining",
+            Some(State::Killed { .. }) => "killed",
+            Some(State::Remnant) => "remnant",
+        };
+        let death = self.deaths.iter().rev().find(|d| d.who.slot == nr);
+        SlotView {
+            slot: nr,
+            pid: worker.and_then(|w| w.pid),
+            state,
+            age: worker.map_or(until, |w| now - w.born),
+            restarts: slot.restarts,
+            last: death.map(|d| (d.cause, d.exit)),
+        }
+    }
+
+    /// Says it and keeps it for `why`.
+    #[allow(clippy::too_many_arguments)] // a Death, field by field, from the one place that has them
+    pub(super) fn record_death(
+        &mut self,
+        who: Who,
+        cause: Cause,
+        exit: Exit,
+        lived: Duration,
+        ready_for: Option<Duration>,
+        next: Next,
+        last: String,
+        now: Time,
+        out: &mut Out,
+    ) {
+        out.push(Action::Note(Notice::Died {
+            who,
+            cause,
+            exit,
+            lived,
+            was_ready: ready_for.is_some(),
+            next,
+            last: last.clone(),
+        }));
+        self.deaths.push_back(Death {
+            who,
+            cause,
+            exit,
+            at: now,
+            lived,
+            ready_for,
+            next,
+            last,
+        });
+        if self.deaths.len() > MAX_DEATHS.max(self.slots.len()) {
+            // The oldest whose slot has a newer one; there is one, by the pigeonhole.
+            let newer = |i: usize| {
+                let slot = self.deaths[i].who.slot;
+                self.deaths.iter().skip(i + 1).any(|d| d.who.slot == slot)
+            };
+            let victim = (0..self.deaths.len()).find(|i| newer(*i)).unwrap_or(0);
+            self.deaths.remove(victim);
+        }
+    }
+}

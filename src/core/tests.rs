@@ -1,0 +1,541 @@
+//! Core driven by hand: the transitions that a reader of the manual would ask about.
+
+#![allow(clippy::wildcard_enum_match_arm)]
+
+use super::policy::tests::policy;
+use super::*;
+use std::time::Duration;
+
+fn ms(n: u64) -> Time {
+    Time(n * 1_000_000)
+}
+
+struct Rig {
+    cluster: Cluster,
+    out: Out,
+    now: Time,
+    next_pid: i32,
+}
+
+impl Rig {
+    fn new(policy: Policy) -> Rig {
+        let mut cluster = Cluster::new(policy, ms(0));
+        let mut out = Vec::new();
+        cluster.begin(ms(0), &mut out);
+        Rig {
+            cluster,
+            out,
+            now: ms(0),
+            next_pid: 100,
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.cluster.handle(event, self.now, &mut self.out);
+    }
+
+    fn at(&mut self, n: u64) {
+        self.now = ms(n);
+        self.tell(Event::Tick);
+    }
+
+    /// Takes the actions so far.
+    fn did(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// Answers every Spawn with a process that runs COMMAND.
+    fn run_spawns(&mut self) -> Vec<WorkerId> {
+        let mut ids = Vec::new();
+        let mut actions = self.did();
+        if self.cluster.fleet.iter().count() == 1 {
+            // The first goes ahead; as if the others had been forked with it.
+            for nr in self.cluster.slot_numbers() {
+                self.cluster.deadlines.stop(Why::Respawn(nr));
+            }
+            self.cluster.spawn_due(self.now, &mut actions);
+        }
+        for action in actions {
+            if let Action::Spawn { worker, .. } = action {
+                self.next_pid += 1;
+                let pid = Pid(self.next_pid);
+                self.tell(Event::Spawned { worker, pid });
+                self.tell(Event::Execed { worker });
+                ids.push(worker);
+            }
+        }
+        ids
+    }
+
+    /// The worker is blocked in bind(2) to that address.
+    fn binds(&mut self, worker: WorkerId, ask: u64, addr: std::net::SocketAddr) {
+        self.tell(Event::BindAsked {
+            worker,
+            ask: Ask(ask),
+            addr,
+            v6only: false,
+            snag: None,
+        });
+    }
+
+    fn exits(&mut self, worker: WorkerId, status: Exit) {
+        let last = String::new();
+        self.tell(Event::Exited {
+            worker,
+            status,
+            last,
+        });
+        self.tell(Event::TreeGone { worker });
+    }
+}
+
+fn spawns(actions: &[Action]) -> usize {
+    let spawn = |a: &&Action| matches!(a, Action::Spawn { .. });
+    actions.iter().filter(spawn).count()
+}
+
+fn signals(actions: &[Action]) -> Vec<(WorkerId, i32, Whom)> {
+    let pick = |a: &Action| match a {
+        Action::Signal {
+            worker,
+            signal,
+            whom,
+        } => Some((*worker, *signal, *whom)),
+        _ => None,
+    };
+    actions.iter().filter_map(pick).collect()
+}
+
+fn finished(actions: &[Action]) -> Option<u8> {
+    actions.iter().find_map(|a| match a {
+        Action::Finish(code) => Some(*code),
+        _ => None,
+    })
+}
+
+#[test]
+fn ports_are_opened_before_any_worker_is_spawned() {
+    let mut p = policy();
+    p.ports = vec!["0.0.0.0:80".parse().unwrap(), "0.0.0.0:81".parse().unwrap()];
+    let mut r = Rig::new(p);
+    let lanes: Vec<LaneId> = r
+        .did()
+        .iter()
+        .filter_map(|a| match a {
+            Action::OpenLane { lane, listen, .. } => listen.then_some(*lane),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lanes.len(), 2);
+    r.tell(Event::LaneOpened {
+        lane: lanes[0],
+        addr: "0.0.0.0:80".parse().unwrap(),
+    });
+    assert_eq!(spawns(&r.did()), 0);
+    r.tell(Event::LaneOpened {
+        lane: lanes[1],
+        addr: "0.0.0.0:81".parse().unwrap(),
+    });
+    assert_eq!(spawns(&r.did()), 1);
+    r.at(10);
+    assert_eq!(spawns(&r.did()), 3);
+}
+
+#[test]
+fn a_busy_port_is_exit_75_and_nothing_is_spawned() {
+    let mut p = policy();
+    p.ports = vec!["0.0.0.0:80".parse().unwrap()];
+    let mut r = Rig::new(p);
+    r.did();
+    r.tell(Event::LaneFailed {
+        lane: LaneId(1),
+        errno: 98,
+        holder: None,
+    });
+    let did = r.did();
+    assert_eq!(spawns(&did), 0);
+    assert!(did.iter().any(|a| matches!(a, Action::SweepStrays { .. })));
+    r.tell(Event::Strays { left: Vec::new() });
+    assert_eq!(finished(&r.did()), Some(75));
+}
+
+#[test]
+fn a_port_probe_does_not_count_as_ready() {
+    let mut p = policy();
+    p.workers = 1;
+    p.ready = ReadyRule::Listening;
+    let mut r = Rig::new(p);
+    let w = r.run_spawns()[0];
+    let addr = "0.0.0.0:3000".parse().unwrap();
+    r.binds(w, 1, addr);
+    r.tell(Event::LaneOpened {
+        lane: LaneId(1),
+        addr,
+    });
+    let lent = |a: &Action| matches!(a, Action::Lend { ask: Ask(1), .. });
+    assert!(r.did().iter().any(lent));
+    let listen = |r: &mut Rig, ask| {
+        r.tell(Event::ListenAsked {
+            worker: w,
+            ask: Ask(ask),
+            lane: LaneId(1),
+        });
+        r.tell(Event::Listens {
+            worker: w,
+            lane: LaneId(1),
+        });
+    };
+    listen(&mut r, 2);
+    assert_eq!(r.cluster.ready_count(), 0);
+    r.at(50);
+    let check = |a: &Action| matches!(a, Action::CheckHeld { .. });
+    assert!(r.did().iter().any(check));
+    r.tell(Event::Seen {
+        worker: w,
+        what: Seen::Nothing,
+    });
+    assert_eq!(r.cluster.ready_count(), 0);
+    listen(&mut r, 3);
+    r.at(100);
+    r.tell(Event::Seen {
+        worker: w,
+        what: Seen::Holds,
+    });
+    assert_eq!(r.cluster.ready_count(), 1);
+    // From now on the command is known not to probe: its next worker is ready at listen(2).
+    r.exits(w, Exit::Signal(9));
+    r.at(1_000);
+    let w = r.run_spawns()[0];
+    let lane = LaneId(1);
+    r.tell(Event::Listens { worker: w, lane });
+    assert_eq!(r.cluster.ready_count(), 1);
+}
+
+#[test]
+fn a_worker_that_dies_young_waits_and_a_settled_one_does_not() {
+    let mut p = policy();
+    p.workers = 1;
+    let mut r = Rig::new(p);
+    let w = r.run_spawns()[0];
+    r.at(10);
+    r.exits(w, Exit::Code(1));
+    let did = r.did();
+    assert_eq!(spawns(&did), 0);
+    assert_eq!(signals(&did), [(w, 9, Whom::Group)]);
+    r.at(111);
+    let w = r.run_spawns()[0];
+    r.at(1_111);
+    assert_eq!(r.cluster.ready_count(), 1);
+    r.at(2_111);
+    r.exits(w, Exit::Code(1));
+    assert_eq!(spawns(&r.did()), 1);
+}
+
+#[test]
+fn term_twice_is_a_hard_stop_and_exit_1() {
+    let mut r = Rig::new(policy());
+    let ids = r.run_spawns();
+    r.did();
+    r.tell(Event::Signal(MasterSignal::Term));
+    let want: Vec<_> = ids.iter().map(|w| (*w, 15, Whom::Leader)).collect();
+    assert_eq!(signals(&r.did()), want);
+    r.tell(Event::Signal(MasterSignal::Int));
+    let want: Vec<_> = ids.iter().map(|w| (*w, 9, Whom::Group)).collect();
+    assert_eq!(signals(&r.did()), want);
+    for w in ids {
+        r.exits(w, Exit::Signal(9));
+    }
+    r.tell(Event::Strays { left: Vec::new() });
+    assert_eq!(finished(&r.did()), Some(1));
+}
+
+#[test]
+fn a_stop_passes_over_to_the_group_and_then_kills() {
+    let mut p = policy();
+    p.workers = 2;
+    let mut r = Rig::new(p);
+    let ids = r.run_spawns();
+    r.did();
+    r.tell(Event::Stop {
+        asker: Asker(7),
+        hard: false,
+        by: By {
+            pid: Pid(4711),
+            uid: 0,
+        },
+    });
+    let by = |a: &Action| matches!(a, Action::Note(n) if n.to_string().contains("pid 4711"));
+    assert_eq!(r.out.iter().filter(|a| by(a)).count(), 1);
+    r.did();
+    r.tell(Event::Exited {
+        worker: ids[0],
+        status: Exit::Signal(15),
+        last: String::new(),
+    });
+    assert_eq!(signals(&r.did()), [(ids[0], 15, Whom::Group)]);
+    r.at(10_000);
+    assert_eq!(signals(&r.did()), [(ids[1], 9, Whom::Group)]);
+    r.exits(ids[1], Exit::Signal(9));
+    let left = vec![Pid(999)];
+    r.tell(Event::Strays { left });
+    let did = r.did();
+    let swept = |a: &Action| matches!(a, Action::SweepStrays { signal: Some(9) });
+    assert!(did.iter().any(swept), "{did:?}");
+    r.tell(Event::StrayReaped);
+    r.tell(Event::Strays { left: Vec::new() });
+    let did = r.did();
+    let told = |a: &Action| {
+        matches!(
+            a,
+            Action::Answer {
+                asker: Asker(7),
+                code: 0,
+                ..
+            }
+        )
+    };
+    assert!(did.iter().any(told));
+    assert_eq!(finished(&did), Some(0));
+}
+
+#[test]
+fn never_ready_gives_up_with_69_and_the_last_words() {
+    let mut p = policy();
+    p.workers = 1;
+    p.ready = ReadyRule::Listening;
+    p.start_timeout = Some(Duration::from_secs(5));
+    let mut r = Rig::new(p);
+    let w = r.run_spawns()[0];
+    r.tell(Event::Exited {
+        worker: w,
+        status: Exit::Code(3),
+        last: "SyntaxError".into(),
+    });
+    r.tell(Event::TreeGone { worker: w });
+    r.at(4_999);
+    let w = r.run_spawns()[0];
+    r.at(5_000);
+    let did = r.did();
+    let said = |a: &Action| match a {
+        Action::Note(n @ Notice::NeverReady { .. }) => n.to_string().ends_with("SyntaxError"),
+        _ => false,
+    };
+    assert!(did.iter().any(said));
+    r.exits(w, Exit::Signal(15));
+    r.tell(Event::Strays { left: Vec::new() });
+    assert_eq!(finished(&r.did()), Some(69));
+}
+
+#[test]
+fn what_failed_before_the_command_is_told_with_the_death() {
+    let mut r = Rig::new(policy());
+    let worker = WorkerId(1);
+    r.did();
+    let pid = Pid(100);
+    r.tell(Event::Spawned { worker, pid });
+    r.tell(Event::ExecFailed {
+        worker,
+        step: "dup2",
+        errno: 24,
+    });
+    r.tell(Event::Exited {
+        worker,
+        status: Exit::Code(127),
+        last: String::new(),
+    });
+    let death = r.cluster.status(r.now).deaths.pop().unwrap();
+    assert_eq!(death.cause, notice::Cause::NotStarted);
+    assert_eq!(death.last, "dup2: Too many open files");
+}
+
+#[test]
+fn a_hard_stop_while_leftovers_are_waited_for_calls_nobody_late() {
+    let mut p = policy();
+    p.workers = 1;
+    let mut r = Rig::new(p);
+    let ids = r.run_spawns();
+    r.tell(Event::Signal(MasterSignal::Term));
+    r.exits(ids[0], Exit::Signal(15));
+    let left = vec![Pid(999)];
+    r.tell(Event::Strays { left: left.clone() });
+    r.at(1_000);
+    r.did();
+    r.tell(Event::Signal(MasterSignal::Term));
+    r.tell(Event::Strays { left });
+    let said: Vec<String> = r
+        .did()
+        .iter()
+        .filter_map(|a| match a {
+            Action::Note(n @ Notice::Leftovers { .. }) => Some(n.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("killing 1 "), "{said:?}");
+}
+
+#[test]
+fn a_command_that_cannot_be_executed_is_not_tried_again() {
+    for (errno, code) in [(2, 127), (13, 126), (8, 126)] {
+        let mut p = policy();
+        p.workers = 1;
+        let mut r = Rig::new(p);
+        let worker = WorkerId(1);
+        r.did();
+        r.tell(Event::Spawned {
+            worker,
+            pid: Pid(5),
+        });
+        r.tell(Event::ExecFailed {
+            worker,
+            step: EXEC_STEP,
+            errno,
+        });
+        r.exits(worker, Exit::Code(127));
+        r.tell(Event::Strays { left: Vec::new() });
+        let did = r.did();
+        assert_eq!(finished(&did), Some(code));
+        assert_eq!(spawns(&did), 0);
+    }
+}
+
+#[test]
+fn dead_workers_that_leave_processes_are_forgotten_in_the_end() {
+    let mut p = policy();
+    p.workers = 1;
+    p.backoff = Duration::ZERO;
+    p.respawn = Duration::from_millis(1);
+    let mut r = Rig::new(p);
+    let mut forgotten = 0;
+    for n in 1..=(MAX_REMNANTS as u64 + 3) {
+        let w = r.run_spawns()[0];
+        r.tell(Event::Exited {
+            worker: w,
+            status: Exit::Code(0),
+            last: String::new(),
+        });
+        forgotten += r
+            .out
+            .iter()
+            .filter(|a| matches!(a, Action::ForgetTree { .. }))
+            .count();
+        r.did();
+        r.at(n * 10);
+    }
+    assert_eq!(forgotten, 3);
+}
+
+#[test]
+fn the_servers_own_socket_closes_ours_beside_it() {
+    let mut p = policy();
+    p.workers = 1;
+    let addr = "0.0.0.0:80".parse().unwrap();
+    p.ports = vec![addr];
+    let mut r = Rig::new(p);
+    r.did();
+    r.tell(Event::LaneOpened {
+        lane: LaneId(1),
+        addr,
+    });
+    let w = r.run_spawns()[0];
+    r.tell(Event::TakeoverRefused {
+        worker: w,
+        errno: 16,
+    });
+    r.tell(Event::Seen {
+        worker: w,
+        what: Seen::OwnSocket(addr),
+    });
+    let closed = |a: &Action| matches!(a, Action::CloseLane { lane: LaneId(1) });
+    assert!(r.did().iter().any(closed));
+    assert_eq!(r.cluster.ready_count(), 1);
+}
+
+#[test]
+fn without_a_known_port_a_worker_is_ready_when_it_listens_or_has_lived_for_a_second() {
+    let mut p = policy();
+    p.workers = 2;
+    let mut r = Rig::new(p);
+    let ids = r.run_spawns();
+    assert_eq!(r.cluster.ready_count(), 0);
+    let addr = "0.0.0.0:3000".parse().unwrap();
+    r.binds(ids[0], 1, addr);
+    let lane = LaneId(1);
+    r.tell(Event::LaneOpened { lane, addr });
+    r.tell(Event::ListenAsked {
+        worker: ids[0],
+        ask: Ask(2),
+        lane,
+    });
+    r.tell(Event::Listens {
+        worker: ids[0],
+        lane,
+    });
+    r.at(50);
+    r.tell(Event::Seen {
+        worker: ids[0],
+        what: Seen::Holds,
+    });
+    assert_eq!(r.cluster.ready_count(), 1);
+    r.at(999);
+    assert_eq!(r.cluster.ready_count(), 1);
+    r.at(1_000);
+    assert_eq!(r.cluster.ready_count(), 2);
+    assert_eq!(r.cluster.deadline(), None);
+}
+
+#[test]
+fn a_signal_while_giving_up_keeps_the_reason_and_a_second_one_is_hard() {
+    let mut p = policy();
+    p.workers = 1;
+    p.ready = ReadyRule::Listening;
+    p.start_timeout = Some(Duration::from_secs(5));
+    let mut r = Rig::new(p);
+    let w = r.run_spawns()[0];
+    r.at(5_000);
+    r.did();
+    r.tell(Event::Signal(MasterSignal::Term));
+    assert_eq!(signals(&r.did()), []);
+    let mut hard = r.cluster.clone();
+    r.exits(w, Exit::Signal(15));
+    r.tell(Event::Strays { left: Vec::new() });
+    assert_eq!(finished(&r.did()), Some(69));
+    let mut out = Vec::new();
+    hard.handle(Event::Signal(MasterSignal::Term), ms(5_001), &mut out);
+    assert_eq!(signals(&out), [(w, 9, Whom::Group)]);
+}
+
+#[test]
+fn what_becomes_ours_during_a_graceful_stop_is_asked_to_stop_too() {
+    let mut p = policy();
+    p.workers = 1;
+    let mut r = Rig::new(p);
+    let w = r.run_spawns()[0];
+    r.tell(Event::Signal(MasterSignal::Term));
+    r.exits(w, Exit::Signal(15));
+    let left = vec![Pid(900)];
+    r.tell(Event::Strays { left });
+    r.did();
+    r.tell(Event::StrayReaped);
+    let asked = |a: &Action| matches!(a, Action::SweepStrays { signal: Some(15) });
+    assert!(r.did().iter().any(asked));
+}
+
+#[test]
+fn a_port_beyond_the_limit_is_left_to_the_kernel() {
+    let mut p = policy();
+    p.workers = 2;
+    let mut r = Rig::new(p);
+    let w = r.run_spawns()[0];
+    for n in 1..=65u64 {
+        let addr = format!("0.0.0.0:{}", 3000 + n).parse().unwrap();
+        r.binds(w, n, addr);
+        let lane = LaneId(n);
+        r.tell(Event::LaneOpened { lane, addr });
+    }
+    let did = r.did();
+    let lent = did.iter().filter(|a| matches!(a, Action::Lend { .. }));
+    assert_eq!(lent.count(), 64);
+    let passed = |a: &Action| matches!(a, Action::Pass { ask: Ask(65) });
+    assert!(did.iter().any(passed));
+}

@@ -1,0 +1,581 @@
+//! The life of one worker. Rules:
+//!
+//! 1. Spawning -> Starting -> Ready -> Draining -> Killed -> Remnant -> gone; any of the first five
+//!    may be cut short by the end of its first process. All transitions are in this file.
+//! 2. `pid` is `Some` iff the first process is unreaped; the shell reaps after the actions that
+//!    follow from `Exited` are done, so the group may be signalled in that same turn (I1).
+//! 3. The end of the first process frees the slot. The worker stays as a Remnant until its whole
+//!    tree has gone: descendants may still bind and listen, and are answered.
+//! 4. An unexpected death takes its process group along. A death after the stop signal passes the
+//!    stop signal on to the group, once: `sh -c` does not forward it.
+//! 5. Every state but Ready and Remnant has a deadline (I6).
+
+use super::action::{Action, Whom};
+use super::deadlines::Why;
+use super::event::{Exit, Seen};
+use super::ids::{LaneId, Pid, SlotNr, Time, WorkerId};
+use super::notice::{Cause, Notice, Who};
+use super::policy::ReadyRule;
+use super::respawn::{FORK_AGAIN, SETTLED};
+use super::words::errno_text;
+use super::{Cluster, Out};
+use std::time::Duration;
+
+/// A worker must keep the lane that long after listen(2): port probes listen, close, listen again.
+pub const HOLD: Duration = Duration::from_millis(50);
+/// First and longest time between two looks at a starting worker that was handed a lane.
+const LOOK_FIRST: Duration = Duration::from_millis(20);
+const LOOK_LONGEST: Duration = Duration::from_secs(1);
+/// SIGKILL is repeated when it has not worked: first after that long,
+pub const KILLED_GRACE: Duration = Duration::from_secs(5);
+/// then each time after that long.
+const KILL_AGAIN: Duration = Duration::from_secs(30);
+
+const SIGKILL: i32 = 9;
+
+/// Where in its life a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Asked of the shell; no pid yet.
+    Spawning,
+    /// There is a process; `execed` once it is COMMAND.
+    Starting {
+        /// Does COMMAND run?
+        execed: bool,
+    },
+    /// It serves.
+    Ready {
+        /// From then on.
+        since: Time,
+    },
+    /// It was sent the stop signal.
+    Draining {
+        /// Why it has to go.
+        cause: Cause,
+    },
+    /// It was sent SIGKILL.
+    Killed {
+        /// Why it has to go.
+        cause: Cause,
+        /// At that time first.
+        since: Time,
+    },
+    /// Its first process is gone; others of its tree are not.
+    Remnant,
+}
+
+/// One worker.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Serial.
+    pub id: WorkerId,
+    /// Where it works.
+    pub slot: SlotNr,
+    /// Of which generation.
+    pub generation: u32,
+    /// Its first process; `Some` iff unreaped.
+    pub pid: Option<Pid>,
+    /// Where in its life.
+    pub state: State,
+    /// When it was asked for.
+    pub born: Time,
+    /// When it became ready, kept after it is no longer.
+    pub ready_since: Option<Time>,
+    /// What makes it ready; settled at exec.
+    pub rule: ReadyRule,
+    /// The lane it listened on last.
+    pub listened: Option<LaneId>,
+    /// How often it was looked at while starting.
+    pub looked: u32,
+    /// Has the last process of its tree gone?
+    pub tree_gone: bool,
+    /// Are its bind(2) and listen(2) seen by us?
+    pub watched: bool,
+    /// When it exited 0, if it did.
+    pub finished: Option<Time>,
+    /// Was it killed, and should have gone by now?
+    pub stuck: bool,
+    /// The step before COMMAND that failed, and its errno.
+    pub why_not: Option<(&'static str, i32)>,
+}
+
+impl Worker {
+    /// How messages name it.
+    pub fn who(&self) -> Who {
+        Who {
+            slot: self.slot,
+            pid: self.pid,
+        }
+    }
+
+    /// Is there a first process that we have not reaped (or are about to have)?
+    pub fn unreaped(&self) -> bool {
+        match self.state {
+            State::Spawning
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. } => true,
+            State::Remnant => false,
+        }
+    }
+
+    /// Does it serve?
+    pub fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready { .. })
+    }
+}
+
+impl Cluster {
+    pub(super) fn spawned(&mut self, id: WorkerId, pid: Pid, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        match w.state {
+            State::Spawning => {}
+            // Spawned is the first news of a worker and comes once.
+            State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => return,
+        }
+        w.pid = Some(pid);
+        w.state = State::Starting { execed: false };
+        let (who, generation) = (w.who(), w.generation);
+        let reason = self.slots[usize::from(who.slot.0)].reason();
+        if let Some(limit) = self.policy.ready_timeout {
+            self.deadlines.set(Why::Ready(id), now + limit);
+        }
+        out.push(Action::Note(Notice::Forked {
+            who,
+            generation,
+            reason,
+        }));
+        if let Some(hard) = self.stop_is_hard() {
+            self.end_worker(id, hard, now, out);
+        }
+        self.say_what_stays(who, now, out);
+    }
+
+    pub(super) fn spawn_failed(&mut self, id: WorkerId, errno: i32, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get(id) else { return };
+        match w.state {
+            State::Spawning => {}
+            // It has or had a process: this cannot be about it.
+            State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => return,
+        }
+        let who = w.who();
+        // While stopping it was not tried: the stop came first.
+        if self.stop_is_hard().is_none() {
+            out.push(Action::Note(Notice::SpawnFailed { who, errno }));
+        }
+        self.deadlines.stop_worker(id);
+        self.fleet.strike(id);
+        self.slot_vacated(who.slot, None, FORK_AGAIN, now, out);
+        self.stop_progress(now, out);
+    }
+
+    pub(super) fn execed(&mut self, id: WorkerId, now: Time, out: &mut Out) {
+        let rule = self.ready_rule();
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        self.ever_execed = true;
+        match w.state {
+            State::Starting { execed: false } => {}
+            // The stop came first, or this is an echo.
+            State::Spawning
+            | State::Starting { execed: true }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => return,
+        }
+        w.state = State::Starting { execed: true };
+        w.rule = rule;
+        match rule {
+            ReadyRule::Started => self.become_ready(id, now, out),
+            ReadyRule::Alive(d) => self.deadlines.set(Why::Alive(id), now + d),
+            ReadyRule::Auto => {
+                let listened = w.listened.is_some();
+                self.deadlines.set(Why::Alive(id), now + SETTLED);
+                if listened {
+                    self.deadlines.set(Why::Hold(id), now + HOLD);
+                }
+            }
+            // Its listen(2) may have overtaken the news of its exec.
+            ReadyRule::Listening if w.listened.is_some() => {
+                self.deadlines.set(Why::Hold(id), now + HOLD);
+            }
+            ReadyRule::Listening => self.deadlines.set(Why::Look(id), now + LOOK_FIRST),
+        }
+    }
+
+    pub(super) fn exec_failed(
+        &mut self,
+        id: WorkerId,
+        step: &'static str,
+        errno: i32,
+        now: Time,
+        out: &mut Out,
+    ) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        let who = w.who();
+        w.why_not = Some((step, errno));
+        self.once(
+            format!("exec {step} {errno}"),
+            Notice::ExecFailed { who, step, errno },
+            out,
+        );
+        // Nothing was ever run and COMMAND itself is at fault: trying again will not mend it.
+        if !self.ever_execed && step == EXEC_STEP {
+            self.begin_give_up(not_executable(errno), now, out);
+        }
+    }
+
+    pub(super) fn takeover_refused(&mut self, id: WorkerId, errno: i32, now: Time, out: &mut Out) {
+        let required = self.policy.takeover == super::policy::Takeover::Require;
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        w.watched = false;
+        let who = w.who();
+        self.takeover_works = Some(false);
+        let notice = Notice::TakeoverRefused {
+            who,
+            errno,
+            required,
+        };
+        self.once("takeover refused".into(), notice, out);
+        if required && !self.ever_execed {
+            self.begin_give_up(EX_OSERR, now, out);
+        }
+    }
+
+    /// The worker listens on a lane.
+    pub(super) fn listened(&mut self, id: WorkerId, lane: LaneId, now: Time, out: &mut Out) {
+        let kept = self.kept_a_lane;
+        let addr = self.lanes.addr(lane);
+        self.lanes.mark_served(lane);
+        self.end_lead(now);
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        w.listened = Some(lane);
+        let (who, after, state, rule) = (w.who(), now - w.born, w.state, w.rule);
+        if let Some(addr) = addr {
+            out.push(Action::Note(Notice::Listening { who, addr, after }));
+        }
+        match state {
+            State::Starting { execed: true } if rule.ends_by_listening() => {
+                self.deadlines.stop(Why::Look(id));
+                if kept {
+                    self.become_ready(id, now, out);
+                } else {
+                    self.deadlines.set(Why::Hold(id), now + HOLD);
+                }
+            }
+            // Readiness does not hang on it: other rules, a second port, or it has to go anyway.
+            // (A notification can overtake the news of exec; then `execed` takes it from here.)
+            State::Spawning
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => {}
+        }
+    }
+
+    pub(super) fn seen(&mut self, id: WorkerId, what: Seen, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        match w.state {
+            State::Starting { execed: true } if w.rule.ends_by_listening() => {}
+            // Only looked at while starting; the answer comes in the turn of the question.
+            State::Spawning
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => return,
+        }
+        let who = w.who();
+        match what {
+            Seen::Holds => {
+                self.kept_a_lane = true;
+                self.become_ready(id, now, out);
+            }
+            Seen::Accepts => self.become_ready(id, now, out),
+            Seen::OwnSocket(addr) => {
+                self.own_socket(who, addr, out);
+                self.become_ready(id, now, out);
+            }
+            Seen::Nothing => {
+                if w.listened.take().is_some() {
+                    out.push(Action::Note(Notice::LetGo { who }));
+                }
+                // Without a known port there is nothing to look for: it is ready when it has lived.
+                if w.rule == ReadyRule::Auto {
+                    return;
+                }
+                w.looked = w.looked.saturating_add(1);
+                let gap = LOOK_FIRST * 2u32.saturating_pow(w.looked.min(8));
+                self.deadlines
+                    .set(Why::Look(id), now + gap.min(LOOK_LONGEST));
+            }
+        }
+    }
+
+    pub(super) fn become_ready(&mut self, id: WorkerId, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        w.state = State::Ready { since: now };
+        w.ready_since = Some(now);
+        let notice = Notice::Ready {
+            who: w.who(),
+            after: now - w.born,
+        };
+        for why in [
+            Why::Ready(id),
+            Why::Alive(id),
+            Why::Hold(id),
+            Why::Look(id),
+            Why::StartTimeout,
+        ] {
+            self.deadlines.stop(why);
+        }
+        self.ever_ready = true;
+        out.push(Action::Note(notice));
+        let ready = self.ready_count();
+        if ready == self.slots.len() && !self.full {
+            self.full = true;
+            let lanes = self.lanes.open_addrs();
+            out.push(Action::Note(Notice::AllReady { ready, lanes }));
+            self.suspect_unserved(now);
+        }
+    }
+
+    /// A deadline of this worker has come.
+    pub(super) fn worker_due(&mut self, why: Why, id: WorkerId, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        match (w.state, why) {
+            (State::Starting { .. }, Why::Hold(_)) => out.push(Action::CheckHeld { worker: id }),
+            (State::Starting { .. }, Why::Look(_)) => out.push(Action::LookAt { worker: id }),
+            (State::Starting { .. }, Why::Alive(_)) => self.become_ready(id, now, out),
+            (State::Starting { .. }, Why::Ready(_)) => {
+                let notice = Notice::NotReady {
+                    who: w.who(),
+                    after: now - w.born,
+                    limit: self.policy.ready_timeout.unwrap_or_default(),
+                    hint: self.not_ready_hint(id),
+                };
+                out.push(Action::Note(notice));
+                self.kill_worker(id, Cause::NotReady, now, out);
+            }
+            (State::Draining { cause }, Why::Kill(_)) => {
+                let notice = Notice::TooSlowToStop {
+                    who: w.who(),
+                    limit: self.policy.stop_timeout,
+                };
+                out.push(Action::Note(notice));
+                self.kill_worker(id, cause, now, out);
+            }
+            (State::Killed { since, .. }, Why::KillAgain(_)) => {
+                let notice = Notice::StillThere {
+                    who: w.who(),
+                    since: now - since,
+                };
+                out.push(Action::Note(notice));
+                w.stuck = true;
+                out.push(kill_group(id));
+                self.deadlines.set(Why::KillAgain(id), now + KILL_AGAIN);
+                // A stop need not wait for it any longer.
+                self.stop_progress(now, out);
+            }
+            // Every way out of a state stops that state's deadlines, so these cannot be due.
+            (
+                State::Spawning
+                | State::Starting { .. }
+                | State::Ready { .. }
+                | State::Draining { .. }
+                | State::Killed { .. }
+                | State::Remnant,
+                Why::Hold(_)
+                | Why::Look(_)
+                | Why::Alive(_)
+                | Why::Ready(_)
+                | Why::Kill(_)
+                | Why::KillAgain(_)
+                | Why::Respawn(_)
+                | Why::StartTimeout
+                | Why::Unserved
+                | Why::Leftovers
+                | Why::GiveUp,
+            ) => {}
+        }
+    }
+
+    /// Ends a worker for the sake of a stop: by its stop signal, or at once.
+    pub(super) fn end_worker(&mut self, id: WorkerId, hard: bool, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        match (w.state, hard) {
+            // Its `Spawned` is still to come and ends it then.
+            (State::Spawning, _) => {}
+            (State::Starting { .. } | State::Ready { .. }, false) => {
+                let cause = Cause::Shutdown;
+                w.state = State::Draining { cause };
+                self.deadlines.stop_worker(id);
+                self.deadlines
+                    .set(Why::Kill(id), now + self.policy.stop_timeout);
+                out.push(Action::Signal {
+                    worker: id,
+                    signal: self.policy.stop_signal,
+                    whom: Whom::Leader,
+                });
+            }
+            (State::Starting { .. } | State::Ready { .. } | State::Draining { .. }, true) => {
+                self.kill_worker(id, Cause::Kill, now, out)
+            }
+            // Already under way, or nothing left to signal.
+            (State::Draining { .. } | State::Killed { .. }, false)
+            | (State::Killed { .. }, true)
+            | (State::Remnant, _) => {}
+        }
+    }
+
+    pub(super) fn kill_worker(&mut self, id: WorkerId, cause: Cause, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        w.state = State::Killed { cause, since: now };
+        self.deadlines.stop_worker(id);
+        self.deadlines.set(Why::KillAgain(id), now + KILLED_GRACE);
+        out.push(kill_group(id));
+    }
+
+    /// The first process is a zombie; the shell reaps it once the actions of this turn are done.
+    pub(super) fn exited(
+        &mut self,
+        id: WorkerId,
+        status: Exit,
+        mut last: String,
+        now: Time,
+        out: &mut Out,
+    ) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        if let Some((step, errno)) = w.why_not {
+            last = format!("{last}{step}: {}", errno_text(errno));
+        }
+        let (who, ready_since, state) = (w.who(), w.ready_since, w.state);
+        let lived = now - w.born;
+        let by_itself = match status {
+            _ if state == (State::Starting { execed: false }) => Cause::NotStarted,
+            Exit::Code(0) => Cause::Finished,
+            Exit::Code(_) | Exit::Signal(_) => Cause::Failure,
+        };
+        let (cause, to_group) = match state {
+            State::Starting { .. } | State::Ready { .. } => (by_itself, SIGKILL),
+            State::Draining { cause } => (cause, self.policy.stop_signal),
+            State::Killed { cause, .. } => (cause, SIGKILL),
+            // There was no process, or it is reaped already.
+            State::Spawning | State::Remnant => return,
+        };
+        w.state = State::Remnant;
+        w.pid = None;
+        let (tree_gone, watched) = (w.tree_gone, w.watched);
+        self.deadlines.stop_worker(id);
+        self.full = false;
+        out.push(Action::Signal {
+            worker: id,
+            signal: to_group,
+            whom: Whom::Group,
+        });
+        let ready_for = ready_since.map(|t| now - t);
+        // The death is said before what follows from it.
+        let mut then = Out::new();
+        let delay = self.slot_vacated(who.slot, ready_for, Duration::ZERO, now, &mut then);
+        let next = delay.map_or(super::notice::Next::Nothing, super::notice::Next::Respawn);
+        self.record_death(who, cause, status, lived, ready_for, next, last, now, out);
+        out.append(&mut then);
+        if cause == Cause::Failure && ready_for.is_none() && !watched {
+            self.say_handed_only(who, out);
+        }
+        if tree_gone {
+            self.fleet.strike(id);
+        } else if by_itself == Cause::Finished
+            && let Some(w) = self.fleet.get_mut(id)
+        {
+            w.finished = Some(now);
+        }
+        self.forget_old_remnants(out);
+        self.spawn_due(now, out);
+        self.stop_progress(now, out);
+    }
+
+    /// The last process of the tree has gone. May overtake the end of the first.
+    pub(super) fn tree_gone(&mut self, id: WorkerId) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        match w.state {
+            State::Remnant => self.fleet.strike(id),
+            State::Spawning
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. } => w.tree_gone = true,
+        }
+    }
+
+    /// What would have helped a worker that was not ready in time.
+    pub(super) fn not_ready_hint(&self, id: WorkerId) -> Option<&'static str> {
+        let w = self.fleet.get(id)?;
+        match (w.rule, w.watched) {
+            (ReadyRule::Listening, true) => Some(
+                "it never listened on the port, nor used the socket passed as fd 3: --ready started if it serves none, --takeover THEIRS=OURS if it uses another port",
+            ),
+            (ReadyRule::Listening, false) => {
+                Some("it did not use the socket passed as fd 3 (LISTEN_FDS)")
+            }
+            (ReadyRule::Auto | ReadyRule::Started | ReadyRule::Alive(_), _) => None,
+        }
+    }
+}
+
+/// The step of a child's preparation that executes COMMAND; named by `ExecFailed`.
+pub const EXEC_STEP: &str = "exec";
+/// Exit code: an operating system error.
+pub const EX_OSERR: u8 = 71;
+
+/// 127 as shells have it when COMMAND is not there, 126 when it is but cannot be executed.
+pub fn not_executable(errno: i32) -> u8 {
+    const ENOENT: i32 = 2;
+    const ENOTDIR: i32 = 20;
+    match errno {
+        ENOENT | ENOTDIR => 127,
+        _ => 126,
+    }
+}
+
+fn kill_group(worker: WorkerId) -> Action {
+    Action::Signal {
+        worker,
+        signal: SIGKILL,
+        whom: Whom::Group,
+    }
+}

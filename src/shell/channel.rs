@@ -1,0 +1,166 @@
+//! What a worker can say before it is ready: its stderr is our pipe until it listens, kept as a
+//! tail for the case that it fails, and forwarded to our own stderr as it comes.
+
+use super::log::{CHUNK, Log};
+use super::{Kind, Shell};
+use crate::core::WorkerId;
+use crate::sys::fds;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// All tails together.
+const ALL_TAILS: usize = 64 * 1024;
+/// One tail, at most and at least.
+const TAIL: usize = 4096;
+const TAIL_LEAST: usize = 256;
+/// Lines that a message quotes.
+const LINES: usize = 10;
+/// Chunks read from one pipe in one turn.
+const TURN: usize = 16;
+
+/// One worker's stderr.
+pub struct Stderr {
+    /// Our end; `None` once nobody has the other.
+    pub fd: Option<OwnedFd>,
+    /// Inode of the pipe: to see whether a process still has it as its fd 2.
+    pub inode: u64,
+    tail: VecDeque<u8>,
+    limit: usize,
+}
+
+/// What became of a pipe in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// All read for now.
+    Empty,
+    /// There may be more: our own stderr does not take it, or this turn's share is used up.
+    More,
+    /// Nobody has the other end any more.
+    Closed,
+}
+
+impl Stderr {
+    /// For one of so many workers.
+    pub fn new(fd: OwnedFd, inode: u64, workers: usize) -> Stderr {
+        Stderr {
+            fd: Some(fd),
+            inode,
+            tail: VecDeque::new(),
+            limit: (ALL_TAILS / workers.max(1)).clamp(TAIL_LEAST, TAIL),
+        }
+    }
+
+    /// Reads what has come and forwards it.
+    pub fn drain(&mut self, log: &mut Log) -> Drained {
+        let mut buf = [0u8; CHUNK];
+        for _ in 0..TURN {
+            if !log.ready_to_forward() {
+                return Drained::More;
+            }
+            let Some(fd) = &self.fd else {
+                return Drained::Empty;
+            };
+            match fds::read(fd.as_fd(), &mut buf) {
+                Ok(0) => return Drained::Closed,
+                Ok(n) => {
+                    self.keep(&buf[..n]);
+                    log.forward(&buf[..n]);
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Drained::Empty,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return Drained::Closed,
+            }
+        }
+        Drained::More
+    }
+
+    /// The worker has gone and its pipe goes with it: takes what is left there, at once.
+    pub fn inherit(&mut self, log: &mut Log) {
+        let mut buf = [0u8; CHUNK];
+        for _ in 0..TURN {
+            let Some(fd) = &self.fd else { return };
+            match fds::read(fd.as_fd(), &mut buf) {
+                Ok(n) if n > 0 => {
+                    self.keep(&buf[..n]);
+                    log.bequest(&buf[..n]);
+                }
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.tail.extend(bytes);
+        let over = self.tail.len().saturating_sub(self.limit);
+        self.tail.drain(..over);
+    }
+
+    /// The last lines, without the one that the limit cut.
+    pub fn last_lines(&self) -> String {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let whole = match (self.tail.len() >= self.limit, text.split_once('\n')) {
+            (true, Some((_, rest))) if !rest.is_empty() => rest,
+            _ => &text,
+        };
+        let lines: Vec<&str> = whole.lines().collect();
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
+    }
+}
+
+impl Shell {
+    /// Reads what a worker has written, and forwards it.
+    pub(super) fn drain_stderr(&mut self, worker: WorkerId) {
+        let Some(s) = self.stderrs.get_mut(&worker) else {
+            return;
+        };
+        match s.drain(&mut self.log) {
+            Drained::Empty => {}
+            Drained::More => {
+                self.watch_log();
+                // Watched: our stderr's readiness brings us back. Asked once: another answer a
+                // moment later would leave nobody to do so.
+                if !self.log_watched {
+                    self.ready.insert((Kind::Stderr, worker.0));
+                }
+            }
+            // The tail stays until the worker has gone: it may have closed stderr and then failed.
+            Drained::Closed => {
+                if let Some(fd) = s.fd.take() {
+                    self.deregister(fd.as_fd());
+                }
+            }
+        }
+    }
+
+    /// What workers have left in their pipes: nobody comes back to it.
+    pub(super) fn last_words(&mut self) {
+        for s in self.stderrs.values_mut() {
+            s.inherit(&mut self.log);
+        }
+        self.log.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_keeps_whole_last_lines_within_its_limit() {
+        let (r, _w) = fds::pipe().unwrap();
+        let mut s = Stderr::new(r, 0, 4);
+        assert_eq!(s.last_lines(), "");
+        s.keep(b"one\ntwo");
+        assert_eq!(s.last_lines(), "one\ntwo");
+        for n in 0..2000 {
+            s.keep(format!("line {n}\n").as_bytes());
+        }
+        let text = s.last_lines();
+        assert_eq!(text.lines().count(), LINES);
+        assert_eq!(text.lines().next_back(), Some("line 1999"));
+        assert!(s.tail.len() <= TAIL);
+        s.keep(&[b'x'; 10_000]);
+        assert_eq!(s.last_lines().len(), TAIL);
+    }
+}

@@ -1,0 +1,190 @@
+//! The client's side: finds the running cluster, sends the words, prints the answer.
+
+use super::names::{self, Running};
+use crate::core::words::human;
+use crate::settings::{Control, Settings};
+use crate::sys::{pidfd, socket};
+use crate::verbs::{self, What};
+use crate::wire::command::{decode_answer, encode};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const EX_USAGE: u8 = 64;
+const NOT_RUNNING: u8 = 3;
+const FAILED: u8 = 1;
+const NO_PERMISSION: u8 = 77;
+const TIMED_OUT: u8 = 124;
+/// How long an answer may take that waits for nothing.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a master may take to vanish after its last word.
+const VANISH: Duration = Duration::from_secs(5);
+
+/// Does it; returns the exit code.
+pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
+    let what = verbs::find(&words[0]).map(|v| v.what);
+    // The list of verbs is the same without a cluster.
+    if what == Some(What::Help) {
+        let text = verbs::help(words.get(1).map(String::as_str)).map_err(|e| (EX_USAGE, e))?;
+        print(&text);
+        return Ok(0);
+    }
+    let path = find(s)?;
+    let stream = connect(&path)?;
+    if s.json {
+        words.push("--json".into());
+    }
+    if s.no_wait {
+        words.push("--no-wait".into());
+    }
+    let master = socket::peer(stream.as_fd())
+        .and_then(|(pid, _)| pidfd::open(pid))
+        .ok();
+    let ends = matches!(what, Some(What::Stop | What::Kill)) && !s.no_wait;
+    if !ends {
+        // What only looks is answered at once by a master that is well.
+        let _ = stream.set_read_timeout(Some(PATIENCE));
+    }
+    let (code, text) = match ask(stream, &words) {
+        Ok(answer) => answer,
+        // It may have been at its very end: then somebody else has stopped it, and that is that.
+        Err((FAILED, _)) if ends && has_gone(master.as_ref()) => (0, "stopped\n".into()),
+        Err(e) => return Err(e),
+    };
+    // It was not even tried: no end is to be waited for.
+    let refused = matches!(code, EX_USAGE | NO_PERMISSION);
+    if ends && !refused {
+        return end(code, &text, master, what == Some(What::Kill));
+    }
+    match code {
+        0 => {
+            print(&text);
+            Ok(0)
+        }
+        _ => Err((code, text.trim_end().to_string())),
+    }
+}
+
+/// Has it gone, or does it go in a moment?
+fn has_gone(master: Option<&OwnedFd>) -> bool {
+    master.is_some_and(|m| pidfd::wait_gone(m.as_fd(), VANISH))
+}
+
+/// After the master's last word: it must really be gone, so that `stop && start` works.
+fn end(code: u8, text: &str, master: Option<OwnedFd>, kill: bool) -> Result<u8, (u8, String)> {
+    if master.is_some() && !has_gone(master.as_ref()) {
+        return Err((
+            FAILED,
+            "it said that it stopped, but it is still there".into(),
+        ));
+    }
+    // A hard stop is exit 1 for the master, and what `kill` asked for.
+    match (code, kill) {
+        (0, _) | (1, true) => {
+            print(text);
+            Ok(0)
+        }
+        _ => Err((
+            FAILED,
+            format!("{} (the master exits {code})", text.trim_end()),
+        )),
+    }
+}
+
+fn print(text: &str) {
+    // A reader that has gone is no error of ours.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn ask(mut stream: UnixStream, words: &[String]) -> Result<(u8, String), (u8, String)> {
+    let lost = |e: std::io::Error| (FAILED, format!("the connection broke: {e}"));
+    // One whom it does not know it answers and hangs up on, perhaps before the words are out.
+    let sent = stream.write_all(encode(words).as_bytes());
+    let mut line = String::new();
+    let read = BufReader::new(&mut stream).read_line(&mut line);
+    let slow = |e: &std::io::Error| e.kind() == ErrorKind::WouldBlock;
+    if read.as_ref().is_err_and(slow) {
+        return Err((
+            TIMED_OUT,
+            format!(
+                "the master does not answer within {} (is it stopped, or the machine overloaded?)",
+                human(PATIENCE)
+            ),
+        ));
+    }
+    if line.is_empty() {
+        sent.and(read.map(drop)).map_err(lost)?;
+        return Err((FAILED, "the master hung up without an answer".into()));
+    }
+    decode_answer(line.trim_end()).map_err(|e| (FAILED, e))
+}
+
+fn connect(path: &Path) -> Result<UnixStream, (u8, String)> {
+    socket::connect_unix(path, PATIENCE).map_err(|e| {
+        let at = path.display();
+        match e.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                (NOT_RUNNING, format!("not running: nobody listens on {at}"))
+            }
+            ErrorKind::PermissionDenied => (
+                NO_PERMISSION,
+                format!("{at}: permission denied: it belongs to another user"),
+            ),
+            ErrorKind::WouldBlock => (
+                TIMED_OUT,
+                format!(
+                    "{at}: the master does not take clients within {}",
+                    human(PATIENCE)
+                ),
+            ),
+            _ => (FAILED, format!("{at}: {e}")),
+        }
+    })
+}
+
+/// -C, else --name, else $MINICLUSTER_CONTROL, else the only one.
+fn find(s: &Settings) -> Result<PathBuf, (u8, String)> {
+    match &s.control {
+        Control::Path(p) => return Ok(p.clone()),
+        Control::Off => return Err((EX_USAGE, "-C off: there is nothing to speak to".into())),
+        Control::Named => {}
+    }
+    if s.name.is_none()
+        && let Some(p) = std::env::var_os("MINICLUSTER_CONTROL").filter(|p| !p.is_empty())
+    {
+        return Ok(PathBuf::from(p));
+    }
+    let all = names::running();
+    let matching: Vec<&Running> = all
+        .iter()
+        .filter(|r| s.name.as_ref().is_none_or(|n| *n == r.name))
+        .collect();
+    match (matching.as_slice(), &s.name) {
+        ([one], _) => Ok(one.socket.clone()),
+        ([], Some(name)) => Err((
+            NOT_RUNNING,
+            format!("{name} is not running{}", others(&all)),
+        )),
+        ([], None) => Err((NOT_RUNNING, "no cluster of yours is running".into())),
+        (several, _) => {
+            let list: Vec<String> = several
+                .iter()
+                .map(|r| format!("\n  --name {}  (pid {})", r.name, r.pid))
+                .collect();
+            Err((
+                EX_USAGE,
+                format!("several clusters are running, say which:{}", list.concat()),
+            ))
+        }
+    }
+}
+
+fn others(all: &[Running]) -> String {
+    let names: Vec<&str> = all.iter().map(|r| r.name.as_str()).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!("; running are: {}", names.join(" ")),
+    }
+}

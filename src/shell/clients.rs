@@ -1,0 +1,275 @@
+//! Clients of the control socket. Each is one buffer with a limit and a deadline; one that is slow
+//! or hostile is dropped, and the cluster does not notice.
+
+use crate::core::{Asker, By, Pid, Time};
+use crate::sys::{fds, process, socket};
+use crate::wire::command::{MAX_LINE, encode_answer};
+use mio::net::{UnixListener, UnixStream};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+/// Exit code: not yours.
+const EX_NOPERM: u8 = 77;
+/// So many at once.
+const MAX_CLIENTS: usize = 256;
+/// A client for which there was no descriptor is tried again after that long.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+/// Accepted in one turn.
+const ACCEPTS: usize = 16;
+/// Answers that may wait for one client.
+const MAX_OUT: usize = 1024 * 1024;
+/// Time to send the first line.
+const FIRST_LINE: Duration = Duration::from_secs(10);
+/// Time for a person to type the next.
+const NEXT_LINE: Duration = Duration::from_secs(600);
+
+/// One of them.
+struct Client {
+    stream: UnixStream,
+    /// Its process and its user.
+    by: By,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// `None` while it waits for an answer that takes its time.
+    deadline: Option<Time>,
+    /// To be closed once the output is out.
+    last: bool,
+    /// It will say no more, but may still listen.
+    heard_all: bool,
+}
+
+impl Client {
+    /// It will not ask again, and has had what it asked for.
+    fn is_done(&self) -> bool {
+        let waits = self.deadline.is_none();
+        self.output.is_empty() && (self.last || self.heard_all && !waits)
+    }
+}
+
+/// All of them, and the socket they come through.
+pub struct Clients {
+    listener: Option<UnixListener>,
+    map: BTreeMap<Asker, Client>,
+    next: u64,
+    /// There may be more to accept although no new edge will come.
+    pub more_to_accept: bool,
+    /// There is no descriptor for the next client: try again then.
+    try_again: Option<Time>,
+}
+
+/// Where a client stands after a turn.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A line, without its end.
+    Line(Vec<u8>),
+    /// Nothing whole yet.
+    Nothing,
+    /// It has gone, or had to.
+    Gone,
+}
+
+impl Clients {
+    /// Nobody yet, and nowhere to come.
+    pub fn closed() -> Clients {
+        Clients {
+            listener: None,
+            map: BTreeMap::new(),
+            next: 0,
+            more_to_accept: false,
+            try_again: None,
+        }
+    }
+
+    /// Opens the socket: for its owner alone. It gets its name when it listens and is private: who
+    /// finds it can use it, and nobody finds it before.
+    pub fn open(&mut self, path: &Path) -> io::Result<&mut UnixListener> {
+        // Of our own, so that what it was is not somebody's file; short, since the path of a
+        // socket has to be.
+        let unnamed = path.with_file_name(format!(".{}", std::process::id()));
+        if std::fs::symlink_metadata(&unnamed).is_ok_and(|m| m.file_type().is_socket()) {
+            let _ = std::fs::remove_file(&unnamed);
+        }
+        let listener = UnixListener::bind(&unnamed)?;
+        let named = std::fs::set_permissions(&unnamed, std::fs::Permissions::from_mode(0o600))
+            .and_then(|()| std::fs::rename(&unnamed, path));
+        if named.is_err() {
+            let _ = std::fs::remove_file(&unnamed);
+        }
+        named?;
+        Ok(self.listener.insert(listener))
+    }
+
+    /// Takes in who knocks; names those who were let in, for registration.
+    pub fn accept(&mut self, now: Time) -> Vec<(Asker, i32)> {
+        let mut new = Vec::new();
+        self.more_to_accept = true;
+        self.try_again = None;
+        for _ in 0..ACCEPTS {
+            let Some(listener) = &self.listener else {
+                break;
+            };
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    self.more_to_accept = false;
+                    // No descriptor, or no memory, for it: it waits, and no edge will tell of it.
+                    let none = e.kind() == io::ErrorKind::WouldBlock;
+                    self.try_again = (!none).then(|| now + ACCEPT_AGAIN);
+                    break;
+                }
+            };
+            let Ok((pid, uid)) = socket::peer(stream.as_fd()) else {
+                continue;
+            };
+            if uid != 0 && uid != process::euid() {
+                // Only where somebody has opened the socket's mode: its buffer takes the answer.
+                let no = format!("this cluster is of uid {}, not {uid}", process::euid());
+                let _ = (&stream).write_all(encode_answer(EX_NOPERM, &no).as_bytes());
+                continue;
+            }
+            if self.map.len() >= MAX_CLIENTS && !self.make_room() {
+                continue;
+            }
+            let by = By { pid: Pid(pid), uid };
+            self.next += 1;
+            let id = Asker(self.next);
+            new.push((id, stream.as_raw_fd()));
+            let client = Client {
+                stream,
+                by,
+                input: Vec::new(),
+                output: Vec::new(),
+                deadline: Some(now + FIRST_LINE),
+                last: false,
+                heard_all: false,
+            };
+            self.map.insert(id, client);
+        }
+        new
+    }
+
+    /// Hangs up on the one that has been silent longest. Those who wait for an answer stay.
+    fn make_room(&mut self) -> bool {
+        let silent = |(id, c): (&Asker, &Client)| Some((c.deadline?, *id));
+        let victim = self.map.iter().filter_map(silent).min();
+        // Its descriptor leaves the poll by being closed: nobody has another one of it.
+        victim.is_some_and(|(_, id)| self.map.remove(&id).is_some())
+    }
+
+    /// Who it is.
+    pub fn by(&self, id: Asker) -> By {
+        let nobody = By {
+            pid: Pid(0),
+            uid: u32::MAX,
+        };
+        self.map.get(&id).map_or(nobody, |c| c.by)
+    }
+
+    /// For registration with the poll.
+    pub fn stream(&mut self, id: Asker) -> Option<&mut UnixStream> {
+        self.map.get_mut(&id).map(|c| &mut c.stream)
+    }
+
+    /// Reads what has come from one. Call again until it says Nothing or Gone.
+    pub fn hear(&mut self, id: Asker, now: Time) -> Heard {
+        let Some(c) = self.map.get_mut(&id) else {
+            return Heard::Gone;
+        };
+        if c.last {
+            return Heard::Nothing;
+        }
+        if c.heard_all && fds::hung_up(c.stream.as_fd()) {
+            return Heard::Gone;
+        }
+        loop {
+            if let Some(end) = c.input.iter().position(|b| *b == b'\n') {
+                let mut line: Vec<u8> = c.input.drain(..=end).collect();
+                line.pop();
+                c.deadline = Some(now + NEXT_LINE);
+                return Heard::Line(line);
+            }
+            if c.input.len() > MAX_LINE {
+                return Heard::Gone;
+            }
+            let mut buf = [0u8; 4096];
+            match c.stream.read(&mut buf) {
+                // `printf 'stop\n' | nc -U` has said all, and wants to hear the answer.
+                Ok(0) if !fds::hung_up(c.stream.as_fd()) => {
+                    c.heard_all = true;
+                    return match c.is_done() {
+                        true => Heard::Gone,
+                        false => Heard::Nothing,
+                    };
+                }
+                Ok(0) => return Heard::Gone,
+                Ok(n) => {
+                    // One that sends without end and without a line's end runs into MAX_LINE.
+                    c.input.extend_from_slice(&buf[..n]);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Heard::Nothing,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Heard::Gone,
+            }
+        }
+    }
+
+    /// It waits for the end of what it asked: no deadline runs.
+    pub fn patient(&mut self, id: Asker) {
+        if let Some(c) = self.map.get_mut(&id) {
+            c.deadline = None;
+        }
+    }
+
+    /// Answers; after a `last` one it is hung up on. False: it is gone.
+    pub fn answer(&mut self, id: Asker, text: &str, last: bool) -> bool {
+        let Some(c) = self.map.get_mut(&id) else {
+            return false;
+        };
+        c.output.extend_from_slice(text.as_bytes());
+        c.last |= last;
+        self.push(id)
+    }
+
+    /// Writes what waits. False: it is gone.
+    pub fn push(&mut self, id: Asker) -> bool {
+        let Some(c) = self.map.get_mut(&id) else {
+            return false;
+        };
+        while !c.output.is_empty() {
+            match c.stream.write(&c.output) {
+                Ok(n) => drop(c.output.drain(..n)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        !c.is_done() && c.output.len() <= MAX_OUT
+    }
+
+    /// Forgets one. The caller deregisters it first.
+    pub fn drop_one(&mut self, id: Asker) {
+        self.map.remove(&id);
+    }
+
+    /// The earliest deadline.
+    pub fn deadline(&self) -> Option<Time> {
+        let all = self.map.values().filter_map(|c| c.deadline);
+        all.chain(self.try_again).min()
+    }
+
+    /// Is there somebody to accept, as far as we know?
+    pub fn knocking(&self, now: Time) -> bool {
+        self.more_to_accept || self.try_again.is_some_and(|at| at <= now)
+    }
+
+    /// Those whose deadline has passed.
+    pub fn overdue(&self, now: Time) -> Vec<Asker> {
+        let late = |(id, c): (&Asker, &Client)| c.deadline.is_some_and(|d| d <= now).then_some(*id);
+        self.map.iter().filter_map(late).collect()
+    }
+}

@@ -1,0 +1,148 @@
+//! Finding COMMAND before anything is bound: 127 if it is not there, 126 if it cannot be executed.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Why it cannot be run.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotRunnable {
+    /// 126 or 127.
+    pub code: u8,
+    /// A whole sentence.
+    pub message: String,
+}
+
+/// What to hand to execve(2): as typed if it has a slash (then it is relative to the workers'
+/// directory, looked up anew at each spawn), else where PATH has it.
+pub fn find(command: &OsStr, path: Option<OsString>, cwd: &Path) -> Result<CString, NotRunnable> {
+    let shown = command.to_string_lossy().into_owned();
+    if command.is_empty() {
+        return Err(not_found("COMMAND is empty".into()));
+    }
+    if command.as_bytes().contains(&b'/') {
+        check(&cwd.join(command), &shown)?;
+        return c_string(command.to_owned(), &shown);
+    }
+    let path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    let mut refused = None;
+    for dir in std::env::split_paths(&path) {
+        let at = cwd.join(&dir).join(command);
+        match check(&at, &shown) {
+            Ok(()) => return c_string(dir_entry(&dir, command), &shown),
+            // As shells do: go on looking, but remember that something was there.
+            Err(e) if e.code == 126 => refused = refused.or(Some(e)),
+            Err(_) => {}
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        let here = match cwd.join(command).is_file() {
+            true => format!("; the one in {} is meant by ./{shown}", cwd.display()),
+            false => String::new(),
+        };
+        not_found(format!("{shown}: not found in PATH{here}"))
+    }))
+}
+
+fn dir_entry(dir: &Path, command: &OsStr) -> OsString {
+    let dir = match dir.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => dir,
+    };
+    PathBuf::from(dir).join(command).into_os_string()
+}
+
+fn c_string(path: OsString, shown: &str) -> Result<CString, NotRunnable> {
+    CString::new(path.into_vec()).map_err(|_| not_found(format!("{shown}: holds a NUL")))
+}
+
+fn not_found(message: String) -> NotRunnable {
+    NotRunnable { code: 127, message }
+}
+
+fn check(at: &Path, shown: &str) -> Result<(), NotRunnable> {
+    let cannot = |why: String| {
+        Err(NotRunnable {
+            code: 126,
+            message: format!("{shown}: {why}"),
+        })
+    };
+    match std::fs::metadata(at) {
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            return cannot("permission denied on the way to it".into());
+        }
+        Err(_) => return Err(not_found(format!("{shown}: not found ({})", at.display()))),
+        Ok(m) if m.is_dir() => return cannot("is a directory".into()),
+        Ok(_) => {}
+    }
+    if nix::unistd::access(at, nix::unistd::AccessFlags::X_OK).is_err() {
+        return cannot(format!(
+            "is not executable; chmod +x {}, or put its interpreter in front of it",
+            at.display()
+        ));
+    }
+    match interpreter(at) {
+        Some(i) if !i.exists() => Err(not_found(format!(
+            "{shown}: its first line names the interpreter {}, which is not there",
+            i.display()
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The program named by a `#!` line.
+fn interpreter(at: &Path) -> Option<PathBuf> {
+    use std::io::Read;
+    let mut head = [0u8; 256];
+    let n = std::fs::File::open(at).ok()?.read(&mut head).ok()?;
+    let line = head[..n]
+        .strip_prefix(b"#!")?
+        .split(|b| *b == b'\n')
+        .next()?;
+    let mut words = line.split(|b| b.is_ascii_whitespace());
+    let word = words.find(|w| !w.is_empty())?;
+    Some(PathBuf::from(OsStr::from_bytes(word)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_can_be_run_and_why_the_rest_cannot() {
+        let dir = std::env::temp_dir().join(format!("mc-lookup-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("sub")).unwrap();
+        let file = |name: &str, text: &str, mode| {
+            let at = dir.join(name);
+            std::fs::write(&at, text).unwrap();
+            std::fs::set_permissions(&at, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        file("good", "#!/bin/sh\n", 0o755);
+        file("plain", "#!/bin/sh\n", 0o644);
+        file("orphan", "#! /no/such/interpreter -x\n", 0o755);
+        let run = |cmd: &str| {
+            let path = Some(dir.clone().into_os_string());
+            find(OsStr::new(cmd), path, &dir).map_err(|e| (e.code, e.message))
+        };
+        assert_eq!(run("./good").unwrap().to_str(), Ok("./good"));
+        assert_eq!(
+            run("good").unwrap().as_bytes(),
+            dir.join("good").as_os_str().as_bytes()
+        );
+        for (cmd, code, word) in [
+            ("./missing", 127, "not found"),
+            ("missing", 127, "not found in PATH"),
+            ("./plain", 126, "chmod +x"),
+            ("plain", 126, "chmod +x"),
+            ("./sub", 126, "directory"),
+            ("./orphan", 127, "/no/such/interpreter"),
+            ("", 127, "empty"),
+        ] {
+            let (c, m) = run(cmd).unwrap_err();
+            assert_eq!(c, code, "{cmd}: {m}");
+            assert!(m.contains(word), "{cmd}: {m}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,455 @@
+//! The only I/O: turns readings into events, asks core, performs what it says. One loop, one poll;
+//! nothing else may wait.
+
+mod channel;
+mod clients;
+mod log;
+mod lookup;
+mod names;
+mod perform;
+mod procs;
+mod reap;
+mod requests;
+mod signals;
+mod sockets;
+mod takeover;
+
+pub mod client;
+pub mod start;
+
+use crate::core::{Action, Ask, Asker, Cluster, Event, LaneId, Level, Time, WorkerId};
+use crate::settings::Settings;
+use crate::sys::spawn::Report;
+use crate::sys::{clock, errno_of, fds, process, procfs, spawn};
+use crate::wire::command::Request;
+use channel::Stderr;
+use clients::Clients;
+use log::Log;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use names::Claim;
+use procs::Procs;
+use signals::Signals;
+use sockets::Sockets;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::CString;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+use takeover::Pending;
+
+/// A child that has not executed COMMAND by then no longer keeps others from being forked.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
+/// A terminal that takes nothing is tried again after that long, while something waits for it.
+const LOG_AGAIN: Duration = Duration::from_millis(200);
+
+/// So long the end waits for whoever reads the log.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// What a token is about; the rest of it is a serial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Signals,
+    Report,
+    Takeover,
+    Lane,
+    Stderr,
+    OurStderr,
+    Door,
+    Client,
+}
+
+const KINDS: [Kind; 8] = [
+    Kind::Signals,
+    Kind::Report,
+    Kind::Takeover,
+    Kind::Lane,
+    Kind::Stderr,
+    Kind::OurStderr,
+    Kind::Door,
+    Kind::Client,
+];
+
+fn token(kind: Kind, serial: u64) -> Token {
+    Token(usize::try_from(serial << 8).unwrap_or(0) | kind as usize)
+}
+
+fn untoken(t: Token) -> Option<(Kind, u64)> {
+    let kind = KINDS.get(t.0 & 0xff)?;
+    Some((*kind, (t.0 >> 8) as u64))
+}
+
+/// Everything that has a descriptor, and core.
+pub struct Shell {
+    cluster: Cluster,
+    settings: Settings,
+    poll: mio::Poll,
+    log: Log,
+    signals: Signals,
+    sockets: Sockets,
+    procs: Procs,
+    stderrs: BTreeMap<WorkerId, Stderr>,
+    pending: BTreeMap<Ask, Pending>,
+    next_ask: u64,
+    clients: Clients,
+    claim: Claim,
+    program: CString,
+    cwd: CString,
+    devnull: OwnedFd,
+    /// The limit of open files that workers get back.
+    nofile: Option<(u64, u64)>,
+    worker_count: usize,
+    out: VecDeque<Action>,
+    /// Has this turn had its fork? Then the others wait here for the next ones.
+    spawned: bool,
+    later: VecDeque<Action>,
+    queue: VecDeque<Event>,
+    /// Ready sources of this turn, and those that a bounded turn left ready.
+    ready: BTreeSet<(Kind, u64)>,
+    log_watched: bool,
+    said: BTreeSet<&'static str>,
+    /// Is the start over?
+    settled: bool,
+    /// Children that are no workers and were asked to stop, until they are reaped.
+    asked: BTreeSet<i32>,
+    /// Children of the program that executed us, until they are reaped: no worker left them.
+    born_with: BTreeSet<i32>,
+    /// Addresses whose holder was looked for.
+    holders_named: BTreeSet<SocketAddr>,
+    /// Strangers have been reaped, in so many turns, and core was not told yet.
+    strays_gone: Option<u32>,
+    /// The client that was served last.
+    served_last: Asker,
+    /// Who waits for the end, and how they asked.
+    waiting: BTreeMap<Asker, Request>,
+    /// Answers to those who asked for the end: sent when it has come.
+    farewells: Vec<(Asker, String)>,
+    finished: Option<u8>,
+}
+
+impl Shell {
+    fn now(&self) -> Time {
+        Time(clock::monotonic())
+    }
+
+    /// Runs until core says Finish; returns the exit code.
+    fn run(&mut self) -> u8 {
+        let mut events = mio::Events::with_capacity(256);
+        let mut out = Vec::new();
+        self.cluster.begin(Time(clock::monotonic()), &mut out);
+        self.out.extend(out);
+        loop {
+            self.settle();
+            if let Some(code) = self.finished {
+                self.leave();
+                return code;
+            }
+            let timeout = self.timeout();
+            if timeout.is_none() && !self.settled {
+                // The first time that nothing is due: the start is over.
+                self.settled = true;
+                self.out.shrink_to_fit();
+                self.queue.shrink_to_fit();
+                process::give_back_heap();
+                process::give_back_text();
+            }
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    let message = format!("epoll_wait: {e}");
+                    self.say(Level::Error, "poll-error", message);
+                    return 71;
+                }
+            }
+            self.ready
+                .extend(events.iter().filter_map(|e| untoken(e.token())));
+            self.turn();
+        }
+    }
+
+    /// Performs every action and handles every event until neither is left.
+    fn settle(&mut self) {
+        let mut out = Vec::new();
+        loop {
+            if let Some(action) = self.out.pop_front() {
+                match action {
+                    // One fork a turn: workers that run already are blocked in bind(2) meanwhile.
+                    Action::Spawn { .. } if self.crowded() => self.later.push_back(action),
+                    _ => self.perform(action),
+                }
+            } else if let Some(event) = self.queue.pop_front() {
+                self.cluster.handle(event, self.now(), &mut out);
+                self.out.extend(out.drain(..));
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Has this turn had its fork, or is a child on its way to exec?
+    fn crowded(&self) -> bool {
+        self.spawned || self.way_is_free() > self.now()
+    }
+
+    /// When the next child may be forked: now, unless one is on its way to exec. One that does not
+    /// get there (a directory on a server that is gone) must not hold up the other slots for long.
+    fn way_is_free(&self) -> Time {
+        let on_its_way = self.procs.map.values().filter(|p| p.report.is_some());
+        let free = on_its_way.map(|p| p.forked + ON_ITS_WAY).max();
+        free.unwrap_or(Time(0))
+    }
+
+    /// Until when to sleep: not at all while a bounded turn left something, for ever if nothing is due.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() || self.clients.more_to_accept {
+            return Some(Duration::ZERO);
+        }
+        let core = self.cluster.deadline().map(|(at, _)| at);
+        let fork = (!self.later.is_empty()).then(|| self.way_is_free());
+        let again = self.log_stalls().then(|| self.now() + LOG_AGAIN);
+        let all = core
+            .into_iter()
+            .chain(self.clients.deadline())
+            .chain(fork)
+            .chain(again);
+        let next = all.min()?;
+        // The poll has milliseconds: rounded up, or the last one would be spent spinning.
+        let wait = next - self.now();
+        Some(wait.div_ceil_ms())
+    }
+
+    /// One turn, in fixed order: the signal flags are read first, so that a child's end is acted
+    /// on in the turn that announced it; reports before notifications, since a worker's listener
+    /// comes by report; calls of blocked workers before everything that can wait.
+    fn turn(&mut self) {
+        let ready = std::mem::take(&mut self.ready);
+        let of = |kind: Kind| -> Vec<u64> {
+            let pick = |(k, n): &(Kind, u64)| (*k == kind).then_some(*n);
+            ready.iter().filter_map(pick).collect()
+        };
+        if !of(Kind::Signals).is_empty() {
+            self.signals.drain();
+        }
+        for n in of(Kind::Report) {
+            self.hear_report(WorkerId(n));
+            self.settle();
+        }
+        for n in of(Kind::Takeover) {
+            self.hear_calls(WorkerId(n));
+        }
+        for n in of(Kind::Lane) {
+            self.heal_lane(LaneId(n));
+        }
+        if self.signals.take_child() && self.reap() {
+            self.signals.again();
+            self.ready.insert((Kind::Signals, 0));
+        }
+        for event in self.signals.take_events() {
+            self.queue.push_back(event);
+            self.settle();
+        }
+        for n in of(Kind::Stderr) {
+            self.drain_stderr(WorkerId(n));
+        }
+        if !of(Kind::OurStderr).is_empty() || self.log_stalls() {
+            self.log.flush();
+            self.watch_log();
+        }
+        self.spawned = false;
+        if !self.crowded()
+            && let Some(action) = self.later.pop_front()
+        {
+            self.perform(action);
+            self.settle();
+        }
+        // Time is news, too; told once a turn, whatever else there was.
+        self.queue.push_back(Event::Tick);
+        self.settle();
+        self.serve_clients(!of(Kind::Door).is_empty(), &of(Kind::Client));
+    }
+
+    /// What a child says on its way to exec.
+    fn hear_report(&mut self, worker: WorkerId) {
+        loop {
+            let Some(p) = self.procs.map.get_mut(&worker) else {
+                return;
+            };
+            let Some(fd) = &p.report else { return };
+            let report = spawn::receive(fd.as_fd());
+            match report {
+                Ok(None) => return,
+                Ok(Some(Report::Listener(listener))) => {
+                    self.register(listener.as_fd(), token(Kind::Takeover, worker.0));
+                    if let Some(p) = self.procs.map.get_mut(&worker) {
+                        p.listener = Some(listener);
+                    }
+                }
+                Ok(Some(Report::Unwatched(errno))) => {
+                    self.queue
+                        .push_back(Event::TakeoverRefused { worker, errno });
+                }
+                Ok(Some(Report::Failed(step, errno))) => {
+                    self.queue.push_back(Event::ExecFailed {
+                        worker,
+                        step,
+                        errno,
+                    });
+                    self.close_report(worker);
+                }
+                Ok(Some(Report::Closed)) => {
+                    self.close_report(worker);
+                    // Killed on its way, it says no more than one that has arrived.
+                    let pid = self.procs.map.get(&worker).and_then(|p| p.pid);
+                    if !pid.is_some_and(procfs::never_execed) {
+                        self.queue.push_back(Event::Execed { worker });
+                    }
+                }
+                Err(e) => {
+                    let errno = errno_of(&e);
+                    let step = "report";
+                    self.queue.push_back(Event::ExecFailed {
+                        worker,
+                        step,
+                        errno,
+                    });
+                    self.close_report(worker);
+                }
+            }
+        }
+    }
+
+    fn close_report(&mut self, worker: WorkerId) {
+        let fd = self
+            .procs
+            .map
+            .get_mut(&worker)
+            .and_then(|p| p.report.take());
+        if let Some(fd) = fd {
+            self.deregister(fd.as_fd());
+        }
+    }
+
+    /// Calls of a worker's tree that wait for us; or the end of the tree.
+    fn hear_calls(&mut self, worker: WorkerId) {
+        for _ in 0..takeover::TURN {
+            let more = self.one_notification(worker);
+            self.settle();
+            if !more {
+                let listener = self
+                    .procs
+                    .map
+                    .get(&worker)
+                    .and_then(|p| p.listener.as_ref());
+                if listener.is_some_and(|l| fds::hung_up(l.as_fd())) {
+                    self.tree_gone(worker);
+                    self.settle();
+                }
+                return;
+            }
+        }
+        self.ready.insert((Kind::Takeover, worker.0));
+    }
+
+    /// The last process of a worker's tree has gone.
+    fn tree_gone(&mut self, worker: WorkerId) {
+        if let Some(p) = self.procs.map.get_mut(&worker) {
+            if let Some(listener) = p.listener.take() {
+                self.deregister(listener.as_fd());
+            }
+            let reaped = self.procs.map.get(&worker).is_some_and(|p| p.pid.is_none());
+            // Its end has been seen but not yet waited for: the rest is dropped by then.
+            if reaped {
+                self.forget(worker);
+            }
+            self.queue.push_back(Event::TreeGone { worker });
+        }
+    }
+
+    /// Drops what is kept for a worker.
+    fn forget(&mut self, worker: WorkerId) {
+        self.drain_stderr(worker);
+        self.close_report(worker);
+        if let Some(p) = self.procs.map.remove(&worker)
+            && let Some(listener) = p.listener
+        {
+            self.deregister(listener.as_fd());
+        }
+        if let Some(mut s) = self.stderrs.remove(&worker) {
+            // Our stderr may not have taken all of it: it cannot wait in a pipe that goes.
+            s.inherit(&mut self.log);
+            if let Some(fd) = &s.fd {
+                self.deregister(fd.as_fd());
+            }
+            self.watch_log();
+        }
+    }
+
+    fn register(&mut self, fd: BorrowedFd<'_>, token: Token) {
+        let raw = fd.as_raw_fd();
+        let done = self
+            .poll
+            .registry()
+            .register(&mut SourceFd(&raw), token, Interest::READABLE);
+        if let Err(e) = done {
+            self.say(Level::Error, "poll-error", format!("epoll_ctl: {e}"));
+        }
+    }
+
+    /// Before the close: afterwards the number may be another's.
+    fn deregister(&self, fd: BorrowedFd<'_>) {
+        let raw = fd.as_raw_fd();
+        let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
+    }
+
+    /// The end, in the order that a waiting `stop && start` relies on: the ports are free and the
+    /// name is given back before anybody is told.
+    fn leave(&mut self) {
+        self.sockets.close_all();
+        self.claim.release();
+        for (asker, text) in std::mem::take(&mut self.farewells) {
+            self.clients.answer(asker, &text, true);
+        }
+        self.log.finish(LAST_LINES);
+    }
+}
+
+trait CeilMs {
+    fn div_ceil_ms(self) -> Duration;
+}
+
+impl CeilMs for Duration {
+    fn div_ceil_ms(self) -> Duration {
+        let ms = self.as_nanos().div_ceil(1_000_000);
+        Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_keep_kind_and_serial() {
+        for kind in KINDS {
+            for serial in [0, 1, 1 << 40] {
+                assert_eq!(untoken(token(kind, serial)), Some((kind, serial)));
+            }
+        }
+        assert_eq!(untoken(Token(200)), None);
+    }
+
+    #[test]
+    fn waits_are_rounded_up() {
+        assert_eq!(
+            Duration::from_nanos(1).div_ceil_ms(),
+            Duration::from_millis(1)
+        );
+        assert_eq!(Duration::ZERO.div_ceil_ms(), Duration::ZERO);
+        assert_eq!(
+            Duration::from_millis(7).div_ceil_ms(),
+            Duration::from_millis(7)
+        );
+    }
+}

@@ -1,0 +1,325 @@
+//! Where clusters are found: the runtime directory with a lock and a socket per name.
+//!
+//! A lock is held as long as its master lives, so a stale socket is known by its free lock, never
+//! by a pid.
+
+use crate::settings::{Control, Settings};
+use crate::sys::{process, socket};
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// So many of an implied name may run side by side.
+const MAX_COPIES: usize = 1000;
+
+/// The name we run under, and what proves it.
+pub struct Claim {
+    /// NAME
+    pub name: String,
+    /// Where the control socket goes, if anywhere.
+    pub socket: Option<PathBuf>,
+    lock: Option<(Flock<File>, PathBuf)>,
+    /// What we bound there: device and inode.
+    bound: Option<(u64, u64)>,
+    /// Held until then, where the path was given.
+    starting: Option<UnixDatagram>,
+}
+
+/// How long another start on the same path is waited for.
+const STARTING: Duration = Duration::from_secs(1);
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let m = fs::symlink_metadata(path).ok()?;
+    Some((m.dev(), m.ino()))
+}
+
+/// The name of the lock for a path: of its directory, by whatever way, and its last part.
+fn lock_of(path: &Path) -> String {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty());
+    let (dev, ino) = fs::metadata(dir.unwrap_or(Path::new(".")))
+        .map(|m| (m.dev(), m.ino()))
+        .unwrap_or_default();
+    let last = path.file_name().unwrap_or_default().to_string_lossy();
+    // 107 bytes is what such a name may have.
+    let last: String = last.chars().filter(char::is_ascii).take(40).collect();
+    format!("minicluster-socket-{dev}-{ino}-{last}")
+}
+
+/// Why we do not run.
+pub enum Refused {
+    /// The explicit name, or the socket path, is taken by a cluster that runs.
+    Taken(String),
+    /// There is something at the socket path that is no socket of a dead cluster.
+    InTheWay(String),
+}
+
+impl Claim {
+    /// Takes the name. Warnings are for the log: a missing runtime directory is never fatal.
+    pub fn take(s: &Settings, warnings: &mut Vec<String>) -> Result<Claim, Refused> {
+        // Two that start together on one path: the second waits until the first answers there.
+        let starting = match &s.control {
+            Control::Path(p) => socket::lock_abstract(&lock_of(p), STARTING),
+            Control::Named | Control::Off => None,
+        };
+        // Before the lock: what is refused here leaves nothing behind.
+        let explicit = match &s.control {
+            Control::Path(p) => Some(explicit_socket(p)?),
+            Control::Named | Control::Off => None,
+        };
+        let base = s.name.clone().unwrap_or_else(|| s.implied_name());
+        let dir = match runtime_dir() {
+            Ok(dir) => Some(dir),
+            Err(e) if s.control == Control::Off => {
+                drop(e);
+                None
+            }
+            Err(e) => {
+                warnings.push(format!(
+                    "{e}: no control socket, so verbs will not find this cluster; -C PATH puts it elsewhere, -C off silences this"
+                ));
+                None
+            }
+        };
+        let (name, lock) = match &dir {
+            Some(dir) => lock_name(dir, &base, s.name.is_some(), warnings)?,
+            None => (base, None),
+        };
+        let socket = match (&s.control, &lock) {
+            (Control::Off, _) => None,
+            (Control::Path(_), _) => explicit,
+            (Control::Named, Some((_, at))) => Some(at.with_extension("sock")),
+            (Control::Named, None) => None,
+        };
+        Ok(Claim {
+            name,
+            socket,
+            lock,
+            bound: None,
+            starting,
+        })
+    }
+
+    /// The socket has been bound: it is that file, and no other that may take its name later.
+    pub fn bound(&mut self) {
+        self.bound = self.socket.as_ref().and_then(|p| identity(p));
+        self.starting = None;
+    }
+
+    /// Gives the name back: the socket first, the lock last, so that a client never finds a
+    /// socket whose lock says that its master lives.
+    pub fn release(&mut self) {
+        if let Some(socket) = self.socket.take()
+            && self.bound.is_some()
+            && self.bound == identity(&socket)
+        {
+            let _ = fs::remove_file(socket);
+        }
+        if let Some((_lock, path)) = self.lock.take() {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A socket where -C says. One that answers belongs to somebody; one that does not is stale.
+fn explicit_socket(path: &Path) -> Result<PathBuf, Refused> {
+    let found = fs::symlink_metadata(path).ok().map(|m| m.file_type());
+    if found.is_some_and(|t| !std::os::unix::fs::FileTypeExt::is_socket(&t)) {
+        return Err(Refused::InTheWay(format!(
+            "-C {}: exists and is not a socket; choose another path",
+            path.display()
+        )));
+    }
+    if found.is_some() {
+        let shown = path.display();
+        match socket::connect_unix(path, Duration::from_millis(1)) {
+            // Nobody listens there: a cluster that was killed left it.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                let _ = fs::remove_file(path);
+            }
+            // No answer in time is one, too: its owner is busy, or stopped.
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
+                return Err(Refused::InTheWay(format!(
+                    "-C {shown}: {e}: not a control socket; choose another path"
+                )));
+            }
+            Ok(_) | Err(_) => {
+                return Err(Refused::Taken(format!(
+                    "{shown} answers already; ask it: minicluster -C {shown} status"
+                )));
+            }
+        }
+    }
+    // The workers are told where it is, whatever their directory.
+    Ok(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()))
+}
+
+type Lock = Option<(Flock<File>, PathBuf)>;
+
+fn lock_name(
+    dir: &Path,
+    base: &str,
+    explicit: bool,
+    warnings: &mut Vec<String>,
+) -> Result<(String, Lock), Refused> {
+    for copy in 1..=MAX_COPIES {
+        let name = match copy {
+            1 => base.to_string(),
+            n => format!("{base}-{n}"),
+        };
+        let path = dir.join(format!("{name}.lock"));
+        match try_lock(&path) {
+            Ok(Some(lock)) => {
+                // Whoever had the name before us has gone, and its socket with it.
+                let _ = fs::remove_file(path.with_extension("sock"));
+                return Ok((name, Some((lock, path))));
+            }
+            Ok(None) if explicit => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                return Err(Refused::Taken(format!(
+                    "{name} runs already, pid {}; look at it: minicluster --name {name} status; end it: minicluster --name {name} stop",
+                    holder.trim()
+                )));
+            }
+            Ok(None) => {}
+            Err(e) => {
+                warnings.push(format!(
+                    "cannot lock {}: {e}: no control socket",
+                    path.display()
+                ));
+                return Ok((base.to_string(), None));
+            }
+        }
+    }
+    Ok((base.to_string(), None))
+}
+
+/// The lock, or `None` if another holds it.
+fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+    loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, e)) => return Err(e.into()),
+        };
+        // Its last holder may have removed the file between our open and our lock: then what we
+        // hold has no name, and the next one would hold another. Open again.
+        let same = fs::metadata(path)
+            .is_ok_and(|now| lock.metadata().is_ok_and(|held| held.ino() == now.ino()));
+        if same {
+            lock.set_len(0)?;
+            write!(lock, "{}", std::process::id())?;
+            return Ok(Some(lock));
+        }
+    }
+}
+
+/// Directories where clusters of ours may be, in the order of preference.
+fn candidates() -> Vec<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+    // systemd gives a list.
+    let runtime = var("RUNTIME_DIRECTORY").map(|v| {
+        let text = v.to_string_lossy().into_owned();
+        PathBuf::from(text.split(':').next().unwrap_or_default())
+    });
+    let uid = process::euid();
+    let mut dirs: Vec<PathBuf> = runtime.into_iter().collect();
+    match uid {
+        0 => dirs.push(PathBuf::from("/run/minicluster")),
+        _ => {
+            dirs.extend(var("XDG_RUNTIME_DIR").map(|d| PathBuf::from(d).join("minicluster")));
+            let tmp = var("TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+            dirs.push(tmp.join(format!("minicluster-{uid}")));
+        }
+    }
+    dirs
+}
+
+/// The first of them that can be had.
+fn runtime_dir() -> Result<PathBuf, String> {
+    let mut problem = "no runtime directory".to_string();
+    for dir in candidates() {
+        match make_private(&dir) {
+            Ok(()) => return Ok(dir),
+            Err(e) => problem = format!("cannot use the runtime directory {}: {e}", dir.display()),
+        }
+    }
+    Err(problem)
+}
+
+/// Makes it if need be; it must be ours alone: another user could plant sockets.
+fn make_private(dir: &Path) -> Result<(), String> {
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(e.to_string()),
+    }
+    let m = fs::symlink_metadata(dir).map_err(|e| e.to_string())?;
+    if !m.is_dir() {
+        return Err("it is not a directory".into());
+    }
+    if m.uid() != process::euid() {
+        return Err(format!("it belongs to uid {}", m.uid()));
+    }
+    if m.permissions().mode() & 0o022 != 0 {
+        return Err("others may write to it".into());
+    }
+    Ok(())
+}
+
+/// A running cluster, as a client sees it.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// NAME
+    pub name: String,
+    /// Its pid, as its lock says.
+    pub pid: String,
+    /// Its socket.
+    pub socket: PathBuf,
+}
+
+/// All that run: those whose lock is held.
+pub fn running() -> Vec<Running> {
+    let mut all = Vec::new();
+    for dir in candidates() {
+        let Ok(entries) = fs::read_dir(&dir) else {
+            continue;
+        };
+        for path in entries.flatten().map(|e| e.path()) {
+            if path.extension().is_none_or(|e| e != "lock") {
+                continue;
+            }
+            let Ok(mut file) = File::open(&path) else {
+                continue;
+            };
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            let held = matches!(
+                Flock::lock(file, FlockArg::LockSharedNonblock),
+                Err((_, nix::errno::Errno::EWOULDBLOCK))
+            );
+            let socket = path.with_extension("sock");
+            if held && socket.exists() {
+                let name = path.file_stem().unwrap_or_default();
+                all.push(Running {
+                    name: name.to_string_lossy().into_owned(),
+                    pid: pid.trim().to_string(),
+                    socket,
+                });
+            }
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}

@@ -1,0 +1,73 @@
+//! What the shell keeps of each worker: pids while unreaped, and the descriptors that come from it.
+
+use crate::core::{Time, WorkerId};
+use crate::sys::{process, procfs, signal};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+/// One worker's.
+pub struct Proc {
+    /// Its first process; `Some` iff unreaped. Also the number of its group.
+    pub pid: Option<i32>,
+    /// The number of its group, safe to use only while a member is known (see `signal_group`).
+    pub group: i32,
+    /// When.
+    pub forked: Time,
+    /// Where it reports on its way to exec.
+    pub report: Option<OwnedFd>,
+    /// Where its bind(2) and listen(2) ask.
+    pub listener: Option<OwnedFd>,
+    /// How many descriptors from 3 on it was born with.
+    pub handed: usize,
+    /// Its last listen(2) on a lane of ours.
+    pub listened: Option<super::sockets::Listened>,
+}
+
+/// All workers with anything left.
+#[derive(Default)]
+pub struct Procs {
+    pub map: BTreeMap<WorkerId, Proc>,
+}
+
+impl Procs {
+    /// The worker whose first process this is.
+    pub fn by_pid(&self, pid: i32) -> Option<WorkerId> {
+        let hit = |(_, p): &(&WorkerId, &Proc)| p.pid == Some(pid);
+        self.map.iter().find(hit).map(|(id, _)| *id)
+    }
+
+    /// First processes that are not reaped.
+    pub fn pids(&self) -> Vec<i32> {
+        self.map.values().filter_map(|p| p.pid).collect()
+    }
+
+    /// Is it the group of a worker, or of one that left processes in it?
+    pub fn is_group(&self, group: i32) -> bool {
+        self.map.values().any(|p| p.group == group)
+    }
+
+    /// Workers whose end can only be seen by asking: reaped, and never watched.
+    pub fn unwatched_remnants(&self) -> Vec<WorkerId> {
+        let pick = |(id, p): (&WorkerId, &Proc)| {
+            (p.pid.is_none() && p.listener.is_none() && p.report.is_none()).then_some(*id)
+        };
+        self.map.iter().filter_map(pick).collect()
+    }
+
+    /// Signals a worker's group while that number is certainly still its own: its leader is
+    /// unreaped, or a child of ours (which cannot vanish unreaped) is in it.
+    pub fn signal_group(&self, id: WorkerId, sig: i32) -> std::io::Result<()> {
+        let Some(p) = self.map.get(&id) else {
+            return Ok(());
+        };
+        let ours = || {
+            procfs::children(process::id())
+                .iter()
+                .any(|c| procfs::group_of(*c) == Some(p.group))
+        };
+        match p.pid.is_some() || ours() {
+            true => signal::kill_group(p.group, sig),
+            false => Ok(()),
+        }
+    }
+}

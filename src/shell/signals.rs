@@ -1,0 +1,110 @@
+//! Signals to the master: handlers set a flag and write a byte; the loop drains the pipe first and
+//! reads the flags afterwards. Flags do not count: two TERMs in one turn are one.
+
+use crate::core::{Event, MasterSignal};
+use crate::sys::{process, signal};
+use mio::net::UnixStream;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// In the order in which they are told: the gentler first, so that TERM and QUIT in one turn are
+/// a hard stop.
+const HANDLED: [(i32, &str); 9] = [
+    (libc::SIGHUP, "SIGHUP"),
+    (libc::SIGUSR1, "SIGUSR1"),
+    (libc::SIGUSR2, "SIGUSR2"),
+    (libc::SIGTTIN, "SIGTTIN"),
+    (libc::SIGTTOU, "SIGTTOU"),
+    (libc::SIGTERM, "SIGTERM"),
+    (libc::SIGINT, "SIGINT"),
+    (libc::SIGQUIT, "SIGQUIT"),
+    (libc::SIGCHLD, "SIGCHLD"),
+];
+
+/// Pipe and flags.
+pub struct Signals {
+    pipe: UnixStream,
+    flags: Vec<(i32, &'static str, Arc<AtomicBool>)>,
+    had_terminal: bool,
+}
+
+impl Signals {
+    /// From here on they come to us. A SIGHUP that was ignored when we started (nohup) stays so.
+    pub fn install() -> io::Result<Signals> {
+        let (read, write) = std::os::unix::net::UnixStream::pair()?;
+        read.set_nonblocking(true)?;
+        let mut flags = Vec::new();
+        for (number, name) in HANDLED {
+            if number == libc::SIGHUP && signal::is_ignored(number) {
+                continue;
+            }
+            let flag = Arc::new(AtomicBool::new(false));
+            // The flag before the byte: whoever has read the byte sees the flag.
+            signal_hook::flag::register(number, flag.clone())?;
+            signal_hook::low_level::pipe::register(number, write.try_clone()?)?;
+            flags.push((number, name, flag));
+        }
+        // A log that may not grow is an error of write(2), not our end.
+        signal::ignore(libc::SIGXFSZ);
+        signal::unblock_all();
+        Ok(Signals {
+            pipe: UnixStream::from_std(read),
+            flags,
+            had_terminal: process::has_terminal(),
+        })
+    }
+
+    /// For the poll.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+
+    /// Empties the pipe.
+    pub fn drain(&mut self) {
+        let mut buf = [0u8; 256];
+        while self.pipe.read(&mut buf).is_ok_and(|n| n > 0) {}
+    }
+
+    fn take(&self, number: i32) -> bool {
+        self.flags
+            .iter()
+            .any(|(n, _, flag)| *n == number && flag.swap(false, Ordering::SeqCst))
+    }
+
+    /// Has a child ended?
+    pub fn take_child(&self) -> bool {
+        self.take(libc::SIGCHLD)
+    }
+
+    /// A turn was not enough for all children.
+    pub fn again(&self) {
+        for (n, _, flag) in &self.flags {
+            if *n == libc::SIGCHLD {
+                flag.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// All others, as core knows them.
+    pub fn take_events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (number, name, flag) in &self.flags {
+            if *number == libc::SIGCHLD || !flag.swap(false, Ordering::SeqCst) {
+                continue;
+            }
+            let meaning = match *number {
+                libc::SIGTERM => MasterSignal::Term,
+                libc::SIGINT => MasterSignal::Int,
+                libc::SIGQUIT => MasterSignal::Quit,
+                libc::SIGHUP if self.had_terminal && !process::has_terminal() => {
+                    MasterSignal::HangUp
+                }
+                _ => MasterSignal::Unused(name),
+            };
+            events.push(Event::Signal(meaning));
+        }
+        events
+    }
+}

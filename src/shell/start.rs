@@ -1,0 +1,181 @@
+//! From a checked command line to a running cluster. Order, and why: our own descriptors are
+//! sealed first, so that nothing we were born with reaches a worker; COMMAND is looked up before
+//! anything is bound or written; signals are ours before the first child can end.
+
+use super::clients::Clients;
+use super::log::Log;
+use super::names::{Claim, Refused};
+use super::procs::Procs;
+use super::signals::Signals;
+use super::sockets::Sockets;
+use super::{Kind, Shell, lookup, token};
+use crate::core::{Asker, Cluster, Level, Time};
+use crate::settings::{self, Control, Settings};
+use crate::sys::{clock, cpus, fds, process, procfs};
+use mio::unix::SourceFd;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+const EX_USAGE: u8 = 64;
+const EX_OSERR: u8 = 71;
+const EX_CANTCREAT: u8 = 73;
+const EX_TEMPFAIL: u8 = 75;
+const EX_CONFIG: u8 = 78;
+
+/// Why nothing was started: exit code and a whole sentence.
+pub type Failure = (u8, String);
+
+/// Runs the cluster; returns the exit code.
+pub fn run(mut settings: Settings) -> Result<u8, Failure> {
+    if settings.workers.is_none()
+        && let Some(text) = std::env::var_os("WEB_CONCURRENCY").filter(|t| !t.is_empty())
+    {
+        let n = settings::number(&text.to_string_lossy(), 1, settings::MAX_WORKERS);
+        settings.workers = Some(n.map_err(|e| (EX_USAGE, format!("WEB_CONCURRENCY: {e}")))?);
+    }
+    fds::fill_standard();
+    fds::seal_inherited();
+    let cwd = directory(settings.cwd.as_deref())?;
+    let path = settings
+        .env
+        .iter()
+        .rev()
+        .find(|(k, _)| k == "PATH")
+        .map(|(_, v)| v.into())
+        .or_else(|| std::env::var_os("PATH"));
+    let program =
+        lookup::find(&settings.command[0], path, &cwd).map_err(|e| (e.code, e.message))?;
+    let mut shell = build(settings, program, &cwd)?;
+    Ok(shell.run())
+}
+
+/// Where workers run: by the name the user knows it by, so that a symlink moved by a deploy is
+/// followed at the next spawn.
+fn directory(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let here = procfs::working_directory()
+        .map_err(|e| (EX_OSERR, format!("cannot tell the working directory: {e}")))?;
+    let Some(dir) = given else { return Ok(here) };
+    let dir = here.join(dir);
+    match std::fs::metadata(&dir) {
+        Ok(m) if m.is_dir() => Ok(dir),
+        Ok(_) => Err((
+            EX_CONFIG,
+            format!("--cwd {}: not a directory", dir.display()),
+        )),
+        Err(e) => Err((EX_CONFIG, format!("--cwd {}: {e}", dir.display()))),
+    }
+}
+
+fn os(what: &str) -> impl FnOnce(std::io::Error) -> Failure + '_ {
+    move |e| (EX_OSERR, format!("{what}: {e}"))
+}
+
+fn build(settings: Settings, program: CString, cwd: &Path) -> Result<Shell, Failure> {
+    let nofile = process::nofile();
+    process::raise_nofile();
+    let mut log = Log::new(settings.log_format, settings.log_level);
+    let signals = Signals::install().map_err(os("cannot handle signals"))?;
+    if let Err(e) = process::become_subreaper() {
+        let message =
+            format!("cannot become subreaper: {e}; what workers leave behind is not seen");
+        log.say(Level::Warn, "no-subreaper", message);
+    }
+    if !procfs::is_ours() {
+        let message = "there is no /proc of this pid namespace: workers cannot be looked at, so listen(2) is not seen and what they leave behind is not found; mount one (unshare --mount-proc), or use --ready started";
+        log.say(Level::Warn, "no-proc", message.into());
+    }
+    let mut warnings = Vec::new();
+    let claim = Claim::take(&settings, &mut warnings).map_err(|refused| match refused {
+        Refused::Taken(why) => (EX_TEMPFAIL, why),
+        Refused::InTheWay(why) => (EX_CANTCREAT, why),
+    })?;
+    for w in warnings {
+        log.say(Level::Warn, "no-control", w);
+    }
+    let devnull: OwnedFd = std::fs::File::open("/dev/null")
+        .map_err(os("/dev/null"))?
+        .into();
+    let now = Time(clock::monotonic());
+    // Jitter wants no better seed than when and who we are.
+    let seed = now.0 ^ (u64::from(std::process::id()) << 32);
+    let policy = settings.policy(cpus::usable(), seed);
+    let mut shell = Shell {
+        worker_count: usize::from(policy.workers),
+        cluster: Cluster::new(policy, now),
+        poll: mio::Poll::new().map_err(os("cannot poll"))?,
+        log,
+        signals,
+        sockets: Sockets::new(settings.backlog),
+        procs: Procs::default(),
+        stderrs: BTreeMap::new(),
+        pending: BTreeMap::new(),
+        next_ask: 0,
+        clients: Clients::closed(),
+        claim,
+        program,
+        cwd: CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default(),
+        devnull,
+        nofile,
+        out: VecDeque::new(),
+        spawned: false,
+        later: VecDeque::new(),
+        queue: VecDeque::new(),
+        ready: BTreeSet::new(),
+        log_watched: false,
+        said: BTreeSet::new(),
+        settled: false,
+        asked: BTreeSet::new(),
+        born_with: procfs::children(process::id()).into_iter().collect(),
+        holders_named: BTreeSet::new(),
+        strays_gone: None,
+        served_last: Asker(0),
+        waiting: BTreeMap::new(),
+        farewells: Vec::new(),
+        finished: None,
+        settings,
+    };
+    shell.watch_signals();
+    if let Err(e) = shell.open_door() {
+        shell.claim.release();
+        return Err(e);
+    }
+    Ok(shell)
+}
+
+impl Shell {
+    fn watch_signals(&mut self) {
+        let fd = self.signals.fd().as_raw_fd();
+        let at = token(Kind::Signals, 0);
+        let registry = self.poll.registry();
+        if let Err(e) = registry.register(&mut SourceFd(&fd), at, mio::Interest::READABLE) {
+            self.say(Level::Error, "poll-error", e.to_string());
+        }
+    }
+
+    /// The control socket. Without it the cluster runs as well and verbs do not, so only one that
+    /// was asked for by its path is worth not starting.
+    fn open_door(&mut self) -> Result<(), Failure> {
+        let Some(path) = self.claim.socket.clone() else {
+            return Ok(());
+        };
+        let opened = self.clients.open(&path).and_then(|listener| {
+            self.poll
+                .registry()
+                .register(listener, token(Kind::Door, 0), mio::Interest::READABLE)
+        });
+        self.claim.bound();
+        if let Err(e) = opened {
+            // It is not ours to remove.
+            self.claim.socket = None;
+            if matches!(self.settings.control, Control::Path(_)) {
+                return Err((EX_CANTCREAT, format!("-C {}: {e}", path.display())));
+            }
+            let message = format!("cannot open the control socket {}: {e}", path.display());
+            self.say(Level::Warn, "no-control", message);
+        }
+        Ok(())
+    }
+}

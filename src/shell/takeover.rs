@@ -1,0 +1,320 @@
+//! The workers' bind(2) and listen(2), answered. Each asks while a thread is blocked in the call,
+//! so everything here is answered in the turn it is read, and nothing here waits.
+//!
+//! Order of a swap, and why: read first, then check that the caller still waits (what was read was
+//! its own, not a successor's under the same number); dress the lane with the options of the
+//! socket it replaces before the worker can see it; put it onto the worker's number, then answer 0
+//! (answering by the same ioctl would return the number from bind).
+
+use super::Shell;
+use super::sockets::Listened;
+use crate::core::{Ask, Event, LaneId, Level, Snag, WorkerId};
+use crate::sys::procfs::{self, Target};
+use crate::sys::proclook::{self, Tie};
+use crate::sys::seccomp::{self, Answer, Call, Notification};
+use crate::sys::{errno_of, fds, pidfd, socket};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Longest address read.
+const MAX_ADDR: usize = 128;
+/// Notifications of one worker in one turn.
+pub const TURN: usize = 64;
+
+/// A call that core has been asked about.
+pub struct Pending {
+    /// Whose.
+    pub worker: WorkerId,
+    /// What the kernel told.
+    notif: Notification,
+    /// The worker's own socket, where we may have a copy.
+    theirs: Option<OwnedFd>,
+}
+
+impl Pending {
+    fn fd(&self) -> i32 {
+        fd_arg(&self.notif)
+    }
+}
+
+fn fd_arg(n: &Notification) -> i32 {
+    i32::try_from(n.args[0] & 0xffff_ffff).unwrap_or(-1)
+}
+
+/// A call that is not simply the kernel's business.
+enum Known {
+    /// Core says what becomes of it.
+    Ours(Event),
+    /// It is answered, or nobody waits for an answer any more.
+    Over,
+}
+
+impl Shell {
+    /// Reads one call of a worker and asks core about it, or answers at once what is not ours.
+    /// False: nothing waits.
+    pub(super) fn one_notification(&mut self, worker: WorkerId) -> bool {
+        let listener = self
+            .procs
+            .map
+            .get(&worker)
+            .and_then(|p| p.listener.as_ref());
+        let Some(listener) = listener else {
+            return false;
+        };
+        let notif = match seccomp::receive(listener.as_fd()) {
+            Ok(Some(n)) => n,
+            Ok(None) => return false,
+            Err(e) => {
+                let message = format!("cannot receive a bind(2) of a worker: {e}");
+                self.say(Level::Error, "takeover-error", message);
+                return false;
+            }
+        };
+        let call = match notif.call {
+            Call::Bind => self.bind_event(worker, notif),
+            Call::Listen => self.listen_event(worker, notif),
+            Call::Other => None,
+        };
+        match call {
+            Some(Known::Ours(event)) => self.queue.push_back(event),
+            Some(Known::Over) => {}
+            None => self.answer_call(worker, &notif, Answer::Continue),
+        }
+        true
+    }
+
+    fn bind_event(&mut self, worker: WorkerId, notif: Notification) -> Option<Known> {
+        // A thread outside our pid namespace cannot be looked at.
+        if notif.tid == 0 {
+            return None;
+        }
+        let fd = fd_arg(&notif);
+        let len = usize::try_from(notif.args[2] & 0xffff_ffff).unwrap_or(usize::MAX);
+        // No descriptor, no address: the kernel has the right error for each.
+        if fd < 0 || len > MAX_ADDR {
+            return None;
+        }
+        let mut bytes = [0u8; MAX_ADDR];
+        let buf = &mut bytes[..len];
+        let got = match procfs::read_memory(notif.tid, notif.args[1], buf) {
+            Ok(n) => n,
+            Err(e) => {
+                self.unreadable(&e);
+                return None;
+            }
+        };
+        let addr = socket::parse_addr(&buf[..got])?;
+        if addr.port() == 0 {
+            return None;
+        }
+        let theirs = copy_of(notif.tid, fd);
+        if let Some(Target::Socket(inode)) = procfs::target(notif.tid, fd)
+            && self.sockets.by_inode(inode).is_some()
+        {
+            // A second bind of what is our lane already: it is bound, and where it should be.
+            self.answer_call(worker, &notif, Answer::Zero);
+            return Some(Known::Over);
+        }
+        // What the kernel would refuse, it shall refuse; and UDP is none of ours.
+        let bindable = match &theirs {
+            Some(s) => {
+                let s = s.as_fd();
+                // One made in a network of the worker's own serves that, not ours.
+                socket::is_tcp_for(s, &addr) && !socket::is_bound(s) && socket::is_in_our_network(s)
+            }
+            None => procfs::socket_protocol(notif.tid, fd).is_some_and(|p| p.contains("TCP")),
+        };
+        if !bindable {
+            return None;
+        }
+        let snag = proclook::tied(notif.tid, fd).map(|t| match t {
+            Tie::Epoll => Snag::InEpollSet,
+            Tie::Duplicate => Snag::Duplicated,
+        });
+        let v6only = theirs
+            .as_ref()
+            .is_some_and(|s| socket::is_v6only(s.as_fd()));
+        if !self.still_waits(worker, &notif) {
+            return Some(Known::Over);
+        }
+        let ask = self.remember(Pending {
+            worker,
+            notif,
+            theirs,
+        });
+        Some(Known::Ours(Event::BindAsked {
+            worker,
+            ask,
+            addr,
+            v6only,
+            snag,
+        }))
+    }
+
+    fn listen_event(&mut self, worker: WorkerId, notif: Notification) -> Option<Known> {
+        let Some(Target::Socket(inode)) = procfs::target(notif.tid, fd_arg(&notif)) else {
+            return None;
+        };
+        let lane = self.sockets.by_inode(inode)?;
+        if !self.still_waits(worker, &notif) {
+            return Some(Known::Over);
+        }
+        let ask = self.remember(Pending {
+            worker,
+            notif,
+            theirs: None,
+        });
+        Some(Known::Ours(Event::ListenAsked { worker, ask, lane }))
+    }
+
+    fn remember(&mut self, pending: Pending) -> Ask {
+        self.next_ask += 1;
+        let ask = Ask(self.next_ask);
+        self.pending.insert(ask, pending);
+        ask
+    }
+
+    /// Puts the lane in the place of the worker's socket.
+    pub(super) fn lend(&mut self, ask: Ask, lane: LaneId) {
+        let Some(p) = self.pending.remove(&ask) else {
+            return;
+        };
+        let Some(ours) = self.sockets.fd(lane) else {
+            return self.answer_call(p.worker, &p.notif, Answer::Error(libc::EBADF));
+        };
+        let flags = procfs::open_flags(p.notif.tid, p.fd()).unwrap_or(libc::O_CLOEXEC);
+        let lane_flags = fds::status_flags(ours).unwrap_or(0);
+        let mismatch = flags & libc::O_NONBLOCK == 0 && lane_flags & libc::O_NONBLOCK != 0;
+        if flags & libc::O_NONBLOCK != 0 {
+            let _ = fds::add_nonblock(ours);
+        }
+        if let Some(theirs) = &p.theirs {
+            let _ = socket::carry_options(theirs.as_fd(), ours);
+        }
+        let done = match self.listener_of(p.worker) {
+            Some(l) => {
+                let cloexec = flags & libc::O_CLOEXEC != 0;
+                seccomp::put_fd(l, p.notif.id, ours, p.fd(), cloexec)
+            }
+            None => return,
+        };
+        let answer = match done {
+            Ok(()) => Answer::Zero,
+            // The caller died meanwhile; the answer will find nobody either.
+            Err(e) => Answer::Error(errno_of(&e)),
+        };
+        if mismatch {
+            self.say_once(
+                Level::Debug,
+                "lane-nonblocking",
+                "a worker binds a blocking socket, but its port is shared with one that does not block: its accept(2) may fail with EAGAIN".into(),
+            );
+        }
+        self.answer_call(p.worker, &p.notif, answer);
+    }
+
+    /// Makes the lane listen, gives the worker its stderr back, and answers listen(2).
+    pub(super) fn listen_on(&mut self, ask: Ask, lane: LaneId) {
+        let Some(p) = self.pending.remove(&ask) else {
+            return;
+        };
+        if let Err(e) = self.sockets.listen(lane) {
+            let errno = errno_of(&e);
+            let holder = None;
+            self.queue.push_back(Event::LaneFailed {
+                lane,
+                errno,
+                holder,
+            });
+            return self.answer_call(p.worker, &p.notif, Answer::Error(errno));
+        }
+        if let Some(proc) = self.procs.map.get_mut(&p.worker) {
+            proc.listened = Some(Listened {
+                pid: p.notif.tid,
+                fd: p.fd(),
+                lane,
+            });
+        }
+        self.give_stderr_back(&p);
+        self.answer_call(p.worker, &p.notif, Answer::Zero);
+        let worker = p.worker;
+        self.queue.push_back(Event::Listens { worker, lane });
+    }
+
+    /// From here on the worker's stderr is none of our business: it gets ours in place of the
+    /// pipe, if the pipe is still what its fd 2 is.
+    fn give_stderr_back(&mut self, p: &Pending) {
+        let Some(pipe) = self.stderrs.get(&p.worker) else {
+            return;
+        };
+        if procfs::target(p.notif.tid, 2) != Some(Target::Pipe(pipe.inode)) {
+            return;
+        }
+        // What it wrote before goes out before what it writes after.
+        self.drain_stderr(p.worker);
+        // Ours is not read fast enough: with the rest still in the pipe the order would be lost,
+        // so this worker stays on it.
+        let rest = self.stderrs.get(&p.worker);
+        let rest = rest.and_then(|s| s.fd.as_ref());
+        if rest.is_some_and(|fd| fds::readable_now(fd.as_fd())) {
+            return;
+        }
+        if let (Some(l), Some(err)) = (self.listener_of(p.worker), self.log.shared()) {
+            let _ = seccomp::put_fd(l, p.notif.id, err, 2, false);
+        }
+    }
+
+    /// Lets the kernel execute the call, or fails it.
+    pub(super) fn settle_ask(&mut self, ask: Ask, answer: Answer) {
+        if let Some(p) = self.pending.remove(&ask) {
+            self.answer_call(p.worker, &p.notif, answer);
+        }
+    }
+
+    fn answer_call(&mut self, worker: WorkerId, notif: &Notification, answer: Answer) {
+        let Some(l) = self.listener_of(worker) else {
+            return;
+        };
+        if let Err(e) = seccomp::answer(l, notif.id, answer) {
+            let message = format!("cannot answer a bind(2) or listen(2) of a worker: {e}");
+            self.say(Level::Error, "takeover-error", message);
+        }
+    }
+
+    fn still_waits(&self, worker: WorkerId, notif: &Notification) -> bool {
+        self.listener_of(worker)
+            .is_some_and(|l| seccomp::still_waits(l, notif.id))
+    }
+
+    fn listener_of(&self, worker: WorkerId) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.procs
+            .map
+            .get(&worker)?
+            .listener
+            .as_ref()
+            .map(AsFd::as_fd)
+    }
+
+    fn unreadable(&mut self, e: &std::io::Error) {
+        // It has gone, or gave a bad address: the kernel will say so.
+        if !matches!(errno_of(e), libc::EPERM | libc::EACCES | libc::ENOSYS) {
+            return;
+        }
+        self.say_once(
+            Level::Warn,
+            "takeover-unreadable",
+            format!(
+                "cannot read the address of a worker's bind(2): {e}; it is left to itself. CAP_SYS_PTRACE, or a worker that stays dumpable, makes takeover work; or let COMMAND use the socket passed as fd 3 (LISTEN_FDS)"
+            ),
+        );
+    }
+}
+
+/// A copy of the thread's socket, where we may have one. All looks are at the thread and not at its
+/// process, whose first thread may have ended.
+fn copy_of(tid: i32, fd: i32) -> Option<OwnedFd> {
+    // Most servers bind in their first thread: then the tid is a pid, which every kernel opens.
+    let held = pidfd::open(tid)
+        .or_else(|_| pidfd::open_thread(tid))
+        .or_else(|_| pidfd::open(procfs::process_of(tid).unwrap_or(tid)));
+    pidfd::getfd(held.ok()?.as_fd(), fd).ok()
+}

@@ -1,0 +1,209 @@
+//! Descriptors in general.
+
+use super::cerr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Marks every descriptor that we were born with, from 3 on, CLOEXEC: workers get what we hand
+/// them and nothing else.
+pub fn seal_inherited() {
+    // SAFETY: close_range with CLOSE_RANGE_CLOEXEC only sets flags on descriptors.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3u32,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if done == 0 {
+        return;
+    }
+    // Before Linux 5.11, or forbidden: one by one as far as the limit says.
+    let limit = super::process::nofile().map_or(1024, |(soft, _)| soft.min(65_536));
+    for fd in 3..i32::try_from(limit).unwrap_or(1024) {
+        // SAFETY: setting a flag on a number that may be no descriptor fails harmlessly.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// A copy, CLOEXEC, numbered 3 or higher.
+pub fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: fd is open; the result, if any, is new and ours alone.
+    unsafe {
+        let new = cerr(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3))?;
+        Ok(OwnedFd::from_raw_fd(new))
+    }
+}
+
+/// A description of our own, not blocking, of the pipe or terminal behind `fd`: others who have the
+/// shared one may fill it between our poll and our write. `None`: something else, or not to be had.
+pub fn own_nonblocking(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    if !is_pipe(fd) && !is_terminal(fd) {
+        return None;
+    }
+    // SAFETY: the path ends with NUL; the result, if any, is new and ours alone.
+    unsafe {
+        let path = std::ffi::CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+        let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+        let new = cerr(libc::open(path.as_ptr(), flags)).ok()?;
+        Some(OwnedFd::from_raw_fd(new))
+    }
+}
+
+/// Are 0, 1, 2 open? Opens /dev/null in place of those that are not: a socket that landed there
+/// would become some worker's stdout.
+pub fn fill_standard() {
+    for fd in 0..3 {
+        // SAFETY: F_GETFD on any number is harmless; the open lands on the lowest free number,
+        // which is fd, and is left open on purpose.
+        unsafe {
+            if libc::fcntl(fd, libc::F_GETFD) < 0 {
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            }
+        }
+    }
+}
+
+/// The inode of what the descriptor refers to.
+pub fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: stat is plain data; fd is open.
+    unsafe {
+        let mut st: libc::stat = std::mem::zeroed();
+        cerr(libc::fstat(fd.as_raw_fd(), &mut st))?;
+        Ok(st.st_ino)
+    }
+}
+
+/// Is it a terminal?
+pub fn is_terminal(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: isatty on an open descriptor.
+    unsafe { libc::isatty(fd.as_raw_fd()) == 1 }
+}
+
+/// Sets O_NONBLOCK on the shared description. Never clears it: others may be in their event loop.
+pub fn add_nonblock(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = status_flags(fd)?;
+    if flags & libc::O_NONBLOCK == 0 {
+        // SAFETY: F_SETFL on an open descriptor.
+        unsafe {
+            cerr(libc::fcntl(
+                fd.as_raw_fd(),
+                libc::F_SETFL,
+                flags | libc::O_NONBLOCK,
+            ))?
+        };
+    }
+    Ok(())
+}
+
+/// O_NONBLOCK and friends.
+pub fn status_flags(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    // SAFETY: F_GETFL on an open descriptor.
+    unsafe { cerr(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL)) }
+}
+
+/// A pipe, CLOEXEC, its read end not blocking; the write end is for a worker and blocks.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends: [RawFd; 2] = [-1; 2];
+    // SAFETY: ends has room for two; both results are new and ours alone.
+    unsafe {
+        cerr(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
+        let pair = (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]));
+        use std::os::fd::AsFd;
+        add_nonblock(pair.0.as_fd())?;
+        Ok(pair)
+    }
+}
+
+/// Can something be written now without blocking (for pipes: up to PIPE_BUF bytes)? True as well
+/// when the other end has gone: the write says so.
+pub fn writable_now(fd: BorrowedFd<'_>) -> bool {
+    poll_now(fd, libc::POLLOUT) != 0
+}
+
+/// Is there something to read? A seccomp listener says POLLERR alone when a signal came while its
+/// lock was waited for: that look is taken again, since no other edge tells of what waits.
+pub fn readable_now(fd: BorrowedFd<'_>) -> bool {
+    const LOOKS: usize = 16;
+    let mut looks = (0..LOOKS).map(|_| poll_now(fd, libc::POLLIN));
+    looks
+        .find(|seen| *seen != libc::POLLERR)
+        .is_some_and(|seen| seen & libc::POLLIN != 0)
+}
+
+/// Has the other end hung up (for a seccomp listener: the last process of the tree has gone)? Not
+/// POLLERR: a listener says that, too, when a signal came while its lock was waited for.
+pub fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    poll_now(fd, 0) & libc::POLLHUP != 0
+}
+
+/// Waits until something can be written, at most that long. For the very end only.
+pub fn wait_writable(fd: BorrowedFd<'_>, limit: std::time::Duration) -> bool {
+    let ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    poll_for(fd, libc::POLLOUT, ms) != 0
+}
+
+fn poll_now(fd: BorrowedFd<'_>, events: i16) -> i16 {
+    poll_for(fd, events, 0)
+}
+
+fn poll_for(fd: BorrowedFd<'_>, events: i16, ms: i32) -> i16 {
+    let mut p = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    // SAFETY: one valid pollfd.
+    unsafe { libc::poll(&mut p, 1, ms) };
+    p.revents
+}
+
+/// write(2): how much went. A socket is not waited for, whatever its mode.
+pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let (raw, at, len) = (fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+    // SAFETY: bytes is valid for its length; send on what is no socket fails harmlessly.
+    let n = unsafe {
+        match libc::send(raw, at, len, flags) {
+            -1 if *libc::__errno_location() == libc::ENOTSOCK => libc::write(raw, at, len),
+            n => n,
+        }
+    };
+    cerr(n).map(|n| usize::try_from(n).unwrap_or(0))
+}
+
+/// write(2) to a pipe whose description others share, so that it cannot be made not to block: this
+/// one call does not (Linux 6.5; on older kernels it may, if another writer fills the pipe first).
+pub fn write_nowait(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: part describes `bytes`, which a write only reads; -1 is "no offset".
+    let n = unsafe { libc::pwritev2(fd.as_raw_fd(), &part, 1, -1, libc::RWF_NOWAIT) };
+    match cerr(n) {
+        Ok(n) => Ok(usize::try_from(n).unwrap_or(0)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+            write(fd, bytes)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Is it a pipe?
+pub fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: stat is plain data; fd is open.
+    unsafe {
+        let mut st: libc::stat = std::mem::zeroed();
+        cerr(libc::fstat(fd.as_raw_fd(), &mut st)).is_ok()
+            && st.st_mode & libc::S_IFMT == libc::S_IFIFO
+    }
+}
+
+/// read(2): how much came, 0 at the end.
+pub fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: into is valid for its length.
+    let n = unsafe { libc::read(fd.as_raw_fd(), into.as_mut_ptr().cast(), into.len()) };
+    cerr(n).map(|n| usize::try_from(n).unwrap_or(0))
+}

@@ -1,0 +1,55 @@
+//! Processes held by descriptor, and descriptors taken out of processes.
+
+use super::cerr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// A descriptor for the process. `pid` must be that of a process, not of a thread.
+pub fn open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers; the result, if any, is new (CLOEXEC by definition) and ours alone.
+    unsafe {
+        let fd = cerr(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
+        Ok(OwnedFd::from_raw_fd(raw(fd)))
+    }
+}
+
+/// A descriptor for the thread (Linux 6.9), be it the first of its process or not: the first one may
+/// have ended, and its descriptors with it.
+pub fn open_thread(tid: i32) -> io::Result<OwnedFd> {
+    const PIDFD_THREAD: i32 = libc::O_EXCL;
+    // SAFETY: as above.
+    unsafe {
+        let fd = cerr(libc::syscall(libc::SYS_pidfd_open, tid, PIDFD_THREAD))?;
+        Ok(OwnedFd::from_raw_fd(raw(fd)))
+    }
+}
+
+/// A copy of that process's descriptor. Refused without ptrace rights over it (containers).
+pub fn getfd(process: BorrowedFd<'_>, fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: as above; the copy is CLOEXEC by definition.
+    unsafe {
+        let got = cerr(libc::syscall(
+            libc::SYS_pidfd_getfd,
+            process.as_raw_fd(),
+            fd,
+            0,
+        ))?;
+        Ok(OwnedFd::from_raw_fd(raw(got)))
+    }
+}
+
+/// Waits until the process has gone, at most that long. True if it has.
+pub fn wait_gone(process: BorrowedFd<'_>, limit: std::time::Duration) -> bool {
+    let mut p = libc::pollfd {
+        fd: process.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: one valid pollfd.
+    unsafe { libc::poll(&mut p, 1, ms) == 1 }
+}
+
+fn raw(n: libc::c_long) -> RawFd {
+    RawFd::try_from(n).unwrap_or(-1)
+}

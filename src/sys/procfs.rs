@@ -1,0 +1,436 @@
+//! /proc, read. Everything here is a look at a moving target: what has gone meanwhile is simply
+//! not in the answer.
+
+use super::cerr;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+/// So many processes of one tree are looked at.
+const TREE_LIMIT: usize = 4096;
+
+/// Is /proc there, and of our own pid namespace? In another one's every number is a stranger's.
+pub fn is_ours() -> bool {
+    static OURS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *OURS.get_or_init(|| {
+        let me = std::process::id().to_string();
+        fs::read_link("/proc/self").is_ok_and(|p| p.as_os_str() == me.as_str())
+    })
+}
+
+/// Where to look: nowhere, if what is there is not ours.
+fn base() -> &'static str {
+    match is_ours() {
+        true => "/proc",
+        false => "/proc/not-ours",
+    }
+}
+
+fn words<T: std::str::FromStr>(text: &str) -> Vec<T> {
+    text.split_whitespace()
+        .filter_map(|w| w.parse().ok())
+        .collect()
+}
+
+/// The process that a thread belongs to.
+pub fn process_of(tid: i32) -> Option<i32> {
+    let text = fs::read_to_string(format!("{}/{tid}/status", base())).ok()?;
+    let line = text.lines().find(|l| l.starts_with("Tgid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Children of a process, zombies included.
+pub fn children(pid: i32) -> Vec<i32> {
+    let mut all = Vec::new();
+    for tid in threads(pid) {
+        let text = fs::read_to_string(format!("{}/{pid}/task/{tid}/children", base()));
+        all.extend(words::<i32>(&text.unwrap_or_default()));
+    }
+    all
+}
+
+/// Threads of a process.
+pub fn threads(pid: i32) -> Vec<i32> {
+    numbers(&format!("{}/{pid}/task", base()))
+}
+
+fn numbers(dir: &str) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// A process and its descendants, at most `TREE_LIMIT`.
+pub fn tree(pid: i32) -> Vec<i32> {
+    let mut all = vec![pid];
+    let mut next = 0;
+    while next < all.len() && all.len() < TREE_LIMIT {
+        let more = children(all[next]);
+        next += 1;
+        all.extend(more);
+    }
+    all
+}
+
+/// What a descriptor refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A socket of this inode.
+    Socket(u64),
+    /// A pipe of this inode.
+    Pipe(u64),
+    /// An epoll set.
+    Epoll,
+    /// Something else.
+    Other,
+}
+
+/// What that descriptor refers to; `None` if it cannot be seen.
+pub fn target(pid: i32, fd: RawFd) -> Option<Target> {
+    let link = fs::read_link(format!("{}/{pid}/fd/{fd}", base())).ok()?;
+    let text = link.to_str().unwrap_or("");
+    let inode = |prefix: &str| {
+        let number = text.strip_prefix(prefix)?.strip_suffix(']')?;
+        number.parse::<u64>().ok()
+    };
+    Some(match (inode("socket:["), inode("pipe:[")) {
+        (Some(i), _) => Target::Socket(i),
+        (_, Some(i)) => Target::Pipe(i),
+        _ if text == "anon_inode:[eventpoll]" => Target::Epoll,
+        _ => Target::Other,
+    })
+}
+
+/// All descriptors of a process; `None` if we may not look.
+pub fn descriptors(pid: i32) -> Option<Vec<(RawFd, Target)>> {
+    let entries = fs::read_dir(format!("{}/{pid}/fd", base())).ok()?;
+    let fds = entries
+        .flatten()
+        .filter_map(|e| e.file_name().to_str()?.parse().ok());
+    Some(fds.filter_map(|fd| Some((fd, target(pid, fd)?))).collect())
+}
+
+/// Inodes registered in that epoll set.
+pub fn epoll_members(pid: i32, fd: RawFd) -> Vec<u64> {
+    let text = fs::read_to_string(format!("{}/{pid}/fdinfo/{fd}", base())).unwrap_or_default();
+    let member = |line: &str| {
+        let rest = line.strip_prefix("tfd:")?;
+        let ino = rest.split("ino:").nth(1)?.split_whitespace().next()?;
+        u64::from_str_radix(ino, 16).ok()
+    };
+    text.lines().filter_map(member).collect()
+}
+
+/// open(2) flags of that descriptor, O_CLOEXEC included.
+pub fn open_flags(pid: i32, fd: RawFd) -> Option<i32> {
+    let text = fs::read_to_string(format!("{}/{pid}/fdinfo/{fd}", base())).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("flags:"))?;
+    i32::from_str_radix(line.trim(), 8).ok()
+}
+
+/// The system call a thread sleeps in, with its arguments; `None` if it runs or cannot be seen.
+pub fn sleeping_in(pid: i32, tid: i32) -> Option<(i64, [u64; 6])> {
+    let text = fs::read_to_string(format!("{}/{pid}/task/{tid}/syscall", base())).ok()?;
+    let mut parts = text.split_whitespace();
+    let nr: i64 = parts.next()?.parse().ok()?;
+    let mut args = [0u64; 6];
+    for a in &mut args {
+        let hex = parts.next()?.strip_prefix("0x")?;
+        *a = u64::from_str_radix(hex, 16).ok()?;
+    }
+    Some((nr, args))
+}
+
+/// Protocol of a socket that is bound nowhere yet: `TCP`, `UDPv6`, ..
+pub fn socket_protocol(pid: i32, fd: RawFd) -> Option<String> {
+    let path = std::ffi::CString::new(format!("{}/{pid}/fd/{fd}", base())).ok()?;
+    let mut name = [0u8; 32];
+    // SAFETY: both strings end with NUL; name has room for its length.
+    let n = unsafe {
+        libc::getxattr(
+            path.as_ptr(),
+            c"system.sockprotoname".as_ptr(),
+            name.as_mut_ptr().cast(),
+            name.len(),
+        )
+    };
+    let n = usize::try_from(n).ok()?;
+    let text = std::str::from_utf8(name.get(..n)?).ok()?;
+    Some(text.trim_end_matches('\0').to_string())
+}
+
+/// Reads another process's memory: as far as it goes.
+pub fn read_memory(tid: i32, addr: u64, into: &mut [u8]) -> io::Result<usize> {
+    let local = libc::iovec {
+        iov_base: into.as_mut_ptr().cast(),
+        iov_len: into.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: addr as *mut libc::c_void,
+        iov_len: into.len(),
+    };
+    // SAFETY: local describes `into`; the kernel checks the remote side.
+    let n = cerr(unsafe { libc::process_vm_readv(tid, &local, 1, &remote, 1, 0) });
+    match n {
+        Ok(n) => Ok(usize::try_from(n).unwrap_or(0)),
+        Err(_) => {
+            use std::os::unix::fs::FileExt;
+            fs::File::open(format!("{}/{tid}/mem", base()))?.read_at(into, addr)
+        }
+    }
+}
+
+/// Sockets that listen in our network namespace: where, and which inode.
+pub fn listeners() -> Vec<(SocketAddr, u64)> {
+    let mut all = Vec::new();
+    for file in ["self/net/tcp", "self/net/tcp6"] {
+        let text = fs::read_to_string(format!("{}/{file}", base())).unwrap_or_default();
+        all.extend(text.lines().skip(1).filter_map(listener));
+    }
+    all
+}
+
+fn listener(line: &str) -> Option<(SocketAddr, u64)> {
+    const LISTEN: &str = "0A";
+    let mut f = line.split_whitespace();
+    let local = f.nth(1)?;
+    let state = f.nth(1)?;
+    let inode = f.nth(5)?.parse().ok()?;
+    if state != LISTEN {
+        return None;
+    }
+    let (ip, port) = local.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    // Words of four bytes in the machine's order.
+    let mut bytes = Vec::new();
+    for at in (0..ip.len()).step_by(8) {
+        let word = u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let ip = match bytes.len() {
+        4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        16 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        _ => return None,
+    };
+    Some((SocketAddr::new(ip, port), inode))
+}
+
+/// Who holds that port, as `pid 4711 (node server.js)`: for a message, so the first found will do.
+pub fn holder_of(port: u16) -> Option<String> {
+    let inodes: Vec<u64> = listeners()
+        .iter()
+        .filter(|(a, _)| a.port() == port)
+        .map(|(_, i)| *i)
+        .collect();
+    let holds = |pid: &i32| {
+        descriptors(*pid).is_some_and(|fds| {
+            fds.iter()
+                .any(|(_, t)| matches!(t, Target::Socket(i) if inodes.contains(i)))
+        })
+    };
+    if inodes.is_empty() {
+        return None;
+    }
+    let pids: Vec<i32> = numbers(base());
+    match pids.iter().find(|p| holds(p)) {
+        Some(pid) => Some(format!("pid {pid} ({})", command_line(*pid))),
+        None => Some("a process that we may not look at".to_string()),
+    }
+}
+
+/// The command line, for people: blanks between, at most 80 bytes.
+pub fn command_line(pid: i32) -> String {
+    let bytes = fs::read(format!("{}/{pid}/cmdline", base())).unwrap_or_default();
+    let text: String = String::from_utf8_lossy(&bytes)
+        .trim_end_matches('\0')
+        .chars()
+        .map(|c| match c {
+            '\0' => ' ',
+            c if c.is_control() => '?',
+            c => c,
+        })
+        .take(80)
+        .collect();
+    match text.is_empty() {
+        true => "?".to_string(),
+        false => text,
+    }
+}
+
+/// Resident memory in bytes and CPU time in milliseconds.
+///
+/// The memory is that of `statm`, which sums the kernel's per-CPU counters since Linux 6.17; the
+/// field in `stat` never does, and calls a small process that has just begun 0 bytes big.
+pub fn usage(pid: i32) -> Option<(u64, u64)> {
+    let resident = fs::read_to_string(format!("{}/{pid}/statm", base())).ok()?;
+    let resident: u64 = resident.split_whitespace().nth(1)?.parse().ok()?;
+    let text = stat(pid)?;
+    let number = |n| field::<u64>(&text, n);
+    // SAFETY: sysconf takes any number.
+    let (tick, page) = unsafe {
+        (
+            libc::sysconf(libc::_SC_CLK_TCK),
+            libc::sysconf(libc::_SC_PAGESIZE),
+        )
+    };
+    let tick = u64::try_from(tick).ok().filter(|t| *t > 0)?;
+    let page = u64::try_from(page).ok()?;
+    Some((resident * page, (number(11)? + number(12)?) * 1000 / tick))
+}
+
+/// The same of a process and its descendants together: behind `sh -c` the work is done by them.
+pub fn tree_usage(pid: i32) -> Option<(u64, u64)> {
+    let parts = tree(pid).into_iter().filter_map(usage);
+    parts.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
+}
+
+/// Its `stat` behind the name, which may hold blanks and parentheses.
+fn stat(pid: i32) -> Option<String> {
+    let text = fs::read_to_string(format!("{}/{pid}/stat", base())).ok()?;
+    Some(text.rsplit_once(')')?.1.to_string())
+}
+
+fn field<T: std::str::FromStr>(stat: &str, n: usize) -> Option<T> {
+    stat.split_whitespace().nth(n)?.parse().ok()
+}
+
+/// Its process group.
+pub fn group_of(pid: i32) -> Option<i32> {
+    field(&stat(pid)?, 2)
+}
+
+/// Has it ended, and waits to be reaped?
+pub fn is_zombie(pid: i32) -> bool {
+    stat(pid).and_then(|s| field(&s, 0)) == Some('Z')
+}
+
+/// Was it forked and has not executed anything since? Zombies still tell.
+pub fn never_execed(pid: i32) -> bool {
+    const PF_FORKNOEXEC: u32 = 0x40;
+    let flags: Option<u32> = stat(pid).and_then(|s| field(&s, 6));
+    flags.is_some_and(|f| f & PF_FORKNOEXEC != 0)
+}
+
+/// The working directory by the name the user came by ($PWD, through its symlinks), if it is
+/// still true; else by its real name.
+pub fn working_directory() -> io::Result<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    let here = fs::metadata(".")?;
+    let named = std::env::var_os("PWD").map(PathBuf::from);
+    let same = |p: &PathBuf| {
+        p.is_absolute()
+            && fs::metadata(p).is_ok_and(|m| m.dev() == here.dev() && m.ino() == here.ino())
+    };
+    match named.filter(same) {
+        Some(p) => Ok(p),
+        None => std::env::current_dir(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsFd, AsRawFd};
+
+    #[test]
+    fn a_listener_of_ours_is_found_by_port_and_its_holder_named() {
+        let l = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = l.local_addr().unwrap();
+        let inode = super::super::fds::inode(l.as_fd()).unwrap();
+        assert!(listeners().contains(&(addr, inode)));
+        let me = std::process::id();
+        assert!(
+            holder_of(addr.port())
+                .unwrap()
+                .starts_with(&format!("pid {me} ("))
+        );
+        let pid = i32::try_from(me).unwrap();
+        assert_eq!(target(pid, l.as_raw_fd()), Some(Target::Socket(inode)));
+        assert_eq!(socket_protocol(pid, l.as_raw_fd()).as_deref(), Some("TCP"));
+        let cloexec = open_flags(pid, l.as_raw_fd()).unwrap() & libc::O_CLOEXEC;
+        assert_ne!(cloexec, 0);
+    }
+
+    #[test]
+    fn lines_of_net_tcp() {
+        let v4 = "   0: 0100007F:0BB8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12345 1 0 100 0 0 10 0";
+        assert_eq!(
+            listener(v4),
+            Some(("127.0.0.1:3000".parse().unwrap(), 12345))
+        );
+        let v6 = "   0: 00000000000000000000000001000000:0BB8 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7 1 0";
+        assert_eq!(listener(v6), Some(("[::1]:3000".parse().unwrap(), 7)));
+        for bad in ["", "  sl  local_address rem_address", "0: x:1 y 0A"] {
+            assert_eq!(listener(bad), None);
+        }
+    }
+
+    #[test]
+    fn the_usage_of_a_tree_holds_that_of_its_children() {
+        // Big enough to be seen where the kernel's counters are only roughly summed, and it says
+        // when it is.
+        let hold = "held = b'x' * (16 << 20); print(flush=True); input()";
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", hold])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = [0u8; 1];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut told).unwrap();
+        let (me, pid) = (std::process::id().cast_signed(), child.id().cast_signed());
+        assert!(tree(me).contains(&pid));
+        let (own, all) = (usage(pid).unwrap().0, tree_usage(me).unwrap().0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let at_least = 16 << 20;
+        assert!(
+            all > own && own > at_least,
+            "{all} in all, {own} of the child (at least {at_least})"
+        );
+    }
+
+    #[test]
+    fn a_fork_that_has_executed_nothing_is_known_by_it_even_when_it_is_dead() {
+        // SAFETY: the child makes one system call and leaves.
+        let pid = unsafe {
+            match libc::fork() {
+                0 => libc::_exit(0),
+                pid => pid,
+            }
+        };
+        while !is_zombie(pid) {
+            std::thread::yield_now();
+        }
+        assert!(never_execed(pid));
+        super::super::wait::reap(pid).unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        while !is_zombie(pid) {
+            std::thread::yield_now();
+        }
+        assert!(!never_execed(pid));
+        child.wait().unwrap();
+        assert!(!never_execed(std::process::id().cast_signed()));
+    }
+
+    #[test]
+    fn our_own_numbers_can_be_read() {
+        let me = i32::try_from(std::process::id()).unwrap();
+        let (rss, _cpu) = usage(me).unwrap();
+        assert!(rss > 100_000);
+        assert_eq!(process_of(me), Some(me));
+        assert!(group_of(me).is_some());
+        assert!(tree(me).contains(&me));
+        let mut buf = [0u8; 4];
+        let word = 0x1234_5678u32;
+        let n = read_memory(me, (&raw const word) as u64, &mut buf).unwrap();
+        assert_eq!((n, u32::from_ne_bytes(buf)), (4, word));
+    }
+}

@@ -1,0 +1,465 @@
+//! Listening sockets: made, probed, compared, and dressed with the options of the socket they replace.
+
+use super::cerr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixStream};
+use std::path::Path;
+
+/// An int option.
+fn get(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+    let mut value: i32 = 0;
+    let mut len = 4 as libc::socklen_t;
+    // SAFETY: value has room for len bytes.
+    unsafe {
+        cerr(libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &mut len,
+        ))?
+    };
+    Ok(value)
+}
+
+fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: value is four bytes.
+    unsafe {
+        cerr(libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            4,
+        ))
+    }
+    .map(drop)
+}
+
+fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = match addr {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    };
+    // SAFETY: plain numbers; the result is new and ours alone.
+    unsafe {
+        let fd = cerr(libc::socket(
+            family,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC,
+            0,
+        ))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+fn bind(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
+    // SAFETY: both address structures are plain data, complete, and outlive the call.
+    let done = unsafe {
+        match addr {
+            SocketAddr::V4(a) => {
+                let raw = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: a.port().to_be(),
+                    sin_addr: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(a.ip().octets()),
+                    },
+                    sin_zero: [0; 8],
+                };
+                let len = size_of_val(&raw) as libc::socklen_t;
+                libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), len)
+            }
+            SocketAddr::V6(a) => {
+                let raw = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: a.port().to_be(),
+                    sin6_flowinfo: a.flowinfo(),
+                    sin6_addr: libc::in6_addr {
+                        s6_addr: a.ip().octets(),
+                    },
+                    sin6_scope_id: a.scope_id(),
+                };
+                let len = size_of_val(&raw) as libc::socklen_t;
+                libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), len)
+            }
+        }
+    };
+    cerr(done).map(drop)
+}
+
+fn prepare(addr: &SocketAddr, v6only: bool) -> io::Result<OwnedFd> {
+    let s = tcp_socket(addr)?;
+    set(s.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if addr.is_ipv6() {
+        let value = i32::from(v6only);
+        set(s.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, value)?;
+    }
+    Ok(s)
+}
+
+/// A lane, bound but not listening. SO_REUSEPORT is set from the start, so that later lanes of the
+/// port can stand beside it; a port that something listens on is noticed by trying it without.
+pub fn open_lane(addr: &SocketAddr, v6only: bool) -> io::Result<OwnedFd> {
+    probe(addr, v6only)?;
+    let lane = prepare(addr, v6only)?;
+    set(lane.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    bind(lane.as_fd(), addr)?;
+    Ok(lane)
+}
+
+/// Fails if something listens there.
+fn probe(addr: &SocketAddr, v6only: bool) -> io::Result<()> {
+    if addr.port() == 0 {
+        return Ok(());
+    }
+    bind(prepare(addr, v6only)?.as_fd(), addr)
+}
+
+/// Makes a lane listen where nobody else does. The probe alone leaves a gap: two masters of one
+/// user that start together would both pass it, and then share the port in silence. So it is made
+/// again, and the lane listens, while we hold the port's lock.
+pub fn listen_first(lane: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    let addr = local_addr(lane)?;
+    let _lock = lock_port(addr.port());
+    probe(&addr, addr.is_ipv6() && is_v6only(lane))?;
+    listen(lane, backlog)
+}
+
+/// A name in the abstract namespace, which only one can have and which belongs to the same network
+/// namespace as the port. It is held for microseconds; who holds it for longer is not one of us,
+/// and is not waited for. (A listening socket as the lock would reset clients that meet it.)
+fn lock_port(port: u16) -> Option<UnixDatagram> {
+    let limit = std::time::Duration::from_millis(20);
+    lock_abstract(&format!("minicluster-port-{port}"), limit)
+}
+
+/// listen(2)
+fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    // SAFETY: plain numbers.
+    unsafe { cerr(libc::listen(fd.as_raw_fd(), backlog)) }.map(drop)
+}
+
+/// Takes it out of service for every copy of the descriptor.
+pub fn stop_listening(fd: BorrowedFd<'_>) {
+    // SAFETY: plain numbers; on a socket that does not listen it fails harmlessly.
+    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
+/// Does it listen?
+pub fn is_listening(fd: BorrowedFd<'_>) -> bool {
+    get(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN).is_ok_and(|v| v == 1)
+}
+
+/// Is it a TCP socket of the family of that address? (An accepted connection of a Multipath TCP
+/// socket is one, too; SCTP is a stream and is not.)
+pub fn is_tcp_for(fd: BorrowedFd<'_>, addr: &SocketAddr) -> bool {
+    const MPTCP: i32 = 262;
+    let family = match addr {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    };
+    let is =
+        |name, values: &[i32]| get(fd, libc::SOL_SOCKET, name).is_ok_and(|v| values.contains(&v));
+    is(libc::SO_DOMAIN, &[family]) && is(libc::SO_PROTOCOL, &[libc::IPPROTO_TCP, MPTCP])
+}
+
+/// Does it belong to the network namespace that we are in? (Linux 5.14; before that, who knows.)
+pub fn is_in_our_network(fd: BorrowedFd<'_>) -> bool {
+    const SO_NETNS_COOKIE: i32 = 71;
+    let cookie = |fd: BorrowedFd<'_>| -> io::Result<u64> {
+        let mut value = 0u64;
+        let mut len = size_of_val(&value) as libc::socklen_t;
+        let (raw, p) = (fd.as_raw_fd(), (&raw mut value).cast());
+        // SAFETY: value has room for len bytes.
+        unsafe {
+            cerr(libc::getsockopt(
+                raw,
+                libc::SOL_SOCKET,
+                SO_NETNS_COOKIE,
+                p,
+                &mut len,
+            ))?
+        };
+        Ok(value)
+    };
+    let Ok(ours) = UnixDatagram::unbound() else {
+        return true;
+    };
+    match (cookie(fd), cookie(ours.as_fd())) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        _ => true,
+    }
+}
+
+/// Has it a port already?
+pub fn is_bound(fd: BorrowedFd<'_>) -> bool {
+    local_addr(fd).is_ok_and(|a| a.port() != 0)
+}
+
+/// Is it an IPv6 socket that refuses IPv4?
+pub fn is_v6only(fd: BorrowedFd<'_>) -> bool {
+    get(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).is_ok_and(|v| v == 1)
+}
+
+/// Where it is bound.
+pub fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let mut bytes = [0u8; 128];
+    let mut len = bytes.len() as libc::socklen_t;
+    // SAFETY: bytes has room for len; a byte buffer takes any address.
+    unsafe {
+        cerr(libc::getsockname(
+            fd.as_raw_fd(),
+            bytes.as_mut_ptr().cast(),
+            &mut len,
+        ))?
+    };
+    parse_addr(&bytes).ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+}
+
+/// An AF_INET or AF_INET6 address as bind(2) is given it.
+pub fn parse_addr(bytes: &[u8]) -> Option<SocketAddr> {
+    let family = i32::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));
+    let port = u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]);
+    match family {
+        // Linux takes AF_UNSPEC for AF_INET where the address is 0.0.0.0.
+        libc::AF_UNSPEC if bytes.get(4..8)? == [0; 4] => {
+            Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+        }
+        libc::AF_INET => {
+            let ip: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
+            Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::from(ip)), port))
+        }
+        libc::AF_INET6 => {
+            let ip: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
+            // RFC 2133's structure has no scope: 24 bytes.
+            let scope = bytes
+                .get(24..28)
+                .and_then(|b| b.try_into().ok())
+                .map_or(0, u32::from_ne_bytes);
+            let v6 = SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope);
+            Some(SocketAddr::V6(v6))
+        }
+        _ => None,
+    }
+}
+
+/// What a server may set before bind(2) and an accepted socket inherits from its listener.
+const INHERITED: [(i32, i32); 17] = [
+    (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
+    (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
+    (libc::IPPROTO_TCP, libc::TCP_SYNCNT),
+    (libc::IPPROTO_TCP, libc::TCP_LINGER2),
+    (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP),
+    (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT),
+    (libc::SOL_SOCKET, libc::SO_PRIORITY),
+    (libc::SOL_SOCKET, libc::SO_OOBINLINE),
+    (libc::IPPROTO_IP, libc::IP_TOS),
+    (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+];
+
+/// Buffers read back doubled.
+const BUFFERS: [i32; 2] = [libc::SO_RCVBUF, libc::SO_SNDBUF];
+
+/// Carries over to the lane what the worker set on its own socket before bind(2): all that differs
+/// from a new socket's and from the lane's. Best effort: an option the lane refuses is left.
+pub fn carry_options(from: BorrowedFd<'_>, lane: BorrowedFd<'_>) -> io::Result<()> {
+    let fresh = tcp_socket(&local_addr(lane)?)?;
+    let differs = |level, name| {
+        let theirs = get(from, level, name).ok()?;
+        let default = get(fresh.as_fd(), level, name).ok()?;
+        let ours = get(lane, level, name).ok()?;
+        (theirs != default && theirs != ours).then_some(theirs)
+    };
+    for (level, name) in INHERITED {
+        if let Some(value) = differs(level, name) {
+            let _ = set(lane, level, name, value);
+        }
+    }
+    for name in BUFFERS {
+        if let Some(value) = differs(libc::SOL_SOCKET, name) {
+            let _ = set(lane, libc::SOL_SOCKET, name, value / 2);
+        }
+    }
+    carry_linger(from, lane);
+    carry_congestion(from, lane);
+    Ok(())
+}
+
+fn carry_linger(from: BorrowedFd<'_>, lane: BorrowedFd<'_>) {
+    let mut value = libc::linger {
+        l_onoff: 0,
+        l_linger: 0,
+    };
+    let mut len = size_of_val(&value) as libc::socklen_t;
+    let p: *mut libc::c_void = (&raw mut value).cast();
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
+    // SAFETY: value has room for len bytes and is plain data.
+    unsafe {
+        if libc::getsockopt(from.as_raw_fd(), level, name, p, &mut len) == 0 && value.l_onoff != 0 {
+            libc::setsockopt(lane.as_raw_fd(), level, name, p, len);
+        }
+    }
+}
+
+fn carry_congestion(from: BorrowedFd<'_>, lane: BorrowedFd<'_>) {
+    let read = |fd: BorrowedFd<'_>| {
+        let mut name = [0u8; 16];
+        let mut len = name.len() as libc::socklen_t;
+        // SAFETY: name has room for len bytes.
+        let done = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_CONGESTION,
+                name.as_mut_ptr().cast(),
+                &mut len,
+            )
+        };
+        (done == 0).then_some(name)
+    };
+    match (read(from), read(lane)) {
+        (Some(theirs), Some(ours)) if theirs != ours => {
+            // SAFETY: the kernel reads the name up to its NUL, at most 16 bytes.
+            unsafe {
+                libc::setsockopt(
+                    lane.as_raw_fd(),
+                    libc::IPPROTO_TCP,
+                    libc::TCP_CONGESTION,
+                    theirs.as_ptr().cast(),
+                    16,
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Connects to a unix stream socket, waiting that long at most for room in its queue: then the error
+/// is EAGAIN.
+pub fn connect_unix(path: &Path, limit: std::time::Duration) -> io::Result<UnixStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+    use nix::sys::socket::{setsockopt, sockopt::SendTimeout};
+    let s = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // connect(2) of a unix socket obeys the timeout of sending; 0 would be for ever.
+    let secs = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+    let wait = nix::sys::time::TimeVal::new(secs, i64::from(limit.subsec_micros().max(1)));
+    setsockopt(&s, SendTimeout, &wait)?;
+    connect(s.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(s))
+}
+
+/// A name that one of us at a time can have, for a moment: in the abstract namespace, where it goes
+/// with whoever has it. Waited for up to that long.
+pub fn lock_abstract(name: &str, limit: std::time::Duration) -> Option<UnixDatagram> {
+    let name = UnixAddr::from_abstract_name(name).ok()?;
+    for _ in 0..limit.as_millis().max(1) {
+        match UnixDatagram::bind_addr(&name) {
+            Ok(lock) => return Some(lock),
+            Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
+                // SAFETY: no descriptors, one millisecond.
+                unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
+            }
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Who is at the other end of a unix socket: pid and uid.
+pub fn peer(fd: BorrowedFd<'_>) -> io::Result<(i32, u32)> {
+    let cred = nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::PeerCredentials)?;
+    Ok((cred.pid(), cred.uid()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_bind_gives_them() {
+        let mut v4 = vec![2, 0, 0x0b, 0xb8, 127, 0, 0, 1];
+        v4.resize(16, 0);
+        assert_eq!(parse_addr(&v4), Some("127.0.0.1:3000".parse().unwrap()));
+        let mut v6 = vec![10, 0, 0x0b, 0xb8, 0, 0, 0, 0];
+        v6.resize(24, 0);
+        assert_eq!(parse_addr(&v6), Some("[::]:3000".parse().unwrap()));
+        v6.resize(28, 0);
+        assert_eq!(parse_addr(&v6), Some("[::]:3000".parse().unwrap()));
+        v4[0] = 0;
+        assert_eq!(parse_addr(&v4), None);
+        v4[4..8].fill(0);
+        assert_eq!(parse_addr(&v4), Some("0.0.0.0:3000".parse().unwrap()));
+        for bad in [
+            &b""[..],
+            &[2],
+            &[2, 0, 1],
+            &[2, 0, 1, 1, 1],
+            &v6[..20],
+            &[1, 0, 47, 47, 47, 47, 47, 47],
+        ] {
+            assert_eq!(parse_addr(bad), None);
+        }
+    }
+
+    #[test]
+    fn a_second_lane_on_a_port_that_listens_is_refused_although_both_have_reuseport() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let one = open_lane(&any, false).unwrap();
+        listen_first(one.as_fd(), 8).unwrap();
+        let addr = local_addr(one.as_fd()).unwrap();
+        let err = open_lane(&addr, false).unwrap_err();
+        assert_eq!(err.raw_os_error(), Some(libc::EADDRINUSE));
+        assert!(is_listening(one.as_fd()));
+    }
+
+    #[test]
+    fn of_two_lanes_that_are_bound_already_only_one_can_listen() {
+        for any in ["127.0.0.1:0", "[::]:0"] {
+            let one = open_lane(&any.parse().unwrap(), false).unwrap();
+            let addr = local_addr(one.as_fd()).unwrap();
+            let two = open_lane(&addr, false).unwrap();
+            listen_first(one.as_fd(), 8).unwrap();
+            let err = listen_first(two.as_fd(), 8).unwrap_err();
+            assert_eq!(err.raw_os_error(), Some(libc::EADDRINUSE));
+            // A later lane of our own, once the first listens, is another matter.
+            listen(two.as_fd(), 8).unwrap();
+        }
+    }
+
+    #[test]
+    fn options_set_before_bind_reach_the_lane_and_the_others_stay() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let theirs = tcp_socket(&any).unwrap();
+        let lane = open_lane(&any, false).unwrap();
+        set(theirs.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1).unwrap();
+        set(
+            theirs.as_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_USER_TIMEOUT,
+            4321,
+        )
+        .unwrap();
+        set(theirs.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 50_000).unwrap();
+        set(lane.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1).unwrap();
+        carry_options(theirs.as_fd(), lane.as_fd()).unwrap();
+        let read = |l, n| get(lane.as_fd(), l, n).unwrap();
+        assert_eq!(read(libc::IPPROTO_TCP, libc::TCP_NODELAY), 1);
+        assert_eq!(read(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), 4321);
+        assert_eq!(read(libc::SOL_SOCKET, libc::SO_RCVBUF), 100_000);
+        assert_eq!(read(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+    }
+}

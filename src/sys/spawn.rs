@@ -1,0 +1,406 @@
+//! Fork and exec. Everything is prepared before the fork; the child makes system calls only,
+//! reports what fails over a socket, and leaves by `_exit`.
+//!
+//! Order in the child, and why: its own group first, so that a kill of the group finds it; signals
+//! to default before anything can interrupt; directory, descriptors; the filter after those (it may
+//! cost us rights, and our own calls need none of it); the limit of open files when no new number
+//! is needed any more; death with the master last of all
+//! that can be undone by the steps before, then the check that the master did not die meanwhile.
+
+use super::{cerr, seccomp, signal::Blocked};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// What is to be executed, and in what surroundings.
+pub struct Plan<'a> {
+    /// Path of the executable, as seen from `cwd`.
+    pub program: &'a CString,
+    /// Arguments, the first included.
+    pub argv: &'a [CString],
+    /// `K=V`. Without LISTEN_PID, which only the child knows.
+    pub env: &'a [CString],
+    /// Entered first, if given.
+    pub cwd: Option<&'a CString>,
+    /// Becomes fd 0.
+    pub stdin: BorrowedFd<'a>,
+    /// Becomes fd 2, if given; else ours stays.
+    pub stderr: Option<BorrowedFd<'a>>,
+    /// Become fd 3, 4, .. and LISTEN_PID is set if there are any.
+    pub pass: Vec<BorrowedFd<'a>>,
+    /// Soft and hard limit of open files.
+    pub nofile: Option<(u64, u64)>,
+    /// Shall bind(2) and listen(2) ask us?
+    pub watch: Watch,
+    /// The child's end of the report socket.
+    pub report: BorrowedFd<'a>,
+}
+
+/// Shall bind(2) and listen(2) of the child ask us?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// No.
+    No,
+    /// If it can be had.
+    Try,
+    /// Or the child gives up.
+    Require,
+}
+
+/// One message of a child on its way to exec.
+#[derive(Debug)]
+pub enum Report {
+    /// Here is the listener of its filter.
+    Listener(OwnedFd),
+    /// The filter could not be installed; it goes on without, or gives up.
+    Unwatched(i32),
+    /// This failed, and the child has left.
+    Failed(&'static str, i32),
+    /// The socket was closed: by exec, or by the child's end.
+    Closed,
+}
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Step {
+    Group,
+    Limits,
+    Chdir,
+    Fds,
+    Filter,
+    DeathSignal,
+    MasterGone,
+    Exec,
+}
+
+/// Names of the steps, for messages; `exec` is known to core.
+const STEPS: [&str; 8] = [
+    "setpgid",
+    "setrlimit",
+    "chdir",
+    "dup2",
+    "seccomp",
+    "prctl",
+    "the master has gone",
+    "exec",
+];
+
+const LISTENER: u8 = 1;
+const UNWATCHED: u8 = 2;
+const FAILED: u8 = 3;
+/// kind, step, errno (four bytes).
+const MESSAGE: usize = 6;
+
+/// A report socket: ours (not blocking) and the child's.
+pub fn report_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends: [RawFd; 2] = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: ends has room for two; both results are new and ours alone.
+    unsafe {
+        cerr(libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()))?;
+        let ours = OwnedFd::from_raw_fd(ends[0]);
+        let theirs = OwnedFd::from_raw_fd(ends[1]);
+        let flags = cerr(libc::fcntl(ends[0], libc::F_GETFL))?;
+        cerr(libc::fcntl(
+            ends[0],
+            libc::F_SETFL,
+            flags | libc::O_NONBLOCK,
+        ))?;
+        Ok((ours, theirs))
+    }
+}
+
+/// The next message. `None`: none yet.
+pub fn receive(ours: BorrowedFd<'_>) -> io::Result<Option<Report>> {
+    let mut bytes = [0u8; MESSAGE];
+    // Room for one descriptor; u64s for the alignment of cmsghdr.
+    let mut control = [0u64; 4];
+    let mut iov = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: MESSAGE,
+    };
+    // SAFETY: all buffers outlive the call; a msghdr is plain data; the descriptor, if the kernel
+    // says that it gave one, is new (CLOEXEC by the flag) and ours alone.
+    let (got, fd) = unsafe {
+        let mut msg: libc::msghdr = std::mem::zeroed();
+        msg.msg_iov = &mut iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = control.as_mut_ptr().cast();
+        msg.msg_controllen = size_of_val(&control) as _;
+        let got = libc::recvmsg(ours.as_raw_fd(), &mut msg, libc::MSG_CMSG_CLOEXEC);
+        let got = match cerr(got) {
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            // The child died with something unread of ours; there is nothing of ours.
+            Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => 0,
+            Err(e) => return Err(e),
+        };
+        let cmsg = libc::CMSG_FIRSTHDR(&msg);
+        let has = !cmsg.is_null()
+            && (*cmsg).cmsg_level == libc::SOL_SOCKET
+            && (*cmsg).cmsg_type == libc::SCM_RIGHTS;
+        let fd = has.then(|| {
+            let raw = libc::CMSG_DATA(cmsg).cast::<RawFd>().read_unaligned();
+            OwnedFd::from_raw_fd(raw)
+        });
+        (got, fd)
+    };
+    if got == 0 {
+        return Ok(Some(Report::Closed));
+    }
+    let errno = i32::from_ne_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]);
+    let step = STEPS.get(usize::from(bytes[1])).copied().unwrap_or("exec");
+    Ok(Some(match (bytes[0], fd) {
+        (LISTENER, Some(fd)) => Report::Listener(fd),
+        (UNWATCHED, _) | (LISTENER, None) => Report::Unwatched(errno),
+        _ => Report::Failed(step, errno),
+    }))
+}
+
+/// Forks. The child never returns from here. The process must be single-threaded.
+pub fn fork_exec(plan: &Plan<'_>) -> io::Result<i32> {
+    let argv = pointers(plan.argv);
+    let mut listen_pid = *b"LISTEN_PID=0000000000\0";
+    let mut env = pointers(plan.env);
+    if !plan.pass.is_empty() {
+        let last = env.len() - 1;
+        env[last] = listen_pid.as_ptr().cast();
+        env.push(std::ptr::null());
+    }
+    let mut scratch: Vec<RawFd> = Vec::with_capacity(plan.pass.len() + 3);
+    let master = std::process::id();
+    let blocked = Blocked::all();
+    // SAFETY: single-threaded by contract, so the child is a whole copy; it calls `child` and
+    // never comes back.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // SAFETY: we are the child; all pointers are into memory that the fork copied.
+        unsafe { child(plan, &argv, &env, &mut listen_pid, &mut scratch, master) }
+    }
+    let pid = cerr(pid)?;
+    // Both sides do it: whoever comes first, the group is there before anybody signals it.
+    // SAFETY: plain numbers; EACCES (it has executed already) means that it did it itself.
+    unsafe { libc::setpgid(pid, pid) };
+    drop(blocked);
+    Ok(pid)
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    let mut p: Vec<_> = strings.iter().map(|s| s.as_ptr()).collect();
+    p.push(std::ptr::null());
+    p
+}
+
+/// # Safety
+/// Only in a new child of a single-threaded process, with all signals blocked; argv and env are
+/// arrays of strings that end with a null pointer, `listen_pid` may be one of env's.
+unsafe fn child(
+    plan: &Plan<'_>,
+    argv: &[*const libc::c_char],
+    env: &[*const libc::c_char],
+    listen_pid: &mut [u8; 22],
+    scratch: &mut Vec<RawFd>,
+    master: u32,
+) -> ! {
+    // SAFETY: system calls on plain numbers and on memory that is ours; contract above.
+    unsafe {
+        must(plan, Step::Group, libc::setpgid(0, 0));
+        default_signals();
+        if let Some(dir) = plan.cwd {
+            must(plan, Step::Chdir, libc::chdir(dir.as_ptr()));
+        }
+        let report = match arrange_fds(plan, scratch) {
+            Some(fd) => fd,
+            None => fail(plan.report.as_raw_fd(), Step::Fds),
+        };
+        watch(plan.watch, report);
+        // After all that needs a new number: we still have all of the master's descriptors.
+        if let Some((soft, hard)) = plan.nofile {
+            let limit = libc::rlimit {
+                rlim_cur: soft,
+                rlim_max: hard,
+            };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) < 0 {
+                fail(report, Step::Limits);
+            }
+        }
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) < 0 {
+            fail(report, Step::DeathSignal);
+        }
+        if libc::getppid().unsigned_abs() != master {
+            fail(report, Step::MasterGone);
+        }
+        write_pid(listen_pid, libc::getpid().unsigned_abs());
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        libc::execve(plan.program.as_ptr(), argv.as_ptr(), env.as_ptr());
+        fail(report, Step::Exec)
+    }
+}
+
+/// # Safety
+/// As `child`.
+unsafe fn must(plan: &Plan<'_>, step: Step, done: i32) {
+    if done < 0 {
+        // SAFETY: as `child`.
+        unsafe { fail(plan.report.as_raw_fd(), step) }
+    }
+}
+
+/// Handlers of ours must not run here, and exec keeps what is ignored (Rust ignores SIGPIPE; some
+/// launchers leave 32 and 33 ignored, which libc's own sigaction refuses to touch).
+///
+/// # Safety
+/// As `child`.
+unsafe fn default_signals() {
+    /// Handler SIG_DFL, no flags, no restorer, an empty mask, as the kernel has them.
+    const DEFAULT: [u64; 4] = [0; 4];
+    let nobody: *mut u64 = std::ptr::null_mut();
+    for n in 1..=64 {
+        // SAFETY: the kernel reads a sigaction of at most four words, with a mask of 8 bytes.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, n, DEFAULT.as_ptr(), nobody, 8usize) };
+    }
+}
+
+/// 0, 2 and 3.. as planned; returns where the report socket is now. Sources may sit on the
+/// numbers of other targets, so all move out of the way first. dup2 clears CLOEXEC on the target
+/// and only there.
+///
+/// # Safety
+/// As `child`; `scratch` has room for all of them.
+unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd> {
+    let above = 3 + i32::try_from(plan.pass.len()).unwrap_or(0);
+    // SAFETY: F_DUPFD_CLOEXEC and dup2 on open descriptors; push stays within the capacity.
+    unsafe {
+        let mut lift = |fd: RawFd| {
+            let new = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, above);
+            scratch.push(new);
+            (new >= 0).then_some(new)
+        };
+        let report = lift(plan.report.as_raw_fd())?;
+        let stdin = lift(plan.stdin.as_raw_fd())?;
+        let stderr = match &plan.stderr {
+            Some(fd) => Some(lift(fd.as_raw_fd())?),
+            None => None,
+        };
+        for fd in &plan.pass {
+            lift(fd.as_raw_fd())?;
+        }
+        let first = scratch.len() - plan.pass.len();
+        for (n, target) in (first..scratch.len()).zip(3..) {
+            if libc::dup2(scratch[n], target) < 0 {
+                return None;
+            }
+        }
+        if libc::dup2(stdin, 0) < 0 {
+            return None;
+        }
+        if let Some(fd) = stderr
+            && libc::dup2(fd, 2) < 0
+        {
+            return None;
+        }
+        Some(report)
+    }
+}
+
+/// # Safety
+/// As `child`.
+unsafe fn watch(how: Watch, report: RawFd) {
+    if how == Watch::No {
+        return;
+    }
+    // SAFETY: as `child`.
+    unsafe {
+        match seccomp::install() {
+            Ok(listener) => {
+                if send(report, [LISTENER, 0, 0, 0, 0, 0], Some(listener)) < 0 {
+                    // Without its master's answer each bind would wait for ever.
+                    fail(report, Step::Filter);
+                }
+            }
+            // No word on whether it is allowed: another try may have what this one lacked.
+            Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => fail(report, Step::Filter),
+            Err(errno) => {
+                let e = errno.to_ne_bytes();
+                send(report, [UNWATCHED, 0, e[0], e[1], e[2], e[3]], None);
+                if how == Watch::Require {
+                    *libc::__errno_location() = errno;
+                    fail(report, Step::Filter);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As `child`.
+unsafe fn fail(report: RawFd, step: Step) -> ! {
+    // SAFETY: as `child`; errno of this thread.
+    unsafe {
+        let e = (*libc::__errno_location()).to_ne_bytes();
+        send(report, [FAILED, step as u8, e[0], e[1], e[2], e[3]], None);
+        libc::_exit(127)
+    }
+}
+
+/// # Safety
+/// As `child`.
+unsafe fn send(report: RawFd, mut bytes: [u8; MESSAGE], fd: Option<RawFd>) -> isize {
+    let mut control = [0u64; 4];
+    let mut iov = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: MESSAGE,
+    };
+    // SAFETY: all buffers outlive the call; control has room for one descriptor's message.
+    unsafe {
+        let mut msg: libc::msghdr = std::mem::zeroed();
+        msg.msg_iov = &mut iov;
+        msg.msg_iovlen = 1;
+        if let Some(fd) = fd {
+            msg.msg_control = control.as_mut_ptr().cast();
+            msg.msg_controllen = libc::CMSG_SPACE(4) as _;
+            let cmsg = libc::CMSG_FIRSTHDR(&msg);
+            (*cmsg).cmsg_level = libc::SOL_SOCKET;
+            (*cmsg).cmsg_type = libc::SCM_RIGHTS;
+            (*cmsg).cmsg_len = libc::CMSG_LEN(4) as _;
+            libc::CMSG_DATA(cmsg).cast::<RawFd>().write_unaligned(fd);
+        }
+        libc::sendmsg(report, &msg, libc::MSG_NOSIGNAL)
+    }
+}
+
+/// Writes the pid's digits over `LISTEN_PID=0000000000\0` and ends it there.
+fn write_pid(text: &mut [u8; 22], pid: u32) {
+    const START: usize = 11;
+    let mut digits = [0u8; 10];
+    let (mut n, mut rest) = (0, pid);
+    loop {
+        digits[n] = b'0' + (rest % 10) as u8;
+        n += 1;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    for i in 0..n {
+        text[START + i] = digits[n - 1 - i];
+    }
+    text[START + n] = 0;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pid_is_written_in_place() {
+        for pid in [1u32, 42, 4_194_304, u32::MAX] {
+            let mut text = *b"LISTEN_PID=0000000000\0";
+            write_pid(&mut text, pid);
+            let s = std::ffi::CStr::from_bytes_until_nul(&text).unwrap();
+            assert_eq!(s.to_str().unwrap(), format!("LISTEN_PID={pid}"));
+        }
+    }
+}

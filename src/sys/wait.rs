@@ -1,0 +1,56 @@
+//! Children that have ended: seen first, reaped later, so that a zombie leader can still be named
+//! as its group.
+
+use super::cerr;
+use std::io;
+
+/// How a child ended, as wait(2) tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By exit with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// Not at all: it has made us its tracer (PTRACE_TRACEME), and stopped at this signal. It is
+    /// shown whatever is asked for, and would hide all others.
+    Stopped(i32),
+}
+
+/// A child that has ended and is not reaped. Returns the same one until it is.
+pub fn peek() -> io::Result<Option<(i32, Ended)>> {
+    // SAFETY: siginfo_t is plain data that the kernel fills; zeroed it says "nobody" (pid 0).
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        match cerr(libc::waitid(libc::P_ALL, 0, &mut info, flags)) {
+            Ok(_) => {}
+            Err(e) if e.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        // SAFETY: waitid filled the SIGCHLD part of the union, or left it zeroed.
+        let (pid, status) = (info.si_pid(), info.si_status());
+        if pid == 0 {
+            return Ok(None);
+        }
+        let ended = match info.si_code {
+            libc::CLD_EXITED => Ended::Code(status),
+            libc::CLD_KILLED | libc::CLD_DUMPED => Ended::Signal(status),
+            _ => Ended::Stopped(status),
+        };
+        Ok(Some((pid, ended)))
+    }
+}
+
+/// Lets a child that stopped go on, with that signal and without us.
+pub fn let_go(pid: i32, signal: i32) -> io::Result<()> {
+    let none: *mut libc::c_void = std::ptr::null_mut();
+    // SAFETY: detaching from a tracee reads nothing of ours.
+    cerr(unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, none, libc::c_long::from(signal)) })
+        .map(drop)
+}
+
+/// Reaps exactly this one, which `peek` has shown.
+pub fn reap(pid: i32) -> io::Result<()> {
+    // SAFETY: a null status is allowed.
+    unsafe { cerr(libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG)) }.map(drop)
+}

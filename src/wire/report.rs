@@ -1,0 +1,296 @@
+//! Answers to `status` and `why`: a snapshot of core and readings of /proc as text and as JSON.
+
+use super::json::quote;
+use crate::core::notice::Next;
+use crate::core::status::{Death, SlotView, Snapshot};
+use crate::core::words::{human, signal_name};
+use crate::core::{Exit, Phase, Time};
+use std::time::Duration;
+
+/// What the shell adds to a snapshot.
+pub struct Master<'a> {
+    /// The cluster's name.
+    pub name: &'a str,
+    /// The master's pid.
+    pub pid: u32,
+    /// The time of the snapshot.
+    pub now: Time,
+    /// Resident bytes and CPU milliseconds of each slot's worker.
+    pub usage: Vec<Option<(u64, u64)>>,
+}
+
+fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Serving => "serving",
+        Phase::Stopping { .. } => "stopping",
+        Phase::Done(_) => "stopped",
+    }
+}
+
+/// `status` for people.
+pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
+    let ports: Vec<String> = s.lanes.iter().map(|a| format!("tcp://{a} ")).collect();
+    let stopping = match s.phase {
+        Phase::Serving => "",
+        Phase::Stopping { .. } | Phase::Done(_) => "stopping ",
+    };
+    let mut text = format!(
+        "{} pid {} up {} {stopping}{}/{} ready generation {} {}takeover {}\n",
+        m.name,
+        m.pid,
+        human(s.up),
+        s.ready,
+        s.wanted,
+        s.generation,
+        ports.concat(),
+        s.takeover
+    );
+    let mut rows = vec![
+        [
+            "SLOT", "PID", "STATE", "AGE", "RESTARTS", "RSS", "CPU", "LAST",
+        ]
+        .map(String::from),
+    ];
+    rows.extend(s.slots.iter().zip(&m.usage).map(|(v, u)| row(v, *u)));
+    let width = |col: usize| rows.iter().map(|r| r[col].len()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..8).map(width).collect();
+    for r in &rows {
+        let cells: Vec<String> = r
+            .iter()
+            .zip(&widths)
+            .map(|(c, w)| format!("{c:<w$}"))
+            .collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(v: &SlotView, usage: Option<(u64, u64)>) -> [String; 8] {
+    let dash = || "-".to_string();
+    let age = match v.state {
+        "waiting" => format!("in {}", human(v.age)),
+        _ if v.pid.is_none() => dash(),
+        _ => human(v.age),
+    };
+    [
+        v.slot.to_string(),
+        v.pid.map_or_else(dash, |p| p.to_string()),
+        v.state.to_string(),
+        age,
+        v.restarts.to_string(),
+        usage.map_or_else(dash, |(rss, _)| size(rss)),
+        usage.map_or_else(dash, |(_, ms)| human(Duration::from_millis(ms))),
+        v.last
+            .map_or_else(dash, |(c, e)| format!("{} ({e})", c.word())),
+    ]
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..=1_048_575 => format!("{}K", bytes / 1024),
+        1_048_576..=1_073_741_823 => format!("{:.1}M", bytes as f64 / 1_048_576.0),
+        _ => format!("{:.1}G", bytes as f64 / 1_073_741_824.0),
+    }
+}
+
+/// `status --json`
+pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
+    let ports: Vec<String> = s.lanes.iter().map(|a| quote(&a.to_string())).collect();
+    let slots: Vec<String> = s
+        .slots
+        .iter()
+        .zip(&m.usage)
+        .map(|(v, u)| slot_json(v, *u))
+        .collect();
+    format!(
+        "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"ports\":[{}],\"takeover\":{},\"slots\":[{}]}}\n",
+        quote(m.name),
+        m.pid,
+        quote(env!("CARGO_PKG_VERSION")),
+        quote(phase_word(s.phase)),
+        s.up.as_secs_f64(),
+        s.ready,
+        s.wanted,
+        s.generation,
+        ports.join(","),
+        quote(s.takeover),
+        slots.join(",")
+    )
+}
+
+fn slot_json(v: &SlotView, usage: Option<(u64, u64)>) -> String {
+    let or_null = |text: Option<String>| text.unwrap_or_else(|| "null".into());
+    // Seconds: of an empty slot until its next worker, else since its worker was asked for.
+    let (age, due) = match v.pid {
+        Some(_) => (Some(format!("{:.3}", v.age.as_secs_f64())), None),
+        None => (None, Some(format!("{:.3}", v.age.as_secs_f64()))),
+    };
+    format!(
+        "{{\"slot\":{},\"pid\":{},\"state\":{},\"age\":{},\"due\":{},\"restarts\":{},\"rss\":{},\"cpu\":{},\"last\":{}}}",
+        v.slot,
+        or_null(v.pid.map(|p| p.to_string())),
+        quote(v.state),
+        or_null(age),
+        or_null(due),
+        v.restarts,
+        or_null(usage.map(|(rss, _)| rss.to_string())),
+        or_null(usage.map(|(_, ms)| format!("{:.3}", ms as f64 / 1000.0))),
+        or_null(
+            v.last
+                .map(|(c, e)| { format!("{{\"reason\":{},{}}}", quote(c.word()), exit_json(e)) })
+        ),
+    )
+}
+
+fn exit_json(e: Exit) -> String {
+    match e {
+        Exit::Code(c) => format!("\"code\":{c}"),
+        Exit::Signal(n) => format!("\"signal\":{}", quote(&format!("SIG{}", signal_name(n)))),
+    }
+}
+
+/// `why` for people: newest last.
+pub fn why_text(deaths: &[Death], m: &Master<'_>) -> String {
+    if deaths.is_empty() {
+        return "no worker has ended\n".into();
+    }
+    let mut text = String::new();
+    for d in deaths {
+        let ready = match d.ready_for {
+            Some(r) => format!("ready for {}", human(r)),
+            None => "never ready".into(),
+        };
+        let next = match d.next {
+            Next::Respawn(delay) if delay.is_zero() => "respawned at once".to_string(),
+            Next::Respawn(delay) => format!("respawn after {}", human(delay)),
+            Next::Nothing => "not respawned".into(),
+        };
+        text.push_str(&format!(
+            "{} ago  {}: {} ({}), lived {}, {ready}; {next}\n",
+            human(m.now - d.at),
+            d.who,
+            d.cause.word(),
+            d.exit,
+            human(d.lived)
+        ));
+        for line in d.last.lines() {
+            let safe: String = line
+                .chars()
+                .map(|c| if c.is_control() && c != '\t' { '?' } else { c })
+                .collect();
+            text.push_str(&format!("    | {safe}\n"));
+        }
+    }
+    text
+}
+
+/// `why --json`
+pub fn why_json(deaths: &[Death], m: &Master<'_>) -> String {
+    let items: Vec<String> = deaths
+        .iter()
+        .map(|d| {
+            let pid = d.who.pid.map_or("null".into(), |p| p.to_string());
+            let ready = d
+                .ready_for
+                .map_or("null".into(), |r| format!("{:.3}", r.as_secs_f64()));
+            let respawn = match d.next {
+                Next::Respawn(delay) => format!("{:.3}", delay.as_secs_f64()),
+                Next::Nothing => "null".into(),
+            };
+            format!(
+                "{{\"slot\":{},\"pid\":{pid},\"ago\":{:.3},\"reason\":{},{},\"lived\":{:.3},\"ready\":{ready},\"respawn\":{respawn},\"stderr\":{}}}",
+                d.who.slot,
+                (m.now - d.at).as_secs_f64(),
+                quote(d.cause.word()),
+                exit_json(d.exit),
+                d.lived.as_secs_f64(),
+                quote(&d.last)
+            )
+        })
+        .collect();
+    format!("[{}]\n", items.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::notice::{Cause, Who};
+    use crate::core::{Pid, SlotNr};
+
+    fn snapshot() -> (Snapshot, Master<'static>) {
+        let view = |slot, pid, state, last| SlotView {
+            slot: SlotNr(slot),
+            pid,
+            state,
+            age: Duration::from_millis(1600),
+            restarts: 2,
+            last,
+        };
+        let died = Some((Cause::Failure, Exit::Signal(9)));
+        let s = Snapshot {
+            phase: Phase::Serving,
+            generation: 7,
+            wanted: 2,
+            ready: 1,
+            up: Duration::from_secs(3 * 86_400),
+            lanes: vec!["0.0.0.0:3000".parse().unwrap()],
+            takeover: "on",
+            slots: vec![
+                view(0, Some(Pid(41)), "ready", None),
+                view(1, None, "waiting", died),
+            ],
+            deaths: vec![Death {
+                who: Who {
+                    slot: SlotNr(1),
+                    pid: Some(Pid(40)),
+                },
+                cause: Cause::Failure,
+                exit: Exit::Signal(9),
+                at: Time(1),
+                lived: Duration::from_secs(5),
+                ready_for: None,
+                next: Next::Respawn(Duration::from_millis(1600)),
+                last: "one\ntwo\u{1b}\n".into(),
+            }],
+        };
+        let m = Master {
+            name: "web",
+            pid: 4711,
+            now: Time(2_000_000_001),
+            usage: vec![Some((3 << 20, 1250)), None],
+        };
+        (s, m)
+    }
+
+    #[test]
+    fn status_for_people() {
+        let (s, m) = snapshot();
+        assert_eq!(
+            status_text(&s, &m),
+            "web pid 4711 up 3d 1/2 ready generation 7 tcp://0.0.0.0:3000 takeover on\n\
+             SLOT  PID  STATE    AGE      RESTARTS  RSS   CPU   LAST\n\
+             0     41   ready    1.6s     2         3.0M  1.2s  -\n\
+             1     -    waiting  in 1.6s  2         -     -     failure (SIGKILL)\n"
+        );
+    }
+
+    #[test]
+    fn why_for_people() {
+        let (s, m) = snapshot();
+        assert_eq!(
+            why_text(&s.deaths, &m),
+            "2s ago  worker 1 pid 40: failure (SIGKILL), lived 5s, never ready; respawn after 1.6s\n    | one\n    | two?\n"
+        );
+        assert_eq!(why_text(&[], &m), "no worker has ended\n");
+    }
+
+    #[test]
+    fn both_are_json_too() {
+        let (s, m) = snapshot();
+        for text in [status_json(&s, &m), why_json(&s.deaths, &m)] {
+            crate::wire::json::parse(text.trim_end()).unwrap();
+        }
+        assert!(status_json(&s, &m).contains("\"due\":1.600"));
+    }
+}

@@ -1,0 +1,269 @@
+//! "One client is one buffer with a limit and a deadline": whatever is done to the control socket,
+//! the cluster serves on, and those who behave get their answers.
+
+use crate::birth;
+use crate::client::all_answer;
+use crate::client::v4;
+use crate::harness::Rig;
+use crate::place::{free_port, run};
+use crate::proc;
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+fn rig() -> (Rig, u16) {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 2 -p {port} -- ./threaded"));
+    rig.up();
+    (rig, port)
+}
+
+fn connect(rig: &Rig) -> UnixStream {
+    let stream = UnixStream::connect(rig.socket()).unwrap();
+    let patience = Some(Duration::from_secs(20));
+    stream.set_read_timeout(patience).unwrap();
+    stream.set_write_timeout(patience).unwrap();
+    stream
+}
+
+/// What comes back until the master hangs up.
+fn answer(mut stream: UnixStream) -> String {
+    let mut bytes = Vec::new();
+    // A master that hangs up on us with something unread resets the connection.
+    let _ = stream.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn all_is_well(rig: Rig, port: u16) {
+    assert_eq!(rig.status().ready, 2);
+    all_answer(&rig, v4(port), "/", 2);
+    rig.end(&[]);
+}
+
+#[test]
+fn half_a_line_and_silence() {
+    let (rig, port) = rig();
+    let mut silent = connect(&rig);
+    silent.write_all(b"[\"sta").unwrap();
+    let nothing = connect(&rig);
+    assert_eq!(rig.status().ready, 2);
+    drop((silent, nothing));
+    all_is_well(rig, port);
+}
+
+#[test]
+fn a_client_that_says_nothing_is_hung_up_on_in_time() {
+    let (rig, port) = rig();
+    let slow = connect(&rig);
+    // 10 s are what it has for its first line.
+    assert_eq!(answer(slow), "");
+    all_is_well(rig, port);
+}
+
+#[test]
+fn a_line_without_end_is_cut() {
+    let (rig, port) = rig();
+    let mut stream = connect(&rig);
+    let block = [b'x'; 4096];
+    let mut sent = 0;
+    while sent < 1024 * 1024 && stream.write_all(&block).is_ok() {
+        sent += block.len();
+    }
+    assert!(sent < 1024 * 1024, "all of it was taken");
+    assert_eq!(answer(stream), "");
+    all_is_well(rig, port);
+}
+
+#[test]
+fn garbage_is_answered_and_changes_nothing() {
+    let (rig, port) = rig();
+    let deep = format!("{}\n", "[".repeat(60_000));
+    let nul = b"status\0\n".to_vec();
+    for line in [
+        b"\xff\xfe\x00\x80\n".to_vec(),
+        deep.into_bytes(),
+        nul,
+        b"[1,2,{}]\n".to_vec(),
+        b"[\"status\"\n".to_vec(),
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        b"\"unclosed\n".to_vec(),
+    ] {
+        let mut stream = connect(&rig);
+        stream.write_all(&line).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let said = answer(stream);
+        assert!(
+            !said.is_empty(),
+            "no answer to {:?}",
+            String::from_utf8_lossy(&line)
+        );
+        assert!(!said.contains("ready generation"), "{said}");
+    }
+    all_is_well(rig, port);
+}
+
+#[test]
+fn nesting_beyond_any_line_is_cut() {
+    let (rig, port) = rig();
+    let mut stream = connect(&rig);
+    let _ = stream.write_all(&vec![b'['; 100_000]);
+    assert_eq!(answer(stream), "");
+    all_is_well(rig, port);
+}
+
+#[test]
+fn three_hundred_clients_at_once() {
+    let (rig, port) = rig();
+    let socket = rig.socket();
+    let crowd: Vec<UnixStream> = (0..300)
+        .map(|_| UnixStream::connect(&socket).unwrap())
+        .collect();
+    all_answer(&rig, v4(port), "/", 2);
+    drop(crowd);
+    all_is_well(rig, port);
+}
+
+#[test]
+fn many_questions_and_no_patience() {
+    let (rig, port) = rig();
+    for _ in 0..100 {
+        let mut stream = connect(&rig);
+        stream.write_all(b"[\"status\",\"--json\"]\n").unwrap();
+        // Gone before the answer.
+    }
+    for _ in 0..20 {
+        let mut stream = connect(&rig);
+        stream.write_all(b"[\"status\"").unwrap();
+    }
+    all_is_well(rig, port);
+}
+
+#[test]
+fn a_client_that_asks_and_never_reads() {
+    let (rig, port) = rig();
+    let mut stream = connect(&rig);
+    stream.set_nonblocking(true).unwrap();
+    let mut asked = 0;
+    rig.until("nothing more is taken", || {
+        match stream.write(b"status\nwhy\nhelp\n") {
+            Ok(_) => asked += 1,
+            Err(_) => return true,
+        }
+        asked > 200_000
+    });
+    all_is_well(rig, port);
+}
+
+#[test]
+fn a_person_at_a_bare_connection_types_words() {
+    let (rig, port) = rig();
+    let mut stream = connect(&rig);
+    stream
+        .write_all(b"version\n\nstatus\nfrobnicate\n")
+        .unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let said = answer(stream);
+    assert!(said.starts_with(env!("CARGO_PKG_VERSION")), "{said}");
+    assert!(said.contains("2/2 ready"), "{said}");
+    assert!(said.contains("unknown verb frobnicate"), "{said}");
+    all_is_well(rig, port);
+}
+
+#[test]
+fn a_client_for_whom_there_was_no_descriptor_is_answered_when_there_is_one() {
+    let port = free_port();
+    let words = format!("-n 2 -p {port} -- ./threaded");
+    let mut rig = Rig::dressed(words, |cmd, _| birth::with_nofile(cmd, 40, 40));
+    rig.up();
+    let crowd: Vec<UnixStream> = (0..30).map(|_| connect(&rig)).collect();
+    rig.until("no descriptor is left", || {
+        proc::descriptors(rig.pid()) >= 40
+    });
+    let mut late = connect(&rig);
+    late.write_all(b"[\"version\"]\n").unwrap();
+    late.shutdown(std::net::Shutdown::Write).unwrap();
+    // Nobody knocks any more: those before go, and that is all.
+    drop(crowd);
+    let said = answer(late);
+    assert!(said.contains(env!("CARGO_PKG_VERSION")), "{said:?}");
+    all_is_well(rig, port);
+}
+
+#[test]
+fn those_who_say_nothing_make_room_for_those_who_do() {
+    let (rig, port) = rig();
+    let idle = |_| {
+        let mut stream = connect(&rig);
+        // Its first line gives it ten minutes for the next.
+        stream.write_all(b"version\n").unwrap();
+        stream
+    };
+    let crowd: Vec<UnixStream> = (0..260).map(idle).collect();
+    assert_eq!(rig.verb("version").code, 0);
+    drop(crowd);
+    all_is_well(rig, port);
+}
+
+#[test]
+fn a_client_that_has_said_all_still_hears_the_answer() {
+    let port = free_port();
+    let mut rig = Rig::start(format!(
+        "-n 1 -p {port} --stop-timeout 500ms -- ./threaded --deaf"
+    ));
+    rig.up();
+    let mut stream = connect(&rig);
+    stream.write_all(b"[\"stop\"]\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let said = answer(stream);
+    assert!(said.contains("stopped"), "{said:?}");
+    rig.finish(0, &["killed"]);
+}
+
+#[test]
+fn many_stops_at_once_all_succeed_or_come_too_late() {
+    for _ in 0..8 {
+        let port = free_port();
+        let mut rig = Rig::start(format!("-n 1 -p {port} -- ./threaded"));
+        rig.up();
+        let (socket, deadline) = (rig.socket(), rig.deadline());
+        let stop = |_| {
+            let mut cmd = rig.command();
+            cmd.arg("-C").arg(&socket).arg("stop");
+            std::thread::spawn(move || run(cmd, deadline))
+        };
+        let all: Vec<_> = (0..8).map(stop).collect();
+        for said in all.into_iter().map(|t| t.join().unwrap()) {
+            assert!([0, 3].contains(&said.code), "{said:?}");
+        }
+        rig.finish(0, &[]);
+    }
+}
+
+#[test]
+fn a_master_that_does_not_answer_is_exit_124() {
+    let (rig, port) = rig();
+    rig.signal(Signal::SIGSTOP);
+    let said = rig.verb("status");
+    rig.signal(Signal::SIGCONT);
+    assert_eq!(said.code, 124, "{said:?}");
+    assert!(said.err.contains("within 10s"), "{said:?}");
+    all_is_well(rig, port);
+}
+
+#[test]
+fn questions_without_end_keep_nobody_waiting() {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 64 -p {port} --ready started -- sleep 1000"));
+    rig.wait("all-ready", |_| true);
+    let mut crowd: Vec<UnixStream> = (0..20).map(|_| connect(&rig)).collect();
+    for stream in &mut crowd {
+        stream.write_all("status\n".repeat(200).as_bytes()).unwrap();
+    }
+    // 4,000 looks at 64 processes: seconds of work, and none of them in its way.
+    let victim = rig.verb("version");
+    assert_eq!(victim.code, 0, "{victim:?}");
+    drop(crowd);
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &["unserved"]);
+}

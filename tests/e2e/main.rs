@@ -1,0 +1,33 @@
+//! End-to-end tests: the built binary, real children, real sockets, real servers, signals and
+//! terminals. Each test is a story an operator could tell, named by the sentence of the manual
+//! that it proves.
+//!
+//! The rules, kept by `harness`: wait for what the master logs, under one deadline for the whole
+//! test, never for a time; every story ends with the exit code, with no warning that it did not
+//! expect, with no descriptor leaked and with no process left; ports are of this run alone.
+//!
+//! `heavy` (a JVM, Go, Ruby, thousands of processes) runs by `make test-servers` only.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
+mod birth;
+mod client;
+mod harness;
+mod log;
+mod place;
+mod proc;
+
+mod contract;
+mod control;
+mod fallbacks;
+mod heavy;
+mod hostile;
+mod readiness;
+mod respawn;
+mod robust;
+mod serving;
+mod start;
+mod stopping;
+mod strangers;
+mod takeover;
+mod terminal;

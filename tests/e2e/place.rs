@@ -1,0 +1,239 @@
+//! Where a story takes place: a directory with the servers in it, ports that nobody else uses, a
+//! clean environment, and programs that are built or found once.
+
+use crate::birth;
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_minicluster");
+const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers");
+/// Between two looks at what nobody announces.
+pub const LOOK: Duration = Duration::from_millis(5);
+
+/// What whoever runs the tests may have in the environment, and a master must not.
+const FOREIGN: [&str; 13] = [
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "WEB_CONCURRENCY",
+    "MINICLUSTER_CONTROL",
+    "PORT",
+    "HOST",
+    "WORKER_ID",
+    "SAY_FD",
+    "PWD",
+];
+
+/// A directory and the mark of everything that is started in it.
+pub struct Place {
+    pub dir: PathBuf,
+    pub mark: String,
+    binary: PathBuf,
+}
+
+impl Place {
+    /// A new one. Short, because the path of a Unix socket has to be; open to all, because some
+    /// masters run as nobody.
+    pub fn new() -> Place {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let me = std::process::id();
+        let dir = std::env::temp_dir().join(format!("mc-e2e-{me}-{n}"));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).unwrap();
+        let born = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let born = born.unwrap().as_nanos();
+        for entry in std::fs::read_dir(SERVERS).unwrap().flatten() {
+            symlink(entry.path(), dir.join(entry.file_name())).unwrap();
+        }
+        symlink(threaded(), dir.join("threaded")).unwrap();
+        Place {
+            dir,
+            mark: format!("E2E_MARK={me}-{n}-{born}"),
+            binary: BINARY.into(),
+        }
+    }
+
+    /// One that is nobody's, with copies of the binary and of the server in C: nobody may have no
+    /// way to the originals. Copied by another process, since a program cannot be executed while
+    /// a fork of ours (another test's) has it open for writing.
+    pub fn for_nobody() -> Place {
+        let mut place = Place::new();
+        place.binary = place.dir.join("minicluster");
+        let server = place.dir.join("threaded");
+        std::fs::remove_file(&server).unwrap();
+        for (from, to) in [(Path::new(BINARY), &place.binary), (threaded(), &server)] {
+            let done = Command::new("cp").arg(from).arg(to).status().unwrap();
+            assert!(done.success());
+        }
+        birth::give_to_nobody(&place.dir);
+        place
+    }
+
+    /// The binary under test, to be run here.
+    pub fn command(&self) -> Command {
+        self.surround(Command::new(&self.binary))
+    }
+
+    /// The same, by a program that executes it in the end: it gets the binary as its last word.
+    pub fn command_by(&self, words: &[String]) -> Command {
+        let mut cmd = Command::new(&words[0]);
+        cmd.args(&words[1..]).arg(&self.binary);
+        self.surround(cmd)
+    }
+
+    fn surround(&self, mut cmd: Command) -> Command {
+        for name in FOREIGN {
+            cmd.env_remove(name);
+        }
+        birth::with_default_signals(&mut cmd);
+        let (key, value) = self.mark.split_once('=').unwrap();
+        cmd.current_dir(&self.dir)
+            .env(key, value)
+            .env("SAY", self.dir.join("said"))
+            .env("RUNTIME_DIRECTORY", self.dir.join("run"))
+            .env("XDG_RUNTIME_DIR", self.dir.join("xdg"))
+            .env("TMPDIR", &self.dir)
+            // npm asks its registry for news of itself, and writes logs, unless told not to.
+            .env("npm_config_update_notifier", "false")
+            .env("npm_config_cache", self.dir.join("npm"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        cmd
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// How a command ended and what it said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs a command that says little to its end.
+pub fn run(mut cmd: Command, deadline: Instant) -> Said {
+    let mut child = cmd
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{cmd:?} does not end");
+        }
+        std::thread::sleep(LOOK);
+    };
+    let (mut out, mut err) = (String::new(), String::new());
+    child.stdout.unwrap().read_to_string(&mut out).unwrap();
+    child.stderr.unwrap().read_to_string(&mut err).unwrap();
+    Said {
+        code: status.code().unwrap_or(-1),
+        out,
+        err,
+    }
+}
+
+/// A port that is free on every address. Not one that the kernel picks: those it also gives to
+/// clients, and between our look and its use it may.
+pub fn free_port() -> u16 {
+    free_ports(1)
+}
+
+/// The first of so many free ports in a row.
+pub fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = block();
+    for _ in 0..BLOCK {
+        let n = NEXT.fetch_add(count, Ordering::Relaxed) % BLOCK;
+        // Looked up, not tried: a fork of ours that has not executed its program yet would go on
+        // holding the socket of the trial.
+        let taken = minicluster::sys::procfs::listeners();
+        let free = |p: u16| taken.iter().all(|(a, _)| a.port() != p);
+        if n + count <= BLOCK && (first + n..first + n + count).all(free) {
+            return first + n;
+        }
+    }
+    panic!("no port is free");
+}
+
+/// So many ports are a run's own,
+const BLOCK: u16 = 500;
+
+/// from this one on. Whoever has the name of a block has its ports: another run of these tests at
+/// the same time would bind them, if only to see that they are free.
+fn block() -> u16 {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    const FIRST: u16 = 10_000;
+    const BLOCKS: u16 = 40;
+    static OURS: OnceLock<(UnixDatagram, u16)> = OnceLock::new();
+    let take = || {
+        let mut all = (0..BLOCKS).map(|n| FIRST + n * BLOCK);
+        let one = all.find_map(|port| {
+            let name = SocketAddr::from_abstract_name(format!("mc-e2e-ports-{port}"));
+            let held = UnixDatagram::bind_addr(&name.unwrap()).ok()?;
+            Some((held, port))
+        });
+        one.expect("so many runs at once")
+    };
+    OURS.get_or_init(take).1
+}
+
+/// The server in C, built once.
+fn threaded() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let sources = ["-pthread", "threaded.c", "serve.c", "report.c"];
+    BUILT.get_or_init(|| build("threaded", &sources))
+}
+
+/// What is preloaded into a master to have rare things happen to it.
+pub fn shim() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("shim.so", &["-shared", "-fPIC", "shim.c"]))
+}
+
+fn build(name: &str, words: &[&str]) -> PathBuf {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Under another name first: another run may be executing the old one.
+    let new = out.with_extension(std::process::id().to_string());
+    let done = Command::new("cc")
+        .current_dir(SERVERS)
+        .args(["-Wall", "-Wextra", "-O2", "-o"])
+        .arg(&new)
+        .args(words)
+        .status();
+    assert!(done.unwrap().success(), "{name} does not build");
+    std::fs::rename(new, &out).unwrap();
+    out
+}
+
+/// The real interpreter: what is called python3 may be a script that looks for it.
+pub fn python() -> &'static str {
+    static FOUND: OnceLock<String> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let ask = ["-c", "import sys; print(sys.executable)"];
+        let said = Command::new("python3").args(ask).output().unwrap();
+        String::from_utf8(said.stdout).unwrap().trim().to_string()
+    })
+}

@@ -1,0 +1,77 @@
+//! /proc, as the tests read it: who is there, and whose.
+
+use std::fs;
+use std::path::Path;
+
+/// Every process there is.
+pub fn all() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|e| e.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Processes whose environment holds this text. Zombies have none, and are not counted.
+pub fn marked(mark: &str) -> Vec<i32> {
+    let holds = |pid: &i32| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ
+            .windows(mark.len())
+            .any(|part| part == mark.as_bytes())
+    };
+    all().into_iter().filter(holds).collect()
+}
+
+/// Is it there, and more than a zombie?
+pub fn alive(pid: i32) -> bool {
+    field(pid, 0).is_some_and(|state| state != "Z" && state != "X")
+}
+
+/// Does it wait for something, rather than run or wait for a CPU?
+pub fn sleeps(pid: i32) -> bool {
+    field(pid, 0).is_some_and(|state| state == "S")
+}
+
+/// How often it has given up the CPU to wait for something.
+pub fn switches(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Its process group.
+pub fn group(pid: i32) -> Option<i32> {
+    field(pid, 2)?.parse().ok()
+}
+
+/// Its parent.
+pub fn parent(pid: i32) -> Option<i32> {
+    field(pid, 1)?.parse().ok()
+}
+
+/// A field of /proc/PID/stat, counted behind the name, which may hold anything.
+fn field(pid: i32, n: usize) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_whitespace().nth(n).map(String::from)
+}
+
+/// How many descriptors it has open.
+pub fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |d| d.count())
+}
+
+/// What one of them refers to.
+pub fn descriptor(pid: i32, fd: i32) -> String {
+    fs::read_link(format!("/proc/{pid}/fd/{fd}"))
+        .map_or_else(|e| e.to_string(), |p| p.to_string_lossy().into_owned())
+}
+
+/// Its command line, for the message of a failed test.
+pub fn command(pid: i32) -> String {
+    let bytes = fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline"));
+    let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).replace('\0', " ");
+    format!("{pid} ({})", text.trim())
+}

@@ -1,0 +1,115 @@
+//! Signals that depend on a terminal, and those that mean nothing yet.
+
+use crate::birth;
+use crate::client::{get, v4};
+use crate::harness::Rig;
+use crate::place::{LOOK, Place, free_port};
+use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_terminal_that_is_gone_stops_gracefully() {
+    let port = free_port();
+    let (far, near) = birth::open_terminal();
+    let words = format!("-n 2 -p {port} -- ./threaded --graceful");
+    let mut rig = Rig::dressed(words, |cmd, _| birth::on_terminal(cmd, near));
+    rig.up();
+    drop(far);
+    let why = rig.wait("stopping", |_| true);
+    assert_eq!(why.text("reason"), "the terminal has hung up");
+    rig.finish(0, &[]);
+}
+
+#[test]
+fn with_nohup_a_terminal_that_is_gone_changes_nothing() {
+    let port = free_port();
+    let (far, near) = birth::open_terminal();
+    let mut rig = Rig::dressed(format!("-n 2 -p {port} -- ./threaded"), |cmd, _| {
+        birth::on_terminal(cmd, near);
+        birth::ignoring(cmd, &[libc::SIGHUP]);
+    });
+    rig.up();
+    drop(far);
+    rig.signal(Signal::SIGHUP);
+    assert_eq!(rig.status().ready, 2);
+    assert_eq!(get(v4(port), "/").unwrap().status, 200);
+    rig.end(&[]);
+}
+
+#[test]
+fn a_hang_up_while_the_terminal_is_there_is_no_stop() {
+    let port = free_port();
+    let (_far, near) = birth::open_terminal();
+    let words = format!("-n 2 -p {port} -- ./threaded");
+    let mut rig = Rig::dressed(words, |cmd, _| birth::on_terminal(cmd, near));
+    rig.up();
+    rig.signal(Signal::SIGHUP);
+    rig.wait("signal-unused", |e| e.msg.starts_with("SIGHUP"));
+    assert_eq!(rig.status().ready, 2);
+    rig.end(&["signal-unused"]);
+}
+
+#[test]
+fn signals_without_a_meaning_yet_are_said_once_and_ignored() {
+    const UNUSED: [Signal; 5] = [
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+    ];
+    let port = free_port();
+    let words = format!("-n 2 -p {port} -- ./threaded");
+    let mut rig = Rig::dressed(words, |cmd, _| birth::without_terminal(cmd));
+    rig.up();
+    let before = rig.status().pids();
+    for signal in UNUSED {
+        rig.signal(signal);
+        rig.wait("signal-unused", |e| e.msg.starts_with(signal.as_str()));
+        // The answer comes after the signal was looked at.
+        rig.signal(signal);
+        assert_eq!(rig.status().ready, 2);
+    }
+    assert_eq!(rig.events("signal-unused").len(), UNUSED.len());
+    assert_eq!(rig.status().pids(), before);
+    rig.end(&["signal-unused"]);
+}
+
+#[test]
+fn other_signals_are_left_alone() {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 2 -p {port} -- ./threaded"));
+    rig.up();
+    for signal in [
+        Signal::SIGCONT,
+        Signal::SIGWINCH,
+        Signal::SIGURG,
+        Signal::SIGCHLD,
+    ] {
+        rig.signal(signal);
+    }
+    assert_eq!(rig.status().ready, 2);
+    rig.end(&[]);
+}
+
+#[test]
+fn an_error_from_the_background_of_a_terminal_ends_the_program() {
+    // `stty tostop`: whoever writes from the background is stopped by a signal that a master handles.
+    let place = Place::new();
+    let (_far, near) = birth::open_terminal();
+    let (stdin, stderr) = (near.try_clone().unwrap(), near.try_clone().unwrap());
+    let script = "set -m; stty tostop; \"$0\" -C here.sock -- sleep 1000 & wait $!";
+    std::fs::write(place.dir.join("here.sock"), "in the way").unwrap();
+    let mut cmd = place.command_by(&["sh", "-c", script].map(String::from));
+    birth::on_terminal(&mut cmd, near);
+    let mut child = cmd.stdin(stdin).stderr(stderr).spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    let code = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
+        assert!(Instant::now() < end, "it writes for ever");
+        std::thread::sleep(LOOK);
+    };
+    assert_eq!(code, Some(73));
+}

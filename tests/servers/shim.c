@@ -1,0 +1,27 @@
+/* Preloaded into a master: what a kernel, a disk or an operator does once in a lifetime, when a file of
+ * that name is there. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* The medium fails under a line of the log, once. */
+ssize_t write(int fd, const void *bytes, size_t size)
+{
+    const char word[] = "signal-unused";
+    if (memmem(bytes, size, word, sizeof word - 1) && unlink("shim-eio") == 0) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_write, fd, bytes, size);
+}
+
+/* A child is killed on its way to exec. */
+int chdir(const char *path)
+{
+    if (access("shim-kill", F_OK) == 0)
+        kill(getpid(), SIGKILL);
+    return (int)syscall(SYS_chdir, path);
+}

@@ -1,0 +1,180 @@
+//! What the judge looks at in the whole world, and not in one piece of news or one action: at the end
+//! of each turn, between turns, when a leader is reaped, and when the master has left. And what stale
+//! news must do, which is nothing.
+
+use crate::cover::Mark;
+use crate::judge::GRACE;
+use crate::kernel::{MASTER, Serial};
+use crate::records::{Ending, Job};
+use crate::world::World;
+use minicluster::core::{Ask, Event, Phase, Time, WorkerId};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+impl World {
+    /// What must be true when the master goes to sleep.
+    pub fn end_turn(&mut self) {
+        if self.judge.finished.is_some() {
+            return;
+        }
+        if let Some((at, why)) = self.cluster.deadline() {
+            assert!(at > self.now, "{why:?} was due at {at:?} and is still set");
+        }
+        self.nothing_overdue(Time(self.now.0 + 1));
+        let view = self.cluster.status(self.now);
+        assert_eq!(view.slots.len(), view.wanted);
+        assert_eq!(view.ready, self.cluster.ready_count());
+        assert_eq!(view.phase == Phase::Serving, !self.judge.stopping());
+    }
+
+    /// What should have been done before this moment has been.
+    pub fn nothing_overdue(&self, now: Time) {
+        self.judge.nothing_overdue(now);
+        // Once the workers have gone and the stop timeout is over, what is left was sent SIGKILL.
+        let over = |e: Ending| e.since + self.policy.stop_timeout < now;
+        let workers = self.judge.jobs.values().any(|j| j.leader.is_some());
+        if workers || !self.judge.ending.is_some_and(over) {
+            return;
+        }
+        let late = |at: Time| now - at > self.faults.latency + Duration::from_nanos(1);
+        for p in self.procs.values() {
+            // Of one that lost its parent just now we have not heard yet.
+            let ours = p.parent == MASTER && p.lives() && p.adopted.is_none_or(late);
+            assert!(!ours || p.killed.is_some(), "leftover {} is spared", p.pid);
+        }
+    }
+
+    /// A leader has ended and is reaped: its group was told to end, too, by SIGKILL, unless it was told
+    /// to stop.
+    pub fn group_was_told(&self, worker: WorkerId, leader: Serial) {
+        let job = &self.judge.jobs[&worker];
+        let stopping = job.stop.is_some() && job.kill.is_none();
+        let group = self.procs.values().filter(|p| p.group == leader);
+        for p in group.filter(|p| p.lives()) {
+            let told = p.killed.is_some() || (stopping && p.signalled);
+            assert!(told, "{worker:?} has ended, and {} was not told", p.pid);
+        }
+    }
+
+    /// The master has left: nobody of ours may be alive but those it named.
+    pub fn inspect(&mut self, code: u8) {
+        let stuck = self.judge.stuck.clone();
+        let named = |serial: Serial| stuck.contains(&self.procs[&serial].pid);
+        for pid in &stuck {
+            let p = self.procs.values().find(|p| p.pid == *pid);
+            let p = p.unwrap_or_else(|| panic!("pid {pid} is called stuck but is reaped"));
+            // Its end may be news that is still on its way; older news must have been heard.
+            let fresh = |at: Time| self.now - at <= self.faults.latency;
+            assert!(
+                p.ended.is_none_or(fresh),
+                "pid {pid} is called stuck but is dead"
+            );
+            // One that became ours late, when its parent ended, may have had less time than that.
+            let grace = match p.adopted {
+                Some(_) => Duration::ZERO,
+                None => GRACE,
+            };
+            let tried = p.killed.is_some_and(|t| self.now - t >= grace);
+            assert!(
+                tried,
+                "pid {pid} is called stuck but was not killed in time"
+            );
+        }
+        for (serial, p) in self.procs.iter().filter(|(_, p)| p.lives()) {
+            let mut at = *serial;
+            while !named(at) && at != MASTER {
+                at = self.procs[&at].parent;
+                if at == MASTER {
+                    panic!("pid {} of {:?} is left alive", p.pid, p.worker);
+                }
+            }
+        }
+        let mark = match code {
+            0 => Mark::Exit0,
+            1 => Mark::Exit1,
+            69 => Mark::Exit69,
+            71 if !stuck.is_empty() => Mark::Exit71Stuck,
+            71 => Mark::Exit71GaveUp,
+            75 => Mark::Exit75,
+            77 => Mark::Exit77,
+            126 => Mark::Exit126,
+            127 => Mark::Exit127,
+            other => panic!("exit code {other} is not in the manual"),
+        };
+        self.cover.mark(mark);
+    }
+
+    /// Keeps some of what was told, to tell it again when it is stale.
+    pub fn remember(&mut self, event: &Event) {
+        let about_worker = matches!(
+            event,
+            Event::Spawned { .. }
+                | Event::SpawnFailed { .. }
+                | Event::Execed { .. }
+                | Event::ExecFailed { .. }
+                | Event::TakeoverRefused { .. }
+                | Event::Seen { .. }
+                | Event::Exited { .. }
+                | Event::TreeGone { .. }
+        );
+        if about_worker {
+            self.told.push_back(event.clone());
+            if self.told.len() > 64 {
+                self.told.pop_front();
+            }
+        }
+    }
+
+    /// A process of a tree that core has dropped asks for bind(2) still: the kernel may decide.
+    fn stranger_asks(&mut self) {
+        let gone = |(_, j): &(&WorkerId, &Job)| !j.known();
+        let Some(worker) = self.judge.jobs.iter().find(gone).map(|(w, _)| *w) else {
+            return;
+        };
+        self.next_ask += 1;
+        let event = Event::BindAsked {
+            worker,
+            ask: Ask(self.next_ask),
+            addr: SocketAddr::from(([0, 0, 0, 0], 3000)),
+            v6only: false,
+            snag: None,
+        };
+        self.settle(event, None);
+    }
+
+    /// News of a worker that has ended must do nothing at all.
+    pub fn stale(&mut self) {
+        let job = |w: &WorkerId| self.judge.jobs.get(w);
+        let gone = |w: &WorkerId| job(w).is_none_or(|j| !j.known());
+        let ended = |w: &WorkerId| job(w).is_none_or(|j| j.exit_told);
+        let old = |e: &&Event| match e {
+            Event::Spawned { worker, .. }
+            | Event::SpawnFailed { worker, .. }
+            | Event::Execed { worker }
+            | Event::Seen { worker, .. }
+            | Event::Exited { worker, .. } => ended(worker),
+            // Of one that has left others behind, these say something still.
+            Event::ExecFailed { worker, .. }
+            | Event::TakeoverRefused { worker, .. }
+            | Event::TreeGone { worker } => gone(worker),
+            _ => false,
+        };
+        let old: Vec<&Event> = self.told.iter().filter(old).collect();
+        if old.is_empty() {
+            return;
+        }
+        let event = self.rng.pick(&old).clone();
+        if self.judge.finished.is_some() || self.cluster.deadline().is_some_and(|d| d.0 <= self.now)
+        {
+            return;
+        }
+        if self.rng.one_in(4) {
+            return self.stranger_asks();
+        }
+        self.cover.mark(Mark::Stale);
+        self.say("stale", || format!("{event:?}"));
+        let mut out = Vec::new();
+        self.cluster.handle(event, self.now, &mut out);
+        assert!(out.is_empty(), "stale news has led to {out:?}");
+    }
+}

@@ -1,0 +1,160 @@
+//! What a swarm has seen. A swarm that never reaches a state is a check that cannot fail, so the
+//! default run counts every kind of event, action, notice, deadline and behaviour, and every mark
+//! below, and fails if one of them stayed at zero. Each list is also an exhaustive match: a new
+//! variant in core breaks the build here until it is counted.
+
+use crate::plan::Kind;
+use minicluster::core::{Action, Event, Notice, Seen, Why};
+use std::collections::BTreeMap;
+
+macro_rules! census {
+    ($all:ident, $name:ident, $ty:ident: $($variant:ident)*) => {
+        const $all: &[&str] = &[$(concat!(stringify!($ty), "::", stringify!($variant))),*];
+        /// The name of its variant.
+        pub fn $name(value: &$ty) -> &'static str {
+            match value {
+                $($ty::$variant { .. } => concat!(stringify!($ty), "::", stringify!($variant))),*
+            }
+        }
+    };
+}
+
+census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
+    ListenAsked Listens Seen Served LaneOpened LaneFailed Exited TreeGone StrayReaped Strays Signal Stop AskerGone
+    Tick);
+census!(ACTIONS, action_name, Action: Spawn Signal Lend Pass Refuse Listen CheckHeld LookAt
+    LookForServers OpenLane
+        CloseLane ForgetTree SweepStrays Answer Note Finish);
+census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
+    Listening LetGo Ready AllReady Unserved NotReady Died LeftRunning Respawning TooSlowToStop StillThere
+    Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped SignalUnused
+    TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded Snagged);
+census!(WHYS, why_name, Why: Hold Alive Look Ready Kill KillAgain Respawn StartTimeout Unserved Leftovers
+    GiveUp);
+census!(SEEN, seen_name, Seen: Nothing Holds Accepts OwnSocket);
+census!(KINDS, kind_name, Kind: Good Slow Crash ExitsZero NeverListens Prober WrongPort DeafToTerm
+    SlowToTerm Stuck Wrapper Daemonizer Daemons HandedFds OwnSocket ExecFails Refused Snagged
+    ManyBinds LateBinder);
+
+/// States worth reaching that are no variant of anything.
+#[derive(Clone, Copy, Debug)]
+pub enum Mark {
+    /// The world was healed and all slots came to be ready.
+    Converged,
+    /// All workers ready, and no deadline pending: an idle master sleeps for ever.
+    Quiescent,
+    /// Stopped while the world was still hostile.
+    StoppedInChaos,
+    /// The stop came between fork and exec.
+    StoppedBeforeExec,
+    /// TreeGone was told before Exited.
+    TreeGoneOvertook,
+    /// A bind or listen was told before Execed.
+    AskOvertookExec,
+    /// A child was killed on its way to exec.
+    EndedBeforeExec,
+    /// It was stuck there.
+    StuckBeforeExec,
+    /// A fork waited for its turn, and the stop came first.
+    ForkCancelled,
+    /// A client asked for the end in the turn of the end.
+    AskedTooLate,
+    /// A process whose leader had ended asked for bind or listen.
+    RemnantAsked,
+    /// So did one whose tree was forgotten.
+    StrangerAsked,
+    /// A worker killed by us was not gone 5 s later.
+    KilledAgain,
+    /// The master slept through deadlines and news.
+    Stalled,
+    /// The clock leapt.
+    Jumped,
+    /// Many workers died at one moment.
+    Stormed,
+    /// News of a worker long gone was told again.
+    Stale,
+    /// A client hung up before the end.
+    AskerLeft,
+    /// There were more waiting clients than the limit.
+    AskersRefused,
+    /// A learnt lane was refused for want of room.
+    LanesFull,
+    /// A daemon's child became ours when the daemon ended, during the stop.
+    Adopted,
+    /// Exit codes, each for its cause.
+    Exit0,
+    /// A hard stop.
+    Exit1,
+    /// Never ready.
+    Exit69,
+    /// Not even by SIGKILL.
+    Exit71Stuck,
+    /// A lane, or takeover with `require`.
+    Exit71GaveUp,
+    /// Port busy.
+    Exit75,
+    /// Port forbidden.
+    Exit77,
+    /// Not executable.
+    Exit126,
+    /// Not found.
+    Exit127,
+}
+
+census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos 
+    StoppedBeforeExec TreeGoneOvertook AskOvertookExec EndedBeforeExec StuckBeforeExec ForkCancelled
+    AskedTooLate RemnantAsked StrangerAsked
+    KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused LanesFull Adopted Exit0 Exit1
+    Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit126 Exit127);
+
+/// How often each was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Cover {
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Cover {
+    /// One more of that name.
+    pub fn hit(&mut self, name: &'static str) {
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    /// One more of that mark.
+    pub fn mark(&mut self, mark: Mark) {
+        self.hit(mark_name(&mark));
+    }
+
+    /// How often it was seen.
+    pub fn count(&self, name: &str) -> u64 {
+        assert!(Cover::all().any(|n| n == name), "{name} is not counted");
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+
+    /// Adds what another run has seen.
+    pub fn add(&mut self, other: &Cover) {
+        for (name, n) in &other.counts {
+            *self.counts.entry(name).or_default() += n;
+        }
+    }
+
+    fn all() -> impl Iterator<Item = &'static str> {
+        let lists = [EVENTS, ACTIONS, NOTICES, WHYS, SEEN, KINDS, MARKS];
+        lists.into_iter().flatten().copied()
+    }
+
+    /// What was never seen.
+    pub fn missing(&self) -> Vec<&'static str> {
+        Cover::all()
+            .filter(|name| !self.counts.contains_key(name))
+            .collect()
+    }
+
+    /// The table, rarest first.
+    pub fn table(&self) -> String {
+        let row = |name| (self.counts.get(name).copied().unwrap_or(0), name);
+        let mut rows: Vec<(u64, &str)> = Cover::all().map(row).collect();
+        rows.sort();
+        let line = |(n, name): &(u64, &str)| format!("{n:>10} {name}\n");
+        rows.iter().map(line).collect()
+    }
+}

@@ -1,0 +1,289 @@
+//! What a seed decides before the run: the operator's policy and which faults the world has. Most
+//! faults are absent from most seeds (a swarm): when everything goes wrong at once, whole states are
+//! never reached.
+
+use crate::plan::Kind;
+use crate::prng::Prng;
+use minicluster::core::{MasterSignal, Policy, ReadyRule, Takeover};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What the world does to the cluster, apart from what the processes do by themselves.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    /// How often each behaviour is drawn for a new process.
+    pub mix: Vec<(u32, Kind)>,
+    /// fork(2) fails that often, in percent.
+    pub spawn_fails: u64,
+    /// The first given lane cannot be opened, with this errno.
+    pub given_fails: Option<i32>,
+    /// A learnt lane cannot be opened that often, in percent.
+    pub learnt_fails: u64,
+    /// An open lane cannot be made to listen that often, in percent.
+    pub listen_fails: u64,
+    /// News comes up to that late.
+    pub latency: Duration,
+    /// News of one turn comes in any order; else in the shell's.
+    pub shuffled: bool,
+    /// A tree's end is told when its last process is reaped, not when it ends (before Linux 6.11).
+    pub old_kernel: bool,
+    /// A pid is used again as soon as it is free.
+    pub pids_reused: bool,
+    /// How long all this goes on.
+    pub chaos: Duration,
+    /// What happens once, and when.
+    pub mischief: Vec<(Duration, Mischief)>,
+    /// Stopped in the midst of it? Else the world is healed first.
+    pub stopped_early: bool,
+}
+
+/// Done to the cluster from outside.
+#[derive(Clone, Debug)]
+pub enum Mischief {
+    /// SIGKILL to that many of 100 processes.
+    Storm(u64),
+    /// The master does not run for so long; the world goes on.
+    Stall(Duration),
+    /// Everything stands still for so long, but the clock goes on.
+    Jump(Duration),
+    /// A wakeup for nothing.
+    Tick,
+    /// News of a worker long gone is told again.
+    Stale,
+    /// A signal to the master.
+    Signal(MasterSignal),
+    /// A client asks for a stop.
+    Stop {
+        /// A hard one?
+        hard: bool,
+    },
+    /// One of those clients hangs up.
+    HangUp,
+    /// More clients ask for a stop than may wait.
+    Crowd,
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn addrs(list: &[&str]) -> Vec<SocketAddr> {
+    list.iter().map(|a| a.parse().unwrap()).collect()
+}
+
+/// The defaults of the manual, and a single port.
+pub fn manual() -> Policy {
+    Policy {
+        workers: 4,
+        ports: addrs(&["0.0.0.0:3000"]),
+        ready: ReadyRule::Auto,
+        ready_timeout: Some(secs(60)),
+        start_timeout: Some(secs(60)),
+        respawn: millis(100),
+        backoff: secs(30),
+        backoff_reset: secs(30),
+        stop_signal: 15,
+        stop_timeout: secs(10),
+        takeover: Takeover::Auto,
+        seed: 1,
+    }
+}
+
+/// A world in which nothing goes wrong, for stories that say themselves what does.
+pub fn calm() -> Faults {
+    Faults {
+        mix: vec![(1, Kind::Good)],
+        spawn_fails: 0,
+        given_fails: None,
+        learnt_fails: 0,
+        listen_fails: 0,
+        latency: Duration::ZERO,
+        shuffled: false,
+        old_kernel: false,
+        pids_reused: false,
+        chaos: Duration::ZERO,
+        mischief: Vec::new(),
+        stopped_early: false,
+    }
+}
+
+/// What the operator asks for.
+pub fn policy(r: &mut Prng) -> Policy {
+    let few = r.range(1, 8);
+    let workers = r.weighted(&[(88, few), (8, 16), (4, 64)]) as u16;
+    let ports = r.weighted(&[
+        (30, addrs(&[])),
+        (30, addrs(&["0.0.0.0:3000"])),
+        (10, addrs(&["127.0.0.1:3000", "[::1]:3000"])),
+        (10, addrs(&["0.0.0.0:80", "0.0.0.0:81"])),
+        (10, addrs(&["[::]:3000"])),
+    ]);
+    let takeover = r.weighted(&[
+        (60, Takeover::Auto),
+        (10, Takeover::Off),
+        (12, Takeover::Require),
+        (6, Takeover::Ports(vec![(8080, 3000), (9000, 9000)])),
+        (6, Takeover::Ports(vec![(8080, 80)])),
+    ]);
+    let alive = r.ms(0, 2000);
+    let mut ready = r.weighted(&[
+        (40, ReadyRule::Auto),
+        (35, ReadyRule::Listening),
+        (12, ReadyRule::Started),
+        (12, ReadyRule::Alive(alive)),
+    ]);
+    if ports.is_empty() && takeover == Takeover::Off && ready == ReadyRule::Listening {
+        // Nobody could ever be seen listening.
+        ready = ReadyRule::Auto;
+    }
+    let limit = |n| Some(secs(n));
+    Policy {
+        workers,
+        ports,
+        ready,
+        ready_timeout: r.weighted(&[(3, None), (3, limit(3)), (4, limit(10)), (6, limit(60))]),
+        start_timeout: r.weighted(&[(6, None), (2, limit(5)), (3, limit(20)), (5, limit(60))]),
+        respawn: r.weighted(&[
+            (3, secs(0)),
+            (5, millis(1)),
+            (60, millis(100)),
+            (10, secs(1)),
+            (4, secs(40)),
+        ]),
+        backoff: r.pick(&[secs(0), secs(1), secs(5), secs(30), secs(30)]),
+        backoff_reset: r.pick(&[secs(0), secs(1), secs(30), secs(300)]),
+        stop_signal: r.weighted(&[(10, 15), (2, 2), (2, 3), (1, 9)]),
+        stop_timeout: r.weighted(&[
+            (1, secs(0)),
+            (3, millis(100)),
+            (5, secs(1)),
+            (10, secs(10)),
+            (2, secs(60)),
+        ]),
+        takeover,
+        seed: r.bits(),
+    }
+}
+
+/// How the world is.
+pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
+    let chaos = r.pick(&[secs(1), secs(5), secs(20), secs(60), secs(120)]);
+    let stopped_early = r.percent(35);
+    let mut mischief = nuisances(r, chaos);
+    if stopped_early {
+        let at = chaos.min(r.ms(0, 20_000));
+        mischief.extend(stops(r, at, policy));
+    }
+    Faults {
+        mix: mix(r),
+        spawn_fails: r.weighted(&[(12, 0), (3, 5), (3, 40), (1, 100)]),
+        given_fails: r.weighted(&[
+            (60, None),
+            (2, Some(98)),
+            (2, Some(13)),
+            (1, Some(1)),
+            (1, Some(99)),
+        ]),
+        learnt_fails: r.weighted(&[(4, 0), (1, 30), (1, 100)]),
+        listen_fails: r.weighted(&[(8, 0), (1, 30)]),
+        latency: r.pick(&[
+            secs(0),
+            Duration::from_micros(10),
+            millis(1),
+            millis(20),
+            millis(300),
+        ]),
+        shuffled: r.percent(70),
+        old_kernel: r.percent(30),
+        pids_reused: r.percent(50),
+        chaos,
+        mischief,
+        stopped_early,
+    }
+}
+
+/// Which behaviours, and how often: some seeds have one broken command and nothing else, as people do.
+fn mix(r: &mut Prng) -> Vec<(u32, Kind)> {
+    if r.percent(20) {
+        return vec![(1, r.pick(Kind::ALL))];
+    }
+    if r.percent(4) {
+        // Enough of these to leave more dead workers' trees than are kept.
+        return vec![(1, Kind::Daemonizer)];
+    }
+    let mut mix = vec![(r.pick(&[1, 4, 16]), Kind::Good)];
+    let share = r.pick(&[5, 20, 50]);
+    for kind in Kind::ALL {
+        if r.percent(share) {
+            mix.push((r.range(1, 4) as u32, *kind));
+        }
+    }
+    mix
+}
+
+fn nuisances(r: &mut Prng, chaos: Duration) -> Vec<(Duration, Mischief)> {
+    let mut list = Vec::new();
+    let mut some = |r: &mut Prng, most: u64, what: fn(&mut Prng) -> Mischief| {
+        for _ in 0..r.below(most + 1) {
+            list.push((r.upto(chaos), what(r)));
+        }
+    };
+    if r.percent(40) {
+        some(r, 4, |r| Mischief::Storm(r.pick(&[10, 50, 100])));
+    }
+    if r.percent(25) {
+        some(r, 3, |r| {
+            Mischief::Stall(r.pick(&[millis(100), secs(2), secs(6), secs(40), secs(3600)]))
+        });
+    }
+    if r.percent(10) {
+        some(r, 1, |_| Mischief::Jump(secs(3600)));
+    }
+    some(r, 4, |_| Mischief::Tick);
+    some(r, 8, |_| Mischief::Stale);
+    if r.percent(10) {
+        some(r, 2, |_| Mischief::Signal(MasterSignal::Unused("SIGUSR2")));
+    }
+    list
+}
+
+/// One way to ask for the end, and what may follow.
+pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Mischief)> {
+    let soon = policy.stop_timeout + secs(2);
+    let first = r.weighted(&[
+        (6, Mischief::Signal(MasterSignal::Term)),
+        (1, Mischief::Signal(MasterSignal::Int)),
+        (1, Mischief::Signal(MasterSignal::HangUp)),
+        (1, Mischief::Signal(MasterSignal::Quit)),
+        (4, Mischief::Stop { hard: false }),
+        (1, Mischief::Stop { hard: true }),
+    ]);
+    let mut list = vec![(at, first)];
+    if r.percent(2) {
+        list.push((at, Mischief::Crowd));
+    }
+    for _ in 0..r.below(3) {
+        let next = r.weighted(&[
+            (2, Mischief::Signal(MasterSignal::Int)),
+            (2, Mischief::Signal(MasterSignal::Term)),
+            (1, Mischief::Signal(MasterSignal::Quit)),
+            (3, Mischief::Signal(MasterSignal::HangUp)),
+            (6, Mischief::Stop { hard: false }),
+            (1, Mischief::Stop { hard: true }),
+            (6, Mischief::HangUp),
+        ]);
+        list.push((at + r.upto(soon), next));
+    }
+    if r.percent(15) {
+        let pause = r.pick(&[millis(100), secs(2), secs(6), secs(40)]);
+        list.push((at + r.upto(soon), Mischief::Stall(pause)));
+    }
+    if r.percent(10) {
+        list.push((at + r.upto(soon), Mischief::Jump(secs(3600))));
+    }
+    list
+}

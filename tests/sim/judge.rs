@@ -1,0 +1,472 @@
+//! The judge of safety: what must never be, whatever the world does. It keeps its own account of
+//! workers, slots, lanes and clients from what core is told and what core does, and shares no code
+//! with core's own invariants. A breach is a panic; the runner prints seed and trace.
+
+use crate::cover::{Cover, Mark};
+use crate::kernel::SIGKILL;
+use crate::records::{Ending, Job, Lane, Place};
+use minicluster::core::{
+    Ask, Asker, Event, LaneId, MasterSignal, Notice, Pid, Policy, ReadyRule, Seen, SlotNr,
+    Takeover, Time, Whom, WorkerId,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A SIGKILL is given so long to work before anything is called unkillable.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// After so long at most, SIGKILL is repeated.
+const KILL_AGAIN: Duration = Duration::from_secs(30);
+/// Ready for so long, a worker is replaced at once.
+const SETTLED: Duration = Duration::from_secs(1);
+/// The first worker goes ahead of the others so long.
+const LEAD: Duration = Duration::from_millis(10);
+/// A fork that failed is not tried again sooner.
+const FORK_AGAIN: Duration = Duration::from_millis(100);
+/// More calls of `handle` at one instant than this are a loop that never ends.
+const CALLS_AT_ONCE: u64 = 20_000;
+
+/// The account.
+pub struct Judge {
+    policy: Policy,
+    pub jobs: BTreeMap<WorkerId, Job>,
+    pub lanes: BTreeMap<LaneId, Lane>,
+    places: Vec<Place>,
+    asks: BTreeMap<Ask, Option<SocketAddr>>,
+    /// Clients that wait, and whether they were answered.
+    askers: BTreeMap<Asker, Option<u8>>,
+    pub ending: Option<Ending>,
+    pub finished: Option<u8>,
+    pub stuck: Vec<Pid>,
+    opened: Option<Time>,
+    ever_execed: bool,
+    ever_ready: bool,
+    ever_held: bool,
+    /// What is being told makes this worker ready, or this one's group reachable.
+    evidence: Option<WorkerId>,
+    ending_worker: Option<WorkerId>,
+    /// How much time the master did not have.
+    pub lost: Duration,
+    pub handled: u64,
+    at_once: (Time, u64),
+}
+
+impl Judge {
+    /// Nothing has happened yet.
+    pub fn new(policy: &Policy) -> Judge {
+        Judge {
+            policy: policy.clone(),
+            jobs: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            places: vec![Place::default(); usize::from(policy.workers)],
+            asks: BTreeMap::new(),
+            askers: BTreeMap::new(),
+            ending: None,
+            finished: None,
+            stuck: Vec::new(),
+            opened: None,
+            ever_execed: false,
+            ever_ready: false,
+            ever_held: false,
+            evidence: None,
+            ending_worker: None,
+            lost: Duration::ZERO,
+            handled: 0,
+            at_once: (Time(0), 0),
+        }
+    }
+
+    /// Has it to end?
+    pub fn stopping(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// How many workers are ready and not known to have ended.
+    pub fn ready(&self) -> usize {
+        let ready = |p: &&Place| {
+            let job = p.worker.and_then(|w| self.jobs.get(&w));
+            job.is_some_and(|j| j.ready.is_some())
+        };
+        self.places.iter().filter(ready).count()
+    }
+
+    fn wish(&mut self, code: u8, hard: bool, now: Time) {
+        match &mut self.ending {
+            None => {
+                self.ending = Some(Ending {
+                    code,
+                    hard,
+                    asked: true,
+                    since: now,
+                })
+            }
+            Some(e) if hard && !e.hard => (e.code, e.hard) = (1, true),
+            Some(_) => {}
+        }
+    }
+
+    /// A cause to give up: only while it serves.
+    fn give_up(&mut self, code: u8, now: Time) {
+        if self.ending.is_none() {
+            self.wish(code, false, now);
+            self.ending.iter_mut().for_each(|e| e.asked = false);
+        }
+    }
+
+    /// Core is about to be told this.
+    pub fn told(&mut self, event: &Event, now: Time, cover: &mut Cover) {
+        self.handled += 1;
+        if self.at_once.0 != now {
+            self.at_once = (now, 0);
+        }
+        self.at_once.1 += 1;
+        assert!(self.at_once.1 < CALLS_AT_ONCE, "the loop spins at {now:?}");
+        (self.evidence, self.ending_worker) = (None, None);
+        match event {
+            // The second one is hard; while it gives up by itself the first is only heard.
+            Event::Signal(MasterSignal::Term | MasterSignal::Int) => match &mut self.ending {
+                Some(e) if !e.asked => e.asked = true,
+                Some(_) | None => self.wish(0, self.stopping(), now),
+            },
+            Event::Signal(MasterSignal::Quit) => {
+                self.wish(1, true, now);
+            }
+            Event::Signal(MasterSignal::HangUp) => self.wish(0, false, now),
+            Event::Signal(MasterSignal::Unused(_)) => {}
+            Event::Stop { asker, hard, .. } => {
+                self.askers.insert(*asker, None);
+                self.wish(u8::from(*hard), *hard, now);
+            }
+            Event::AskerGone { asker } => {
+                if self.askers.remove(asker).is_some() {
+                    cover.mark(Mark::AskerLeft);
+                }
+            }
+            Event::LaneFailed { lane, errno, .. } => {
+                let given = self.lanes.get(lane).is_some_and(|l| l.given);
+                if given && !self.ever_execed {
+                    let code = match errno {
+                        98 => 75,
+                        1 | 13 => 77,
+                        _ => 71,
+                    };
+                    self.give_up(code, now);
+                }
+            }
+            Event::SpawnFailed { worker, .. } => {
+                if let Some(job) = self.jobs.remove(worker) {
+                    self.vacate(job.slot, None, FORK_AGAIN, now);
+                }
+            }
+            Event::Tick
+            | Event::StrayReaped
+            | Event::Strays { .. }
+            | Event::Served { .. }
+            | Event::LaneOpened { .. } => {}
+            Event::Spawned { worker, .. }
+            | Event::TakeoverRefused { worker, .. }
+            | Event::Execed { worker }
+            | Event::ExecFailed { worker, .. }
+            | Event::BindAsked { worker, .. }
+            | Event::ListenAsked { worker, .. }
+            | Event::Listens { worker, .. }
+            | Event::Seen { worker, .. }
+            | Event::Exited { worker, .. }
+            | Event::TreeGone { worker } => self.told_of(*worker, event, now, cover),
+        }
+    }
+
+    fn told_of(&mut self, worker: WorkerId, event: &Event, now: Time, cover: &mut Cover) {
+        let required = self.policy.takeover == Takeover::Require;
+        match event {
+            Event::BindAsked { ask, addr, .. } => {
+                self.asks.insert(*ask, Some(*addr));
+            }
+            Event::ListenAsked { ask, .. } => {
+                self.asks.insert(*ask, None);
+            }
+            _ => {}
+        }
+        let ending = self.stopping();
+        let Some(job) = self.jobs.get_mut(&worker).filter(|j| j.known()) else {
+            if matches!(event, Event::BindAsked { .. } | Event::ListenAsked { .. }) {
+                cover.mark(Mark::StrangerAsked);
+            }
+            return;
+        };
+        match event {
+            Event::Execed { .. } => {
+                self.ever_execed = true;
+                job.execed.get_or_insert(now);
+                self.evidence = (self.policy.ready == ReadyRule::Started).then_some(worker);
+            }
+            Event::ExecFailed { step, errno, .. } if *step == "exec" && !self.ever_execed => {
+                let code = if matches!(errno, 2 | 20) { 127 } else { 126 };
+                self.give_up(code, now);
+            }
+            Event::TakeoverRefused { .. } if required && !self.ever_execed => self.give_up(71, now),
+            Event::BindAsked { .. } | Event::ListenAsked { .. } => {
+                if job.exit_told {
+                    cover.mark(Mark::RemnantAsked);
+                } else if job.execed.is_none() {
+                    cover.mark(Mark::AskOvertookExec);
+                }
+            }
+            Event::Listens { lane, .. } => {
+                job.listened = Some(*lane);
+                // It may be a probe, as long as nobody was seen to keep a lane.
+                self.evidence = self.ever_held.then_some(worker);
+            }
+            Event::Seen { what, .. } if *what != Seen::Nothing => {
+                self.evidence = Some(worker);
+                self.ever_held |= *what == Seen::Holds;
+            }
+            Event::Exited { .. } => {
+                assert!(!job.exit_told, "the end of {worker:?} is told twice");
+                job.exit_told = true;
+                let ready_for = job.ready.map(|t| now - t);
+                let slot = job.slot;
+                if ending && job.execed.is_none() {
+                    cover.mark(Mark::StoppedBeforeExec);
+                }
+                self.ending_worker = Some(worker);
+                self.vacate(slot, ready_for, Duration::ZERO, now);
+            }
+            Event::TreeGone { .. } => {
+                job.gone_told = true;
+                if !job.exit_told {
+                    cover.mark(Mark::TreeGoneOvertook);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The slot is empty now; how long it may and must stay so is the policy's word.
+    fn vacate(&mut self, slot: SlotNr, ready_for: Option<Duration>, floor: Duration, now: Time) {
+        let p = &self.policy;
+        let place = &mut self.places[usize::from(slot.0)];
+        place.worker = None;
+        if ready_for.is_some_and(|r| r >= p.backoff_reset) {
+            place.failures = 0;
+        }
+        if ready_for.is_some_and(|r| r >= SETTLED) {
+            place.vacant = Some((now, Duration::ZERO, Duration::ZERO));
+            return;
+        }
+        let limit = p.backoff.max(p.respawn);
+        let full = match p.backoff.is_zero() {
+            true => p.respawn,
+            false => (0..place.failures.min(40)).fold(p.respawn, |d, _| (d * 2).min(limit)),
+        };
+        place.failures += 1;
+        let least = full.mul_f64(0.8).saturating_sub(Duration::from_micros(1));
+        place.vacant = Some((now, least, full.max(floor)));
+    }
+
+    /// A worker is asked for.
+    pub fn spawned(&mut self, worker: WorkerId, slot: SlotNr, now: Time) {
+        assert!(!self.stopping(), "{worker:?} spawned while stopping");
+        let open = self.lanes.values().filter(|l| l.given && l.open).count();
+        assert!(
+            self.opened.is_some() || open == self.policy.ports.len(),
+            "{worker:?} spawned before the given ports are open"
+        );
+        if self.opened.is_none() {
+            self.opened = Some(now);
+            for place in &mut self.places {
+                place.vacant = Some((now, Duration::ZERO, LEAD));
+            }
+        }
+        let place = &mut self.places[usize::from(slot.0)];
+        assert!(place.worker.is_none(), "slot {slot} has a worker already");
+        if let Some((since, least, _)) = place.vacant.take() {
+            let waited = now - since;
+            assert!(
+                waited >= least,
+                "slot {slot} waited {waited:?}, not {least:?}"
+            );
+        }
+        place.worker = Some(worker);
+        let job = Job {
+            slot,
+            leader: None,
+            group: None,
+            spawned: now,
+            reports: VecDeque::new(),
+            on_its_way: false,
+            execed: None,
+            ready: None,
+            stop: None,
+            kill: None,
+            exit_told: false,
+            gone_told: false,
+            hung_up: false,
+            forgotten: false,
+            watched: false,
+            listened: None,
+        };
+        let old = self.jobs.insert(worker, job);
+        assert!(old.is_none(), "{worker:?} spawned twice");
+    }
+
+    /// A worker is signalled: only while its first process is not reaped, and for a reason.
+    pub fn signalled(&mut self, worker: WorkerId, signal: i32, whom: Whom, now: Time) {
+        let p = &self.policy;
+        let job = self.jobs.get_mut(&worker).expect("signal to nobody");
+        assert!(job.leader.is_some(), "signal to {worker:?}, which is gone");
+        if self.ending_worker == Some(worker) {
+            let passed_on = signal == p.stop_signal && job.stop.is_some();
+            assert!(whom == Whom::Group && (signal == SIGKILL || passed_on));
+            return;
+        }
+        assert!(!job.exit_told, "signal to {worker:?} after its end");
+        if signal == p.stop_signal && whom == Whom::Leader {
+            let ending = self.ending.expect("stop signal while serving");
+            assert!(!ending.hard && job.stop.is_none());
+            job.stop = Some(now);
+            return;
+        }
+        assert!(signal == SIGKILL && whom == Whom::Group);
+        let over = |from: Option<Time>, limit: Duration| from.is_some_and(|t| now - t >= limit);
+        let hard = self.ending.is_some_and(|e| e.hard);
+        let asked = over(job.stop, p.stop_timeout);
+        let never_ready = job.ready.is_none();
+        let late = p
+            .ready_timeout
+            .is_some_and(|l| never_ready && over(Some(job.spawned), l));
+        match job.kill {
+            None => assert!(
+                hard || asked || late,
+                "{worker:?} killed without a reason: {job:?}"
+            ),
+            Some(_) => assert!(over(job.kill, GRACE), "{worker:?} killed again too soon"),
+        }
+        job.kill = Some(now);
+    }
+
+    /// An ask is answered; what was asked.
+    pub fn answered(&mut self, ask: Ask) -> Option<SocketAddr> {
+        self.asks
+            .remove(&ask)
+            .unwrap_or_else(|| panic!("{ask:?} answered, but not asked or answered before"))
+    }
+
+    /// A lane is lent: it must be open, and be what was asked for.
+    pub fn lent(&mut self, ask: Ask, id: LaneId) {
+        let mut asked = self.answered(ask).expect("a lane lent for a listen(2)");
+        let lane = &self.lanes[&id];
+        assert!(lane.open, "{id:?} is lent but not open");
+        if let Takeover::Ports(map) = &self.policy.takeover {
+            let ours = map.iter().find(|(theirs, _)| *theirs == asked.port());
+            asked.set_port(ours.expect("not a port to take over").1);
+        }
+        let fits = match lane.given {
+            true => lane.addr.port() == asked.port(),
+            false => lane.addr == asked,
+        };
+        assert!(fits, "{asked} was asked for and {} lent", lane.addr);
+    }
+
+    /// A client is answered: each once, and all the same.
+    pub fn replied(&mut self, asker: Asker, code: u8, stuck: &[Pid], full: bool) {
+        match self.finished {
+            None => assert_eq!(stuck, self.stuck, "{asker:?} hears of other pids"),
+            Some(end) => assert_eq!(code, end, "{asker:?} came late and hears of another end"),
+        }
+        let answer = self.askers.get_mut(&asker).expect("answer to nobody");
+        assert!(answer.is_none(), "{asker:?} answered twice");
+        assert!(
+            !full || code == 71,
+            "{asker:?} was too many, but got {code}"
+        );
+        *answer = Some(code);
+        if full {
+            self.askers.remove(&asker);
+        }
+    }
+
+    /// How many clients wait.
+    pub fn waiting(&self) -> usize {
+        self.askers.values().filter(|a| a.is_none()).count()
+    }
+
+    /// Something is said that has to be true.
+    pub fn said(&mut self, notice: &Notice, now: Time) {
+        match notice {
+            Notice::Ready { who, .. } => {
+                let place = &self.places[usize::from(who.slot.0)];
+                let worker = place.worker.expect("nobody is ready");
+                let given = !self.policy.ports.is_empty();
+                let job = self.jobs.get_mut(&worker).unwrap();
+                assert!(job.ready.is_none(), "{worker:?} is ready twice");
+                let execed = job.execed.expect("ready before exec");
+                let fair = match self.policy.ready {
+                    ReadyRule::Auto if given => self.evidence == Some(worker),
+                    ReadyRule::Auto => self.evidence == Some(worker) || now - execed >= SETTLED,
+                    ReadyRule::Started | ReadyRule::Listening => self.evidence == Some(worker),
+                    ReadyRule::Alive(d) => now - execed >= d,
+                };
+                assert!(fair, "{worker:?} is not ready yet");
+                job.ready = Some(now);
+                self.ever_ready = true;
+            }
+            Notice::NeverReady { limit, .. } => {
+                let late = self.opened.is_some_and(|t| now - t >= *limit);
+                let legit = late && !self.ever_ready && self.policy.start_timeout == Some(*limit);
+                assert!(legit && !self.stopping(), "gives up without a reason");
+                self.give_up(69, now);
+            }
+            Notice::Unserved { addr } => {
+                let lane = |l: &&Lane| l.given && l.open && !l.served && l.addr == *addr;
+                let legit = self.ever_ready && self.lanes.values().any(|l| lane(&l));
+                assert!(legit, "{addr} is served, or not given");
+            }
+            Notice::Stuck { pids } => self.stuck = pids.clone(),
+            _ => {}
+        }
+    }
+
+    /// The outcomes of one piece of news are all known.
+    pub fn settled(&self) {
+        assert!(self.asks.is_empty(), "left blocked: {:?}", self.asks);
+    }
+
+    /// What should have been done before this moment has been.
+    pub fn nothing_overdue(&self, now: Time) {
+        for (worker, job) in &self.jobs {
+            let late = job.kill.is_some_and(|t| now - t > KILL_AGAIN);
+            let fine = !late || job.leader.is_none();
+            assert!(fine, "{worker:?} is not killed again: {job:?}");
+        }
+        if self.stopping() || self.opened.is_none() {
+            return;
+        }
+        for (nr, place) in self.places.iter().enumerate() {
+            let waits = place.vacant.is_some_and(|(at, _, most)| at + most >= now);
+            let fine = place.worker.is_some() || waits;
+            assert!(fine, "slot {nr} is overdue: {place:?}");
+        }
+    }
+
+    /// The master leaves with this code.
+    pub fn finish(&mut self, code: u8, now: Time, limit: Duration) {
+        assert!(self.finished.is_none(), "finished twice");
+        self.finished = Some(code);
+        let ending = self.ending.expect("finished without a reason");
+        let stuck = code == 71 && !self.stuck.is_empty();
+        assert!(
+            stuck || code == ending.code,
+            "exit {code}, not {}",
+            ending.code
+        );
+        let took = now - ending.since;
+        let most = limit + self.lost;
+        assert!(took <= most, "stopping took {took:?}, more than {most:?}");
+        let right: BTreeSet<_> = self.askers.values().collect();
+        assert!(
+            right.iter().all(|a| **a == Some(code)),
+            "clients heard {right:?}, not {code}"
+        );
+    }
+}

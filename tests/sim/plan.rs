@@ -1,0 +1,340 @@
+//! How a process behaves: drawn when it is forked, from the kind of program it is. A plan is a list
+//! of steps with the time before each, and how it takes a stop signal; what it cannot know (which
+//! lane it gets, who kills it when) the kernel of the world adds.
+
+use crate::prng::Prng;
+use minicluster::core::{Exit, Policy, Snag, Takeover};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident,)*) => {
+        /// What kind of program it is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind { $($(#[$doc])* $kind),* }
+        impl Kind {
+            /// All there are.
+            pub const ALL: &[Kind] = &[$(Kind::$kind),*];
+        }
+    };
+}
+
+kinds! {
+    /// Listens soon, serves, stops when asked.
+    Good,
+    /// Takes its time to listen.
+    Slow,
+    /// Ends by itself with a failure: at once, soon, or later.
+    Crash,
+    /// Ends by itself with status 0.
+    ExitsZero,
+    /// Never listens.
+    NeverListens,
+    /// Binds, listens and lets go before it serves.
+    Prober,
+    /// Serves a port that is not ours.
+    WrongPort,
+    /// Ignores the stop signal.
+    DeafToTerm,
+    /// Needs a while to stop.
+    SlowToTerm,
+    /// Is stuck in the kernel for a while: not even SIGKILL works.
+    Stuck,
+    /// `sh -c`: a child in its group serves, it waits, and dies of the stop signal alone.
+    Wrapper,
+    /// Puts the server into the background and exits 0.
+    Daemonizer,
+    /// A good server that leaves daemons in sessions of their own, which may have children.
+    Daemons,
+    /// Accepts on the sockets it was handed (LISTEN_FDS); never binds.
+    HandedFds,
+    /// Cannot be watched, and sets SO_REUSEPORT on a socket of its own.
+    OwnSocket,
+    /// Cannot be executed.
+    ExecFails,
+    /// Cannot be watched, and is helpless then.
+    Refused,
+    /// Puts its socket into an epoll set before bind(2).
+    Snagged,
+    /// Binds many ports.
+    ManyBinds,
+    /// A child binds and listens late, perhaps when the leader has gone.
+    LateBinder,
+}
+
+/// One thing a process does.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// bind(2), on its next socket.
+    Bind(SocketAddr, Option<Snag>),
+    /// listen(2) on its n-th socket.
+    Listen(usize),
+    /// close(2) of its n-th socket.
+    LetGo(usize),
+    /// Binds with SO_REUSEPORT unseen by us, and listens.
+    Own(SocketAddr),
+    /// Waits for connections on what it was handed.
+    Accept,
+    /// fork(2); `apart` in a session of its own.
+    Fork(Box<Plan>, bool),
+    /// Ends.
+    End(Exit),
+    /// Cannot be ended for so long.
+    Stick(Duration),
+}
+
+/// What becomes of a fork.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fate {
+    /// COMMAND runs.
+    Runs,
+    /// It does not: step and errno.
+    ExecFails(&'static str, i32),
+    /// Its bind(2) cannot be watched.
+    Refused(i32),
+}
+
+/// The whole of it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// As drawn.
+    pub kind: Kind,
+    /// Up to exec.
+    pub fate: Fate,
+    /// How long that takes.
+    pub exec_after: Duration,
+    /// And for how long it cannot be ended meanwhile.
+    pub held: Option<Duration>,
+    /// From then on.
+    pub steps: Vec<(Duration, Step)>,
+    /// How long it needs to stop when asked; `None` is deaf.
+    pub term: Option<Duration>,
+    /// Does it end when a child of its does?
+    pub waits: bool,
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A plan for a program of this kind, run under this policy.
+pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
+    let soon = r.ms(0, 200);
+    let mut p = Plan {
+        kind,
+        fate: Fate::Runs,
+        exec_after: r.ms(0, 3),
+        held: None,
+        steps: serve(r, policy, soon),
+        term: Some(r.ms(0, 20)),
+        waits: false,
+    };
+    match kind {
+        Kind::Good => {}
+        Kind::Slow => {
+            let late = r.ms(500, 15_000);
+            p.steps = serve(r, policy, late);
+        }
+        Kind::Crash | Kind::ExitsZero => {
+            let (soon, later) = (r.ms(0, 50), r.ms(0, 30_000));
+            let after = r.pick(&[ms(0), soon, later]);
+            if after.is_zero() {
+                p.steps.clear();
+            }
+            let failure = [Exit::Code(1), Exit::Code(255), Exit::Signal(11)];
+            let end = match kind {
+                Kind::ExitsZero => Exit::Code(0),
+                _ => r.pick(&failure),
+            };
+            p.steps.push((after, Step::End(end)));
+        }
+        Kind::NeverListens => p.steps.clear(),
+        Kind::Prober => probe(&mut p, r, policy),
+        Kind::WrongPort => p.steps = bound(r, &["0.0.0.0:9229".parse().unwrap()], ms(5)),
+        Kind::DeafToTerm => p.term = None,
+        Kind::SlowToTerm => p.term = Some(r.ms(100, 20_000)),
+        Kind::Stuck if r.one_in(4) => {
+            // Its program lies on a file system that does not answer.
+            p.exec_after = r.ms(0, 40_000);
+            p.held = Some(p.exec_after);
+        }
+        Kind::Stuck => {
+            let later = r.ms(0, 5000);
+            let at = r.pick(&[ms(0), later]);
+            let longest = r.pick(&[4000, 40_000, 120_000]);
+            p.steps.insert(0, (at, Step::Stick(r.ms(0, longest))));
+        }
+        Kind::Wrapper | Kind::Daemonizer | Kind::Daemons | Kind::LateBinder => {
+            family(&mut p, r, policy)
+        }
+        Kind::HandedFds => p.steps = vec![(r.ms(0, 3000), Step::Accept)],
+        Kind::OwnSocket | Kind::Refused => {
+            p.fate = Fate::Refused(r.pick(&[1, 16, 22, 38]));
+            if kind == Kind::OwnSocket {
+                p.steps = own(r, policy);
+            }
+        }
+        Kind::ExecFails => {
+            let exec = [("exec", 2), ("exec", 13), ("exec", 8), ("setuid", 1)];
+            let (step, errno) = r.pick(&exec);
+            p.fate = Fate::ExecFails(step, errno);
+        }
+        Kind::Snagged => {
+            let snag = r.pick(&[Snag::InEpollSet, Snag::Duplicated]);
+            for (_, step) in &mut p.steps {
+                if let Step::Bind(_, s) = step {
+                    *s = Some(snag);
+                }
+            }
+        }
+        Kind::ManyBinds => many(&mut p, r, policy),
+    }
+    p
+}
+
+/// One that cannot fail under this policy: what the world is healed with. When no more ports can be
+/// learnt, it is content with one that is.
+pub fn healthy(r: &mut Prng, policy: &Policy, only: Option<SocketAddr>) -> Plan {
+    let mut p = draw(Kind::Good, r, policy);
+    for (_, step) in &mut p.steps {
+        if let (Step::Bind(addr, _), Some(only)) = (step, only) {
+            *addr = only;
+        }
+    }
+    p
+}
+
+/// Addresses that a server made for this policy binds.
+fn service(r: &mut Prng, policy: &Policy) -> Vec<SocketAddr> {
+    let any = |r: &mut Prng, port: u16| -> SocketAddr {
+        let ip = r.pick(&["0.0.0.0", "127.0.0.1", "[::]", "[::1]"]);
+        format!("{ip}:{port}").parse().unwrap()
+    };
+    match &policy.takeover {
+        Takeover::Ports(map) => map.iter().map(|(theirs, _)| any(r, *theirs)).collect(),
+        Takeover::Auto | Takeover::Require | Takeover::Off if policy.ports.is_empty() => {
+            vec![
+                r.pick(&[
+                    "0.0.0.0:3000",
+                    "0.0.0.0:3000",
+                    "[::]:3000",
+                    "127.0.0.1:3001",
+                ])
+                .parse()
+                .unwrap(),
+            ]
+        }
+        Takeover::Auto | Takeover::Require | Takeover::Off => {
+            let same = r.one_in(2);
+            let one = |a: &SocketAddr| if same { *a } else { any(r, a.port()) };
+            policy.ports.iter().map(one).collect()
+        }
+    }
+}
+
+fn bound(r: &mut Prng, addrs: &[SocketAddr], after: Duration) -> Vec<(Duration, Step)> {
+    let mut steps = Vec::new();
+    for (n, addr) in addrs.iter().enumerate() {
+        let first = if n == 0 { after } else { r.ms(0, 2) };
+        steps.push((first, Step::Bind(*addr, None)));
+        steps.push((r.ms(0, 2), Step::Listen(n)));
+    }
+    steps
+}
+
+fn own(r: &mut Prng, policy: &Policy) -> Vec<(Duration, Step)> {
+    let addrs = match policy.ports.as_slice() {
+        [] => service(r, policy),
+        given => given.to_vec(),
+    };
+    let one = |a: &SocketAddr| (r.ms(0, 100), Step::Own(*a));
+    addrs.iter().map(one).collect()
+}
+
+/// What a server that fits this policy does.
+fn serve(r: &mut Prng, policy: &Policy, after: Duration) -> Vec<(Duration, Step)> {
+    if policy.takeover == Takeover::Off {
+        return match r.one_in(2) {
+            true => own(r, policy),
+            false => vec![(after, Step::Accept)],
+        };
+    }
+    let addrs = service(r, policy);
+    bound(r, &addrs, after)
+}
+
+fn probe(p: &mut Plan, r: &mut Prng, policy: &Policy) {
+    let addr = service(r, policy)[0];
+    let mut steps = Vec::new();
+    let probes = r.range(1, 3) as usize;
+    for n in 0..probes {
+        steps.push((r.ms(0, 30), Step::Bind(addr, None)));
+        steps.push((r.ms(0, 2), Step::Listen(n)));
+        steps.push((r.ms(0, 45), Step::LetGo(n)));
+    }
+    steps.push((r.ms(0, 100), Step::Bind(addr, None)));
+    steps.push((r.ms(0, 5), Step::Listen(probes)));
+    p.steps = steps;
+}
+
+/// Programs that are more than one process.
+fn family(p: &mut Plan, r: &mut Prng, policy: &Policy) {
+    let mut child = Plan {
+        fate: Fate::Runs,
+        ..p.clone()
+    };
+    let deaf = |r: &mut Prng| r.weighted(&[(1, None), (1, Some(ms(1))), (1, Some(ms(3000)))]);
+    match p.kind {
+        Kind::Wrapper => {
+            child.term = r.weighted(&[(3, Some(ms(10))), (1, None)]);
+            p.steps = vec![(r.ms(0, 5), Step::Fork(Box::new(child), false))];
+            p.term = Some(Duration::ZERO);
+            p.waits = true;
+        }
+        Kind::Daemonizer => {
+            child.term = deaf(r);
+            p.steps = vec![
+                (r.ms(0, 5), Step::Fork(Box::new(child), true)),
+                (r.ms(0, 5), Step::End(Exit::Code(0))),
+            ];
+        }
+        Kind::LateBinder => {
+            let late = r.ms(0, 5000);
+            child.steps = serve(r, policy, late);
+            child.term = deaf(r);
+            p.steps
+                .push((ms(1), Step::Fork(Box::new(child), r.one_in(2))));
+            if r.one_in(2) {
+                p.steps.push((r.ms(0, 500), Step::End(Exit::Code(0))));
+            }
+        }
+        _ => {
+            child.steps.clear();
+            child.term = deaf(r);
+            for _ in 0..r.below(3) {
+                // A nest: when the outer one ends, its child becomes ours.
+                let inner = child.clone();
+                child.term = deaf(r);
+                child.steps = vec![(r.ms(0, 50), Step::Fork(Box::new(inner), true))];
+                if r.one_in(4) {
+                    child.steps.push((ms(1), Step::Stick(r.ms(0, 40_000))));
+                }
+            }
+            let at = r.below(p.steps.len() as u64 + 1) as usize;
+            p.steps
+                .insert(at, (r.ms(0, 50), Step::Fork(Box::new(child), true)));
+            if r.one_in(3) {
+                p.steps.push((r.ms(0, 2000), Step::End(Exit::Code(1))));
+            }
+        }
+    }
+}
+
+/// Few ports or more than may be learnt.
+fn many(p: &mut Plan, r: &mut Prng, policy: &Policy) {
+    let mut addrs = service(r, policy);
+    let extra = r.pick(&[2, 5, 90]);
+    addrs.extend((0..extra).map(|n| SocketAddr::from(([127, 0, 0, 1], 5000 + n))));
+    let shortly = ms(r.below(3));
+    p.steps = bound(r, &addrs, shortly);
+}

@@ -1,0 +1,424 @@
+//! The shell's part of the world: the loop's turns, one arm for each action, and outcomes that come
+//! back as the next events of the same turn. What a real shell reads from the kernel it reads here
+//! from the processes of the world.
+
+use crate::cover::{Mark, action_name, event_name, notice_name, seen_name, why_name};
+use crate::kernel::{MASTER, SIGKILL, Serial};
+use crate::plan::Fate;
+use crate::records::{Job, Lane};
+use crate::world::{Mail, World};
+use minicluster::core::{
+    Action, Ask, Event, LaneId, Notice, PassWhy, Phase, Seen, Takeover, Time, Whom, WorkerId,
+};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// So many clients may wait.
+const MAX_ASKERS: usize = 256;
+/// A child that has not executed COMMAND by then no longer keeps others from being forked.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+/// More turns than that without sleep are a loop that spins: every worker may need one for its fork.
+const TURNS_AT_ONCE: usize = 200;
+
+impl World {
+    /// Turns of the loop until it may sleep. Something may be due at once again, but not for ever.
+    pub fn turn(&mut self) {
+        for _ in 0..TURNS_AT_ONCE {
+            self.one_turn();
+            let due = self.cluster.deadline().is_some_and(|d| d.0 <= self.now);
+            let fork = !self.later.is_empty() && self.way_is_free() <= self.now;
+            if self.judge.finished.is_some() || !(due || fork) {
+                break;
+            }
+        }
+        self.end_turn();
+    }
+
+    /// One turn: what has happened, one fork, the timers, the clients. The timers come that late
+    /// because after a pause what has happened comes before what should have.
+    fn one_turn(&mut self) {
+        let mut batch = std::mem::take(&mut self.inbox);
+        match self.faults.shuffled {
+            true => self.rng.shuffle(&mut batch),
+            false => batch.sort_by_key(|mail| order(&mail.event)),
+        }
+        let client = |m: &Mail| matches!(m.event, Event::Stop { .. } | Event::AskerGone { .. });
+        let (clients, news): (Vec<Mail>, Vec<Mail>) = batch.into_iter().partition(client);
+        for mail in news {
+            self.deliver(mail);
+        }
+        self.forked = false;
+        if !self.crowded()
+            && let Some(worker) = self.later.pop_front()
+        {
+            let event = self.spawn(worker);
+            self.settle(event, None);
+        }
+        if let Some((at, why)) = self.cluster.deadline()
+            && at <= self.now
+        {
+            self.cover.hit(why_name(&why));
+        }
+        self.settle(Event::Tick, None);
+        for mail in clients {
+            self.deliver(mail);
+        }
+    }
+
+    /// Has this turn had its fork, or is a child on its way to exec?
+    fn crowded(&self) -> bool {
+        self.forked || self.way_is_free() > self.now
+    }
+
+    /// One child at a time is on its way to exec; but not for long is it waited for.
+    pub fn way_is_free(&self) -> Time {
+        let on_its_way = self.judge.jobs.values().filter(|j| j.on_its_way);
+        let free = on_its_way.map(|j| j.spawned + ON_ITS_WAY).max();
+        free.unwrap_or(Time(0))
+    }
+
+    /// One piece of news, as the shell comes to know it.
+    fn deliver(&mut self, mail: Mail) {
+        match &mail.event {
+            // Said above: there is one in every turn.
+            Event::Tick => {}
+            Event::TakeoverRefused { worker, .. }
+            | Event::Execed { worker }
+            | Event::ExecFailed { worker, .. } => self.hear_report(*worker),
+            Event::Exited { worker, .. } => {
+                // What a child says on its way to exec is heard before its end, or a command that
+                // does not exist would be one that crashes, and be tried again.
+                for _ in 0..3 {
+                    self.hear_report(*worker);
+                }
+                self.settle(mail.event, mail.about);
+            }
+            Event::StrayReaped => {
+                if let Some(serial) = mail.about {
+                    self.gone(serial);
+                }
+                self.settle(mail.event, None);
+            }
+            Event::BindAsked { ask, .. } => {
+                if self.still_waits(*ask) {
+                    self.settle(mail.event, None);
+                }
+            }
+            Event::ListenAsked { ask, lane, .. } => {
+                let ours = self.judge.lanes.get(lane).is_some_and(|l| l.open);
+                match ours {
+                    true if self.still_waits(*ask) => self.settle(mail.event, None),
+                    true => {}
+                    // A socket that we have closed is none of ours: the kernel does what it is told.
+                    false => self.listening(*ask),
+                }
+            }
+            _ => self.settle(mail.event, None),
+        }
+    }
+
+    /// A caller that has ended is mostly not told of.
+    fn still_waits(&mut self, ask: Ask) -> bool {
+        let serial = self.asks.get(&ask);
+        let lives = serial.is_some_and(|s| self.procs.get(s).is_some_and(|p| p.lives()));
+        lives || self.rng.one_in(4)
+    }
+
+    /// The next thing that a child says on its way to exec, unless it was heard already.
+    fn hear_report(&mut self, worker: WorkerId) {
+        let Some(job) = self.judge.jobs.get_mut(&worker) else {
+            return;
+        };
+        let Some(event) = job.reports.pop_front() else {
+            return;
+        };
+        job.on_its_way &= matches!(event, Event::TakeoverRefused { .. });
+        self.settle(event, None);
+    }
+
+    /// Core is told, and whatever follows from it at once is done; outcomes come in their order.
+    pub fn settle(&mut self, event: Event, mut zombie: Option<Serial>) {
+        let mut queue = VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            self.cover.hit(event_name(&event));
+            self.say("event", || format!("{event:?}"));
+            if self.judge.finished.is_some() {
+                self.too_late(event);
+                continue;
+            }
+            self.remember(&event);
+            self.judge.told(&event, self.now, &mut self.cover);
+            let mut out = Vec::new();
+            self.cluster.handle(event, self.now, &mut out);
+            queue.extend(self.perform(out));
+            // A leader is a zombie until the actions that follow from its end are done.
+            if let Some(serial) = zombie.take() {
+                let worker = self.procs[&serial].worker;
+                self.group_was_told(worker, serial);
+                if let Some(job) = self.judge.jobs.get_mut(&worker) {
+                    (job.leader, job.on_its_way) = (None, false);
+                }
+                self.gone(serial);
+            }
+        }
+        if self.judge.finished.is_none() {
+            self.judge.settled();
+        }
+    }
+
+    /// The master is leaving: nothing is done any more, and who asks for the end hears of it.
+    fn too_late(&mut self, event: Event) {
+        let asker = match event {
+            Event::Stop { asker, .. } => Some(asker),
+            _ => None,
+        };
+        let mut out = Vec::new();
+        self.cluster.handle(event, self.now, &mut out);
+        match (asker, out.as_slice()) {
+            (None, []) => {}
+            (
+                Some(asker),
+                [
+                    Action::Answer {
+                        asker: to, code, ..
+                    },
+                ],
+            ) => {
+                self.cover.mark(Mark::AskedTooLate);
+                assert_eq!((asker, Some(*code)), (*to, self.judge.finished));
+            }
+            (_, done) => panic!("{done:?} after the master has left"),
+        }
+    }
+
+    /// Performs what `begin` asks for.
+    pub fn act(&mut self, out: Vec<Action>) {
+        for event in self.perform(out) {
+            self.settle(event, None);
+        }
+    }
+
+    fn perform(&mut self, out: Vec<Action>) -> VecDeque<Event> {
+        let mut outcomes = VecDeque::new();
+        for action in out {
+            assert!(
+                self.judge.finished.is_none(),
+                "{action:?} after the master has left"
+            );
+            self.cover.hit(action_name(&action));
+            self.say("action", || match &action {
+                Action::Note(n) => format!("{:?} {}: {n}", n.level(), n.event()),
+                other => format!("{other:?}"),
+            });
+            outcomes.extend(self.perform_one(action));
+        }
+        outcomes
+    }
+
+    fn perform_one(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Spawn { worker, slot, .. } => {
+                self.judge.spawned(worker, slot, self.now);
+                if self.crowded() {
+                    self.later.push_back(worker);
+                    return None;
+                }
+                Some(self.spawn(worker))
+            }
+            Action::Signal {
+                worker,
+                signal,
+                whom,
+            } => {
+                self.kill(worker, signal, whom);
+                None
+            }
+            Action::Lend { ask, lane } => {
+                self.judge.lent(ask, lane);
+                self.bind_done(ask, Ok(Some(lane)));
+                None
+            }
+            Action::Pass { ask } => {
+                self.pass(ask);
+                None
+            }
+            Action::Refuse { ask, errno } => {
+                self.judge.answered(ask);
+                self.bind_done(ask, Err(errno));
+                None
+            }
+            Action::Listen { ask, lane } => self.make_listen(ask, lane),
+            Action::CheckHeld { worker } => Some(self.seen(worker, self.held(worker))),
+            Action::LookAt { worker } => Some(self.seen(worker, self.look(worker))),
+            Action::LookForServers { lanes } => Some(self.servers(lanes)),
+            Action::OpenLane {
+                lane, addr, listen, ..
+            } => Some(self.open_lane(lane, addr, listen)),
+            Action::CloseLane { lane } => {
+                let lane = self.judge.lanes.get_mut(&lane).expect("no such lane");
+                assert!(std::mem::replace(&mut lane.open, false), "closed twice");
+                None
+            }
+            Action::ForgetTree { worker } => {
+                let job = self.judge.jobs.get_mut(&worker).expect("nobody to forget");
+                assert!(job.exit_told && !std::mem::replace(&mut job.forgotten, true));
+                None
+            }
+            Action::SweepStrays { signal } => Some(self.sweep(signal)),
+            Action::Answer { asker, code, stuck } => {
+                let full = self.judge.waiting() > MAX_ASKERS;
+                if full {
+                    self.cover.mark(Mark::AskersRefused);
+                }
+                self.judge.replied(asker, code, &stuck, full);
+                None
+            }
+            Action::Note(notice) => {
+                self.note(&notice);
+                None
+            }
+            Action::Finish(code) => {
+                let limit = self.stop_limit();
+                self.judge.finish(code, self.now, limit);
+                self.inspect(code);
+                None
+            }
+        }
+    }
+
+    fn note(&mut self, notice: &Notice) {
+        if let Notice::BindPassed {
+            why: PassWhy::Full, ..
+        } = notice
+        {
+            self.cover.mark(Mark::LanesFull);
+        }
+        self.cover.hit(notice_name(notice));
+        if let Notice::StillThere { .. } = notice {
+            self.cover.mark(Mark::KilledAgain);
+        }
+        self.judge.said(notice, self.now);
+        // Every sentence must be sayable; one in so many is enough to know.
+        if self.judge.handled % 16 == 0 {
+            assert!(!notice.to_string().is_empty());
+            let (_, _, _) = (notice.fields(), notice.who(), notice.level());
+        }
+    }
+
+    fn spawn(&mut self, worker: WorkerId) -> Event {
+        self.forked = true;
+        if self.cluster.phase() != Phase::Serving {
+            // The stop came between the wish and its turn.
+            self.cover.mark(Mark::ForkCancelled);
+            return Event::SpawnFailed { worker, errno: 125 };
+        }
+        let plan = self.next_plan();
+        if self.rng.percent(self.faults.spawn_fails) {
+            return Event::SpawnFailed { worker, errno: 11 };
+        }
+        let refused = matches!(plan.fate, Fate::Refused(_));
+        self.fork(MASTER, None, worker, plan);
+        let serial = Serial(self.next_serial);
+        let (pid, now) = (self.procs[&serial].pid, self.now);
+        if let Some(job) = self.judge.jobs.get_mut(&worker) {
+            job.watched = self.policy.takeover != Takeover::Off && !refused;
+            (job.leader, job.group) = (Some(serial), Some(serial));
+            (job.spawned, job.on_its_way) = (now, true);
+        }
+        Event::Spawned { worker, pid }
+    }
+
+    fn kill(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
+        self.judge.signalled(worker, signal, whom, self.now);
+        let leader = self.leader(worker).expect("the judge has looked");
+        match whom {
+            Whom::Leader => self.signal(leader, signal),
+            Whom::Group => self.signal_group(leader, signal),
+        }
+    }
+
+    fn seen(&mut self, worker: WorkerId, what: Seen) -> Event {
+        self.cover.hit(seen_name(&what));
+        Event::Seen { worker, what }
+    }
+
+    fn open_lane(&mut self, id: LaneId, addr: SocketAddr, listens: bool) -> Event {
+        // Those that listen at once are the given ones.
+        let given = listens;
+        let twice = self.judge.lanes.values().any(|l| l.open && l.addr == addr);
+        assert!(!twice, "{addr} opened twice");
+        let errno = match given {
+            true => self.faults.given_fails.filter(|_| id == LaneId(1)),
+            false => self.rng.percent(self.faults.learnt_fails).then_some(98),
+        };
+        let lane = Lane {
+            addr,
+            given,
+            open: errno.is_none(),
+            listens,
+            served: false,
+        };
+        self.judge.lanes.insert(id, lane);
+        match errno {
+            None => Event::LaneOpened { lane: id, addr },
+            Some(errno) => Event::LaneFailed {
+                lane: id,
+                errno,
+                holder: self.rng.one_in(2).then(|| "pid 4711 (nginx)".to_string()),
+            },
+        }
+    }
+
+    /// Every child of the master that leads no worker, zombies included: so /proc has them.
+    fn sweep(&mut self, signal: Option<i32>) -> Event {
+        assert!(self.judge.stopping(), "swept while serving");
+        let leaders: Vec<Serial> = self.judge.jobs.values().filter_map(|j| j.leader).collect();
+        let strays = self.procs.iter().filter(|(_, p)| p.parent == MASTER);
+        let strays: Vec<Serial> = strays.map(|(s, _)| *s).collect();
+        let mut left = Vec::new();
+        let before = self.swept.replace(strays.len());
+        // The end waits on as long as their number falls.
+        self.fell += u32::from(before.is_some_and(|n| strays.len() < n));
+        for serial in strays {
+            if leaders.contains(&serial) {
+                continue;
+            }
+            let p = &self.procs[&serial];
+            left.push(p.pid);
+            // Members of a worker's group have had it with their group.
+            let group = Some(p.group);
+            let known = |j: &Job| j.group == group && !j.gone_told && !j.forgotten;
+            let had_it = self.asked.contains(&serial) || self.judge.jobs.values().any(known);
+            match signal {
+                Some(signal) if signal == SIGKILL || !had_it => {
+                    self.asked.insert(serial);
+                    self.signal(serial, signal);
+                }
+                Some(_) | None => {}
+            }
+        }
+        Event::Strays { left }
+    }
+}
+
+/// The shell reads its sources in this order.
+fn order(event: &Event) -> u8 {
+    match event {
+        Event::TakeoverRefused { .. } | Event::Execed { .. } | Event::ExecFailed { .. } => 0,
+        Event::BindAsked { .. } | Event::ListenAsked { .. } | Event::TreeGone { .. } => 1,
+        Event::Exited { .. } | Event::StrayReaped => 2,
+        Event::Signal(_) => 3,
+        Event::Tick => 4,
+        Event::Stop { .. } | Event::AskerGone { .. } => 5,
+        // Outcomes: told at once.
+        Event::Spawned { .. }
+        | Event::SpawnFailed { .. }
+        | Event::Listens { .. }
+        | Event::Seen { .. }
+        | Event::Served { .. }
+        | Event::LaneOpened { .. }
+        | Event::LaneFailed { .. }
+        | Event::Strays { .. } => 0,
+    }
+}

@@ -1,0 +1,227 @@
+//! bind(2) and listen(2) in the world: who asks us, what the answer does to the process, and what a
+//! look from outside finds. A process that gets an error it did not expect ends, as most servers do.
+
+use crate::kernel::{Process, Serial, Socket};
+use crate::world::{Happening, World};
+use minicluster::core::{Action, Ask, Event, Exit, LaneId, Seen, Snag, WorkerId};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What a server does about an error.
+const SOON: Duration = Duration::from_micros(300);
+
+impl World {
+    /// A process calls bind(2).
+    pub fn bind(&mut self, serial: Serial, addr: SocketAddr, snag: Option<Snag>) {
+        let worker = self.procs[&serial].worker;
+        let Some(job) = self.judge.jobs.get(&worker) else {
+            return;
+        };
+        if job.watched && job.forgotten {
+            // Nobody holds the notify fd any more: ENOSYS.
+            return self.fails(serial);
+        }
+        if job.watched {
+            let ask = self.ask(serial);
+            self.news(Event::BindAsked {
+                worker,
+                ask,
+                addr,
+                v6only: self.next_ask % 3 == 0,
+                snag,
+            });
+            return;
+        }
+        let held = |l: &crate::records::Lane| l.open && l.addr.port() == addr.port();
+        if self.judge.lanes.values().any(held) {
+            return self.fails(serial);
+        }
+        self.socket(serial, addr, None);
+    }
+
+    /// A process calls listen(2).
+    pub fn listen(&mut self, serial: Serial, n: usize) {
+        let Some(p) = self.procs.get_mut(&serial) else {
+            return;
+        };
+        let worker = p.worker;
+        let Some(socket) = p.sockets.get_mut(n).filter(|s| s.open) else {
+            return;
+        };
+        let Some(lane) = socket.lane else {
+            socket.listens = true;
+            return;
+        };
+        if self.judge.jobs.get(&worker).is_some_and(|j| j.forgotten) {
+            return self.fails(serial);
+        }
+        let ask = self.ask(serial);
+        self.news(Event::ListenAsked { worker, ask, lane });
+    }
+
+    fn ask(&mut self, serial: Serial) -> Ask {
+        self.next_ask += 1;
+        let ask = Ask(self.next_ask);
+        self.asks.insert(ask, serial);
+        if let Some(p) = self.procs.get_mut(&serial) {
+            p.asked = Some(ask);
+        }
+        ask
+    }
+
+    fn fails(&mut self, serial: Serial) {
+        self.after(SOON, Happening::End(serial, Exit::Code(1)));
+    }
+
+    fn socket(&mut self, serial: Serial, addr: SocketAddr, lane: Option<LaneId>) {
+        if let Some(p) = self.procs.get_mut(&serial) {
+            p.sockets.push(Socket {
+                addr,
+                lane,
+                listens: false,
+                open: true,
+            });
+        }
+    }
+
+    /// Unblocks whoever asked, if it still runs.
+    fn unblock(&mut self, ask: Ask) -> Option<Serial> {
+        let serial = self.asks.remove(&ask)?;
+        let p = self.procs.get_mut(&serial)?;
+        p.asked = None;
+        p.lives().then_some(serial)
+    }
+
+    /// The answer to bind(2): a lane, nothing of ours, or an error.
+    pub fn bind_done(&mut self, ask: Ask, answer: Result<Option<LaneId>, i32>) {
+        let Some(serial) = self.unblock(ask) else {
+            return;
+        };
+        match answer {
+            Ok(lane) => {
+                let addr = lane
+                    .and_then(|id| self.judge.lanes.get(&id))
+                    .map_or(SocketAddr::from(([0, 0, 0, 0], 9229)), |l| l.addr);
+                self.socket(serial, addr, lane);
+                self.plan_step(serial);
+            }
+            // One in eight goes on without; it has no socket of that number then.
+            Err(_) if self.rng.one_in(8) => {
+                let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                self.socket(serial, nowhere, None);
+                if let Some(s) = self
+                    .procs
+                    .get_mut(&serial)
+                    .and_then(|p| p.sockets.last_mut())
+                {
+                    s.open = false;
+                }
+                self.plan_step(serial);
+            }
+            Err(_) => self.fails(serial),
+        }
+    }
+
+    /// The kernel does what was asked.
+    pub fn pass(&mut self, ask: Ask) {
+        match self.judge.answered(ask) {
+            Some(addr) => {
+                let Some(serial) = self.unblock(ask) else {
+                    return;
+                };
+                self.socket(serial, addr, None);
+                self.plan_step(serial);
+            }
+            None => self.listening(ask),
+        }
+    }
+
+    pub fn listening(&mut self, ask: Ask) {
+        let Some(serial) = self.unblock(ask) else {
+            return;
+        };
+        if let Some(p) = self.procs.get_mut(&serial)
+            && let Some(s) = p.sockets.iter_mut().rev().find(|s| s.open)
+        {
+            s.listens = true;
+        }
+        self.plan_step(serial);
+    }
+
+    /// `Action::Listen`: the lane listens from now on, or cannot.
+    pub fn make_listen(&mut self, ask: Ask, id: LaneId) -> Option<Event> {
+        let asked = self.judge.answered(ask);
+        assert!(
+            asked.is_none(),
+            "bind(2) answered by {:?}",
+            Action::Listen { ask, lane: id }
+        );
+        let lane = self.judge.lanes.get_mut(&id).expect("no such lane");
+        assert!(lane.open, "{id:?} is to listen but is closed");
+        if !lane.listens && self.rng.percent(self.faults.listen_fails) {
+            if let Some(serial) = self.unblock(ask) {
+                self.fails(serial);
+            }
+            return Some(Event::LaneFailed {
+                lane: id,
+                errno: 98,
+                holder: None,
+            });
+        }
+        (lane.listens, lane.served) = (true, true);
+        let asker = self.asks.get(&ask).and_then(|s| self.procs.get(s));
+        let worker = asker.map(|p| p.worker);
+        self.listening(ask);
+        worker.map(|worker| Event::Listens { worker, lane: id })
+    }
+
+    fn tree(&self, worker: WorkerId) -> impl Iterator<Item = &Process> {
+        let ours = move |p: &&Process| p.worker == worker && p.lives();
+        self.procs.values().filter(ours)
+    }
+
+    /// Does the worker still hold the lane it listened on?
+    pub fn held(&self, worker: WorkerId) -> Seen {
+        let lane = self.judge.jobs.get(&worker).and_then(|j| j.listened);
+        let holds = |s: &Socket| s.open && s.listens && s.lane.is_some() && s.lane == lane;
+        match self.tree(worker).any(|p| p.sockets.iter().any(holds)) {
+            true => Seen::Holds,
+            false => Seen::Nothing,
+        }
+    }
+
+    /// On which of these does somebody wait? Whoever uses what was handed uses all of it.
+    pub fn servers(&mut self, mut lanes: Vec<LaneId>) -> Event {
+        let waits = |lane: &LaneId| {
+            let on_it = |s: &Socket| s.open && s.listens && s.lane == Some(*lane);
+            let lives = self.procs.values().filter(|p| p.lives());
+            lives
+                .into_iter()
+                .any(|p| p.accepts || p.sockets.iter().any(on_it))
+        };
+        lanes.retain(waits);
+        for lane in &lanes {
+            if let Some(lane) = self.judge.lanes.get_mut(lane) {
+                lane.served = true;
+            }
+        }
+        Event::Served { lanes }
+    }
+
+    /// What does a starting worker do with the lanes it was handed?
+    pub fn look(&self, worker: WorkerId) -> Seen {
+        let served = |port: u16| self.judge.lanes.values().any(|l| l.addr.port() == port);
+        let own = |s: &&Socket| s.open && s.listens && s.lane.is_none() && served(s.addr.port());
+        let mut accepts = false;
+        for p in self.tree(worker) {
+            if let Some(s) = p.sockets.iter().find(own) {
+                return Seen::OwnSocket(s.addr);
+            }
+            accepts |= p.accepts || p.sockets.iter().any(|s| s.open && s.listens);
+        }
+        match accepts && !self.judge.lanes.is_empty() {
+            true => Seen::Accepts,
+            false => Seen::Nothing,
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The world around one cluster, with virtual time: what is going to happen, by date, and the loop
+//! that jumps from one date to the next. The kernel's part is in `kernel`, the shell's in `shell`;
+//! `judge` says what must not be.
+
+use crate::cover::{Cover, Mark, kind_name};
+use crate::draw::{Faults, Mischief};
+use crate::judge::Judge;
+use crate::kernel::{Process, Serial};
+use crate::plan::{self, Plan};
+use crate::prng::Prng;
+use crate::trace;
+use minicluster::core::{
+    Ask, Asker, By, Cluster, Event, Exit, Pid, Policy, Takeover, Time, WorkerId,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Chaos ends after so many events, however busy the seed is: a crash loop without a delay would
+/// take all the time there is.
+const CHAOS_EVENTS: u64 = 1500;
+
+/// Near the limit of ports that may be learnt.
+const LANES_FULL: usize = 60;
+
+/// What is going to happen.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    Exec(Serial),
+    Step(Serial),
+    End(Serial, Exit),
+    Unstick(Serial),
+    News(Mail),
+    Mischief(Mischief),
+}
+
+/// A piece of news on its way to the master; `about` is the zombie that is reaped with it.
+#[derive(Clone, Debug)]
+pub struct Mail {
+    pub event: Event,
+    pub about: Option<Serial>,
+}
+
+/// Everything.
+pub struct World {
+    pub now: Time,
+    pub rng: Prng,
+    pub policy: Policy,
+    pub faults: Faults,
+    pub cluster: Cluster,
+    pub judge: Judge,
+    pub cover: Cover,
+    pub procs: BTreeMap<Serial, Process>,
+    pub inbox: Vec<Mail>,
+    /// Plans for the next forks; when there is none, one is drawn.
+    pub script: VecDeque<Plan>,
+    /// News that was told, some of it, to be told again.
+    pub told: VecDeque<Event>,
+    pub asks: BTreeMap<Ask, Serial>,
+    pub next_ask: u64,
+    pub next_asker: u64,
+    pub next_pid: i32,
+    pub next_serial: u64,
+    pub healed: bool,
+    /// Forks that wait for their turn.
+    pub later: VecDeque<WorkerId>,
+    /// Has this turn had its fork?
+    pub forked: bool,
+    /// Strays that had the stop signal from a sweep.
+    pub asked: BTreeSet<Serial>,
+    /// How many the last sweep found, and how often one found fewer than the one before.
+    pub swept: Option<usize>,
+    pub fell: u32,
+    agenda: BTreeMap<(Time, u64), Happening>,
+    next_entry: u64,
+    stalled_until: Time,
+}
+
+impl World {
+    /// The cluster is begun; nothing has happened yet.
+    pub fn new(policy: Policy, faults: Faults, rng: Prng) -> World {
+        let now = Time(1_000_000_000);
+        let mut world = World {
+            now,
+            rng,
+            cluster: Cluster::new(policy.clone(), now),
+            judge: Judge::new(&policy),
+            cover: Cover::default(),
+            procs: BTreeMap::new(),
+            inbox: Vec::new(),
+            script: VecDeque::new(),
+            told: VecDeque::new(),
+            asks: BTreeMap::new(),
+            next_ask: 0,
+            next_asker: 0,
+            next_pid: 0,
+            next_serial: 0,
+            healed: false,
+            later: VecDeque::new(),
+            forked: false,
+            asked: BTreeSet::new(),
+            swept: None,
+            fell: 0,
+            agenda: BTreeMap::new(),
+            next_entry: 0,
+            stalled_until: now,
+            policy,
+            faults,
+        };
+        for (at, what) in world.faults.mischief.clone() {
+            world.after(at, Happening::Mischief(what));
+        }
+        world
+    }
+
+    /// Core's first actions.
+    pub fn begin(&mut self) {
+        let mut out = Vec::new();
+        self.cluster.begin(self.now, &mut out);
+        self.act(out);
+        self.end_turn();
+    }
+
+    /// Puts a line into the trace, if there is one.
+    pub fn say(&self, what: &str, line: impl FnOnce() -> String) {
+        trace::line(self.now, what, line);
+    }
+
+    /// Puts it on the agenda.
+    pub fn after(&mut self, wait: Duration, what: Happening) {
+        self.next_entry += 1;
+        let at = self.now + wait;
+        self.agenda.insert((at, self.next_entry), what);
+    }
+
+    /// The master hears of it, some time later.
+    pub fn news(&mut self, event: Event) {
+        self.news_of(event, None);
+    }
+
+    /// As `news`; with it this zombie is reaped.
+    pub fn news_of(&mut self, event: Event, about: Option<Serial>) {
+        let wait = self.rng.upto(self.faults.latency);
+        self.after(wait, Happening::News(Mail { event, about }));
+    }
+
+    /// How the next process behaves.
+    pub fn next_plan(&mut self) -> Plan {
+        let plan = match self.script.pop_front() {
+            Some(plan) => plan,
+            None if self.healed => {
+                let learnt = self.judge.lanes.values().filter(|l| l.open && !l.given);
+                let only = learnt.clone().next().map(|l| l.addr);
+                let full = learnt.count() >= LANES_FULL;
+                plan::healthy(&mut self.rng, &self.policy, only.filter(|_| full))
+            }
+            None => {
+                let kind = self.rng.weighted(&self.faults.mix);
+                plan::draw(kind, &mut self.rng, &self.policy)
+            }
+        };
+        self.cover.hit(kind_name(&plan.kind));
+        plan
+    }
+
+    pub fn requires_takeover(&self) -> bool {
+        self.policy.takeover == Takeover::Require
+    }
+
+    /// The first process of a worker, until it is reaped.
+    pub fn leader(&self, worker: WorkerId) -> Option<Serial> {
+        self.judge.jobs.get(&worker).and_then(|j| j.leader)
+    }
+
+    /// Jumps to the next date, if there is one until `end`, and lives through it.
+    pub fn advance(&mut self, end: Time) -> bool {
+        if self.judge.finished.is_some() {
+            return false;
+        }
+        let due = self.cluster.deadline().map(|(at, _)| at);
+        let fork = (!self.later.is_empty()).then(|| self.way_is_free());
+        let news = (!self.inbox.is_empty()).then_some(self.now);
+        let wakes = due.into_iter().chain(fork).chain(news).min();
+        let wakes = wakes.map(|at| at.max(self.stalled_until));
+        let happens = self.agenda.keys().next().map(|(at, _)| *at);
+        let Some(at) = wakes.into_iter().chain(happens).min() else {
+            self.now = self.now.max(end);
+            return false;
+        };
+        if at > end {
+            self.now = self.now.max(end);
+            return false;
+        }
+        if self.stalled_until < at {
+            self.nothing_overdue(at);
+        }
+        self.now = self.now.max(at);
+        while let Some(entry) = self.agenda.first_entry() {
+            if entry.key().0 > self.now {
+                break;
+            }
+            let what = entry.remove();
+            self.happen(what);
+        }
+        let fork = fork.is_some_and(|at| at <= self.now);
+        let due = self.cluster.deadline().is_some_and(|(t, _)| t <= self.now);
+        if self.stalled_until <= self.now && (due || fork || !self.inbox.is_empty()) {
+            self.turn();
+        }
+        true
+    }
+
+    /// Lives on for so long, or until the master has left.
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.advance(end) {}
+    }
+
+    /// Lives on until this is true; false if it never was in all that time.
+    pub fn run_until(&mut self, limit: Duration, is: impl Fn(&World) -> bool) -> bool {
+        let end = self.now + limit;
+        while !is(self) {
+            if !self.advance(end) {
+                return is(self);
+            }
+        }
+        true
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Exec(serial) => self.exec(serial),
+            Happening::Step(serial) => self.step(serial),
+            Happening::End(serial, exit) => self.end(serial, exit),
+            Happening::Unstick(serial) => self.unstick(serial),
+            Happening::News(mail) => self.inbox.push(mail),
+            Happening::Mischief(what) => self.mischief(what),
+        }
+    }
+
+    /// Something is done to the cluster.
+    pub fn mischief(&mut self, what: Mischief) {
+        self.say("world", || format!("{what:?}"));
+        match what {
+            Mischief::Storm(share) => {
+                self.cover.mark(Mark::Stormed);
+                for serial in self.those(Process::lives) {
+                    if self.rng.percent(share) {
+                        self.end(serial, Exit::Signal(9));
+                    }
+                }
+            }
+            Mischief::Stall(time) => {
+                self.cover.mark(Mark::Stalled);
+                self.stalled_until = self.stalled_until.max(self.now + time);
+                self.judge.lost += time;
+            }
+            Mischief::Jump(time) => {
+                self.cover.mark(Mark::Jumped);
+                self.now = self.now + time;
+                for ((at, n), what) in std::mem::take(&mut self.agenda) {
+                    // What has happened already is known at once when the master goes on.
+                    let at = match what {
+                        Happening::News(_) => self.now,
+                        _ => at + time,
+                    };
+                    self.agenda.insert((at, n), what);
+                }
+                self.judge.lost += time;
+            }
+            Mischief::Tick => self.post(Event::Tick),
+            Mischief::Stale => self.stale(),
+            Mischief::Signal(signal) => self.post(Event::Signal(signal)),
+            Mischief::Stop { hard } => {
+                self.next_asker += 1;
+                let asker = Asker(self.next_asker);
+                let by = By {
+                    pid: Pid(1),
+                    uid: 0,
+                };
+                self.post(Event::Stop { asker, hard, by });
+            }
+            Mischief::Crowd => {
+                for _ in 0..300 {
+                    self.mischief(Mischief::Stop { hard: false });
+                }
+            }
+            Mischief::HangUp => {
+                if self.next_asker > 0 {
+                    let asker = Asker(self.rng.range(1, self.next_asker));
+                    self.post(Event::AskerGone { asker });
+                }
+            }
+        }
+    }
+
+    /// The master hears of it now.
+    pub fn post(&mut self, event: Event) {
+        self.inbox.push(Mail { event, about: None });
+    }
+
+    /// Phase one: everything that can go wrong does.
+    pub fn chaos(&mut self) {
+        let end = self.now + self.faults.chaos;
+        while self.judge.handled < CHAOS_EVENTS && self.advance(end) {}
+    }
+
+    /// From now on nothing goes wrong any more, and what is half broken has ended.
+    pub fn heal(&mut self) {
+        self.say("world", || "healed".to_string());
+        self.healed = true;
+        self.faults.spawn_fails = 0;
+        self.faults.learnt_fails = 0;
+        self.faults.listen_fails = 0;
+        self.stalled_until = self.now;
+        self.agenda
+            .retain(|_, what| !matches!(what, Happening::Mischief(_) | Happening::Unstick(_)));
+        for serial in self.those(|_| true) {
+            let worker = self.procs[&serial].worker;
+            let leads = self.leader(worker) == Some(serial);
+            let ready = self
+                .judge
+                .jobs
+                .get(&worker)
+                .is_some_and(|j| j.ready.is_some());
+            self.calm_down(serial);
+            // One that is never going to be ready, and without a limit, is legitimately kept.
+            if leads && !ready && self.policy.ready_timeout.is_none() {
+                self.end(serial, Exit::Code(1));
+            }
+        }
+    }
+
+    /// Longest time from the healing until everything must be ready.
+    pub fn convergence(&self) -> Duration {
+        let p = &self.policy;
+        let again = Duration::from_secs(30 + 5);
+        let backoff = p.respawn.max(p.backoff);
+        backoff * 2 + p.ready_timeout.unwrap_or_default() + again + Duration::from_secs(10)
+    }
+
+    /// Longest time from the first wish to stop until the master has left.
+    pub fn stop_limit(&self) -> Duration {
+        let grace = Duration::from_secs(5 + 5);
+        let more = Duration::from_secs(5) * self.fell;
+        more + self.policy.stop_timeout + grace + self.faults.latency * 20 + Duration::from_secs(1)
+    }
+
+    /// Is nothing on its way any more?
+    pub fn still(&self) -> bool {
+        self.agenda.is_empty() && self.inbox.is_empty()
+    }
+}

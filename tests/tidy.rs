@@ -1,0 +1,226 @@
+//! The rules of the house that a machine can hold us to: who may import whom, where unsafe and
+//! clocks may be, that the one table of options and the one of verbs are in the manual and in every
+//! completion, that files open with a paragraph and stay small enough to be one idea.
+#![allow(clippy::unwrap_used)]
+
+use minicluster::options::OPTIONS;
+use minicluster::verbs::VERBS;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines after which a file is probably two ideas.
+const MAX_LINES: usize = 650;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(dir: &str) -> Vec<(String, String)> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut paths = Vec::new();
+    walk(&root().join(dir), &mut paths);
+    paths.sort();
+    assert!(!paths.is_empty(), "no files in {dir}");
+    paths
+        .into_iter()
+        .map(|p| {
+            let name = p.strip_prefix(root()).unwrap().display().to_string();
+            (name, fs::read_to_string(p).unwrap())
+        })
+        .collect()
+}
+
+/// The text without comments, strings and unit tests: what the rules are about.
+fn code(text: &str) -> String {
+    let body = text.split("#[cfg(test)]").next().unwrap();
+    body.lines()
+        .map(|l| l.split("//").next().unwrap())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Rooms that a file's imports and paths name.
+fn rooms_used(code: &str) -> BTreeSet<String> {
+    code.match_indices("crate::")
+        .map(|(at, m)| {
+            let rest = &code[at + m.len()..];
+            let end = rest
+                .find(|c: char| !c.is_alphanumeric() && c != '_')
+                .unwrap_or(rest.len());
+            rest[..end].to_string()
+        })
+        .filter(|room| !room.is_empty())
+        .collect()
+}
+
+#[test]
+fn imports_flow_downwards_only() {
+    // Room, and what it may use beside itself.
+    let allowed: [(&str, &[&str]); 10] = [
+        ("src/core/", &["core"]),
+        ("src/sys/", &["sys"]),
+        ("src/wire/", &["wire", "core", "settings", "verbs"]),
+        ("src/settings.rs", &["core", "settings"]),
+        ("src/verbs.rs", &["settings"]),
+        ("src/options.rs", &["core", "settings"]),
+        ("src/completions.rs", &["options", "verbs"]),
+        (
+            "src/cli.rs",
+            &["options", "settings", "verbs", "completions"],
+        ),
+        (
+            "src/shell/",
+            &["shell", "core", "wire", "sys", "settings", "verbs"],
+        ),
+        ("src/lib.rs", &[]),
+    ];
+    for (name, text) in rust_files("src") {
+        if name == "src/main.rs" {
+            continue;
+        }
+        let (_, may) = allowed
+            .iter()
+            .find(|(room, _)| name.starts_with(room))
+            .unwrap_or_else(|| panic!("{name} is in no room"));
+        for used in rooms_used(&code(&text)) {
+            assert!(may.contains(&used.as_str()), "{name} uses crate::{used}");
+        }
+    }
+}
+
+#[test]
+fn core_and_wire_are_pure() {
+    let banned = [
+        "std::fs",
+        "std::env",
+        "std::process",
+        "std::os",
+        "std::time::Instant",
+        "SystemTime",
+        "Instant::",
+        "libc::",
+        "nix::",
+        "mio::",
+        "TcpListener",
+        "UnixStream",
+        "println!",
+        "unsafe",
+    ];
+    for dir in ["src/core", "src/wire"] {
+        for (name, text) in rust_files(dir) {
+            for word in banned {
+                assert!(!code(&text).contains(word), "{name} has {word}");
+            }
+        }
+    }
+}
+
+#[test]
+fn unsafe_and_clocks_are_in_sys_and_nobody_sleeps() {
+    for (name, text) in rust_files("src") {
+        if name.ends_with("/tests.rs") {
+            continue;
+        }
+        let code = code(&text);
+        for word in ["thread::sleep", "thread::spawn", ".unwrap()"] {
+            assert!(!code.contains(word), "{name} has {word}");
+        }
+        if name.starts_with("src/sys/") {
+            continue;
+        }
+        for word in [
+            "unsafe {",
+            "unsafe fn",
+            "allow(unsafe_code)",
+            "Instant::now",
+            "SystemTime::now",
+        ] {
+            assert!(!code.contains(word), "{name} has {word}");
+        }
+    }
+}
+
+#[test]
+fn files_open_with_a_paragraph_and_stay_one_idea() {
+    for dir in ["src", "tests"] {
+        for (name, text) in rust_files(dir) {
+            assert!(text.starts_with("//!"), "{name} does not say what it is");
+            let lines = text.lines().count();
+            assert!(
+                lines <= MAX_LINES,
+                "{name}: {lines} lines (limit {MAX_LINES})"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_manual_has_every_option_and_verb_and_no_other() {
+    let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    let mut in_page = BTreeSet::new();
+    for line in page.lines().filter(|l| l.starts_with(".It Fl ")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let long = words.iter().find_map(|w| w.strip_prefix('-')).unwrap();
+        let short = words[2].strip_prefix('-').map_or(words[2], |_| "");
+        in_page.insert((short.to_string(), long.to_string()));
+    }
+    let in_table: BTreeSet<(String, String)> = OPTIONS
+        .iter()
+        .map(|o| (o.short.to_string(), o.long.to_string()))
+        .collect();
+    assert_eq!(in_page, in_table);
+    for o in OPTIONS
+        .iter()
+        .filter(|o| o.default.starts_with(|c: char| c.is_ascii_digit()))
+    {
+        let at = page.find(&format!("Fl -{} ", o.long)).unwrap();
+        let entry = &page[at..];
+        let end = entry[1..].find(".It Fl ").map_or(entry.len(), |e| e + 1);
+        let said = entry[..end].contains(o.default);
+        assert!(
+            said,
+            "the manual does not give {} as the default of --{}",
+            o.default, o.long
+        );
+    }
+    let verbs = page.split(".Sh VERBS").nth(1).unwrap();
+    let verbs = verbs.split(".Sh ").next().unwrap();
+    let in_page: BTreeSet<&str> = verbs
+        .lines()
+        .filter_map(|l| l.strip_prefix(".It Cm "))
+        .map(|l| l.split_whitespace().next().unwrap())
+        .collect();
+    let in_table: BTreeSet<&str> = VERBS.iter().map(|v| v.name).collect();
+    assert_eq!(in_page, in_table);
+}
+
+#[test]
+fn the_limits_in_the_manual_are_those_in_the_code() {
+    let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    let limits = page.split(".Sh LIMITS").nth(1).unwrap();
+    let limits = limits.split(".Sh ").next().unwrap();
+    for (number, what) in [
+        (usize::from(minicluster::settings::MAX_WORKERS), "workers"),
+        (minicluster::settings::MAX_PORTS, "ports"),
+        (minicluster::core::MAX_REMNANTS, "dead workers"),
+    ] {
+        let entry = format!(".It {number}\n{what}");
+        assert!(limits.contains(&entry), "{entry} is not in LIMITS");
+    }
+}
+
+#[test]
+fn the_changelog_has_a_place_for_what_is_new() {
+    let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    assert!(text.contains("\n## [Unreleased]\n"));
+}
