@@ -1,6 +1,6 @@
 //! What a master can be born with: another user, signals ignored or blocked, a terminal, open
-//! descriptors, limits, few CPUs. The only room of these tests that says `unsafe`: each block runs
-//! between fork and exec and makes system calls only.
+//! descriptors, limits, few CPUs. The only room of these tests that says `unsafe`: each block makes
+//! system calls only, most of them between fork and exec.
 
 #![allow(unsafe_code)]
 
@@ -112,6 +112,15 @@ pub fn open_terminal() -> (OwnedFd, OwnedFd) {
         assert!(near >= 0, "{}", io::Error::last_os_error());
         (OwnedFd::from_raw_fd(far), OwnedFd::from_raw_fd(near))
     }
+}
+
+/// How many bytes wait there to be read.
+pub fn to_be_read(fd: &impl AsRawFd) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes one int.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+    bytes
 }
 
 /// With these numbers open on /dev/null, to be inherited by exec.

@@ -5,7 +5,7 @@
 use crate::birth;
 use crate::client::{all_answer, get, v4};
 use crate::harness::{Rig, Words};
-use crate::place::{Place, free_port, python, shim};
+use crate::place::{LOOK, Place, free_port, python, shim};
 use crate::proc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -198,7 +198,22 @@ impl Stalling {
             .custom_flags(libc::O_NONBLOCK)
             .open(path);
         let mut ours = ours.unwrap();
-        while ours.write(&[b'x'; 4096]).is_ok() {}
+        loop {
+            while ours.write(&[b'x'; 4096]).is_ok() {}
+            if !self.makes_room() {
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Will there be room although nobody reads? What is written to a terminal is carried over to
+    /// its reader's side later, by a worker of the kernel's, until that side is full, too.
+    fn makes_room(&self) -> bool {
+        /// Of the reader's side: N_TTY_BUF_SIZE, less one.
+        const READERS_SIDE: i32 = 4095;
+        let terminal = nix::unistd::isatty(&self.near).unwrap();
+        terminal && birth::to_be_read(&self.far) < READERS_SIDE
     }
 
     /// All that has been read, after another look.
