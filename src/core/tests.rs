@@ -327,6 +327,29 @@ fn never_ready_gives_up_with_69_and_the_last_words() {
 }
 
 #[test]
+fn of_one_that_listened_too_late_it_is_not_said_that_it_never_did() {
+    for (listens, hinted) in [(false, true), (true, false)] {
+        let mut p = policy();
+        p.workers = 1;
+        p.ready = ReadyRule::Listening;
+        p.start_timeout = Some(Duration::from_secs(5));
+        let mut r = Rig::new(p);
+        let worker = r.run_spawns()[0];
+        r.now = ms(4_990);
+        if listens {
+            let lane = LaneId(1);
+            r.tell(Event::Listens { worker, lane });
+        }
+        r.at(5_000);
+        let said = |a: &Action| match a {
+            Action::Note(Notice::NeverReady { hint, .. }) => Some(hint.is_some()),
+            _ => None,
+        };
+        assert_eq!(r.did().iter().find_map(said), Some(hinted));
+    }
+}
+
+#[test]
 fn what_failed_before_the_command_is_told_with_the_death() {
     let mut r = Rig::new(policy());
     let worker = WorkerId(1);

@@ -546,6 +546,8 @@ impl Cluster {
     pub(super) fn not_ready_hint(&self, id: WorkerId) -> Option<&'static str> {
         let w = self.fleet.get(id)?;
         match (w.rule, w.watched) {
+            // It did what was asked of it, a moment too late to count.
+            (ReadyRule::Listening, _) if w.listened.is_some() => None,
             (ReadyRule::Listening, true) => Some(
                 "it never listened on the port, nor used the socket passed as fd 3: --ready started if it serves none, --takeover THEIRS=OURS if it uses another port",
             ),

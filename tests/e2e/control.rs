@@ -2,7 +2,7 @@
 
 use crate::birth;
 use crate::client::{get, v4};
-use crate::harness::{Rig, Status, Words};
+use crate::harness::{Rig, Status, Words, sigkill};
 use crate::place::{BINARY, Said, free_port, python, run};
 use crate::proc;
 use nix::sys::signal::Signal;
@@ -204,18 +204,27 @@ fn stop_returns_when_the_master_is_gone_so_that_a_start_may_follow() {
 fn stop_without_waiting_returns_at_once() {
     let port = free_port();
     let mut rig = Rig::start(format!(
-        "-n 1 -p {port} --stop-timeout 1s -- ./threaded --deaf"
+        "-n 1 -p {port} --stop-timeout 40s -- ./threaded --deaf"
     ));
     rig.up();
+    let worker = rig.status().pids()[0];
+    let descriptors = || proc::descriptors(rig.pid());
+    let alone = descriptors();
     let said = rig.verb("stop --no-wait");
     assert_eq!(said.code, 0, "{said:?}");
     assert!(rig.events("stopped").is_empty());
     // It can be waited for later; that does not make it harder.
-    let said = rig.verb("stop");
-    assert_eq!(said.code, 0, "{said:?}");
-    assert_eq!(rig.events("stopped").len(), 1);
+    rig.until("that client is gone", || descriptors() == alone);
+    std::thread::scope(|s| {
+        let waits = s.spawn(|| rig.verb("stop"));
+        rig.until("it is being waited for", || descriptors() > alone);
+        sigkill(worker);
+        let said = waits.join().unwrap();
+        assert_eq!(said.code, 0, "{said:?}");
+    });
+    rig.wait("stopped", |_| true);
     assert!(rig.events("hard-stop").is_empty());
-    rig.finish(0, &["killed"]);
+    rig.finish(0, &[]);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn without_takeover_our_socket_is_closed_when_a_server_shares_the_port_by_itself
 fn without_takeover_a_server_that_binds_by_itself_fails_and_its_last_words_are_told() {
     let port = free_port();
     let mut rig = Rig::start(format!(
-        "-n 2 -p {port} --takeover off --start-timeout 1s -- ./threaded"
+        "-n 2 -p {port} --takeover off --start-timeout 2s -- ./threaded"
     ));
     let gave_up = rig.wait("never-ready", |_| true);
     let last = "threaded: bind: Address already in use";
@@ -91,7 +91,7 @@ fn without_takeover_a_server_that_binds_by_itself_fails_and_its_last_words_are_t
 fn a_list_of_ports_that_lacks_the_given_one_is_told_what_to_add() {
     let port = free_port();
     let mut rig = Rig::start(format!(
-        "-n 2 -p {port} --takeover 1 --start-timeout 1s -- ./threaded"
+        "-n 2 -p {port} --takeover 1 --start-timeout 2s -- ./threaded"
     ));
     let said = rig.wait("bind-passed", |_| true);
     assert!(

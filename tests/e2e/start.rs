@@ -70,7 +70,7 @@ fn a_learnt_port_that_is_busy_is_the_workers_error_and_is_told() {
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = held.local_addr().unwrap().port();
     let mut rig = Rig::start(format!(
-        "-n 2 --start-timeout 1s -- ./threaded --addr 127.0.0.1 --port {port}"
+        "-n 2 --start-timeout 2s -- ./threaded --addr 127.0.0.1 --port {port}"
     ));
     let said = rig.wait("port-failed", |_| true);
     assert!(names_us(&said.msg), "{}", said.msg);

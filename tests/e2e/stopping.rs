@@ -99,7 +99,7 @@ fn what_survives_the_signal_to_its_group_is_killed_at_the_stop_timeout() {
         "-p",
         &port,
         "--stop-timeout",
-        "400ms",
+        "2s",
         "--",
         "sh",
         "-c",
