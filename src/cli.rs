@@ -1,6 +1,6 @@
 //! The command line, understood by the table in `options`.
 
-use crate::options::{OPTIONS, Scope, name_of};
+use crate::options::{OPTIONS, Opt, Scope, name_of};
 use crate::settings::{self, Settings};
 use crate::verbs;
 use std::ffi::OsString;
@@ -84,6 +84,9 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, String> {
         s.check()?;
         return Ok(Invocation::Start(Box::new(s)));
     }
+    if m.opt_present("control") && m.opt_present("name") {
+        return Err("-C and --name both say which cluster is meant: give one".into());
+    }
     if split.is_some() {
         return Err(format!(
             "{} is a verb and takes no COMMAND",
@@ -100,14 +103,31 @@ fn client(mut s: Settings, words: Vec<String>) -> Result<Invocation, String> {
         match w.as_str() {
             "--json" => s.json = true,
             "--no-wait" => s.no_wait = true,
-            "-h" | "--help" => return Ok(Invocation::Print(verbs::help(Some(&kept[0]))?)),
+            "-h" | "--help" => {
+                let one = verbs::named(Some(&kept[0]))?;
+                return Ok(Invocation::Print(verbs::help(&one)));
+            }
             _ if w.starts_with('-') && w.len() > 1 && !kept.is_empty() => {
-                return Err(format!("{} does not take {w}", kept[0]));
+                return Err(misplaced(&w, &kept[0]));
             }
             _ => kept.push(w),
         }
     }
     Ok(Invocation::Control(Box::new(s), kept))
+}
+
+/// An option of ours, or nobody's, behind a verb.
+fn misplaced(word: &str, verb: &str) -> String {
+    let flag = word.split('=').next().unwrap_or(word);
+    let named = |o: &&Opt| flag == format!("--{}", o.long) || flag == format!("-{}", o.short);
+    match OPTIONS.iter().find(named) {
+        Some(o) if o.scope != Scope::Start => {
+            let value = format!("{flag} {}", o.arg);
+            let value = value.trim_end();
+            format!("{flag} stands in front of the verb: minicluster {value} {verb}")
+        }
+        Some(_) | None => format!("{verb} does not take {word}"),
+    }
 }
 
 fn check_scopes(m: &getopts::Matches, start: bool) -> Result<(), String> {
@@ -195,11 +215,12 @@ pub fn help() -> String {
         text.push_str(&format!("  {flag:<25} {}{default}\n", o.help));
     }
     text.push_str("\nVerbs:\n");
-    for line in verbs::help(None).unwrap_or_default().lines() {
+    let all: Vec<&verbs::Verb> = verbs::VERBS.iter().collect();
+    for line in verbs::help(&all).lines() {
         text.push_str(&format!("  {line}\n"));
     }
     text.push_str(
-        "\nDurations: 500ms 10s 5m 1h 1d, a bare number is seconds. The manual: man minicluster\n",
+        "\nDurations: 500us 500ms 10s 5m 1h 1d, a bare number is seconds. The manual: man minicluster\n",
     );
     text
 }
@@ -284,6 +305,16 @@ mod tests {
             ("--", "nothing follows"),
             ("--quiet=1 -- x", "takes no value"),
             ("status --frob", "does not take --frob"),
+            (
+                "why --name web 1",
+                "in front of the verb: minicluster --name NAME why",
+            ),
+            ("status -n 4", "does not take -n"),
+            ("-C /x --name web stop", "give one"),
+            ("--takeover 8080=70000 -- x", "1 to 65535"),
+            ("--takeover 80= -- x", "PORT[=OURPORT]"),
+            ("--ready 1001d -- x", "longer than 1000d"),
+            ("--ready 5m -- x", "--ready-timeout is 1m"),
             ("--name ../x -- y", "not a name"),
             ("--completions tcsh", "bash"),
         ] {

@@ -46,6 +46,7 @@ fn bash() -> String {
         }
         let complete = match (o.long, values(o.long)) {
             ("cwd", _) => "compgen -d -- \"$cur\"".to_string(),
+            ("name", _) => "compgen -W \"$(_minicluster_names)\" -- \"$cur\"".to_string(),
             ("control", v) => format!("compgen -f -W '{v}' -- \"$cur\""),
             (_, v) => format!("compgen -W '{v}' -- \"$cur\""),
         };
@@ -54,24 +55,53 @@ fn bash() -> String {
         ));
     }
     let verbs: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
-    format!(
-        "# bash completion for minicluster\n\
-         _minicluster() {{\n    \
-             local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} i\n    \
-             for ((i = 1; i < COMP_CWORD; i++)); do\n        \
-                 if [[ ${{COMP_WORDS[i]}} == -- ]]; then\n            \
-                     if declare -F _command_offset >/dev/null; then _command_offset $((i + 1)); fi\n            \
-                     return\n        \
-                 fi\n    \
-             done\n    \
-             case $prev in\n{cases}    esac\n    \
-             mapfile -t COMPREPLY < <(compgen -W '{} {} --' -- \"$cur\")\n\
-         }}\n\
-         complete -F _minicluster minicluster\n",
-        flags.join(" "),
-        verbs.join(" ")
-    )
+    let waiting: Vec<&str> = VERBS.iter().filter(|v| v.waits).map(|v| v.name).collect();
+    BASH.replace("@CASES", &cases)
+        .replace("@FLAGS", &flags.join(" "))
+        .replace("@ANY", &verbs.join("|"))
+        .replace("@VERBS", &verbs.join(" "))
+        .replace("@WAITING", &waiting.join("|"))
 }
+
+/// A word may be split at its `=`. Names are those of the locks in the runtime directories.
+const BASH: &str = r#"# bash completion for minicluster
+_minicluster_names() {
+    local dir lock
+    for dir in "${RUNTIME_DIRECTORY%%:*}" /run/minicluster \
+        "${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/minicluster}" "${TMPDIR:-/tmp}/minicluster-$UID"; do
+        [[ -n $dir ]] || continue
+        for lock in "$dir"/*.lock; do
+            [[ -e $lock ]] && lock=${lock##*/} && echo "${lock%.lock}"
+        done
+    done
+}
+_minicluster() {
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} i verb=
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${COMP_WORDS[i]} in
+        --)
+            if declare -F _command_offset >/dev/null; then _command_offset $((i + 1)); fi
+            return
+            ;;
+        @ANY) verb=${COMP_WORDS[i]} ;;
+        esac
+    done
+    if [[ $cur == = ]]; then
+        cur=
+    elif [[ $prev == = ]]; then
+        prev=${COMP_WORDS[COMP_CWORD-2]}
+    fi
+    case $prev in
+@CASES    esac
+    case $verb in
+    '') mapfile -t COMPREPLY < <(compgen -W '@FLAGS @VERBS --' -- "$cur") ;;
+    help) mapfile -t COMPREPLY < <(compgen -W '@VERBS --json' -- "$cur") ;;
+    @WAITING) mapfile -t COMPREPLY < <(compgen -W '--json --no-wait' -- "$cur") ;;
+    *) mapfile -t COMPREPLY < <(compgen -W '--json' -- "$cur") ;;
+    esac
+}
+complete -F _minicluster minicluster
+"#;
 
 fn zsh() -> String {
     let quote = |t: &str| {

@@ -21,11 +21,7 @@ fn main() -> ExitCode {
     let ended = match cli::parse(&args) {
         Ok(Invocation::Start(settings)) => shell::start::run(*settings),
         Ok(Invocation::Control(settings, words)) => shell::client::run(&settings, words),
-        Ok(Invocation::Print(text)) => {
-            // `minicluster --help | head -1` is no error.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            Ok(0)
-        }
+        Ok(Invocation::Print(text)) => shell::client::print(&text),
         Err(message) => Err((EX_USAGE, message)),
     };
     match ended {

@@ -136,7 +136,7 @@ pub static OPTIONS: [Opt; 26] = [
     opt(
         "",
         "ready",
-        "WHEN",
+        "RULE",
         "auto",
         "when a worker counts as ready: auto, started, listening, or alive so long",
         keep!(ready, settings::ready),
@@ -255,8 +255,8 @@ pub static OPTIONS: [Opt; 26] = [
         "",
         "log-format",
         "FMT",
-        "text, or logfmt",
-        "text, logfmt or json; default: text on a terminal, else logfmt",
+        "text on a terminal, else logfmt",
+        "text, logfmt or json",
         |s, v| {
             s.log_format = Some(match v {
                 "text" => LogFormat::Text,

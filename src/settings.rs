@@ -142,6 +142,20 @@ impl Settings {
                 human(self.backoff)
             ));
         }
+        if let ReadyRule::Alive(d) = self.ready {
+            for (name, limit) in [
+                ("--ready-timeout", self.ready_timeout),
+                ("--start-timeout", self.start_timeout),
+            ] {
+                if !limit.is_zero() && d >= limit {
+                    return Err(format!(
+                        "no worker could be alive for {} (--ready): {name} is {}; raise that, or 0 for never",
+                        human(d),
+                        human(limit)
+                    ));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -284,6 +298,7 @@ pub fn host(text: &str) -> Result<IpAddr, String> {
 /// `auto|off|require|PORT[=OURPORT],...`
 pub fn takeover(text: &str) -> Result<Takeover, String> {
     let port = |t: &str| number::<u16>(t, 1, u16::MAX);
+    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
     match text {
         "auto" => Ok(Takeover::Auto),
         "off" => Ok(Takeover::Off),
@@ -292,12 +307,12 @@ pub fn takeover(text: &str) -> Result<Takeover, String> {
             let mut map = Vec::new();
             for item in list.split(',') {
                 let (theirs, ours) = item.split_once('=').unwrap_or((item, item));
-                let pair = (port(theirs), port(ours));
-                let (Ok(theirs), Ok(ours)) = pair else {
+                if !digits(theirs) || !digits(ours) {
                     return Err(format!(
                         "'{text}' is none of auto, off, require, or a list of PORT[=OURPORT] like 3000,8080=80"
                     ));
-                };
+                }
+                let (theirs, ours) = (port(theirs)?, port(ours)?);
                 if map.iter().any(|(t, _)| *t == theirs) {
                     return Err(format!("'{text}' names port {theirs} twice"));
                 }
@@ -314,8 +329,13 @@ pub fn ready(text: &str) -> Result<ReadyRule, String> {
         "auto" => Ok(ReadyRule::Auto),
         "started" => Ok(ReadyRule::Started),
         "listening" => Ok(ReadyRule::Listening),
-        _ => duration(text).map(ReadyRule::Alive).map_err(|_| {
-            format!("'{text}' is none of auto, started, listening, or a duration like 5s")
+        _ => duration(text).map(ReadyRule::Alive).map_err(|e| {
+            match text.starts_with(|c: char| c.is_ascii_digit()) {
+                true => e,
+                false => {
+                    format!("'{text}' is none of auto, started, listening, or a duration like 5s")
+                }
+            }
         }),
     }
 }
@@ -513,5 +533,14 @@ mod tests {
         let mut s = base;
         s.respawn = Duration::from_secs(60);
         assert!(s.check().unwrap_err().contains("--backoff"));
+        let mut s = Settings {
+            ready: ReadyRule::Alive(Duration::from_secs(60)),
+            ..Settings::default()
+        };
+        assert!(s.check().unwrap_err().contains("--ready-timeout is 1m"));
+        s.ready_timeout = Duration::ZERO;
+        assert!(s.check().unwrap_err().contains("--start-timeout is 1m"));
+        s.start_timeout = Duration::from_secs(61);
+        assert!(s.check().is_ok());
     }
 }

@@ -7,6 +7,10 @@ pub struct Verb {
     pub name: &'static str,
     /// What may follow.
     pub words: &'static str,
+    /// How many words that are at most.
+    pub takes: usize,
+    /// Is its answer waited for (unless NO_WAIT is said)?
+    pub waits: bool,
     /// One line.
     pub help: &'static str,
     /// Which one.
@@ -35,56 +39,91 @@ pub const VERBS: [Verb; 6] = [
     Verb {
         name: "status",
         words: "",
+        takes: 0,
+        waits: false,
         help: "the cluster, its ports and its workers",
         what: What::Status,
     },
     Verb {
         name: "why",
         words: "[SLOT]",
+        takes: 1,
+        waits: false,
         help: "the last deaths: reason, status, age, last stderr lines, what followed",
         what: What::Why,
     },
     Verb {
         name: "stop",
         words: "",
+        takes: 0,
+        waits: true,
         help: "stop gracefully; returns when the master has gone (--no-wait: at once)",
         what: What::Stop,
     },
     Verb {
         name: "kill",
         words: "",
+        takes: 0,
+        waits: true,
         help: "stop at once, by SIGKILL; the master exits 1",
         what: What::Kill,
     },
     Verb {
         name: "version",
         words: "",
+        takes: 0,
+        waits: false,
         help: "version of the running master",
         what: What::Version,
     },
     Verb {
         name: "help",
         words: "[VERB]",
+        takes: 1,
+        waits: false,
         help: "this list, or one line of it",
         what: What::Help,
     },
 ];
+
+/// Stands behind a verb that waits: do not.
+pub const NO_WAIT: &str = "--no-wait";
+
+impl Verb {
+    /// May these words follow it?
+    pub fn check(&self, rest: &[&str]) -> Result<(), String> {
+        let flag = |w: &&&str| **w == NO_WAIT;
+        let stray = match rest.iter().find(flag) {
+            Some(w) if !self.waits => Some(w),
+            Some(_) | None => rest.iter().filter(|w| !flag(w)).nth(self.takes),
+        };
+        match stray {
+            Some(word) => Err(format!("{} does not take {word}", self.name)),
+            None => Ok(()),
+        }
+    }
+}
 
 /// By name.
 pub fn find(name: &str) -> Option<&'static Verb> {
     VERBS.iter().find(|v| v.name == name)
 }
 
-/// The list, or one line of it.
-pub fn help(name: Option<&str>) -> Result<String, String> {
-    let line = |v: &Verb| {
+/// All of them, or the one of that name.
+pub fn named(name: Option<&str>) -> Result<Vec<&'static Verb>, String> {
+    match name {
+        None => Ok(VERBS.iter().collect()),
+        Some(n) => find(n).map(|v| vec![v]).ok_or_else(|| unknown(n)),
+    }
+}
+
+/// A line for each.
+pub fn help(verbs: &[&Verb]) -> String {
+    let line = |v: &&Verb| {
         let usage = format!("{} {}", v.name, v.words);
         format!("{usage:<18} {}\n", v.help)
     };
-    match name {
-        None => Ok(VERBS.iter().map(line).collect()),
-        Some(n) => find(n).map(line).ok_or_else(|| unknown(n)),
-    }
+    verbs.iter().map(line).collect()
 }
 
 /// What to say of a word that is no verb.

@@ -205,6 +205,49 @@ fn the_manual_has_every_option_and_verb_and_no_other() {
 }
 
 #[test]
+fn the_manual_has_every_event_and_no_other() {
+    let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    let events = page.split(".Sh EVENTS").nth(1).unwrap();
+    let events = events.split(".Sh ").next().unwrap();
+    let list = events.split(".Bl ").nth(1).unwrap();
+    let in_page: BTreeSet<String> = list
+        .lines()
+        .filter_map(|l| l.strip_prefix(".Cm "))
+        .flat_map(|l| l.split([' ', ',']).map(String::from).collect::<Vec<_>>())
+        .filter(|w| is_a_name(w))
+        .collect();
+    let notices = fs::read_to_string(root().join("src/core/notice.rs")).unwrap();
+    let names = notices.split("pub fn event(&self)").nth(1).unwrap();
+    let names = names.split("pub fn who(&self)").next().unwrap();
+    let mut in_code: BTreeSet<String> = quoted(names).collect();
+    // Those of the shell's own stand behind a level, on that line or the next.
+    for (_, text) in rust_files("src/shell") {
+        for level in ["Error", "Warn", "Info", "Debug"] {
+            for call in code(&text).split(&format!("Level::{level},")).skip(1) {
+                let next = call.trim_start();
+                if next.starts_with('"') {
+                    in_code.extend(quoted(next).next().filter(|w| is_a_name(w)));
+                }
+            }
+        }
+    }
+    in_code.insert("lane-silenced".into()); // its level depends
+    assert_eq!(in_page, in_code);
+}
+
+fn is_a_name(word: &str) -> bool {
+    word.contains(|c: char| c.is_ascii_lowercase())
+        && word
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+/// What stands between quotes.
+fn quoted(text: &str) -> impl Iterator<Item = String> {
+    text.split('"').skip(1).step_by(2).map(String::from)
+}
+
+#[test]
 fn the_limits_in_the_manual_are_those_in_the_code() {
     let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
     let limits = page.split(".Sh LIMITS").nth(1).unwrap();

@@ -96,13 +96,21 @@ impl Lanes {
         self.list.iter().find(|l| l.id == id).map(|l| l.addr)
     }
 
-    /// Addresses we serve now.
-    pub fn open_addrs(&self) -> Vec<SocketAddr> {
-        self.list
-            .iter()
-            .filter(|l| l.state == LaneState::Open)
-            .map(|l| l.addr)
-            .collect()
+    /// Addresses that are served: by our sockets, or where those have been closed, by the workers'.
+    pub fn served_addrs(&self) -> Vec<SocketAddr> {
+        let bound = |l: &&Lane| match l.state {
+            LaneState::Open | LaneState::Closed => true,
+            LaneState::Opening(_) => false,
+        };
+        self.list.iter().filter(bound).map(|l| l.addr).collect()
+    }
+
+    /// The ports of -p, as they were opened.
+    fn given_ports(&self) -> Vec<u16> {
+        let given = self.list.iter().filter(|l| l.given);
+        let mut ports: Vec<u16> = given.map(|l| l.addr.port()).collect();
+        ports.dedup();
+        ports
     }
 
     fn verdict(&self, takeover: &Takeover, mut asked: SocketAddr) -> Verdict {
@@ -226,8 +234,10 @@ impl Cluster {
         let Some(who) = self.fleet.who(id) else {
             return out.push(Action::Pass { ask });
         };
-        self.takeover_works.get_or_insert(true);
         let verdict = self.lanes.verdict(&self.policy.takeover, addr);
+        if !matches!(verdict, Verdict::Pass(_)) && snag.is_none() {
+            self.takeover_works.get_or_insert(true);
+        }
         match (verdict, snag) {
             (Verdict::Pass(why), _) => self.pass_bind(who, ask, addr, why, out),
             (Verdict::Learn(_), _) if self.lanes.list.len() >= MAX_LANES => {
@@ -269,7 +279,8 @@ impl Cluster {
     fn pass_bind(&mut self, who: Who, ask: Ask, addr: SocketAddr, why: PassWhy, out: &mut Out) {
         out.push(Action::Pass { ask });
         if self.slots.len() > 1 {
-            let ours: Vec<u16> = self.policy.ports.iter().map(SocketAddr::port).collect();
+            let ours = self.lanes.given_ports();
+            let picked = self.policy.ports.first().is_some_and(|a| a.port() == 0);
             let key = match why {
                 PassWhy::NotServed | PassWhy::NotListed => format!("passed {}", addr.port()),
                 PassWhy::Full => "passed, full".to_string(),
@@ -278,18 +289,19 @@ impl Cluster {
                 who,
                 addr,
                 ours,
+                picked,
                 why,
             };
             self.once(key, notice, out);
         }
     }
 
-    /// A worker that we do not watch failed before it was ready. The most likely reason, if a port
-    /// was given: it binds that by itself, and we have it open.
+    /// A worker that we do not watch failed before it was ready. The most likely reason: it binds a
+    /// port by itself, and we have that open, or a sibling has it.
     pub(super) fn say_handed_only(&mut self, who: Who, out: &mut Out) {
         let open = |l: &&Lane| l.given && l.state == LaneState::Open;
-        let first = self.lanes.iter().find(open).map(|l| l.addr);
-        if let Some(addr) = first {
+        let addr = self.lanes.iter().find(open).map(|l| l.addr);
+        if addr.is_some() || self.policy.ports.is_empty() && self.slots.len() > 1 {
             let notice = Notice::HandedOnly { who, addr };
             self.once("handed only".into(), notice, out);
         }

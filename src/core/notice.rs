@@ -217,11 +217,14 @@ pub enum Notice {
         who: Who,
         addr: SocketAddr,
         ours: Vec<u16>,
+        /// Did the kernel pick ours (-p 0)? Then it is another one the next time.
+        picked: bool,
         why: PassWhy,
     },
     HandedOnly {
         who: Who,
-        addr: SocketAddr,
+        /// What we have open; without it, it is a sibling that has the port.
+        addr: Option<SocketAddr>,
     },
     Narrower {
         who: Who,
@@ -415,7 +418,9 @@ impl Notice {
 
     /// What a machine wants apart from the sentence. Durations in seconds.
     pub fn fields(&self) -> Vec<(&'static str, Value)> {
-        let secs = |d: &Duration| Value::Number(format!("{:.3}", d.as_secs_f64()));
+        // Cut off, not rounded, as the message has it.
+        let secs =
+            |d: &Duration| Value::Number(format!("{}.{:03}", d.as_secs(), d.subsec_millis()));
         let exit_field = |exit: &Exit| match exit {
             Exit::Code(c) => ("code", number(c)),
             Exit::Signal(s) => ("signal", text(format!("SIG{}", signal_name(*s)))),
@@ -425,7 +430,9 @@ impl Notice {
             | Notice::Unserved { addr }
             | Notice::LaneQuits { addr, .. }
             | Notice::BindPassed { addr, .. }
-            | Notice::HandedOnly { addr, .. }
+            | Notice::HandedOnly {
+                addr: Some(addr), ..
+            }
             | Notice::Snagged { addr, .. } => vec![("addr", text(addr))],
             Notice::LaneBusy { addr, errno, .. } => {
                 vec![("addr", text(addr)), ("errno", number(errno))]
@@ -481,6 +488,7 @@ impl Notice {
                 vec![("asked", text(asked)), ("addr", text(lane))]
             }
             Notice::LetGo { .. }
+            | Notice::HandedOnly { addr: None, .. }
             | Notice::LeftRunning { .. }
             | Notice::TooSlowToStop { .. }
             | Notice::StillThere { .. }

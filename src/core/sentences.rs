@@ -5,7 +5,7 @@ use super::event::{By, Snag};
 use super::ids::Pid;
 use super::lanes::MAX_LANES;
 use super::notice::{LeftoverStage, Next, Notice, PassWhy};
-use super::words::{errno_text, human};
+use super::words::{count, errno_text, human};
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -100,8 +100,11 @@ impl fmt::Display for Notice {
             }
             Notice::Ready { who, after } => write!(f, "{who} ready after {}", human(*after)),
             Notice::AllReady { ready, lanes } => match lanes.as_slice() {
-                [] => write!(f, "all {ready} workers ready"),
-                some => write!(f, "all {ready} workers ready on {}", addrs(some)),
+                [] => write!(f, "all {} ready", count(*ready, "worker")),
+                some => {
+                    let workers = count(*ready, "worker");
+                    write!(f, "all {workers} ready on {}", addrs(some))
+                }
             },
             Notice::Unserved { addr } => write!(
                 f,
@@ -182,17 +185,22 @@ impl fmt::Display for Notice {
                 by,
                 workers,
                 limit,
-            } => write!(
-                f,
-                "stopping: {why}{}; {workers} workers have {} before they are killed",
-                asked_by(by),
-                human(*limit)
-            ),
+            } => {
+                write!(f, "stopping: {why}{}; ", asked_by(by))?;
+                let them = count(*workers, "worker");
+                match workers {
+                    0 => write!(f, "there is no worker to wait for"),
+                    _ if limit.is_zero() => write!(f, "{them} killed if not gone at once"),
+                    1 => write!(f, "{them} has {} before it is killed", human(*limit)),
+                    _ => write!(f, "{them} have {} before they are killed", human(*limit)),
+                }
+            }
             Notice::HardStop { why, by, workers } => {
                 write!(
                     f,
-                    "hard stop: {why}{}; killing {workers} workers",
-                    asked_by(by)
+                    "hard stop: {why}{}; killing {}",
+                    asked_by(by),
+                    count(*workers, "worker")
                 )
             }
             Notice::NeverReady {
@@ -212,19 +220,18 @@ impl fmt::Display for Notice {
                 write!(f, "COMMAND cannot be executed, giving up (exit {code})")
             }
             Notice::Leftovers { pids: list, stage } => {
-                let n = list.len();
+                let them = match list.len() {
+                    1 => "1 process that workers left behind".to_string(),
+                    n => format!("{n} processes that workers left behind"),
+                };
                 match stage {
-                    LeftoverStage::Asked => {
-                        write!(f, "waiting for {n} processes that workers left behind: ")?
-                    }
+                    LeftoverStage::Asked => write!(f, "waiting for {them}: ")?,
                     LeftoverStage::Overdue(limit) => write!(
                         f,
-                        "{n} processes that workers left behind not gone {} after the stop signal, killing: ",
+                        "{them} not gone {} after the stop signal, killing: ",
                         human(*limit)
                     )?,
-                    LeftoverStage::Killed => {
-                        write!(f, "killing {n} processes that workers left behind: ")?
-                    }
+                    LeftoverStage::Killed => write!(f, "killing {them}: ")?,
                 }
                 write!(f, "{}", pids(list))
             }
@@ -258,6 +265,7 @@ impl fmt::Display for Notice {
                 who,
                 addr,
                 ours,
+                picked,
                 why,
             } => {
                 let ports: Vec<String> = ours.iter().map(|p| p.to_string()).collect();
@@ -278,6 +286,11 @@ impl fmt::Display for Notice {
                 }
                 write!(f, ": left to itself, so only one worker can have it")?;
                 match ours.first() {
+                    Some(_) if *picked => write!(
+                        f,
+                        "; if this is the service port: let it bind $PORT, or give -p a number N and say --takeover {}=N",
+                        addr.port()
+                    ),
                     Some(p) => write!(
                         f,
                         "; if this is the service port: --takeover {}={p}",
@@ -286,7 +299,14 @@ impl fmt::Display for Notice {
                     None => Ok(()),
                 }
             }
-            Notice::HandedOnly { who, addr } => write!(
+            Notice::HandedOnly { who, addr: None } => write!(
+                f,
+                "{who} failed, and nobody answers its bind(2): a port that COMMAND binds by itself can be had by one worker only; let COMMAND set SO_REUSEPORT, or use -p and the socket passed as fd 3 (LISTEN_FDS)"
+            ),
+            Notice::HandedOnly {
+                who,
+                addr: Some(addr),
+            } => write!(
                 f,
                 "{who} failed, and nobody answers its bind(2): one of {addr} fails here, since we have that open; let COMMAND use the socket passed as fd 3 (LISTEN_FDS), or set SO_REUSEPORT itself"
             ),
@@ -301,7 +321,7 @@ impl fmt::Display for Notice {
             ),
             Notice::FamilyNeeded { who, asked, lane } => write!(
                 f,
-                "{who} asks for {asked}, an IPv4 socket, and is given the dual-stack {lane}: its accept(2) will return IPv6 addresses; if it cannot read them, use -H {} or let it listen on ::",
+                "{who} asks for {asked}, an IPv4 socket, and is given the dual-stack {lane}: what its accept(2) returns are IPv6 addresses, and cut off they mean nothing: client addresses in its logs and access lists are wrong; use -H {} or let it listen on ::",
                 asked.ip()
             ),
             Notice::Snagged { who, addr, snag } => {

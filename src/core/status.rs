@@ -84,7 +84,7 @@ impl Cluster {
             wanted: self.slots.len(),
             ready: self.ready_count(),
             up: now - self.started,
-            lanes: self.lanes.open_addrs(),
+            lanes: self.lanes.served_addrs(),
             takeover: self.takeover_word(),
             slots: self.slot_numbers().map(|s| self.view(s, now)).collect(),
             deaths: self.deaths.iter().cloned().collect(),

@@ -7,7 +7,9 @@ use std::time::Duration;
 /// A duration as people say it: `350us 50ms 1.6s 4m10s 3h5m 2d4h`.
 pub fn human(d: Duration) -> String {
     let ms = d.as_millis();
-    if d < Duration::from_millis(1) {
+    if d.is_zero() {
+        "0s".into()
+    } else if d < Duration::from_millis(1) {
         format!("{}us", d.as_micros())
     } else if ms < 1000 {
         format!("{ms}ms")
@@ -39,6 +41,22 @@ pub fn errno_text(errno: i32) -> String {
     match s.find(" (os error") {
         Some(at) => s[..at].to_string(),
         None => s,
+    }
+}
+
+/// Why it failed, without the number.
+pub fn reason(e: &std::io::Error) -> String {
+    match e.raw_os_error() {
+        Some(errno) => errno_text(errno),
+        None => e.to_string(),
+    }
+}
+
+/// `1 worker`, `3 workers`; for what has its plural by an s.
+pub fn count(n: usize, what: &str) -> String {
+    match n {
+        1 => format!("1 {what}"),
+        _ => format!("{n} {what}s"),
     }
 }
 
@@ -81,7 +99,8 @@ mod tests {
     #[test]
     fn durations_are_said_as_people_say_them() {
         for (ns, want) in [
-            (0, "0us"),
+            (0, "0s"),
+            (400, "0us"),
             (350_000, "350us"),
             (50_000_000, "50ms"),
             (1_000_000_000, "1s"),

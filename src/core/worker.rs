@@ -246,6 +246,10 @@ impl Cluster {
             return;
         };
         w.watched = false;
+        if required {
+            // It leaves now.
+            w.why_not = Some((FILTER_STEP, errno));
+        }
         let who = w.who();
         self.takeover_works = Some(false);
         let notice = Notice::TakeoverRefused {
@@ -358,7 +362,7 @@ impl Cluster {
         let ready = self.ready_count();
         if ready == self.slots.len() && !self.full {
             self.full = true;
-            let lanes = self.lanes.open_addrs();
+            let lanes = self.lanes.served_addrs();
             out.push(Action::Note(Notice::AllReady { ready, lanes }));
             self.suspect_unserved(now);
         }
@@ -435,16 +439,23 @@ impl Cluster {
             // Its `Spawned` is still to come and ends it then.
             (State::Spawning, _) => {}
             (State::Starting { .. } | State::Ready { .. }, false) => {
-                let cause = Cause::Shutdown;
+                let failed = w.why_not.is_some() && w.state == State::Starting { execed: false };
+                let cause = match failed {
+                    true => Cause::NotStarted,
+                    false => Cause::Shutdown,
+                };
                 w.state = State::Draining { cause };
                 self.deadlines.stop_worker(id);
                 self.deadlines
                     .set(Why::Kill(id), now + self.policy.stop_timeout);
-                out.push(Action::Signal {
-                    worker: id,
-                    signal: self.policy.stop_signal,
-                    whom: Whom::Leader,
-                });
+                // One that failed before COMMAND leaves by itself, and shall be seen to.
+                if !failed {
+                    out.push(Action::Signal {
+                        worker: id,
+                        signal: self.policy.stop_signal,
+                        whom: Whom::Leader,
+                    });
+                }
             }
             (State::Starting { .. } | State::Ready { .. } | State::Draining { .. }, true) => {
                 self.kill_worker(id, Cause::Kill, now, out)
@@ -490,6 +501,10 @@ impl Cluster {
         };
         let (cause, to_group) = match state {
             State::Starting { .. } | State::Ready { .. } => (by_itself, SIGKILL),
+            // Its group is itself alone.
+            State::Draining {
+                cause: Cause::NotStarted,
+            } => (Cause::NotStarted, SIGKILL),
             State::Draining { cause } => (cause, self.policy.stop_signal),
             State::Killed { cause, .. } => (cause, SIGKILL),
             // There was no process, or it is reaped already.
@@ -561,6 +576,8 @@ impl Cluster {
 
 /// The step of a child's preparation that executes COMMAND; named by `ExecFailed`.
 pub const EXEC_STEP: &str = "exec";
+/// The one that makes its bind(2) ask us.
+const FILTER_STEP: &str = "seccomp";
 /// Exit code: an operating system error.
 pub const EX_OSERR: u8 = 71;
 

@@ -1,11 +1,12 @@
 //! The client's side: finds the running cluster, sends the words, prints the answer.
 
 use super::names::{self, Running};
-use crate::core::words::human;
+use crate::core::words::{human, reason};
 use crate::settings::{Control, Settings};
 use crate::sys::{pidfd, socket};
 use crate::verbs::{self, What};
 use crate::wire::command::{decode_answer, encode};
+use crate::wire::report;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -24,25 +25,30 @@ const VANISH: Duration = Duration::from_secs(5);
 
 /// Does it; returns the exit code.
 pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
-    let what = verbs::find(&words[0]).map(|v| v.what);
+    let verb = verbs::find(&words[0]).ok_or_else(|| (EX_USAGE, verbs::unknown(&words[0])))?;
+    let what = verb.what;
+    if s.no_wait {
+        words.push(verbs::NO_WAIT.into());
+    }
+    let rest: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+    verb.check(&rest).map_err(|e| (EX_USAGE, e))?;
     // The list of verbs is the same without a cluster.
-    if what == Some(What::Help) {
-        let text = verbs::help(words.get(1).map(String::as_str)).map_err(|e| (EX_USAGE, e))?;
-        print(&text);
-        return Ok(0);
+    if what == What::Help {
+        let all = verbs::named(rest.first().copied()).map_err(|e| (EX_USAGE, e))?;
+        return print(&match s.json {
+            true => report::help_json(&all),
+            false => verbs::help(&all),
+        });
     }
     let path = find(s)?;
     let stream = connect(&path)?;
     if s.json {
         words.push("--json".into());
     }
-    if s.no_wait {
-        words.push("--no-wait".into());
-    }
     let master = socket::peer(stream.as_fd())
         .and_then(|(pid, _)| pidfd::open(pid))
         .ok();
-    let ends = matches!(what, Some(What::Stop | What::Kill)) && !s.no_wait;
+    let ends = verb.waits && !s.no_wait;
     if !ends {
         // What only looks is answered at once by a master that is well.
         let _ = stream.set_read_timeout(Some(PATIENCE));
@@ -56,13 +62,10 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
     // It was not even tried: no end is to be waited for.
     let refused = matches!(code, EX_USAGE | NO_PERMISSION);
     if ends && !refused {
-        return end(code, &text, master, what == Some(What::Kill));
+        return end(code, &text, master, what == What::Kill);
     }
     match code {
-        0 => {
-            print(&text);
-            Ok(0)
-        }
+        0 => print(&text),
         _ => Err((code, text.trim_end().to_string())),
     }
 }
@@ -82,10 +85,7 @@ fn end(code: u8, text: &str, master: Option<OwnedFd>, kill: bool) -> Result<u8, 
     }
     // A hard stop is exit 1 for the master, and what `kill` asked for.
     match (code, kill) {
-        (0, _) | (1, true) => {
-            print(text);
-            Ok(0)
-        }
+        (0, _) | (1, true) => print(text),
         _ => Err((
             FAILED,
             format!("{} (the master exits {code})", text.trim_end()),
@@ -93,13 +93,19 @@ fn end(code: u8, text: &str, master: Option<OwnedFd>, kill: bool) -> Result<u8, 
     }
 }
 
-fn print(text: &str) {
-    // A reader that has gone is no error of ours.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// On stdout. A reader that has gone is no error of ours (`minicluster --help | head -1`); a disk
+/// that is full is one.
+pub fn print(text: &str) -> Result<u8, (u8, String)> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err((FAILED, format!("cannot write to stdout: {}", reason(&e))))
+        }
+        Ok(()) | Err(_) => Ok(0),
+    }
 }
 
 fn ask(mut stream: UnixStream, words: &[String]) -> Result<(u8, String), (u8, String)> {
-    let lost = |e: std::io::Error| (FAILED, format!("the connection broke: {e}"));
+    let lost = |e: std::io::Error| (FAILED, format!("the connection broke: {}", reason(&e)));
     // One whom it does not know it answers and hangs up on, perhaps before the words are out.
     let sent = stream.write_all(encode(words).as_bytes());
     let mut line = String::new();
@@ -139,7 +145,7 @@ fn connect(path: &Path) -> Result<UnixStream, (u8, String)> {
                     human(PATIENCE)
                 ),
             ),
-            _ => (FAILED, format!("{at}: {e}")),
+            _ => (FAILED, format!("{at}: {}", reason(&e))),
         }
     })
 }
@@ -162,7 +168,11 @@ fn find(s: &Settings) -> Result<PathBuf, (u8, String)> {
         .filter(|r| s.name.as_ref().is_none_or(|n| *n == r.name))
         .collect();
     match (matching.as_slice(), &s.name) {
-        ([one], _) => Ok(one.socket.clone()),
+        ([one], _) => one.socket.clone().ok_or_else(|| {
+            let (name, pid) = (&one.name, &one.pid);
+            let why = format!("{name} runs, pid {pid}, without a control socket");
+            (FAILED, format!("{why}; end it: kill {pid}"))
+        }),
         ([], Some(name)) => Err((
             NOT_RUNNING,
             format!("{name} is not running{}", others(&all)),
@@ -171,7 +181,13 @@ fn find(s: &Settings) -> Result<PathBuf, (u8, String)> {
         (several, _) => {
             let list: Vec<String> = several
                 .iter()
-                .map(|r| format!("\n  --name {}  (pid {})", r.name, r.pid))
+                .map(|r| {
+                    let mute = match r.socket {
+                        Some(_) => "",
+                        None => ", no control socket",
+                    };
+                    format!("\n  --name {}  (pid {}{mute})", r.name, r.pid)
+                })
                 .collect();
             Err((
                 EX_USAGE,

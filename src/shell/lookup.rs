@@ -21,13 +21,13 @@ pub fn find(command: &OsStr, path: Option<OsString>, cwd: &Path) -> Result<CStri
         return Err(not_found("COMMAND is empty".into()));
     }
     if command.as_bytes().contains(&b'/') {
-        check(&cwd.join(command), &shown)?;
+        check(&plain(cwd.join(command)), &shown)?;
         return c_string(command.to_owned(), &shown);
     }
     let path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let mut refused = None;
     for dir in std::env::split_paths(&path) {
-        let at = cwd.join(&dir).join(command);
+        let at = plain(cwd.join(&dir).join(command));
         match check(&at, &shown) {
             Ok(()) => return c_string(dir_entry(&dir, command), &shown),
             // As shells do: go on looking, but remember that something was there.
@@ -42,6 +42,11 @@ pub fn find(command: &OsStr, path: Option<OsString>, cwd: &Path) -> Result<CStri
         };
         not_found(format!("{shown}: not found in PATH{here}"))
     }))
+}
+
+/// Without the dots of ./server, for messages.
+fn plain(path: PathBuf) -> PathBuf {
+    path.components().collect()
 }
 
 fn dir_entry(dir: &Path, command: &OsStr) -> OsString {

@@ -1,13 +1,17 @@
 //! Where clusters are found: the runtime directory with a lock and a socket per name.
 //!
 //! A lock is held as long as its master lives, so a stale socket is known by its free lock, never
-//! by a pid.
+//! by a pid. It holds the pid, for messages, and on a second line the path of the control socket:
+//! empty if there is none; no such line while the master is starting.
 
+use crate::core::words::reason;
 use crate::settings::{Control, Settings};
-use crate::sys::{process, socket};
+use crate::sys::{clock, process, socket};
 use nix::fcntl::{Flock, FlockArg};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -28,6 +32,9 @@ pub struct Claim {
     /// Held until then, where the path was given.
     starting: Option<UnixDatagram>,
 }
+
+/// So many looks of clients in a row are taken for a master.
+const REFUSALS: usize = 20;
 
 /// How long another start on the same path is waited for.
 const STARTING: Duration = Duration::from_secs(1);
@@ -71,7 +78,7 @@ impl Claim {
             Control::Named | Control::Off => None,
         };
         let base = s.name.clone().unwrap_or_else(|| s.implied_name());
-        let dir = match runtime_dir() {
+        let dir = match runtime_dir(warnings) {
             Ok(dir) => Some(dir),
             Err(e) if s.control == Control::Off => {
                 drop(e);
@@ -103,10 +110,17 @@ impl Claim {
         })
     }
 
-    /// The socket has been bound: it is that file, and no other that may take its name later.
+    /// The socket has been bound, if there is one: it is that file, and no other that may take its
+    /// name later. From here on clients find it by our lock.
     pub fn bound(&mut self) {
         self.bound = self.socket.as_ref().and_then(|p| identity(p));
         self.starting = None;
+        if let Some((lock, _)) = &mut self.lock {
+            let path = self.socket.as_ref().map(|p| p.as_os_str().as_bytes());
+            let line = [b"\n", path.unwrap_or_default()].concat();
+            // A disk without room: then we run, and are not found.
+            let _ = lock.write_all(&line);
+        }
     }
 
     /// Gives the name back: the socket first, the lock last, so that a client never finds a
@@ -143,7 +157,8 @@ fn explicit_socket(path: &Path) -> Result<PathBuf, Refused> {
             // No answer in time is one, too: its owner is busy, or stopped.
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
                 return Err(Refused::InTheWay(format!(
-                    "-C {shown}: {e}: not a control socket; choose another path"
+                    "-C {shown}: {}: not a control socket; choose another path",
+                    reason(&e)
                 )));
             }
             Ok(_) | Err(_) => {
@@ -178,17 +193,23 @@ fn lock_name(
                 return Ok((name, Some((lock, path))));
             }
             Ok(None) if explicit => {
-                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let (pid, socket) = parse_lock(&fs::read(&path).unwrap_or_default());
+                let then = match socket {
+                    Some(None) => format!("it has no control socket; end it: kill {pid}"),
+                    Some(Some(_)) | None => format!(
+                        "look at it: minicluster --name {name} status; end it: minicluster --name {name} stop"
+                    ),
+                };
                 return Err(Refused::Taken(format!(
-                    "{name} runs already, pid {}; look at it: minicluster --name {name} status; end it: minicluster --name {name} stop",
-                    holder.trim()
+                    "{name} runs already, pid {pid}; {then}"
                 )));
             }
             Ok(None) => {}
             Err(e) => {
                 warnings.push(format!(
-                    "cannot lock {}: {e}: no control socket",
-                    path.display()
+                    "cannot lock {}: {}: no control socket",
+                    path.display(),
+                    reason(&e)
                 ));
                 return Ok((base.to_string(), None));
             }
@@ -197,8 +218,19 @@ fn lock_name(
     Ok((base.to_string(), None))
 }
 
-/// The lock, or `None` if another holds it.
+/// What a lock says: the pid, and the socket if the master has got so far; none if it has none.
+fn parse_lock(bytes: &[u8]) -> (String, Option<Option<PathBuf>>) {
+    let mut lines = bytes.splitn(2, |b| *b == b'\n');
+    let pid = String::from_utf8_lossy(lines.next().unwrap_or_default());
+    let path = |line: &[u8]| PathBuf::from(OsStr::from_bytes(line));
+    let socket = lines.next().map(|l| (!l.is_empty()).then(|| path(l)));
+    (pid.trim().to_string(), socket)
+}
+
+/// The lock, or `None` if another master holds it. A client that looks whether a lock is held has it
+/// for a moment itself, so that one refusal does not count.
 fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+    let mut refusals = 0;
     loop {
         let file = OpenOptions::new()
             .read(true)
@@ -210,6 +242,11 @@ fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
             .open(path)?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) if refusals < REFUSALS => {
+                refusals += 1;
+                clock::pause(Duration::from_millis(1));
+                continue;
+            }
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
             Err((_, e)) => return Err(e.into()),
         };
@@ -246,16 +283,23 @@ fn candidates() -> Vec<PathBuf> {
     dirs
 }
 
-/// The first of them that can be had.
-fn runtime_dir() -> Result<PathBuf, String> {
-    let mut problem = "no runtime directory".to_string();
-    for dir in candidates() {
-        match make_private(&dir) {
-            Ok(()) => return Ok(dir),
-            Err(e) => problem = format!("cannot use the runtime directory {}: {e}", dir.display()),
+/// The first of them that can be had. One that was named for us and cannot is said.
+fn runtime_dir(warnings: &mut Vec<String>) -> Result<PathBuf, String> {
+    let mut problem: Option<String> = None;
+    for (n, dir) in candidates().into_iter().enumerate() {
+        match (make_private(&dir), problem) {
+            (Ok(()), Some(p)) if n == 1 && std::env::var_os("RUNTIME_DIRECTORY").is_some() => {
+                warnings.push(format!("{p}; using {}", dir.display()));
+                return Ok(dir);
+            }
+            (Ok(()), _) => return Ok(dir),
+            (Err(e), _) => {
+                let shown = dir.display();
+                problem = Some(format!("cannot use the runtime directory {shown}: {e}"));
+            }
         }
     }
-    Err(problem)
+    Err(problem.unwrap_or_default())
 }
 
 /// Makes it if need be; it must be ours alone: another user could plant sockets.
@@ -263,9 +307,9 @@ fn make_private(dir: &Path) -> Result<(), String> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(e.to_string()),
+        Err(e) => return Err(reason(&e)),
     }
-    let m = fs::symlink_metadata(dir).map_err(|e| e.to_string())?;
+    let m = fs::symlink_metadata(dir).map_err(|e| reason(&e))?;
     if !m.is_dir() {
         return Err("it is not a directory".into());
     }
@@ -285,8 +329,8 @@ pub struct Running {
     pub name: String,
     /// Its pid, as its lock says.
     pub pid: String,
-    /// Its socket.
-    pub socket: PathBuf,
+    /// Its socket, if it has one.
+    pub socket: Option<PathBuf>,
 }
 
 /// All that run: those whose lock is held.
@@ -303,20 +347,18 @@ pub fn running() -> Vec<Running> {
             let Ok(mut file) = File::open(&path) else {
                 continue;
             };
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
+            let mut text = Vec::new();
+            let _ = file.read_to_end(&mut text);
             let held = matches!(
                 Flock::lock(file, FlockArg::LockSharedNonblock),
                 Err((_, nix::errno::Errno::EWOULDBLOCK))
             );
-            let socket = path.with_extension("sock");
-            if held && socket.exists() {
+            if let (pid, Some(socket)) = parse_lock(&text)
+                && held
+            {
                 let name = path.file_stem().unwrap_or_default();
-                all.push(Running {
-                    name: name.to_string_lossy().into_owned(),
-                    pid: pid.trim().to_string(),
-                    socket,
-                });
+                let name = name.to_string_lossy().into_owned();
+                all.push(Running { name, pid, socket });
             }
         }
     }

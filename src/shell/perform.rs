@@ -3,6 +3,7 @@
 use super::channel::Stderr;
 use super::procs::Proc;
 use super::{Kind, Shell, token};
+use crate::core::words::reason;
 use crate::core::{
     Action, Event, LaneId, Level, Notice, Phase, Pid, Seen, SlotNr, Takeover, Whom, WorkerId,
 };
@@ -214,7 +215,7 @@ impl Shell {
             // It ended in this very moment; its end is on its way.
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
             Err(e) => {
-                let message = format!("cannot signal worker {}: {e}", worker.0);
+                let message = format!("cannot signal worker {}: {}", worker.0, reason(&e));
                 self.say(Level::Error, "signal-error", message);
             }
             Ok(()) => {}
@@ -323,7 +324,10 @@ impl Shell {
         };
         let (level, what) = match self.sockets.listen(lane) {
             Ok(()) => (Level::Warn, "it listens again".to_string()),
-            Err(e) => (Level::Error, format!("it cannot listen again: {e}")),
+            Err(e) => (
+                Level::Error,
+                format!("it cannot listen again: {}", reason(&e)),
+            ),
         };
         let message = format!(
             "a worker has shut down the socket of {addr}, which all workers share: {what}; connections that waited there are lost, and accept(2) has failed in the others"

@@ -117,15 +117,10 @@ impl Shell {
             },
         };
         let rest: Vec<&str> = r.words.iter().skip(1).map(String::as_str).collect();
-        let wait = !rest.contains(&"--no-wait");
-        let stray = match verb.what {
-            What::Status | What::Version => rest.first(),
-            What::Stop | What::Kill => rest.iter().find(|w| **w != "--no-wait"),
-            What::Why | What::Help => rest.get(1),
-        };
-        if let Some(word) = stray {
-            return Some((EX_USAGE, format!("{} does not take {word}\n", verb.name)));
+        if let Err(e) = verb.check(&rest) {
+            return Some((EX_USAGE, format!("{e}\n")));
         }
+        let wait = !rest.contains(&verbs::NO_WAIT);
         match verb.what {
             What::Status => Some(self.status(r.json)),
             What::Why => Some(self.why(rest.first().copied(), r.json)),
@@ -136,9 +131,9 @@ impl Shell {
                     false => (0, format!("{v}\n")),
                 })
             }
-            What::Help => Some(match verbs::help(rest.first().copied()) {
-                Ok(text) if r.json => (0, format!("{}\n", quote(&text))),
-                Ok(text) => (0, text),
+            What::Help => Some(match verbs::named(rest.first().copied()) {
+                Ok(all) if r.json => (0, report::help_json(&all)),
+                Ok(all) => (0, verbs::help(&all)),
                 Err(e) => (EX_USAGE, format!("{e}\n")),
             }),
             What::Stop | What::Kill => {

@@ -9,6 +9,7 @@ use super::procs::Procs;
 use super::signals::Signals;
 use super::sockets::Sockets;
 use super::{Kind, Shell, lookup, token};
+use crate::core::words::reason;
 use crate::core::{Asker, Cluster, Level, Time};
 use crate::settings::{self, Control, Settings};
 use crate::sys::{clock, cpus, fds, process, procfs};
@@ -55,22 +56,29 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
 /// Where workers run: by the name the user knows it by, so that a symlink moved by a deploy is
 /// followed at the next spawn.
 fn directory(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let here = procfs::working_directory()
-        .map_err(|e| (EX_OSERR, format!("cannot tell the working directory: {e}")))?;
+    let here = procfs::working_directory().map_err(os("cannot tell the working directory"))?;
     let Some(dir) = given else { return Ok(here) };
     let dir = here.join(dir);
     match std::fs::metadata(&dir) {
-        Ok(m) if m.is_dir() => Ok(dir),
+        // To enter it is all that is needed.
+        Ok(m) if m.is_dir() => match nix::unistd::access(&dir, nix::unistd::AccessFlags::X_OK) {
+            Ok(()) => Ok(dir),
+            Err(e) => Err((EX_CONFIG, cannot_use(&dir, &e.into()))),
+        },
         Ok(_) => Err((
             EX_CONFIG,
             format!("--cwd {}: not a directory", dir.display()),
         )),
-        Err(e) => Err((EX_CONFIG, format!("--cwd {}: {e}", dir.display()))),
+        Err(e) => Err((EX_CONFIG, cannot_use(&dir, &e))),
     }
 }
 
+fn cannot_use(dir: &Path, e: &std::io::Error) -> String {
+    format!("--cwd {}: {}", dir.display(), reason(e))
+}
+
 fn os(what: &str) -> impl FnOnce(std::io::Error) -> Failure + '_ {
-    move |e| (EX_OSERR, format!("{what}: {e}"))
+    move |e| (EX_OSERR, format!("{what}: {}", reason(&e)))
 }
 
 fn build(settings: Settings, program: CString, cwd: &Path) -> Result<Shell, Failure> {
@@ -79,8 +87,9 @@ fn build(settings: Settings, program: CString, cwd: &Path) -> Result<Shell, Fail
     let mut log = Log::new(settings.log_format, settings.log_level);
     let signals = Signals::install().map_err(os("cannot handle signals"))?;
     if let Err(e) = process::become_subreaper() {
+        let why = reason(&e);
         let message =
-            format!("cannot become subreaper: {e}; what workers leave behind is not seen");
+            format!("cannot become subreaper: {why}; what workers leave behind is not seen");
         log.say(Level::Warn, "no-subreaper", message);
     }
     if !procfs::is_ours() {
@@ -159,6 +168,7 @@ impl Shell {
     /// was asked for by its path is worth not starting.
     fn open_door(&mut self) -> Result<(), Failure> {
         let Some(path) = self.claim.socket.clone() else {
+            self.claim.bound();
             return Ok(());
         };
         let opened = self.clients.open(&path).and_then(|listener| {
@@ -166,16 +176,17 @@ impl Shell {
                 .registry()
                 .register(listener, token(Kind::Door, 0), mio::Interest::READABLE)
         });
-        self.claim.bound();
         if let Err(e) = opened {
             // It is not ours to remove.
             self.claim.socket = None;
+            let (shown, why) = (path.display(), reason(&e));
             if matches!(self.settings.control, Control::Path(_)) {
-                return Err((EX_CANTCREAT, format!("-C {}: {e}", path.display())));
+                return Err((EX_CANTCREAT, format!("-C {shown}: {why}")));
             }
-            let message = format!("cannot open the control socket {}: {e}", path.display());
+            let message = format!("cannot open the control socket {shown}: {why}");
             self.say(Level::Warn, "no-control", message);
         }
+        self.claim.bound();
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 
 use super::Shell;
 use super::sockets::Listened;
+use crate::core::words::reason;
 use crate::core::{Ask, Event, LaneId, Level, Snag, WorkerId};
 use crate::sys::procfs::{self, Target};
 use crate::sys::proclook::{self, Tie};
@@ -64,7 +65,7 @@ impl Shell {
             Ok(Some(n)) => n,
             Ok(None) => return false,
             Err(e) => {
-                let message = format!("cannot receive a bind(2) of a worker: {e}");
+                let message = format!("cannot receive a bind(2) of a worker: {}", reason(&e));
                 self.say(Level::Error, "takeover-error", message);
                 return false;
             }
@@ -275,7 +276,10 @@ impl Shell {
             return;
         };
         if let Err(e) = seccomp::answer(l, notif.id, answer) {
-            let message = format!("cannot answer a bind(2) or listen(2) of a worker: {e}");
+            let message = format!(
+                "cannot answer a bind(2) or listen(2) of a worker: {}",
+                reason(&e)
+            );
             self.say(Level::Error, "takeover-error", message);
         }
     }
@@ -299,11 +303,12 @@ impl Shell {
         if !matches!(errno_of(e), libc::EPERM | libc::EACCES | libc::ENOSYS) {
             return;
         }
+        let why = reason(e);
         self.say_once(
             Level::Warn,
             "takeover-unreadable",
             format!(
-                "cannot read the address of a worker's bind(2): {e}; it is left to itself. CAP_SYS_PTRACE, or a worker that stays dumpable, makes takeover work; or let COMMAND use the socket passed as fd 3 (LISTEN_FDS)"
+                "cannot read the address of a worker's bind(2): {why}; it is left to itself. CAP_SYS_PTRACE, or a worker that stays dumpable, makes takeover work; or let COMMAND use the socket passed as fd 3 (LISTEN_FDS)"
             ),
         );
     }

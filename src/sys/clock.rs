@@ -22,6 +22,13 @@ pub fn wall() -> (u64, u32) {
     (since.as_secs(), since.subsec_micros())
 }
 
+/// Waits. For the start only, before there is a loop that could be held up.
+pub fn pause(d: std::time::Duration) {
+    let ms = i32::try_from(d.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: no descriptors, only the time.
+    unsafe { libc::poll(std::ptr::null_mut(), 0, ms) };
+}
+
 /// Seconds that local time is ahead of UTC at that moment.
 pub fn local_offset(secs: u64) -> i64 {
     let t = libc::time_t::try_from(secs).unwrap_or(0);

@@ -370,8 +370,7 @@ pub fn lock_abstract(name: &str, limit: std::time::Duration) -> Option<UnixDatag
         match UnixDatagram::bind_addr(&name) {
             Ok(lock) => return Some(lock),
             Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
-                // SAFETY: no descriptors, one millisecond.
-                unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
+                super::clock::pause(std::time::Duration::from_millis(1));
             }
             Err(_) => return None,
         }

@@ -5,6 +5,7 @@ use crate::core::notice::Next;
 use crate::core::status::{Death, SlotView, Snapshot};
 use crate::core::words::{human, signal_name};
 use crate::core::{Exit, Phase, Time};
+use crate::verbs::Verb;
 use std::time::Duration;
 
 /// What the shell adds to a snapshot.
@@ -212,6 +213,20 @@ pub fn why_json(deaths: &[Death], m: &Master<'_>) -> String {
     format!("[{}]\n", items.join(","))
 }
 
+/// `help --json`
+pub fn help_json(verbs: &[&Verb]) -> String {
+    let item = |v: &&Verb| {
+        format!(
+            "{{\"verb\":{},\"words\":{},\"help\":{}}}",
+            quote(v.name),
+            quote(v.words),
+            quote(v.help)
+        )
+    };
+    let all: Vec<String> = verbs.iter().map(item).collect();
+    format!("[{}]\n", all.join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,7 +303,8 @@ mod tests {
     #[test]
     fn both_are_json_too() {
         let (s, m) = snapshot();
-        for text in [status_json(&s, &m), why_json(&s.deaths, &m)] {
+        let help = help_json(&crate::verbs::named(None).unwrap());
+        for text in [status_json(&s, &m), why_json(&s.deaths, &m), help] {
             crate::wire::json::parse(text.trim_end()).unwrap();
         }
         assert!(status_json(&s, &m).contains("\"due\":1.600"));

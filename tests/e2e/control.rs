@@ -3,10 +3,14 @@
 use crate::birth;
 use crate::client::{get, v4};
 use crate::harness::{Rig, Status, Words, sigkill};
-use crate::place::{BINARY, Said, free_port, python, run};
+use crate::place::{BINARY, Place, Said, free_port, python, run};
 use crate::proc;
 use nix::sys::signal::Signal;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tinyjson::JsonValue;
 
 fn pair() -> (Rig, u16) {
@@ -166,6 +170,8 @@ fn version_and_help() {
         assert!(help.out.contains(verb), "{help:?}");
     }
     assert_eq!(rig.verb("help stop").out.lines().count(), 1);
+    let json: JsonValue = rig.verb("help stop --json").out.parse().unwrap();
+    assert_eq!(json[0]["verb"].get::<String>().unwrap(), "stop");
     let unknown = rig.verb("help statu");
     assert_eq!(unknown.code, 64);
     assert!(unknown.err.contains("status"), "{unknown:?}");
@@ -176,6 +182,46 @@ fn version_and_help() {
         (64, "minicluster: stop does not take now")
     );
     rig.end(&[]);
+}
+
+#[test]
+fn words_that_a_verb_does_not_take_are_told_without_a_cluster() {
+    let place = Place::new();
+    for words in ["status now", "stop stop", "--no-wait status", "why 1 2"] {
+        let mut cmd = place.command();
+        cmd.args(words.words());
+        let said = run(cmd, Instant::now() + Duration::from_secs(20));
+        assert_eq!(said.code, 64, "{said:?}");
+        assert!(said.err.contains("does not take"), "{said:?}");
+    }
+}
+
+#[test]
+fn bash_completes_verbs_options_and_their_values() {
+    let place = Place::new();
+    let script = "eval \"$($0 --completions bash)\"; \
+                  t() { COMP_WORDS=(minicluster \"$@\"); COMP_CWORD=$#; _minicluster; \
+                  echo \"${COMPREPLY[*]}\"; }; \
+                  t st; t --takeover = re; t --ready s; t --log-f; t help ki; t stop --n; t --name s";
+    let run_dir = place.dir.join("run");
+    std::fs::create_dir_all(&run_dir).unwrap();
+    std::fs::write(run_dir.join("shop.lock"), "").unwrap();
+    let mut cmd = std::process::Command::new("bash");
+    cmd.args(["-c", script, BINARY]);
+    cmd.env("RUNTIME_DIRECTORY", &run_dir);
+    let said = cmd.output().unwrap();
+    let lines: Vec<&str> = std::str::from_utf8(&said.stdout).unwrap().lines().collect();
+    let names: Vec<&str> = lines[6].split(' ').filter(|n| *n == "shop").collect();
+    assert_eq!(names, ["shop"]);
+    let want = [
+        "status stop",
+        "require",
+        "started",
+        "--log-format",
+        "kill",
+        "--no-wait",
+    ];
+    assert_eq!(lines[..6], want, "{said:?}");
 }
 
 #[test]
@@ -346,7 +392,6 @@ fn what_a_killed_master_left_does_not_matter() {
 
 #[test]
 fn the_socket_is_where_it_is_said_and_for_its_owner_only() {
-    use std::os::unix::fs::PermissionsExt;
     let port = free_port();
     let mut rig = Rig::start(format!("-n 1 -p {port} -C here.sock -- ./threaded"));
     rig.up();
@@ -354,16 +399,65 @@ fn the_socket_is_where_it_is_said_and_for_its_owner_only() {
     let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&socket), 0o600);
     assert_eq!(mode(&rig.dir().join("run")), 0o700);
-    let said = typed(&rig, "-C here.sock status", |_| {});
-    assert_eq!(said.code, 0, "{said:?}");
-    rig.end(&[]);
-
-    let mut rig = Rig::start(format!("-n 1 -p {port} -C off -- ./threaded --env"));
-    rig.up();
-    assert_eq!(
-        get(v4(port), "/env").unwrap().env("MINICLUSTER_CONTROL"),
-        None
-    );
+    let name = format!("threaded-{port}");
+    // By its path, and from anywhere by its name.
+    for how in ["-C here.sock", &format!("--name {name}")] {
+        let said = typed(&rig, &format!("{how} status"), |cmd| {
+            if how.starts_with("--name") {
+                cmd.current_dir("/");
+            }
+        });
+        assert!(said.out.starts_with(&format!("{name} pid ")), "{said:?}");
+    }
     rig.end(&[]);
     assert!(!socket.exists(), "it goes with its master");
+}
+
+#[test]
+fn one_without_a_control_socket_is_known_all_the_same() {
+    let port = free_port();
+    let words = format!("-n 1 -p {port} -C off --name mute -- ./threaded --env");
+    let mut rig = Rig::start(words);
+    rig.up();
+    let worker = get(v4(port), "/env").unwrap();
+    assert_eq!(worker.env("MINICLUSTER_CONTROL"), None);
+    let pid = rig.pid();
+    let asked = typed(&rig, "--name mute status", |_| {});
+    let why = format!("mute runs, pid {pid}, without a control socket; end it: kill {pid}");
+    assert_eq!(asked.code, 1, "{asked:?}");
+    assert!(asked.err.contains(&why), "{asked:?}");
+    let started = typed(&rig, "--name mute -- true", |_| {});
+    assert_eq!(started.code, 75, "{started:?}");
+    assert!(started.err.contains(&format!("end it: kill {pid}")));
+    rig.end(&[]);
+}
+
+#[test]
+fn a_look_of_a_client_does_not_keep_a_name_from_a_master() {
+    let place = Place::new();
+    let run_dir = place.dir.join("run");
+    std::fs::create_dir_all(&run_dir).unwrap();
+    std::fs::set_permissions(&run_dir, Permissions::from_mode(0o700)).unwrap();
+    // Left by a master that was killed; so every look has it for a moment.
+    std::fs::write(run_dir.join("shop.lock"), "1").unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                let lock = std::fs::File::open(run_dir.join("shop.lock"));
+                let how = nix::fcntl::FlockArg::LockSharedNonblock;
+                drop(lock.map(|l| nix::fcntl::Flock::lock(l, how)));
+            }
+        });
+        let end = Instant::now() + Duration::from_secs(20);
+        let codes = (0..50).map(|_| {
+            let mut cmd = place.command();
+            // Refused after the name is taken: there is no such address.
+            cmd.args("--name shop -p 1 -H 192.0.2.1 -- true".words());
+            run(cmd, end).code
+        });
+        let codes: Vec<i32> = codes.collect();
+        over.store(true, Ordering::Relaxed);
+        assert!(codes.iter().all(|c| *c == 71), "{codes:?}");
+    });
 }

@@ -4,6 +4,7 @@
 use crate::client::{all_answer, get, v4};
 use crate::harness::Rig;
 use crate::place::{BINARY, free_port};
+use nix::sys::signal::Signal;
 
 #[test]
 fn a_socket_in_an_epoll_set_before_bind_is_refused_loudly() {
@@ -57,6 +58,8 @@ fn without_takeover_our_socket_is_closed_when_a_server_shares_the_port_by_itself
     rig.wait("all-ready", |_| true);
     let closed = rig.events("port-closed");
     assert_eq!(closed.len(), 1, "{closed:?}");
+    // It is served all the same.
+    assert_eq!(rig.status().ports, [format!("0.0.0.0:{port}")]);
     // A queue of ours would keep a fifth of them waiting.
     all_answer(&rig, v4(port), "/", 4);
     for _ in 0..50 {
@@ -85,6 +88,22 @@ fn without_takeover_a_server_that_binds_by_itself_fails_and_its_last_words_are_t
         assert!(why[0].msg.contains(part), "{}", why[0].msg);
     }
     rig.finish(69, &["handed-only", "never-ready", "died"]);
+}
+
+#[test]
+fn without_takeover_and_a_port_only_one_worker_can_have_it_and_that_is_said() {
+    let port = free_port();
+    let words = format!("-n 2 --takeover off --ready 500ms -- ./threaded --port {port}");
+    let mut rig = Rig::start(words);
+    let said = rig.wait("handed-only", |_| true);
+    for part in ["one worker only", "SO_REUSEPORT", "LISTEN_FDS"] {
+        assert!(said.msg.contains(part), "{}", said.msg);
+    }
+    rig.wait_many("died", 3);
+    assert_eq!(rig.events("handed-only").len(), 1);
+    rig.wait_status("one has it", |s| s.ready == 1);
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &["handed-only", "died"]);
 }
 
 #[test]

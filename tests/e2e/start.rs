@@ -155,11 +155,43 @@ fn bad_options_are_exit_64_with_what_would_be_right() {
 
 #[test]
 fn a_directory_that_is_not_there_is_exit_78() {
-    for dir in ["missing", "threaded"] {
+    for (dir, why) in [("missing", "No such file"), ("threaded", "not a directory")] {
         let said = refused(&Place::new(), format!("--cwd {dir} -- true"));
         assert_eq!(said.code, 78, "{said:?}");
-        assert!(said.err.contains("--cwd"), "{said:?}");
+        assert!(
+            said.err.contains("--cwd") && said.err.contains(why),
+            "{said:?}"
+        );
     }
+}
+
+#[test]
+fn nor_is_one_of_use_that_must_not_be_entered() {
+    let place = Place::for_nobody();
+    let dir = place.dir.join("locked");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, Permissions::from_mode(0o000)).unwrap();
+    let mut cmd = place.command();
+    cmd.args("--cwd locked -- true".words());
+    birth::as_nobody(&mut cmd);
+    let said = run(cmd, soon());
+    assert_eq!(said.code, 78, "{said:?}");
+    assert!(said.err.contains("locked: Permission denied"), "{said:?}");
+}
+
+#[test]
+fn what_only_the_kernel_knows_to_be_no_program_was_never_started() {
+    let words = "-n 2 -- ./no-program";
+    let mut rig = Rig::dressed(words, |_, dir| {
+        let path = dir.join("no-program");
+        std::fs::write(&path, [1, 2, 3]).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    });
+    let died = rig.wait("died", |_| true);
+    assert_eq!(died.text("reason"), "not-started");
+    assert_eq!(died.number("code"), 127.0);
+    assert!(died.text("stderr").contains("Exec format error"));
+    rig.finish(126, &["exec-failed", "cannot-run", "died"]);
 }
 
 #[test]

@@ -258,6 +258,22 @@ fn a_port_that_is_not_served_passes_by_with_a_hint() {
 }
 
 #[test]
+fn a_server_that_ignores_a_port_picked_by_the_kernel_is_told_to_use_it() {
+    let own = free_port();
+    let words = format!("-n 2 -p 0 --ready 300ms -- ./threaded --port {own} --reuseport");
+    let mut rig = Rig::start(words);
+    let port = rig.wait("port-open", |_| true).addr().port();
+    let said = rig.wait("bind-passed", |_| true);
+    // The number that it is now would be another one the next time.
+    assert!(said.msg.contains(&format!("-p {port}")), "{}", said.msg);
+    assert!(said.msg.contains("let it bind $PORT"), "{}", said.msg);
+    rig.up();
+    assert_eq!(rig.status().takeover, "unused", "nothing was taken over");
+    rig.wait("unserved", |_| true);
+    rig.end(&["bind-passed", "unserved"]);
+}
+
+#[test]
 fn an_unprivileged_master_takes_over_as_well() {
     let port = free_port();
     let mut rig = Rig::unprivileged(format!("-n 2 -p {port} -- ./threaded --env"), |_, _| {});

@@ -195,6 +195,11 @@ impl Judge {
             return;
         };
         match event {
+            Event::ExecFailed { .. } => job.failed |= job.execed.is_none(),
+            Event::TakeoverRefused { .. } => job.failed |= required && job.execed.is_none(),
+            _ => {}
+        }
+        match event {
             Event::Execed { .. } => {
                 self.ever_execed = true;
                 job.execed.get_or_insert(now);
@@ -296,6 +301,7 @@ impl Judge {
             reports: VecDeque::new(),
             on_its_way: false,
             execed: None,
+            failed: false,
             ready: None,
             stop: None,
             kill: None,
@@ -323,14 +329,15 @@ impl Judge {
         assert!(!job.exit_told, "signal to {worker:?} after its end");
         if signal == p.stop_signal && whom == Whom::Leader {
             let ending = self.ending.expect("stop signal while serving");
-            assert!(!ending.hard && job.stop.is_none());
+            assert!(!ending.hard && job.stop.is_none() && !job.failed);
             job.stop = Some(now);
             return;
         }
         assert!(signal == SIGKILL && whom == Whom::Group);
         let over = |from: Option<Time>, limit: Duration| from.is_some_and(|t| now - t >= limit);
         let hard = self.ending.is_some_and(|e| e.hard);
-        let asked = over(job.stop, p.stop_timeout);
+        let leaves = self.ending.filter(|_| job.failed).map(|e| e.since);
+        let asked = over(job.stop.or(leaves), p.stop_timeout);
         let never_ready = job.ready.is_none();
         let late = p
             .ready_timeout

@@ -20,6 +20,8 @@ pub struct Job {
     pub reports: VecDeque<Event>,
     pub on_its_way: bool,
     pub execed: Option<Time>,
+    /// Has it failed before COMMAND? Then it leaves by itself.
+    pub failed: bool,
     pub ready: Option<Time>,
     /// When the stop signal and the last SIGKILL were sent.
     pub stop: Option<Time>,
