@@ -1,14 +1,12 @@
 //! The door: understands the command line, runs, and turns every end into an exit code.
 
 use minicluster::cli::{self, Invocation};
+use minicluster::core::codes::{EX_SOFTWARE, EX_USAGE};
 use minicluster::shell;
 use minicluster::sys::{process, signal::Blocked};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
-
-const EX_USAGE: u8 = 64;
-const EX_SOFTWARE: u8 = 70;
 
 fn main() -> ExitCode {
     // A supervisor that unwinds half-way would be worse than one that goes: the kernel ends the

@@ -263,6 +263,17 @@ fn the_limits_in_the_manual_are_those_in_the_code() {
 }
 
 #[test]
+fn the_manual_has_every_exit_code_and_no_other() {
+    let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    let codes = page.split(".Sh EXIT STATUS").nth(1).unwrap();
+    let codes = codes.split(".Sh ").next().unwrap();
+    let items = codes.lines().filter_map(|l| l.strip_prefix(".It "));
+    let in_page: BTreeSet<u8> = items.map(|n| n.parse().unwrap()).collect();
+    let in_code = minicluster::core::codes::ALL.into_iter().chain([0]);
+    assert_eq!(in_page, in_code.collect());
+}
+
+#[test]
 fn the_changelog_has_a_place_for_what_is_new() {
     let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
     assert!(text.contains("\n## [Unreleased]\n"));

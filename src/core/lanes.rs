@@ -7,10 +7,10 @@
 //! 3. What is not ours passes at once: the worker is blocked in a syscall.
 
 use super::action::Action;
+use super::codes;
 use super::event::Snag;
 use super::ids::{Ask, LaneId, Time, WorkerId};
 use super::notice::{Notice, PassWhy, Who};
-use super::phase::EX_TEMPFAIL;
 use super::policy::Takeover;
 use super::{Cluster, Out};
 use std::net::{IpAddr, SocketAddr};
@@ -217,7 +217,7 @@ impl Cluster {
         };
         self.once(format!("lane {addr} {errno}"), notice, out);
         if given && !self.ever_execed {
-            self.begin_give_up(open_failed_code(errno), now, out);
+            self.begin_give_up(codes::of_port(errno), now, out);
         }
     }
 
@@ -370,17 +370,6 @@ pub fn share_clients(a: SocketAddr, b: SocketAddr) -> bool {
             true => a.ip() == b.ip() || any(a) || any(b),
             false => any_v6(a) || any_v6(b),
         }
-}
-
-/// The exit code for a port that could not be opened at start.
-fn open_failed_code(errno: i32) -> u8 {
-    const EPERM: i32 = 1;
-    const EACCES: i32 = 13;
-    match errno {
-        EADDRINUSE => EX_TEMPFAIL,
-        EPERM | EACCES => 77,
-        _ => super::worker::EX_OSERR,
-    }
 }
 
 #[cfg(test)]

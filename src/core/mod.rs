@@ -14,6 +14,7 @@ mod unserved;
 mod worker;
 
 pub mod action;
+pub mod codes;
 pub mod event;
 pub mod fleet;
 pub mod ids;
@@ -29,11 +30,11 @@ pub use event::{By, Event, Exit, MasterSignal, Seen, Snag};
 pub use ids::{Ask, Asker, LaneId, Pid, SlotNr, Time, WorkerId};
 pub use lanes::share_clients;
 pub use notice::{Level, Notice, PassWhy, Who};
-pub use phase::{EX_TEMPFAIL, EX_UNAVAILABLE, Phase, Step};
+pub use phase::{Phase, Step};
 pub use policy::{Policy, ReadyRule, Takeover};
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
-pub use worker::{EX_OSERR, EXEC_STEP, not_executable};
+pub use worker::EXEC_STEP;
 
 use deadlines::Deadlines;
 use fleet::Fleet;

@@ -9,17 +9,14 @@
 //!    only while the number of those that are left falls.
 
 use super::action::Action;
+use super::codes::{CANNOT_EXECUTE, EX_OSERR, EX_UNAVAILABLE, FAILED, NOT_FOUND};
 use super::deadlines::Why;
 use super::event::{By, MasterSignal};
 use super::ids::{Asker, Pid, Time};
 use super::notice::{LeftoverStage, Notice};
-use super::worker::{EX_OSERR, KILLED_GRACE};
+use super::worker::KILLED_GRACE;
 use super::{Cluster, Out};
 
-/// Exit code: never ready.
-pub const EX_UNAVAILABLE: u8 = 69;
-/// Exit code: the port is busy.
-pub const EX_TEMPFAIL: u8 = 75;
 const SIGKILL: i32 = 9;
 /// So many clients may wait for the end (I9).
 pub const MAX_ASKERS: usize = 256;
@@ -162,7 +159,7 @@ impl Cluster {
             self.deadlines.stop(Why::Respawn(slot));
         }
         let living = self.fleet.unreaped();
-        if code == 126 || code == 127 {
+        if code == CANNOT_EXECUTE || code == NOT_FOUND {
             out.push(Action::Note(Notice::CannotRun { code }));
         } else if code == 0 || !living.is_empty() {
             out.push(Action::Note(Notice::Stopping {
@@ -187,7 +184,7 @@ impl Cluster {
             Phase::Stopping { hard: true, .. } | Phase::Done(_) => return,
         };
         self.phase = Phase::Stopping {
-            code: 1,
+            code: FAILED,
             hard: true,
             step,
             kill_at: now,

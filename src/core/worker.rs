@@ -11,6 +11,7 @@
 //! 5. Every state but Ready and Remnant has a deadline (I6).
 
 use super::action::{Action, Whom};
+use super::codes;
 use super::deadlines::Why;
 use super::event::{Exit, Seen};
 use super::ids::{LaneId, Pid, SlotNr, Time, WorkerId};
@@ -236,7 +237,7 @@ impl Cluster {
         );
         // Nothing was ever run and COMMAND itself is at fault: trying again will not mend it.
         if !self.ever_execed && step == EXEC_STEP {
-            self.begin_give_up(not_executable(errno), now, out);
+            self.begin_give_up(codes::of_exec(errno), now, out);
         }
     }
 
@@ -259,7 +260,7 @@ impl Cluster {
         };
         self.once("takeover refused".into(), notice, out);
         if required && !self.ever_execed {
-            self.begin_give_up(EX_OSERR, now, out);
+            self.begin_give_up(codes::EX_OSERR, now, out);
         }
     }
 
@@ -578,19 +579,6 @@ impl Cluster {
 pub const EXEC_STEP: &str = "exec";
 /// The one that makes its bind(2) ask us.
 const FILTER_STEP: &str = "seccomp";
-/// Exit code: an operating system error.
-pub const EX_OSERR: u8 = 71;
-
-/// 127 as shells have it when COMMAND is not there, 126 when it is but cannot be executed.
-pub fn not_executable(errno: i32) -> u8 {
-    const ENOENT: i32 = 2;
-    const ENOTDIR: i32 = 20;
-    match errno {
-        ENOENT | ENOTDIR => 127,
-        _ => 126,
-    }
-}
-
 fn kill_group(worker: WorkerId) -> Action {
     Action::Signal {
         worker,

@@ -1,6 +1,7 @@
 //! The client's side: finds the running cluster, sends the words, prints the answer.
 
 use super::names::{self, Running};
+use crate::core::codes::{EX_NOPERM, EX_USAGE, FAILED, NOT_RUNNING, TIMED_OUT};
 use crate::core::words::{human, reason};
 use crate::settings::{Control, Settings};
 use crate::sys::{pidfd, socket};
@@ -13,11 +14,6 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const EX_USAGE: u8 = 64;
-const NOT_RUNNING: u8 = 3;
-const FAILED: u8 = 1;
-const NO_PERMISSION: u8 = 77;
-const TIMED_OUT: u8 = 124;
 /// How long an answer may take that waits for nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a master may take to vanish after its last word.
@@ -60,7 +56,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
         Err(e) => return Err(e),
     };
     // It was not even tried: no end is to be waited for.
-    let refused = matches!(code, EX_USAGE | NO_PERMISSION);
+    let refused = matches!(code, EX_USAGE | EX_NOPERM);
     if ends && !refused {
         return end(code, &text, master, what == What::Kill);
     }
@@ -135,7 +131,7 @@ fn connect(path: &Path) -> Result<UnixStream, (u8, String)> {
                 (NOT_RUNNING, format!("not running: nobody listens on {at}"))
             }
             ErrorKind::PermissionDenied => (
-                NO_PERMISSION,
+                EX_NOPERM,
                 format!("{at}: permission denied: it belongs to another user"),
             ),
             ErrorKind::WouldBlock => (

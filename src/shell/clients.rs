@@ -1,6 +1,7 @@
 //! Clients of the control socket. Each is one buffer with a limit and a deadline; one that is slow
 //! or hostile is dropped, and the cluster does not notice.
 
+use crate::core::codes::EX_NOPERM;
 use crate::core::{Asker, By, Pid, Time};
 use crate::sys::{fds, process, socket};
 use crate::wire::command::{MAX_LINE, encode_answer};
@@ -12,8 +13,6 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// Exit code: not yours.
-const EX_NOPERM: u8 = 77;
 /// So many at once.
 const MAX_CLIENTS: usize = 256;
 /// A client for which there was no descriptor is tried again after that long.

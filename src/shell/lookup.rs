@@ -1,5 +1,6 @@
 //! Finding COMMAND before anything is bound: 127 if it is not there, 126 if it cannot be executed.
 
+use crate::core::codes::{CANNOT_EXECUTE, NOT_FOUND};
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Why it cannot be run.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotRunnable {
-    /// 126 or 127.
+    /// CANNOT_EXECUTE or NOT_FOUND.
     pub code: u8,
     /// A whole sentence.
     pub message: String,
@@ -31,7 +32,7 @@ pub fn find(command: &OsStr, path: Option<OsString>, cwd: &Path) -> Result<CStri
         match check(&at, &shown) {
             Ok(()) => return c_string(dir_entry(&dir, command), &shown),
             // As shells do: go on looking, but remember that something was there.
-            Err(e) if e.code == 126 => refused = refused.or(Some(e)),
+            Err(e) if e.code == CANNOT_EXECUTE => refused = refused.or(Some(e)),
             Err(_) => {}
         }
     }
@@ -62,13 +63,16 @@ fn c_string(path: OsString, shown: &str) -> Result<CString, NotRunnable> {
 }
 
 fn not_found(message: String) -> NotRunnable {
-    NotRunnable { code: 127, message }
+    NotRunnable {
+        code: NOT_FOUND,
+        message,
+    }
 }
 
 fn check(at: &Path, shown: &str) -> Result<(), NotRunnable> {
     let cannot = |why: String| {
         Err(NotRunnable {
-            code: 126,
+            code: CANNOT_EXECUTE,
             message: format!("{shown}: {why}"),
         })
     };

@@ -17,6 +17,7 @@ mod takeover;
 pub mod client;
 pub mod start;
 
+use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Asker, Cluster, Event, LaneId, Level, Time, WorkerId};
 use crate::settings::Settings;
 use crate::sys::spawn::Report;
@@ -160,7 +161,7 @@ impl Shell {
                 Err(e) => {
                     let message = format!("epoll_wait: {e}");
                     self.say(Level::Error, "poll-error", message);
-                    return 71;
+                    return EX_OSERR;
                 }
             }
             self.ready

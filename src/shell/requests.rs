@@ -1,6 +1,7 @@
 //! What clients ask, answered: looking is answered here from a snapshot; doing goes to core.
 
 use super::{Kind, Shell, token};
+use crate::core::codes::EX_USAGE;
 use crate::core::{Asker, Event, Pid, Time};
 use crate::sys::procfs;
 use crate::verbs::{self, What};
@@ -15,7 +16,6 @@ use super::clients::Heard;
 /// An answer: exit code and text.
 type Answer = (u8, String);
 
-const EX_USAGE: u8 = 64;
 /// Lines of one client in one turn.
 const LINES: usize = 16;
 /// So long a turn is about clients: an answer may need a look at every worker, and workers wait in

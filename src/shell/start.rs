@@ -9,6 +9,7 @@ use super::procs::Procs;
 use super::signals::Signals;
 use super::sockets::Sockets;
 use super::{Kind, Shell, lookup, token};
+use crate::core::codes::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE};
 use crate::core::words::reason;
 use crate::core::{Asker, Cluster, Level, Time};
 use crate::settings::{self, Control, Settings};
@@ -19,12 +20,6 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-const EX_USAGE: u8 = 64;
-const EX_OSERR: u8 = 71;
-const EX_CANTCREAT: u8 = 73;
-const EX_TEMPFAIL: u8 = 75;
-const EX_CONFIG: u8 = 78;
 
 /// Why nothing was started: exit code and a whole sentence.
 pub type Failure = (u8, String);

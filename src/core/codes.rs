@@ -1,0 +1,69 @@
+//! Every exit code there is, by the names of sysexits(3) where it has one, and which of them an
+//! errno of the start means. The manual's EXIT STATUS lists them.
+
+/// Of the master: stopped hard. Of a verb: it failed.
+pub const FAILED: u8 = 1;
+/// Of a verb: no such cluster runs.
+pub const NOT_RUNNING: u8 = 3;
+/// The command line is wrong.
+pub const EX_USAGE: u8 = 64;
+/// No worker was ever ready.
+pub const EX_UNAVAILABLE: u8 = 69;
+/// A bug of ours.
+pub const EX_SOFTWARE: u8 = 70;
+/// The operating system refuses.
+pub const EX_OSERR: u8 = 71;
+/// The control socket cannot be made.
+pub const EX_CANTCREAT: u8 = 73;
+/// Try again when the port, or the name, is free.
+pub const EX_TEMPFAIL: u8 = 75;
+/// Not allowed.
+pub const EX_NOPERM: u8 = 77;
+/// A setting does not fit this machine.
+pub const EX_CONFIG: u8 = 78;
+/// Of a verb: no answer in time.
+pub const TIMED_OUT: u8 = 124;
+/// As shells have it: COMMAND is there and cannot be executed.
+pub const CANNOT_EXECUTE: u8 = 126;
+/// As shells have it: COMMAND is not there.
+pub const NOT_FOUND: u8 = 127;
+
+/// All of them but success.
+pub const ALL: [u8; 13] = [
+    FAILED,
+    NOT_RUNNING,
+    EX_USAGE,
+    EX_UNAVAILABLE,
+    EX_SOFTWARE,
+    EX_OSERR,
+    EX_CANTCREAT,
+    EX_TEMPFAIL,
+    EX_NOPERM,
+    EX_CONFIG,
+    TIMED_OUT,
+    CANNOT_EXECUTE,
+    NOT_FOUND,
+];
+
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const ENOTDIR: i32 = 20;
+const EADDRINUSE: i32 = 98;
+
+/// COMMAND could not be executed.
+pub fn of_exec(errno: i32) -> u8 {
+    match errno {
+        ENOENT | ENOTDIR => NOT_FOUND,
+        _ => CANNOT_EXECUTE,
+    }
+}
+
+/// A given port could not be opened.
+pub fn of_port(errno: i32) -> u8 {
+    match errno {
+        EADDRINUSE => EX_TEMPFAIL,
+        EPERM | EACCES => EX_NOPERM,
+        _ => EX_OSERR,
+    }
+}
