@@ -39,7 +39,8 @@ pub enum Action {
     OpenLane {
         lane: LaneId,
         addr: SocketAddr,
-        v6only: bool,
+        /// In what else it is to be like the socket of this bind(2).
+        like: Option<Ask>,
         listen: bool,
     },
     /// Close the lane: nobody will read its queue.

@@ -121,6 +121,11 @@ impl Cluster {
                 self.lanes.iter().count(),
                 MAX_LANES + self.policy.ports.len(),
             ),
+            (
+                "addresses to connect from",
+                self.lanes.connect_from(),
+                MAX_LANES,
+            ),
             ("askers", self.askers.len(), MAX_ASKERS),
             ("deaths", self.deaths.len(), 32.max(self.slots.len())),
             ("things said once", self.said.len(), super::MAX_SAID),

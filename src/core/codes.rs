@@ -15,7 +15,7 @@ pub const EX_SOFTWARE: u8 = 70;
 pub const EX_OSERR: u8 = 71;
 /// The control socket cannot be made.
 pub const EX_CANTCREAT: u8 = 73;
-/// Try again when the port, or the name, is free.
+/// Try again when the port, the name, or a place to wait is free.
 pub const EX_TEMPFAIL: u8 = 75;
 /// Not allowed.
 pub const EX_NOPERM: u8 = 77;

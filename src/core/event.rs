@@ -25,7 +25,9 @@ pub enum Event {
         worker: WorkerId,
         ask: Ask,
         addr: SocketAddr,
-        v6only: bool,
+        /// The interface its socket is bound to, if it is (SO_BINDTODEVICE).
+        device: Option<String>,
+        /// Looked for only where `Cluster::concerns` says that it matters.
         snag: Option<Snag>,
     },
     /// A process of the worker's tree is blocked in listen(2) on a lane of ours.
@@ -46,6 +48,8 @@ pub enum Event {
         errno: i32,
         holder: Option<String>,
     },
+    /// A worker connects from the learnt lane: its port is no server's.
+    LaneDied { lane: LaneId },
     /// The worker's first process has ended. It is still a zombie: its group may be signalled now.
     Exited {
         worker: WorkerId,
@@ -56,8 +60,9 @@ pub enum Event {
     TreeGone { worker: WorkerId },
     /// A child that is no worker was reaped.
     StrayReaped,
-    /// Answer to `SweepStrays`: so many processes that are ours but no worker remain.
-    Strays { left: Vec<Pid> },
+    /// Answer to `SweepStrays`: these processes that are ours but no worker remain, and perhaps some
+    /// that have ended and are not reaped: their children, if any, will be ours then.
+    Strays { left: Vec<Pid>, zombies: bool },
     /// Answer to `LookForServers`: on these of them a worker waits for connections.
     Served { lanes: Vec<LaneId> },
     /// A signal to the master.
@@ -86,6 +91,10 @@ pub enum Snag {
     InEpollSet,
     /// Another descriptor shares the socket: it would keep the old one.
     Duplicated,
+    /// So does another process.
+    Shared,
+    /// It has a filter attached, which ours would lack: the server would hear what it must not.
+    Filtered,
 }
 
 /// What a look at a worker from outside found.

@@ -59,6 +59,11 @@ impl Fleet {
         self.workers.values()
     }
 
+    /// Oldest first.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Worker> {
+        self.workers.values_mut()
+    }
+
     /// Ids of those whose first process has not been reaped.
     pub fn unreaped(&self) -> Vec<WorkerId> {
         self.iter().filter(|w| w.unreaped()).map(|w| w.id).collect()

@@ -3,7 +3,9 @@
 //! Rules:
 //! 1. A given lane (-p) serves whoever asks for its port, whatever the address: `-p` is the
 //!    operator's word on where to listen. What the server loses by it is said, once.
-//! 2. A learnt lane is the asked family and address exactly, and serves exactly those who ask for it.
+//! 2. A learnt lane is the asked family, address and interface exactly, and serves exactly those who
+//!    ask for it. One that a worker connects from was no server's port: it is forgotten at once, or
+//!    its connection would be shared.
 //! 3. What is not ours passes at once: the worker is blocked in a syscall.
 
 use super::action::Action;
@@ -13,6 +15,7 @@ use super::ids::{Ask, LaneId, Time, WorkerId};
 use super::notice::{Notice, PassWhy, Who};
 use super::policy::Takeover;
 use super::{Cluster, Out};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 const EADDRINUSE: i32 = 98;
@@ -27,6 +30,8 @@ pub struct Lane {
     pub id: LaneId,
     /// Where it is bound.
     pub addr: SocketAddr,
+    /// To which interface alone, if to one.
+    pub device: Option<String>,
     /// Was it given by -p?
     pub given: bool,
     /// Is it open? If not: who waits in bind(2) for it.
@@ -51,6 +56,17 @@ pub enum LaneState {
 pub struct Lanes {
     list: Vec<Lane>,
     next: u64,
+    /// Addresses that workers connect from: no lanes, ever again. The last few (I9).
+    connect_from: VecDeque<SocketAddr>,
+}
+
+/// What a bind(2) asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Where.
+    pub addr: SocketAddr,
+    /// On which interface alone, if on one.
+    pub device: Option<String>,
 }
 
 /// What to do about one bind(2).
@@ -58,16 +74,17 @@ pub struct Lanes {
 enum Verdict {
     Pass(PassWhy),
     Lend(LaneId),
-    Learn(SocketAddr),
+    Learn(Asked),
 }
 
 impl Lanes {
-    fn add(&mut self, addr: SocketAddr, given: bool, state: LaneState) -> LaneId {
+    fn add(&mut self, asked: Asked, given: bool, state: LaneState) -> LaneId {
         self.next += 1;
         let id = LaneId(self.next);
         self.list.push(Lane {
             id,
-            addr,
+            addr: asked.addr,
+            device: asked.device,
             given,
             state,
             served: false,
@@ -113,25 +130,34 @@ impl Lanes {
         ports
     }
 
-    fn verdict(&self, takeover: &Takeover, mut asked: SocketAddr) -> Verdict {
+    /// How many addresses are known to be connected from.
+    pub fn connect_from(&self) -> usize {
+        self.connect_from.len()
+    }
+
+    fn verdict(&self, takeover: &Takeover, asked: &Asked) -> Verdict {
+        let Asked { mut addr, device } = asked.clone();
         let given = || self.list.iter().filter(|l| l.given);
         match takeover {
             // Not watched at all, so nobody asks; a stray ask is harmless.
             Takeover::Off => return Verdict::Pass(PassWhy::NotListed),
-            Takeover::Ports(map) => match map.iter().find(|(theirs, _)| *theirs == asked.port()) {
-                Some((_, ours)) => asked.set_port(*ours),
+            Takeover::Ports(map) => match map.iter().find(|(theirs, _)| *theirs == addr.port()) {
+                Some((_, ours)) => addr.set_port(*ours),
                 None => return Verdict::Pass(PassWhy::NotListed),
             },
             Takeover::Auto | Takeover::Require => {
-                if given().count() > 0 && !given().any(|l| l.addr.port() == asked.port()) {
+                if given().count() > 0 && !given().any(|l| l.addr.port() == addr.port()) {
                     return Verdict::Pass(PassWhy::NotServed);
                 }
             }
         }
-        let same_port = |l: &&Lane| l.addr.port() == asked.port();
+        if self.connect_from.contains(&addr) {
+            return Verdict::Pass(PassWhy::Connects);
+        }
+        let same_port = |l: &&Lane| l.addr.port() == addr.port();
         let fits = |l: &Lane| {
-            let family = l.addr.is_ipv4() == asked.is_ipv4();
-            (l.addr == asked, family, l.addr.ip().is_unspecified())
+            let family = l.addr.is_ipv4() == addr.is_ipv4();
+            (l.addr == addr, family, l.addr.ip().is_unspecified())
         };
         if let Some(l) = given().filter(same_port).max_by_key(|l| fits(l)) {
             return match l.state {
@@ -139,13 +165,11 @@ impl Lanes {
                 LaneState::Closed => Verdict::Pass(PassWhy::NotListed),
             };
         }
-        match self
-            .list
-            .iter()
-            .find(|l| l.addr == asked && l.state == LaneState::Open)
-        {
+        let same = |l: &&Lane| l.addr == addr && l.device == device && l.state == LaneState::Open;
+        match self.list.iter().find(same) {
             Some(l) => Verdict::Lend(l.id),
-            None => Verdict::Learn(asked),
+            None if self.list.len() >= MAX_LANES => Verdict::Pass(PassWhy::Full),
+            None => Verdict::Learn(Asked { addr, device }),
         }
     }
 }
@@ -154,11 +178,13 @@ impl Cluster {
     /// Opens the given ports; workers are spawned by the time the first turn ends.
     pub(super) fn open_given(&mut self, out: &mut Out) {
         for addr in self.policy.ports.clone() {
-            let lane = self.lanes.add(addr, true, LaneState::Opening(None));
+            let device = None;
+            let asked = Asked { addr, device };
+            let lane = self.lanes.add(asked, true, LaneState::Opening(None));
             out.push(Action::OpenLane {
                 lane,
                 addr,
-                v6only: false,
+                like: None,
                 listen: true,
             });
         }
@@ -221,28 +247,52 @@ impl Cluster {
         }
     }
 
+    /// Would a bind(2) to this address be answered by us? If not, nothing else need be known of it.
+    pub fn concerns(&self, addr: SocketAddr) -> bool {
+        let device = None;
+        let verdict = self
+            .lanes
+            .verdict(&self.policy.takeover, &Asked { addr, device });
+        !matches!(verdict, Verdict::Pass(_))
+    }
+
+    /// A worker connects from it: whoever binds that address is no server. It is the worker's alone.
+    pub(super) fn lane_died(&mut self, id: LaneId, now: Time, out: &mut Out) {
+        let learnt = |l: &&Lane| l.id == id && !l.given;
+        let Some(addr) = self.lanes.iter().find(learnt).map(|l| l.addr) else {
+            return;
+        };
+        self.lanes.list.retain(|l| l.id != id);
+        self.lanes.connect_from.push_back(addr);
+        if self.lanes.connect_from.len() > MAX_LANES {
+            self.lanes.connect_from.pop_front();
+        }
+        let notice = Notice::LaneConnects { addr };
+        self.once(format!("connects {addr}"), notice, out);
+        if self.lanes.list.is_empty() {
+            self.expect_no_port(now);
+        }
+    }
+
     pub(super) fn bind_asked(
         &mut self,
         id: WorkerId,
         ask: Ask,
-        addr: SocketAddr,
-        v6only: bool,
+        asked: Asked,
         snag: Option<Snag>,
         out: &mut Out,
     ) {
+        let addr = asked.addr;
         // Its worker is unknown only if it was forgotten: let the kernel decide then.
         let Some(who) = self.fleet.who(id) else {
             return out.push(Action::Pass { ask });
         };
-        let verdict = self.lanes.verdict(&self.policy.takeover, addr);
+        let verdict = self.lanes.verdict(&self.policy.takeover, &asked);
         if !matches!(verdict, Verdict::Pass(_)) && snag.is_none() {
             self.takeover_works.get_or_insert(true);
         }
         match (verdict, snag) {
             (Verdict::Pass(why), _) => self.pass_bind(who, ask, addr, why, out),
-            (Verdict::Learn(_), _) if self.lanes.list.len() >= MAX_LANES => {
-                self.pass_bind(who, ask, addr, PassWhy::Full, out);
-            }
             (Verdict::Lend(_) | Verdict::Learn(_), Some(snag)) => {
                 out.push(Action::Refuse {
                     ask,
@@ -253,7 +303,7 @@ impl Cluster {
             }
             (Verdict::Lend(lane), None) => {
                 out.push(Action::Lend { ask, lane });
-                self.say_what_is_lost(who, addr, lane, out);
+                self.say_what_is_lost(who, asked, lane, out);
             }
             (Verdict::Learn(_), None) if self.stop_is_hard().is_some() => {
                 out.push(Action::Refuse {
@@ -261,14 +311,14 @@ impl Cluster {
                     errno: EADDRINUSE,
                 })
             }
-            (Verdict::Learn(addr), None) => {
-                let lane = self
-                    .lanes
-                    .add(addr, false, LaneState::Opening(Some((id, ask))));
+            (Verdict::Learn(asked), None) => {
+                let addr = asked.addr;
+                let state = LaneState::Opening(Some((id, ask)));
+                let lane = self.lanes.add(asked, false, state);
                 out.push(Action::OpenLane {
                     lane,
                     addr,
-                    v6only,
+                    like: Some(ask),
                     listen: false,
                 });
             }
@@ -278,12 +328,13 @@ impl Cluster {
     /// Leaves it to the kernel, and says so where siblings will want the same port.
     fn pass_bind(&mut self, who: Who, ask: Ask, addr: SocketAddr, why: PassWhy, out: &mut Out) {
         out.push(Action::Pass { ask });
-        if self.slots.len() > 1 {
+        // What it is has been said.
+        if self.slots.len() > 1 && why != PassWhy::Connects {
             let ours = self.lanes.given_ports();
             let picked = self.policy.ports.first().is_some_and(|a| a.port() == 0);
             let key = match why {
                 PassWhy::NotServed | PassWhy::NotListed => format!("passed {}", addr.port()),
-                PassWhy::Full => "passed, full".to_string(),
+                PassWhy::Full | PassWhy::Connects => "passed, full".to_string(),
             };
             let notice = Notice::BindPassed {
                 who,
@@ -333,10 +384,21 @@ impl Cluster {
     }
 
     /// The lane is not quite what the server asked for.
-    fn say_what_is_lost(&mut self, who: Who, asked: SocketAddr, lane: LaneId, out: &mut Out) {
-        let Some(addr) = self.lanes.addr(lane) else {
+    fn say_what_is_lost(&mut self, who: Who, asked: Asked, lane: LaneId, out: &mut Out) {
+        let Some(lane) = self.lanes.iter().find(|l| l.id == lane) else {
             return;
         };
+        let (addr, asked, device) = (lane.addr, asked.addr, asked.device);
+        if let Some(device) = device.filter(|d| lane.device.as_ref() != Some(d)) {
+            let key = format!("device {device} for {asked}");
+            let notice = Notice::DeviceWider {
+                who,
+                asked,
+                device,
+                lane: addr,
+            };
+            self.once(key, notice, out);
+        }
         let (a, l) = (asked.ip(), addr.ip());
         let notice = match (a, l) {
             (IpAddr::V4(_), IpAddr::V6(_)) => Notice::FamilyNeeded {
@@ -380,13 +442,18 @@ mod tests {
         s.parse().unwrap()
     }
 
+    fn on(s: &str) -> Asked {
+        let (addr, device) = (a(s), None);
+        Asked { addr, device }
+    }
+
     fn lanes(given: &[&str], learnt: &[&str]) -> Lanes {
         let mut l = Lanes::default();
         for g in given {
-            l.add(a(g), true, LaneState::Open);
+            l.add(on(g), true, LaneState::Open);
         }
         for g in learnt {
-            l.add(a(g), false, LaneState::Open);
+            l.add(on(g), false, LaneState::Open);
         }
         l
     }
@@ -396,10 +463,10 @@ mod tests {
         let auto = Takeover::Auto;
         let one = lanes(&["0.0.0.0:3000"], &[]);
         for asked in ["0.0.0.0:3000", "127.0.0.1:3000", "[::]:3000", "[::1]:3000"] {
-            assert_eq!(one.verdict(&auto, a(asked)), Verdict::Lend(LaneId(1)));
+            assert_eq!(one.verdict(&auto, &on(asked)), Verdict::Lend(LaneId(1)));
         }
         let pass = Verdict::Pass(PassWhy::NotServed);
-        assert_eq!(one.verdict(&auto, a("0.0.0.0:9229")), pass);
+        assert_eq!(one.verdict(&auto, &on("0.0.0.0:9229")), pass);
 
         let both = lanes(&["127.0.0.1:80", "[::1]:80", "0.0.0.0:81", "[::]:81"], &[]);
         for (asked, id) in [
@@ -410,15 +477,26 @@ mod tests {
             ("[::]:81", 4),
             ("10.0.0.1:81", 3),
         ] {
-            assert_eq!(both.verdict(&auto, a(asked)), Verdict::Lend(LaneId(id)));
+            assert_eq!(both.verdict(&auto, &on(asked)), Verdict::Lend(LaneId(id)));
         }
 
         let learnt = lanes(&[], &["0.0.0.0:3000"]);
-        let same = learnt.verdict(&auto, a("0.0.0.0:3000"));
+        let same = learnt.verdict(&auto, &on("0.0.0.0:3000"));
         assert_eq!(same, Verdict::Lend(LaneId(1)));
         for other in ["[::]:3000", "127.0.0.1:3000", "0.0.0.0:3001"] {
-            assert_eq!(learnt.verdict(&auto, a(other)), Verdict::Learn(a(other)));
+            assert_eq!(learnt.verdict(&auto, &on(other)), Verdict::Learn(on(other)));
         }
+        // One interface alone is another lane, and the same for the next who asks so.
+        let mut vpn = on("0.0.0.0:3000");
+        vpn.device = Some("vpn0".into());
+        assert_eq!(learnt.verdict(&auto, &vpn), Verdict::Learn(vpn.clone()));
+        let mut both = learnt;
+        both.add(vpn.clone(), false, LaneState::Open);
+        assert_eq!(both.verdict(&auto, &vpn), Verdict::Lend(LaneId(2)));
+        assert_eq!(
+            both.verdict(&auto, &on("0.0.0.0:3000")),
+            Verdict::Lend(LaneId(1))
+        );
     }
 
     #[test]
@@ -443,14 +521,14 @@ mod tests {
         let list = Takeover::Ports(vec![(8080, 80), (9000, 9000)]);
         let l = lanes(&["0.0.0.0:80"], &[]);
         assert_eq!(
-            l.verdict(&list, a("127.0.0.1:8080")),
+            l.verdict(&list, &on("127.0.0.1:8080")),
             Verdict::Lend(LaneId(1))
         );
         assert_eq!(
-            l.verdict(&list, a("[::]:9000")),
-            Verdict::Learn(a("[::]:9000"))
+            l.verdict(&list, &on("[::]:9000")),
+            Verdict::Learn(on("[::]:9000"))
         );
         let pass = Verdict::Pass(PassWhy::NotListed);
-        assert_eq!(l.verdict(&list, a("0.0.0.0:80")), pass);
+        assert_eq!(l.verdict(&list, &on("0.0.0.0:80")), pass);
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod deadlines;
 mod lanes;
 mod phase;
+mod readiness;
 mod remnants;
 mod sentences;
 mod slot;
@@ -30,7 +31,7 @@ pub use event::{By, Event, Exit, MasterSignal, Seen, Snag};
 pub use ids::{Ask, Asker, LaneId, Pid, SlotNr, Time, WorkerId};
 pub use lanes::share_clients;
 pub use notice::{Level, Notice, PassWhy, Who};
-pub use phase::{Phase, Step};
+pub use phase::{MAX_ASKERS, Phase, Step};
 pub use policy::{Policy, ReadyRule, Takeover};
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
@@ -38,7 +39,7 @@ pub use worker::EXEC_STEP;
 
 use deadlines::Deadlines;
 use fleet::Fleet;
-use lanes::Lanes;
+use lanes::{Asked, Lanes};
 use respawn::Rng;
 use slot::Slot;
 use status::Death;
@@ -171,11 +172,14 @@ impl Cluster {
                 worker,
                 ask,
                 addr,
-                v6only,
+                device,
                 snag,
-            } => self.bind_asked(worker, ask, addr, v6only, snag, out),
+            } => self.bind_asked(worker, ask, Asked { addr, device }, snag, out),
             // Whoever asks may have it: it is said that it listens when it does.
-            Event::ListenAsked { ask, lane, .. } => out.push(Action::Listen { ask, lane }),
+            Event::ListenAsked { ask, lane, .. } => match self.lanes.addr(lane) {
+                Some(_) => out.push(Action::Listen { ask, lane }),
+                None => out.push(Action::Pass { ask }),
+            },
             Event::Listens { worker, lane } => self.listened(worker, lane, now, out),
             Event::Seen { worker, what } => self.seen(worker, what, now, out),
             Event::LaneOpened { lane, addr } => {
@@ -187,6 +191,7 @@ impl Cluster {
                 errno,
                 holder,
             } => self.lane_failed(lane, errno, holder, now, out),
+            Event::LaneDied { lane } => self.lane_died(lane, now, out),
             Event::Exited {
                 worker,
                 status,
@@ -195,7 +200,7 @@ impl Cluster {
             Event::TreeGone { worker } => self.tree_gone(worker),
             Event::StrayReaped => self.stray_reaped(out),
             Event::Served { lanes } => self.served(&lanes, now, out),
-            Event::Strays { left } => self.strays(left, now, out),
+            Event::Strays { left, zombies } => self.strays(left, zombies, now, out),
             Event::Signal(signal) => self.signalled(signal, now, out),
             Event::Stop { asker, hard, by } => self.stop_asked(asker, hard, by, now, out),
             Event::AskerGone { asker } => self.askers.retain(|a| *a != asker),

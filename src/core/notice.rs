@@ -241,6 +241,15 @@ pub enum Notice {
         asked: SocketAddr,
         lane: SocketAddr,
     },
+    DeviceWider {
+        who: Who,
+        asked: SocketAddr,
+        device: String,
+        lane: SocketAddr,
+    },
+    LaneConnects {
+        addr: SocketAddr,
+    },
     Snagged {
         who: Who,
         addr: SocketAddr,
@@ -257,6 +266,8 @@ pub enum PassWhy {
     NotListed,
     /// As many ports as there may be are learnt.
     Full,
+    /// Workers connect from it.
+    Connects,
 }
 
 /// What is done about processes that workers left behind.
@@ -331,6 +342,8 @@ impl Notice {
             | Notice::BindPassed { .. }
             | Notice::HandedOnly { .. }
             | Notice::Narrower { .. }
+            | Notice::DeviceWider { .. }
+            | Notice::LaneConnects { .. }
             | Notice::FamilyNeeded { .. } => Warn,
         }
     }
@@ -370,6 +383,8 @@ impl Notice {
             Notice::Narrower { .. } => "address-wider",
             Notice::V4Only { .. } => "address-ipv4-only",
             Notice::FamilyNeeded { .. } => "address-family",
+            Notice::DeviceWider { .. } => "address-device",
+            Notice::LaneConnects { .. } => "port-connects",
             Notice::Snagged { .. } => "takeover-snag",
         }
     }
@@ -398,6 +413,7 @@ impl Notice {
             | Notice::Narrower { who, .. }
             | Notice::V4Only { who, .. }
             | Notice::FamilyNeeded { who, .. }
+            | Notice::DeviceWider { who, .. }
             | Notice::Snagged { who, .. } => Some(*who),
             Notice::Respawning { slot, .. } => Some(Who {
                 slot: *slot,
@@ -405,6 +421,7 @@ impl Notice {
             }),
             Notice::AllReady { .. }
             | Notice::Unserved { .. }
+            | Notice::LaneConnects { .. }
             | Notice::Stopping { .. }
             | Notice::HardStop { .. }
             | Notice::NeverReady { .. }
@@ -428,6 +445,7 @@ impl Notice {
         match self {
             Notice::LaneOpen { addr, .. }
             | Notice::Unserved { addr }
+            | Notice::LaneConnects { addr }
             | Notice::LaneQuits { addr, .. }
             | Notice::BindPassed { addr, .. }
             | Notice::HandedOnly {
@@ -484,6 +502,7 @@ impl Notice {
             }
             Notice::Narrower { asked, lane, .. }
             | Notice::V4Only { asked, lane, .. }
+            | Notice::DeviceWider { asked, lane, .. }
             | Notice::FamilyNeeded { asked, lane, .. } => {
                 vec![("asked", text(asked)), ("addr", text(lane))]
             }

@@ -9,7 +9,7 @@
 //!    only while the number of those that are left falls.
 
 use super::action::Action;
-use super::codes::{CANNOT_EXECUTE, EX_OSERR, EX_UNAVAILABLE, FAILED, NOT_FOUND};
+use super::codes::{CANNOT_EXECUTE, EX_OSERR, EX_TEMPFAIL, EX_UNAVAILABLE, FAILED, NOT_FOUND};
 use super::deadlines::Why;
 use super::event::{By, MasterSignal};
 use super::ids::{Asker, Pid, Time};
@@ -18,8 +18,8 @@ use super::worker::KILLED_GRACE;
 use super::{Cluster, Out};
 
 const SIGKILL: i32 = 9;
-/// So many clients may wait for the end (I9).
-pub const MAX_ASKERS: usize = 256;
+/// So many clients may wait for the end (I9): fewer than there may be, so that others are heard.
+pub const MAX_ASKERS: usize = 192;
 
 /// Where in its life the cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Cluster {
             let stuck = Vec::new();
             out.push(Action::Answer {
                 asker,
-                code: EX_OSERR,
+                code: EX_TEMPFAIL,
                 stuck,
             });
         }
@@ -251,7 +251,7 @@ impl Cluster {
     }
 
     /// How many are left of those that are no workers.
-    pub(super) fn strays(&mut self, left: Vec<Pid>, now: Time, out: &mut Out) {
+    pub(super) fn strays(&mut self, left: Vec<Pid>, zombies: bool, now: Time, out: &mut Out) {
         let Phase::Stopping {
             code,
             hard,
@@ -281,6 +281,10 @@ impl Cluster {
             }
             self.last_look = false;
             return self.deadlines.set(Why::GiveUp, now + KILLED_GRACE);
+        }
+        // One that has just ended may have forked before: StrayReaped comes next, and another look.
+        if pids.is_empty() && zombies && !self.last_look {
+            return;
         }
         if pids.is_empty() {
             return match (stuck, killing) {

@@ -5,7 +5,8 @@
 use super::action::Action;
 use super::ids::{Time, WorkerId};
 use super::notice::{Notice, Who};
-use super::worker::{HOLD, Worker};
+use super::readiness::HOLD;
+use super::worker::Worker;
 use super::{Cluster, Out};
 
 /// So many dead workers may leave processes behind; the oldest beyond are forgotten (I9).

@@ -276,6 +276,7 @@ impl fmt::Display for Notice {
                         write!(f, "which is not served here (-p {})", ports.join(" -p "))?
                     }
                     PassWhy::Full => write!(f, "but {MAX_LANES} ports are learnt already")?,
+                    PassWhy::Connects => write!(f, "to connect from there")?,
                 }
                 if ours.contains(&addr.port()) {
                     return write!(
@@ -324,6 +325,19 @@ impl fmt::Display for Notice {
                 "{who} asks for {asked}, an IPv4 socket, and is given the dual-stack {lane}: what its accept(2) returns are IPv6 addresses, and cut off they mean nothing: client addresses in its logs and access lists are wrong; use -H {} or let it listen on ::",
                 asked.ip()
             ),
+            Notice::DeviceWider {
+                who,
+                asked,
+                device,
+                lane,
+            } => write!(
+                f,
+                "{who} asks for {asked} on the interface {device} alone, but is served on {lane}, on whatever interface; without -p its own choice is kept"
+            ),
+            Notice::LaneConnects { addr } => write!(
+                f,
+                "a worker connects from {addr}, which was taken for a port to serve: it is left to that worker; with -p nothing but the ports given is taken over"
+            ),
             Notice::Snagged { who, addr, snag } => {
                 write!(f, "cannot take over {addr} from {who}: ")?;
                 match snag {
@@ -334,6 +348,14 @@ impl fmt::Display for Notice {
                     Snag::Duplicated => write!(
                         f,
                         "its socket was duplicated before bind(2) and the copy would go deaf"
+                    )?,
+                    Snag::Shared => write!(
+                        f,
+                        "another process holds its socket, too, since before bind(2), and would go deaf"
+                    )?,
+                    Snag::Filtered => write!(
+                        f,
+                        "its socket has a filter (SO_ATTACH_FILTER), which ours would not have"
                     )?,
                 }
                 write!(

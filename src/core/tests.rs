@@ -73,7 +73,7 @@ impl Rig {
             worker,
             ask: Ask(ask),
             addr,
-            v6only: false,
+            device: None,
             snag: None,
         });
     }
@@ -155,7 +155,10 @@ fn a_busy_port_is_exit_75_and_nothing_is_spawned() {
     let did = r.did();
     assert_eq!(spawns(&did), 0);
     assert!(did.iter().any(|a| matches!(a, Action::SweepStrays { .. })));
-    r.tell(Event::Strays { left: Vec::new() });
+    r.tell(Event::Strays {
+        left: Vec::new(),
+        zombies: false,
+    });
     assert_eq!(finished(&r.did()), Some(75));
 }
 
@@ -245,7 +248,10 @@ fn term_twice_is_a_hard_stop_and_exit_1() {
     for w in ids {
         r.exits(w, Exit::Signal(9));
     }
-    r.tell(Event::Strays { left: Vec::new() });
+    r.tell(Event::Strays {
+        left: Vec::new(),
+        zombies: false,
+    });
     assert_eq!(finished(&r.did()), Some(1));
 }
 
@@ -277,12 +283,18 @@ fn a_stop_passes_over_to_the_group_and_then_kills() {
     assert_eq!(signals(&r.did()), [(ids[1], 9, Whom::Group)]);
     r.exits(ids[1], Exit::Signal(9));
     let left = vec![Pid(999)];
-    r.tell(Event::Strays { left });
+    r.tell(Event::Strays {
+        left,
+        zombies: false,
+    });
     let did = r.did();
     let swept = |a: &Action| matches!(a, Action::SweepStrays { signal: Some(9) });
     assert!(did.iter().any(swept), "{did:?}");
     r.tell(Event::StrayReaped);
-    r.tell(Event::Strays { left: Vec::new() });
+    r.tell(Event::Strays {
+        left: Vec::new(),
+        zombies: false,
+    });
     let did = r.did();
     let told = |a: &Action| {
         matches!(
@@ -322,7 +334,10 @@ fn never_ready_gives_up_with_69_and_the_last_words() {
     };
     assert!(did.iter().any(said));
     r.exits(w, Exit::Signal(15));
-    r.tell(Event::Strays { left: Vec::new() });
+    r.tell(Event::Strays {
+        left: Vec::new(),
+        zombies: false,
+    });
     assert_eq!(finished(&r.did()), Some(69));
 }
 
@@ -380,11 +395,17 @@ fn a_hard_stop_while_leftovers_are_waited_for_calls_nobody_late() {
     r.tell(Event::Signal(MasterSignal::Term));
     r.exits(ids[0], Exit::Signal(15));
     let left = vec![Pid(999)];
-    r.tell(Event::Strays { left: left.clone() });
+    r.tell(Event::Strays {
+        left: left.clone(),
+        zombies: false,
+    });
     r.at(1_000);
     r.did();
     r.tell(Event::Signal(MasterSignal::Term));
-    r.tell(Event::Strays { left });
+    r.tell(Event::Strays {
+        left,
+        zombies: false,
+    });
     let said: Vec<String> = r
         .did()
         .iter()
@@ -415,7 +436,10 @@ fn a_command_that_cannot_be_executed_is_not_tried_again() {
             errno,
         });
         r.exits(worker, Exit::Code(127));
-        r.tell(Event::Strays { left: Vec::new() });
+        r.tell(Event::Strays {
+            left: Vec::new(),
+            zombies: false,
+        });
         let did = r.did();
         assert_eq!(finished(&did), Some(code));
         assert_eq!(spawns(&did), 0);
@@ -521,7 +545,10 @@ fn a_signal_while_giving_up_keeps_the_reason_and_a_second_one_is_hard() {
     assert_eq!(signals(&r.did()), []);
     let mut hard = r.cluster.clone();
     r.exits(w, Exit::Signal(15));
-    r.tell(Event::Strays { left: Vec::new() });
+    r.tell(Event::Strays {
+        left: Vec::new(),
+        zombies: false,
+    });
     assert_eq!(finished(&r.did()), Some(69));
     let mut out = Vec::new();
     hard.handle(Event::Signal(MasterSignal::Term), ms(5_001), &mut out);
@@ -537,7 +564,10 @@ fn what_becomes_ours_during_a_graceful_stop_is_asked_to_stop_too() {
     r.tell(Event::Signal(MasterSignal::Term));
     r.exits(w, Exit::Signal(15));
     let left = vec![Pid(900)];
-    r.tell(Event::Strays { left });
+    r.tell(Event::Strays {
+        left,
+        zombies: false,
+    });
     r.did();
     r.tell(Event::StrayReaped);
     let asked = |a: &Action| matches!(a, Action::SweepStrays { signal: Some(15) });

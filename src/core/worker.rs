@@ -1,7 +1,8 @@
 //! The life of one worker. Rules:
 //!
 //! 1. Spawning -> Starting -> Ready -> Draining -> Killed -> Remnant -> gone; any of the first five
-//!    may be cut short by the end of its first process. All transitions are in this file.
+//!    may be cut short by the end of its first process. All transitions are in this file, but those
+//!    to Ready, which are in `readiness`.
 //! 2. `pid` is `Some` iff the first process is unreaped; the shell reaps after the actions that
 //!    follow from `Exited` are done, so the group may be signalled in that same turn (I1).
 //! 3. The end of the first process frees the slot. The worker stays as a Remnant until its whole
@@ -13,20 +14,15 @@
 use super::action::{Action, Whom};
 use super::codes;
 use super::deadlines::Why;
-use super::event::{Exit, Seen};
+use super::event::Exit;
 use super::ids::{LaneId, Pid, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice, Who};
 use super::policy::ReadyRule;
-use super::respawn::{FORK_AGAIN, SETTLED};
+use super::respawn::FORK_AGAIN;
 use super::words::errno_text;
 use super::{Cluster, Out};
 use std::time::Duration;
 
-/// A worker must keep the lane that long after listen(2): port probes listen, close, listen again.
-pub const HOLD: Duration = Duration::from_millis(50);
-/// First and longest time between two looks at a starting worker that was handed a lane.
-const LOOK_FIRST: Duration = Duration::from_millis(20);
-const LOOK_LONGEST: Duration = Duration::from_secs(1);
 /// SIGKILL is repeated when it has not worked: first after that long,
 pub const KILLED_GRACE: Duration = Duration::from_secs(5);
 /// then each time after that long.
@@ -181,42 +177,6 @@ impl Cluster {
         self.stop_progress(now, out);
     }
 
-    pub(super) fn execed(&mut self, id: WorkerId, now: Time, out: &mut Out) {
-        let rule = self.ready_rule();
-        let Some(w) = self.fleet.get_mut(id) else {
-            return;
-        };
-        self.ever_execed = true;
-        match w.state {
-            State::Starting { execed: false } => {}
-            // The stop came first, or this is an echo.
-            State::Spawning
-            | State::Starting { execed: true }
-            | State::Ready { .. }
-            | State::Draining { .. }
-            | State::Killed { .. }
-            | State::Remnant => return,
-        }
-        w.state = State::Starting { execed: true };
-        w.rule = rule;
-        match rule {
-            ReadyRule::Started => self.become_ready(id, now, out),
-            ReadyRule::Alive(d) => self.deadlines.set(Why::Alive(id), now + d),
-            ReadyRule::Auto => {
-                let listened = w.listened.is_some();
-                self.deadlines.set(Why::Alive(id), now + SETTLED);
-                if listened {
-                    self.deadlines.set(Why::Hold(id), now + HOLD);
-                }
-            }
-            // Its listen(2) may have overtaken the news of its exec.
-            ReadyRule::Listening if w.listened.is_some() => {
-                self.deadlines.set(Why::Hold(id), now + HOLD);
-            }
-            ReadyRule::Listening => self.deadlines.set(Why::Look(id), now + LOOK_FIRST),
-        }
-    }
-
     pub(super) fn exec_failed(
         &mut self,
         id: WorkerId,
@@ -261,111 +221,6 @@ impl Cluster {
         self.once("takeover refused".into(), notice, out);
         if required && !self.ever_execed {
             self.begin_give_up(codes::EX_OSERR, now, out);
-        }
-    }
-
-    /// The worker listens on a lane.
-    pub(super) fn listened(&mut self, id: WorkerId, lane: LaneId, now: Time, out: &mut Out) {
-        let kept = self.kept_a_lane;
-        let addr = self.lanes.addr(lane);
-        self.lanes.mark_served(lane);
-        self.end_lead(now);
-        let Some(w) = self.fleet.get_mut(id) else {
-            return;
-        };
-        w.listened = Some(lane);
-        let (who, after, state, rule) = (w.who(), now - w.born, w.state, w.rule);
-        if let Some(addr) = addr {
-            out.push(Action::Note(Notice::Listening { who, addr, after }));
-        }
-        match state {
-            State::Starting { execed: true } if rule.ends_by_listening() => {
-                self.deadlines.stop(Why::Look(id));
-                if kept {
-                    self.become_ready(id, now, out);
-                } else {
-                    self.deadlines.set(Why::Hold(id), now + HOLD);
-                }
-            }
-            // Readiness does not hang on it: other rules, a second port, or it has to go anyway.
-            // (A notification can overtake the news of exec; then `execed` takes it from here.)
-            State::Spawning
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Draining { .. }
-            | State::Killed { .. }
-            | State::Remnant => {}
-        }
-    }
-
-    pub(super) fn seen(&mut self, id: WorkerId, what: Seen, now: Time, out: &mut Out) {
-        let Some(w) = self.fleet.get_mut(id) else {
-            return;
-        };
-        match w.state {
-            State::Starting { execed: true } if w.rule.ends_by_listening() => {}
-            // Only looked at while starting; the answer comes in the turn of the question.
-            State::Spawning
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Draining { .. }
-            | State::Killed { .. }
-            | State::Remnant => return,
-        }
-        let who = w.who();
-        match what {
-            Seen::Holds => {
-                self.kept_a_lane = true;
-                self.become_ready(id, now, out);
-            }
-            Seen::Accepts => self.become_ready(id, now, out),
-            Seen::OwnSocket(addr) => {
-                self.own_socket(who, addr, out);
-                self.become_ready(id, now, out);
-            }
-            Seen::Nothing => {
-                if w.listened.take().is_some() {
-                    out.push(Action::Note(Notice::LetGo { who }));
-                }
-                // Without a known port there is nothing to look for: it is ready when it has lived.
-                if w.rule == ReadyRule::Auto {
-                    return;
-                }
-                w.looked = w.looked.saturating_add(1);
-                let gap = LOOK_FIRST * 2u32.saturating_pow(w.looked.min(8));
-                self.deadlines
-                    .set(Why::Look(id), now + gap.min(LOOK_LONGEST));
-            }
-        }
-    }
-
-    pub(super) fn become_ready(&mut self, id: WorkerId, now: Time, out: &mut Out) {
-        let Some(w) = self.fleet.get_mut(id) else {
-            return;
-        };
-        w.state = State::Ready { since: now };
-        w.ready_since = Some(now);
-        let notice = Notice::Ready {
-            who: w.who(),
-            after: now - w.born,
-        };
-        for why in [
-            Why::Ready(id),
-            Why::Alive(id),
-            Why::Hold(id),
-            Why::Look(id),
-            Why::StartTimeout,
-        ] {
-            self.deadlines.stop(why);
-        }
-        self.ever_ready = true;
-        out.push(Action::Note(notice));
-        let ready = self.ready_count();
-        if ready == self.slots.len() && !self.full {
-            self.full = true;
-            let lanes = self.lanes.served_addrs();
-            out.push(Action::Note(Notice::AllReady { ready, lanes }));
-            self.suspect_unserved(now);
         }
     }
 
@@ -555,22 +410,6 @@ impl Cluster {
             | State::Ready { .. }
             | State::Draining { .. }
             | State::Killed { .. } => w.tree_gone = true,
-        }
-    }
-
-    /// What would have helped a worker that was not ready in time.
-    pub(super) fn not_ready_hint(&self, id: WorkerId) -> Option<&'static str> {
-        let w = self.fleet.get(id)?;
-        match (w.rule, w.watched) {
-            // It did what was asked of it, a moment too late to count.
-            (ReadyRule::Listening, _) if w.listened.is_some() => None,
-            (ReadyRule::Listening, true) => Some(
-                "it never listened on the port, nor used the socket passed as fd 3: --ready started if it serves none, --takeover THEIRS=OURS if it uses another port",
-            ),
-            (ReadyRule::Listening, false) => {
-                Some("it did not use the socket passed as fd 3 (LISTEN_FDS)")
-            }
-            (ReadyRule::Auto | ReadyRule::Started | ReadyRule::Alive(_), _) => None,
         }
     }
 }

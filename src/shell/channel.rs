@@ -3,7 +3,7 @@
 
 use super::log::{CHUNK, Log};
 use super::{Kind, Shell};
-use crate::core::WorkerId;
+use crate::core::{Level, WorkerId};
 use crate::sys::fds;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +15,8 @@ const TAIL: usize = 4096;
 const TAIL_LEAST: usize = 256;
 /// Lines that a message quotes.
 const LINES: usize = 10;
+/// So many pipes are read on after their workers have gone; the oldest beyond is closed.
+pub const ORPHANS: usize = 64;
 /// Chunks read from one pipe in one turn.
 const TURN: usize = 16;
 
@@ -26,6 +28,8 @@ pub struct Stderr {
     pub inode: u64,
     tail: VecDeque<u8>,
     limit: usize,
+    /// Has its worker gone, with all we know of, so that only what was left behind writes here?
+    orphan: bool,
 }
 
 /// What became of a pipe in a turn.
@@ -47,6 +51,7 @@ impl Stderr {
             inode,
             tail: VecDeque::new(),
             limit: (ALL_TAILS / workers.max(1)).clamp(TAIL_LEAST, TAIL),
+            orphan: false,
         }
     }
 
@@ -74,19 +79,22 @@ impl Stderr {
         Drained::More
     }
 
-    /// The worker has gone and its pipe goes with it: takes what is left there, at once.
-    pub fn inherit(&mut self, log: &mut Log) {
+    /// The worker has gone: takes what it has left there, at once. False: nobody has the other end
+    /// any more.
+    pub fn inherit(&mut self, log: &mut Log) -> bool {
         let mut buf = [0u8; CHUNK];
         for _ in 0..TURN {
-            let Some(fd) = &self.fd else { return };
+            let Some(fd) = &self.fd else { return false };
             match fds::read(fd.as_fd(), &mut buf) {
-                Ok(n) if n > 0 => {
+                Ok(0) => return false,
+                Ok(n) => {
                     self.keep(&buf[..n]);
                     log.bequest(&buf[..n]);
                 }
-                Ok(_) | Err(_) => return,
+                Err(_) => return true,
             }
         }
+        true
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -126,10 +134,46 @@ impl Shell {
             }
             // The tail stays until the worker has gone: it may have closed stderr and then failed.
             Drained::Closed => {
+                let orphan = s.orphan;
                 if let Some(fd) = s.fd.take() {
                     self.deregister(fd.as_fd());
                 }
+                if orphan {
+                    self.stderrs.remove(&worker);
+                }
             }
+        }
+    }
+
+    /// A worker has gone, and its tree, as far as we know of one. What is in its pipe our stderr may
+    /// not have taken yet. And somebody may still write there (a daemon in a group of its own, where
+    /// there is no takeover to tell of it), and would die of SIGPIPE: so it is read on.
+    pub(super) fn orphan_stderr(&mut self, worker: WorkerId) {
+        let Some(s) = self.stderrs.get_mut(&worker) else {
+            return;
+        };
+        let open = s.inherit(&mut self.log);
+        (s.orphan, s.limit, s.tail) = (true, 0, VecDeque::new());
+        if !open {
+            self.drop_stderr(worker);
+        }
+        let orphans = self.stderrs.iter().filter(|(_, s)| s.orphan);
+        let orphans: Vec<WorkerId> = orphans.map(|(w, _)| *w).collect();
+        if orphans.len() > ORPHANS {
+            self.drop_stderr(orphans[0]);
+            let message = format!(
+                "more than {ORPHANS} dead workers have left processes that may still write to stderr: closing the oldest pipe; a process that writes to it gets SIGPIPE"
+            );
+            self.say_once(Level::Warn, "stderr-dropped", message);
+        }
+        self.watch_log();
+    }
+
+    fn drop_stderr(&mut self, worker: WorkerId) {
+        if let Some(s) = self.stderrs.remove(&worker)
+            && let Some(fd) = &s.fd
+        {
+            self.deregister(fd.as_fd());
         }
     }
 

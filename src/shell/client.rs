@@ -1,7 +1,7 @@
 //! The client's side: finds the running cluster, sends the words, prints the answer.
 
 use super::names::{self, Running};
-use crate::core::codes::{EX_NOPERM, EX_USAGE, FAILED, NOT_RUNNING, TIMED_OUT};
+use crate::core::codes::{EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, NOT_RUNNING, TIMED_OUT};
 use crate::core::words::{human, reason};
 use crate::settings::{Control, Settings};
 use crate::sys::{pidfd, socket};
@@ -56,7 +56,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
         Err(e) => return Err(e),
     };
     // It was not even tried: no end is to be waited for.
-    let refused = matches!(code, EX_USAGE | EX_NOPERM);
+    let refused = matches!(code, EX_USAGE | EX_NOPERM | EX_TEMPFAIL);
     if ends && !refused {
         return end(code, &text, master, what == What::Kill);
     }

@@ -377,14 +377,7 @@ impl Shell {
         {
             self.deregister(listener.as_fd());
         }
-        if let Some(mut s) = self.stderrs.remove(&worker) {
-            // Our stderr may not have taken all of it: it cannot wait in a pipe that goes.
-            s.inherit(&mut self.log);
-            if let Some(fd) = &s.fd {
-                self.deregister(fd.as_fd());
-            }
-            self.watch_log();
-        }
+        self.orphan_stderr(worker);
     }
 
     fn register(&mut self, fd: BorrowedFd<'_>, token: Token) {

@@ -5,7 +5,7 @@ use super::procs::Proc;
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
 use crate::core::{
-    Action, Event, LaneId, Level, Notice, Phase, Pid, Seen, SlotNr, Takeover, Whom, WorkerId,
+    Action, Ask, Event, LaneId, Level, Notice, Phase, Pid, Seen, SlotNr, Takeover, Whom, WorkerId,
 };
 use crate::settings::expand;
 use crate::sys::procfs::{self, Target};
@@ -46,9 +46,9 @@ impl Shell {
             Action::OpenLane {
                 lane,
                 addr,
-                v6only,
+                like,
                 listen,
-            } => self.open_lane(lane, addr, v6only, listen),
+            } => self.open_lane(lane, addr, like, listen),
             Action::CloseLane { lane } => {
                 // Before it is shut down: that would look like a worker's doing.
                 if let Some(fd) = self.sockets.fd(lane) {
@@ -279,8 +279,9 @@ impl Shell {
         self.queue.push_back(Event::Served { lanes });
     }
 
-    fn open_lane(&mut self, lane: LaneId, addr: SocketAddr, v6only: bool, listen: bool) {
-        let event = match self.sockets.open(lane, &addr, v6only, listen) {
+    fn open_lane(&mut self, lane: LaneId, addr: SocketAddr, like: Option<Ask>, listen: bool) {
+        let reach = like.map(|ask| self.reach_asked(ask)).unwrap_or_default();
+        let event = match self.sockets.open(lane, &addr, &reach, listen) {
             Ok(addr) => {
                 self.watch_lane(lane);
                 Event::LaneOpened { lane, addr }
@@ -317,8 +318,9 @@ impl Shell {
         }
     }
 
-    /// A worker has perhaps shut it down: then it listens again.
+    /// A worker has perhaps shut it down: then it listens again. Or it connects from it.
     pub(super) fn heal_lane(&mut self, lane: LaneId) {
+        self.release_connected();
         let Some(addr) = self.sockets.silenced(lane) else {
             return;
         };
@@ -335,27 +337,59 @@ impl Shell {
         self.say_once(level, "lane-silenced", message);
     }
 
+    /// Lanes that workers connect from are none: the connection must be theirs alone.
+    /// Was there one?
+    pub(super) fn release_connected(&mut self) -> bool {
+        let all = self.sockets.connected();
+        for lane in &all {
+            let lane = *lane;
+            if let Some(fd) = self.sockets.fd(lane) {
+                self.deregister(fd);
+            }
+            self.sockets.let_go(lane);
+            self.queue.push_back(Event::LaneDied { lane });
+        }
+        !all.is_empty()
+    }
+
     /// Children of ours that are no workers, and that we were not born with: what workers left
-    /// behind. Those that have ended are reaped soon.
+    /// behind. Those that have ended are reaped soon; until then it is not known whether they have
+    /// left others, which are no children of ours yet.
     fn sweep(&mut self, signal: Option<i32>) {
         let workers = self.procs.pids();
         let stranger = |pid: &i32| !workers.contains(pid) && !self.born_with.contains(pid);
-        let left: Vec<i32> = procfs::children(process::id())
-            .into_iter()
-            .filter(|pid| stranger(pid) && !procfs::is_zombie(*pid))
-            .collect();
-        if let Some(sig) = signal {
-            for pid in &left {
-                let had_it = self.asked.contains(pid)
-                    || procfs::group_of(*pid).is_some_and(|g| self.procs.is_group(g));
-                if sig == libc::SIGKILL || !had_it {
-                    let _ = signal::kill(*pid, sig);
-                    self.asked.insert(*pid);
-                }
+        let all = procfs::children(process::id()).into_iter().filter(stranger);
+        let (ended, left): (Vec<i32>, Vec<i32>) = all.partition(|pid| procfs::is_zombie(*pid));
+        for pid in &left {
+            match signal {
+                Some(libc::SIGKILL) => self.kill_stray(*pid),
+                Some(sig) => self.ask_stray(*pid, sig),
+                None => {}
             }
         }
         let left = left.into_iter().map(Pid).collect();
-        self.queue.push_back(Event::Strays { left });
+        let zombies = !ended.is_empty();
+        self.queue.push_back(Event::Strays { left, zombies });
+    }
+
+    /// Once, and not those who have had it with their group.
+    fn ask_stray(&mut self, pid: i32, sig: i32) {
+        let had_it = self.asked.contains(&pid)
+            || procfs::group_of(pid).is_some_and(|g| self.procs.is_group(g));
+        if !had_it {
+            let _ = signal::kill(pid, sig);
+            self.asked.insert(pid);
+        }
+    }
+
+    /// With its group, where that is a worker's or its own: one that forks and ends all the time is
+    /// gone before a signal to it alone comes, and no fork escapes one to the group.
+    fn kill_stray(&mut self, pid: i32) {
+        let _ = signal::kill(pid, libc::SIGKILL);
+        let group = procfs::group_of(pid).filter(|g| *g == pid || self.procs.is_group(*g));
+        if let Some(group) = group {
+            let _ = signal::kill_group(group, libc::SIGKILL);
+        }
     }
 }
 

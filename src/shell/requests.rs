@@ -2,7 +2,7 @@
 
 use super::{Kind, Shell, token};
 use crate::core::codes::EX_USAGE;
-use crate::core::{Asker, Event, Pid, Time};
+use crate::core::{Asker, Event, MAX_ASKERS, Phase, Pid, Time};
 use crate::sys::procfs;
 use crate::verbs::{self, What};
 use crate::wire::command::{self, Request, encode_answer};
@@ -161,6 +161,9 @@ impl Shell {
         let Some(r) = self.waiting.remove(&id) else {
             return;
         };
+        if !matches!(self.cluster.phase(), Phase::Done(_)) {
+            return self.too_many(id, &r, code);
+        }
         let pids: Vec<String> = stuck.iter().map(Pid::to_string).collect();
         let text = match (r.json, pids.is_empty()) {
             (true, _) => format!("{{\"code\":{code},\"left\":[{}]}}\n", pids.join(",")),
@@ -175,6 +178,18 @@ impl Shell {
             false => text,
         };
         self.farewells.push((id, text));
+    }
+
+    /// It is not told when the end has come, so it hears of that now.
+    fn too_many(&mut self, id: Asker, r: &Request, code: u8) {
+        let text = format!("stopping, but {MAX_ASKERS} clients wait for the end already\n");
+        let text = match r.framed {
+            true => encode_answer(code, &text),
+            false => text,
+        };
+        if !self.clients.answer(id, &text, true) {
+            self.hang_up(id);
+        }
     }
 
     fn status(&self, json: bool) -> Answer {

@@ -1,7 +1,8 @@
 //! Lanes as real sockets, by id and by inode.
 
 use crate::core::LaneId;
-use crate::sys::{fds, socket};
+use crate::sys::fds;
+use crate::sys::socket::{self, Reach};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -41,10 +42,10 @@ impl Sockets {
         &mut self,
         id: LaneId,
         addr: &SocketAddr,
-        v6only: bool,
+        reach: &Reach,
         listen: bool,
     ) -> io::Result<SocketAddr> {
-        let fd = socket::open_lane(addr, v6only)?;
+        let fd = socket::open_lane(addr, reach)?;
         if listen {
             socket::listen_first(fd.as_fd(), self.backlog)?;
         }
@@ -86,6 +87,19 @@ impl Sockets {
     pub fn close(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.remove(&id) {
             socket::stop_listening(lane.fd.as_fd());
+        }
+    }
+
+    /// Lanes that do not listen and that somebody connects from.
+    pub fn connected(&self) -> Vec<LaneId> {
+        let hit = |(_, l): &(&LaneId, &Lane)| !l.listens && socket::is_connected(l.fd.as_fd());
+        self.lanes.iter().filter(hit).map(|(id, _)| *id).collect()
+    }
+
+    /// Lets go of one: what the workers have of it is theirs alone.
+    pub fn let_go(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.remove(&id) {
+            socket::no_linger(lane.fd.as_fd());
         }
     }
 

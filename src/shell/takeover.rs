@@ -13,11 +13,15 @@ use crate::core::{Ask, Event, LaneId, Level, Snag, WorkerId};
 use crate::sys::procfs::{self, Target};
 use crate::sys::proclook::{self, Tie};
 use crate::sys::seccomp::{self, Answer, Call, Notification};
-use crate::sys::{errno_of, fds, pidfd, socket};
-use std::os::fd::{AsFd, OwnedFd};
+use crate::sys::socket::{self, Reach};
+use crate::sys::{errno_of, fds, pidfd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longest address read.
 const MAX_ADDR: usize = 128;
+/// So many processes of a worker's tree are asked whether they hold a socket, too.
+const MATES: usize = 64;
 /// Notifications of one worker in one turn.
 pub const TURN: usize = 64;
 
@@ -107,33 +111,45 @@ impl Shell {
         if addr.port() == 0 {
             return None;
         }
-        let theirs = copy_of(notif.tid, fd);
-        if let Some(Target::Socket(inode)) = procfs::target(notif.tid, fd)
-            && self.sockets.by_inode(inode).is_some()
-        {
+        if self.release_connected() {
+            self.settle();
+        }
+        // A link of /proc is read first: to ask, or to copy and close, what is no socket can take as
+        // long as some file system likes.
+        let seen = procfs::is_ours();
+        let target = procfs::target(notif.tid, fd);
+        let is_socket = matches!(target, Some(Target::Socket(_)));
+        let protocol = || procfs::socket_protocol(notif.tid, fd).unwrap_or_default();
+        if seen && !(is_socket && protocol().contains("TCP")) {
+            return None;
+        }
+        // For a port that is none of ours that is enough: the rest takes time, where a worker has
+        // many descriptors.
+        let concerns = self.cluster.concerns(addr);
+        let theirs = match concerns || !seen {
+            true => copy_of(notif.tid, fd),
+            false => None,
+        };
+        let inode = match (target, &theirs) {
+            (Some(Target::Socket(inode)), _) => Some(inode),
+            (_, copy) => copy.as_ref().and_then(|s| fds::inode(s.as_fd()).ok()),
+        };
+        if inode.is_some_and(|i| self.sockets.by_inode(i).is_some()) {
             // A second bind of what is our lane already: it is bound, and where it should be.
             self.answer_call(worker, &notif, Answer::Zero);
             return Some(Known::Over);
         }
-        // What the kernel would refuse, it shall refuse; and UDP is none of ours.
-        let bindable = match &theirs {
-            Some(s) => {
-                let s = s.as_fd();
-                // One made in a network of the worker's own serves that, not ours.
-                socket::is_tcp_for(s, &addr) && !socket::is_bound(s) && socket::is_in_our_network(s)
-            }
-            None => procfs::socket_protocol(notif.tid, fd).is_some_and(|p| p.contains("TCP")),
-        };
-        if !bindable {
-            return None;
+        match &theirs {
+            Some(s) if !is_ours_to_take(s.as_fd(), &addr) => return None,
+            None if !seen => return None,
+            Some(_) | None => {}
         }
-        let snag = proclook::tied(notif.tid, fd).map(|t| match t {
-            Tie::Epoll => Snag::InEpollSet,
-            Tie::Duplicate => Snag::Duplicated,
-        });
-        let v6only = theirs
-            .as_ref()
-            .is_some_and(|s| socket::is_v6only(s.as_fd()));
+        let snag = match concerns {
+            true => self.snag(worker, &notif, theirs.as_ref()),
+            false => None,
+        };
+        let device = theirs.as_ref().and_then(|s| socket::device(s.as_fd()));
+        let device = device.map(|d| d.to_string_lossy().into_owned());
         if !self.still_waits(worker, &notif) {
             return Some(Known::Over);
         }
@@ -146,15 +162,46 @@ impl Shell {
             worker,
             ask,
             addr,
-            v6only,
+            device,
             snag,
         }))
+    }
+
+    /// Why a swap of this socket would harm the worker, if it would.
+    fn snag(
+        &self,
+        worker: WorkerId,
+        notif: &Notification,
+        theirs: Option<&OwnedFd>,
+    ) -> Option<Snag> {
+        if theirs.is_some_and(|s| socket::is_filtered(s.as_fd())) {
+            return Some(Snag::Filtered);
+        }
+        let first = self.procs.map.get(&worker).and_then(|p| p.pid);
+        let root = first.or_else(|| procfs::process_of(notif.tid));
+        let mut tree = root.map(procfs::tree).unwrap_or_default();
+        tree.truncate(MATES);
+        let tie = proclook::tied(notif.tid, fd_arg(notif), &tree)?;
+        Some(match tie {
+            Tie::Epoll => Snag::InEpollSet,
+            Tie::Duplicate => Snag::Duplicated,
+            Tie::Shared => Snag::Shared,
+        })
+    }
+
+    /// Whom the socket that is being bound is to serve, as far as that can be seen.
+    pub(super) fn reach_asked(&self, ask: Ask) -> Reach {
+        let theirs = self.pending.get(&ask).and_then(|p| p.theirs.as_ref());
+        theirs.map(|s| Reach::of(s.as_fd())).unwrap_or_default()
     }
 
     fn listen_event(&mut self, worker: WorkerId, notif: Notification) -> Option<Known> {
         let Some(Target::Socket(inode)) = procfs::target(notif.tid, fd_arg(&notif)) else {
             return None;
         };
+        if self.release_connected() {
+            self.settle();
+        }
         let lane = self.sockets.by_inode(inode)?;
         if !self.still_waits(worker, &notif) {
             return Some(Known::Over);
@@ -289,7 +336,7 @@ impl Shell {
             .is_some_and(|l| seccomp::still_waits(l, notif.id))
     }
 
-    fn listener_of(&self, worker: WorkerId) -> Option<std::os::fd::BorrowedFd<'_>> {
+    fn listener_of(&self, worker: WorkerId) -> Option<BorrowedFd<'_>> {
         self.procs
             .map
             .get(&worker)?
@@ -321,5 +368,15 @@ fn copy_of(tid: i32, fd: i32) -> Option<OwnedFd> {
     let held = pidfd::open(tid)
         .or_else(|_| pidfd::open_thread(tid))
         .or_else(|_| pidfd::open(procfs::process_of(tid).unwrap_or(tid)));
-    pidfd::getfd(held.ok()?.as_fd(), fd).ok()
+    let copy = pidfd::getfd(held.ok()?.as_fd(), fd).ok()?;
+    if socket::is_bound(copy.as_fd()) {
+        socket::no_linger(copy.as_fd());
+    }
+    Some(copy)
+}
+
+/// What the kernel would refuse, it shall refuse; and a socket made in a network of the worker's own
+/// serves that, not ours.
+fn is_ours_to_take(s: BorrowedFd<'_>, addr: &SocketAddr) -> bool {
+    socket::is_tcp_for(s, addr) && !socket::is_bound(s) && socket::is_in_our_network(s)
 }

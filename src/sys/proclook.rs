@@ -105,10 +105,30 @@ pub enum Tie {
     Epoll,
     /// Another descriptor of the process is the same socket.
     Duplicate,
+    /// A descriptor, or an epoll set, of another process refers to it.
+    Shared,
 }
 
-/// Looks for one.
-pub fn tied(pid: i32, fd: RawFd) -> Option<Tie> {
+/// Looks for one, in the thread's process and in these others.
+pub fn tied(tid: i32, fd: RawFd, others: &[i32]) -> Option<Tie> {
+    let own = tied_by_itself(tid, fd);
+    let Some(Target::Socket(inode)) = procfs::target(tid, fd).filter(|_| own.is_none()) else {
+        return own;
+    };
+    let process = procfs::process_of(tid);
+    let refers = |pid: &i32| {
+        let fds = procfs::descriptors(*pid).unwrap_or_default();
+        fds.iter().any(|(n, t)| match t {
+            Target::Socket(i) => *i == inode,
+            Target::Epoll => procfs::epoll_members(*pid, *n).contains(&inode),
+            Target::Pipe(_) | Target::Other => false,
+        })
+    };
+    let mut others = others.iter().filter(|pid| Some(**pid) != process);
+    others.any(refers).then_some(Tie::Shared)
+}
+
+fn tied_by_itself(pid: i32, fd: RawFd) -> Option<Tie> {
     let fds = procfs::descriptors(pid)?;
     let (_, Target::Socket(inode)) = fds.iter().find(|(n, _)| *n == fd)? else {
         return None;
@@ -137,6 +157,7 @@ mod tests {
         let me = i32::try_from(std::process::id()).unwrap();
         let l = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = crate::sys::fds::inode(l.as_fd()).unwrap();
+        let tied = |me, fd| tied(me, fd, &[me]);
         assert_eq!(tied(me, l.as_raw_fd()), None);
         assert!(holds(&[me], inode, 0));
         assert!(!process_awaits(me, &[inode]));

@@ -1,6 +1,7 @@
 //! Listening sockets: made, probed, compared, and dressed with the options of the socket they replace.
 
 use super::cerr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -89,32 +90,117 @@ fn bind(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
     cerr(done).map(drop)
 }
 
-fn prepare(addr: &SocketAddr, v6only: bool) -> io::Result<OwnedFd> {
+/// What was set on a socket that decides, at bind(2), which address it may have and whom it serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// IPv6 alone.
+    pub v6only: bool,
+    /// Addresses that no interface has (yet).
+    freebind: bool,
+    /// Addresses of others.
+    transparent: bool,
+    /// One interface alone.
+    device: Option<CString>,
+}
+
+impl Reach {
+    /// That of this socket.
+    pub fn of(fd: BorrowedFd<'_>) -> Reach {
+        let on = |level, name| get(fd, level, name).is_ok_and(|v| v == 1);
+        Reach {
+            v6only: on(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+            freebind: on(libc::IPPROTO_IP, libc::IP_FREEBIND),
+            transparent: on(libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+            device: device(fd),
+        }
+    }
+}
+
+/// The interface that a socket is bound to.
+pub fn device(fd: BorrowedFd<'_>) -> Option<CString> {
+    let mut name = [0u8; libc::IFNAMSIZ];
+    let mut len = name.len() as libc::socklen_t;
+    // SAFETY: name has room for len bytes.
+    unsafe {
+        cerr(libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            name.as_mut_ptr().cast(),
+            &mut len,
+        ))
+        .ok()?
+    };
+    let name = CStr::from_bytes_until_nul(&name).ok()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// Has it a filter of its own? (One of eBPF cannot be read, and is one by that.)
+pub fn is_filtered(fd: BorrowedFd<'_>) -> bool {
+    let mut instructions: libc::socklen_t = 0;
+    // SAFETY: room for no instruction is given, so none is written; their number is.
+    let done = unsafe {
+        cerr(libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            std::ptr::null_mut(),
+            &mut instructions,
+        ))
+    };
+    match done {
+        Ok(_) => instructions > 0,
+        Err(e) => e.raw_os_error() == Some(libc::EACCES),
+    }
+}
+
+fn prepare(addr: &SocketAddr, reach: &Reach) -> io::Result<OwnedFd> {
     let s = tcp_socket(addr)?;
-    set(s.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    let on = |level, name| set(s.as_fd(), level, name, 1);
+    on(libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
     if addr.is_ipv6() {
-        let value = i32::from(v6only);
+        let value = i32::from(reach.v6only);
         set(s.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, value)?;
+    }
+    if reach.freebind {
+        on(libc::IPPROTO_IP, libc::IP_FREEBIND)?;
+    }
+    if reach.transparent {
+        on(libc::IPPROTO_IP, libc::IP_TRANSPARENT)?;
+    }
+    if let Some(name) = &reach.device {
+        let len = name.as_bytes_with_nul().len() as libc::socklen_t;
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+        // SAFETY: the name is as long as we say.
+        unsafe {
+            cerr(libc::setsockopt(
+                s.as_raw_fd(),
+                level,
+                option,
+                name.as_ptr().cast(),
+                len,
+            ))?
+        };
     }
     Ok(s)
 }
 
 /// A lane, bound but not listening. SO_REUSEPORT is set from the start, so that later lanes of the
 /// port can stand beside it; a port that something listens on is noticed by trying it without.
-pub fn open_lane(addr: &SocketAddr, v6only: bool) -> io::Result<OwnedFd> {
-    probe(addr, v6only)?;
-    let lane = prepare(addr, v6only)?;
+pub fn open_lane(addr: &SocketAddr, reach: &Reach) -> io::Result<OwnedFd> {
+    probe(addr, reach)?;
+    let lane = prepare(addr, reach)?;
     set(lane.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     bind(lane.as_fd(), addr)?;
     Ok(lane)
 }
 
 /// Fails if something listens there.
-fn probe(addr: &SocketAddr, v6only: bool) -> io::Result<()> {
+fn probe(addr: &SocketAddr, reach: &Reach) -> io::Result<()> {
     if addr.port() == 0 {
         return Ok(());
     }
-    bind(prepare(addr, v6only)?.as_fd(), addr)
+    bind(prepare(addr, reach)?.as_fd(), addr)
 }
 
 /// Makes a lane listen where nobody else does. The probe alone leaves a gap: two masters of one
@@ -123,7 +209,7 @@ fn probe(addr: &SocketAddr, v6only: bool) -> io::Result<()> {
 pub fn listen_first(lane: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
     let addr = local_addr(lane)?;
     let _lock = lock_port(addr.port());
-    probe(&addr, addr.is_ipv6() && is_v6only(lane))?;
+    probe(&addr, &Reach::of(lane))?;
     listen(lane, backlog)
 }
 
@@ -198,9 +284,38 @@ pub fn is_bound(fd: BorrowedFd<'_>) -> bool {
     local_addr(fd).is_ok_and(|a| a.port() != 0)
 }
 
-/// Is it an IPv6 socket that refuses IPv4?
-pub fn is_v6only(fd: BorrowedFd<'_>) -> bool {
-    get(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY).is_ok_and(|v| v == 1)
+/// Is it used to connect from: on its way, or further?
+pub fn is_connected(fd: BorrowedFd<'_>) -> bool {
+    const CLOSE: u8 = 7;
+    const LISTEN: u8 = 10;
+    let mut state = CLOSE;
+    let mut len: libc::socklen_t = 1;
+    let p = (&raw mut state).cast();
+    // SAFETY: state has room for len bytes, of which the first is the state.
+    let done = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            p,
+            &mut len,
+        )
+    };
+    done == 0 && state != CLOSE && state != LISTEN
+}
+
+/// Makes sure that closing our copy of a worker's socket takes no time: were it the last one, close(2)
+/// would wait for what is unsent, as long as SO_LINGER says. (Nobody but a worker that binds a socket
+/// which is connected comes here, and it gets an error.)
+pub fn no_linger(fd: BorrowedFd<'_>) {
+    let off = libc::linger {
+        l_onoff: 0,
+        l_linger: 0,
+    };
+    let len = size_of_val(&off) as libc::socklen_t;
+    let p = (&raw const off).cast();
+    // SAFETY: off is as long as we say.
+    unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, p, len) };
 }
 
 /// Where it is bound.
@@ -246,7 +361,7 @@ pub fn parse_addr(bytes: &[u8]) -> Option<SocketAddr> {
 }
 
 /// What a server may set before bind(2) and an accepted socket inherits from its listener.
-const INHERITED: [(i32, i32); 17] = [
+const INHERITED: [(i32, i32); 20] = [
     (libc::IPPROTO_TCP, libc::TCP_NODELAY),
     (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
     (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
@@ -262,6 +377,9 @@ const INHERITED: [(i32, i32); 17] = [
     (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT),
     (libc::SOL_SOCKET, libc::SO_PRIORITY),
     (libc::SOL_SOCKET, libc::SO_OOBINLINE),
+    (libc::SOL_SOCKET, libc::SO_MARK),
+    (libc::IPPROTO_IP, libc::IP_MINTTL),
+    (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
     (libc::IPPROTO_IP, libc::IP_TOS),
     (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
 ];
@@ -417,10 +535,10 @@ mod tests {
     #[test]
     fn a_second_lane_on_a_port_that_listens_is_refused_although_both_have_reuseport() {
         let any = "127.0.0.1:0".parse().unwrap();
-        let one = open_lane(&any, false).unwrap();
+        let one = open_lane(&any, &Reach::default()).unwrap();
         listen_first(one.as_fd(), 8).unwrap();
         let addr = local_addr(one.as_fd()).unwrap();
-        let err = open_lane(&addr, false).unwrap_err();
+        let err = open_lane(&addr, &Reach::default()).unwrap_err();
         assert_eq!(err.raw_os_error(), Some(libc::EADDRINUSE));
         assert!(is_listening(one.as_fd()));
     }
@@ -428,9 +546,9 @@ mod tests {
     #[test]
     fn of_two_lanes_that_are_bound_already_only_one_can_listen() {
         for any in ["127.0.0.1:0", "[::]:0"] {
-            let one = open_lane(&any.parse().unwrap(), false).unwrap();
+            let one = open_lane(&any.parse().unwrap(), &Reach::default()).unwrap();
             let addr = local_addr(one.as_fd()).unwrap();
-            let two = open_lane(&addr, false).unwrap();
+            let two = open_lane(&addr, &Reach::default()).unwrap();
             listen_first(one.as_fd(), 8).unwrap();
             let err = listen_first(two.as_fd(), 8).unwrap_err();
             assert_eq!(err.raw_os_error(), Some(libc::EADDRINUSE));
@@ -440,10 +558,64 @@ mod tests {
     }
 
     #[test]
+    fn a_reach_is_that_of_the_socket_it_was_taken_from() {
+        let addr: SocketAddr = "[::1]:0".parse().unwrap();
+        let lo = Reach {
+            v6only: true,
+            freebind: true,
+            device: Some(c"lo".into()),
+            ..Reach::default()
+        };
+        let s = prepare(&addr, &lo).unwrap();
+        assert_eq!(Reach::of(s.as_fd()), lo);
+        assert_eq!(device(s.as_fd()), lo.device);
+        // An address that nobody has.
+        let nobodys = "198.51.100.7:0".parse().unwrap();
+        assert!(open_lane(&nobodys, &Reach::default()).is_err());
+        open_lane(
+            &nobodys,
+            &Reach {
+                v6only: false,
+                device: None,
+                ..lo
+            },
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn a_socket_that_connects_is_known_and_one_with_a_filter_too() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let s = prepare(&addr, &Reach::default()).unwrap();
+        assert!(!is_connected(s.as_fd()) && !is_connected(listener.as_fd()));
+        assert!(!is_filtered(s.as_fd()));
+        let mut pass = libc::sock_filter {
+            code: 6,
+            jt: 0,
+            jf: 0,
+            k: u32::MAX,
+        };
+        let program = libc::sock_fprog {
+            len: 1,
+            filter: &raw mut pass,
+        };
+        let len = size_of_val(&program) as libc::socklen_t;
+        let p = (&raw const program).cast();
+        let option = libc::SO_ATTACH_FILTER;
+        // SAFETY: the kernel reads one instruction.
+        let done = unsafe { libc::setsockopt(s.as_raw_fd(), libc::SOL_SOCKET, option, p, len) };
+        assert_eq!(done, 0);
+        assert!(is_filtered(s.as_fd()));
+        let client = std::net::TcpStream::connect(addr).unwrap();
+        assert!(is_connected(client.as_fd()));
+    }
+
+    #[test]
     fn options_set_before_bind_reach_the_lane_and_the_others_stay() {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let theirs = tcp_socket(&any).unwrap();
-        let lane = open_lane(&any, false).unwrap();
+        let lane = open_lane(&any, &Reach::default()).unwrap();
         set(theirs.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1).unwrap();
         set(
             theirs.as_fd(),

@@ -267,3 +267,30 @@ fn questions_without_end_keep_nobody_waiting() {
     rig.signal(Signal::SIGTERM);
     rig.finish(0, &["unserved"]);
 }
+
+#[test]
+fn many_who_wait_for_the_end_leave_room_for_others() {
+    let port = free_port();
+    let mut rig = Rig::start(format!(
+        "-n 1 -p {port} --stop-timeout 40s -- ./threaded --deaf"
+    ));
+    rig.up();
+    let waits = |_| {
+        let mut stream = connect(&rig);
+        stream.write_all(b"[\"stop\"]\n").unwrap();
+        stream
+    };
+    let crowd: Vec<UnixStream> = (0..192).map(waits).collect();
+    let said = rig.verb("status");
+    assert_eq!(said.code, 0, "{said:?}");
+    // One more stops it as well, and is not told when.
+    let said = rig.verb("stop");
+    assert_eq!(said.code, 75, "{said:?}");
+    assert!(said.err.contains("192 clients wait"), "{said:?}");
+    // It is the master's end that this one waits for, so it is no matter who is told.
+    rig.signal(Signal::SIGQUIT);
+    for stream in crowd {
+        assert!(answer(stream).contains("stopped"));
+    }
+    rig.finish(1, &["hard-stop"]);
+}

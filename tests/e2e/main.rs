@@ -22,6 +22,7 @@ mod control;
 mod fallbacks;
 mod heavy;
 mod hostile;
+mod odd;
 mod readiness;
 mod respawn;
 mod robust;

@@ -123,3 +123,36 @@ fn a_worker_that_wants_to_be_traced_is_not_taken_for_dead() {
     rig.wait_exit();
     rig.finish(0, &[]);
 }
+
+#[test]
+fn what_a_dead_worker_left_can_write_to_stderr_whether_it_is_watched_or_not() {
+    // Its end of the pipe outlives its worker, and where there is no takeover nothing tells of it.
+    let helper = "until test -e go; do sleep 0.01; done; \
+                  for n in 1 2 3; do echo helper $n >&2 || exit; done; touch done; exec sleep 60";
+    for takeover in ["auto", "off"] {
+        let script = format!("setsid -f sh -c '{helper}'; exit 3");
+        let mut rig = Rig::start([
+            "-n",
+            "1",
+            "--takeover",
+            takeover,
+            "--ready",
+            "started",
+            "--respawn",
+            "60s",
+            "--backoff",
+            "60s",
+            "--",
+            "sh",
+            "-c",
+            &script,
+        ]);
+        rig.wait("died", |_| true);
+        // A turn later all that is to be forgotten has been.
+        assert_eq!(rig.status().rows[0].state, "waiting");
+        std::fs::write(rig.dir().join("go"), "").unwrap();
+        rig.wait_line("helper 3");
+        rig.until("it goes on", || rig.dir().join("done").exists());
+        rig.end(&["died", "leftovers"]);
+    }
+}

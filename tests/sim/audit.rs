@@ -136,7 +136,7 @@ impl World {
             worker,
             ask: Ask(self.next_ask),
             addr: SocketAddr::from(([0, 0, 0, 0], 3000)),
-            v6only: false,
+            device: None,
             snag: None,
         };
         self.settle(event, None);

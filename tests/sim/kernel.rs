@@ -190,6 +190,7 @@ impl World {
         match step {
             Step::Bind(addr, snag) => self.bind(serial, addr, snag),
             Step::Listen(n) => self.listen(serial, n),
+            Step::Connect(n) => self.connect(serial, n),
             Step::LetGo(n) => {
                 if let Some(s) = p.sockets.get_mut(n) {
                     (s.open, s.listens) = (false, false);

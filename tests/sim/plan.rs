@@ -60,6 +60,8 @@ kinds! {
     ManyBinds,
     /// A child binds and listens late, perhaps when the leader has gone.
     LateBinder,
+    /// A client that binds the port it connects from.
+    Connector,
 }
 
 /// One thing a process does.
@@ -69,6 +71,8 @@ pub enum Step {
     Bind(SocketAddr, Option<Snag>),
     /// listen(2) on its n-th socket.
     Listen(usize),
+    /// connect(2) from its n-th socket.
+    Connect(usize),
     /// close(2) of its n-th socket.
     LetGo(usize),
     /// Binds with SO_REUSEPORT unseen by us, and listens.
@@ -180,7 +184,12 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
             p.fate = Fate::ExecFails(step, errno);
         }
         Kind::Snagged => {
-            let snag = r.pick(&[Snag::InEpollSet, Snag::Duplicated]);
+            let snag = r.pick(&[
+                Snag::InEpollSet,
+                Snag::Duplicated,
+                Snag::Shared,
+                Snag::Filtered,
+            ]);
             for (_, step) in &mut p.steps {
                 if let Step::Bind(_, s) = step {
                     *s = Some(snag);
@@ -188,6 +197,10 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
             }
         }
         Kind::ManyBinds => many(&mut p, r, policy),
+        Kind::Connector => {
+            let addr = service(r, policy)[0];
+            p.steps = vec![(soon, Step::Bind(addr, None)), (ms(1), Step::Connect(0))];
+        }
     }
     p
 }

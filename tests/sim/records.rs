@@ -51,6 +51,8 @@ pub struct Lane {
     pub given: bool,
     pub open: bool,
     pub listens: bool,
+    /// Does somebody connect from it?
+    pub connected: bool,
     /// Has a worker listened on it, or been seen to wait there?
     pub served: bool,
 }

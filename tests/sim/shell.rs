@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// So many clients may wait.
-const MAX_ASKERS: usize = 256;
+const MAX_ASKERS: usize = 192;
 /// A child that has not executed COMMAND by then no longer keeps others from being forked.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// More turns than that without sleep are a loop that spins: every worker may need one for its fork.
@@ -357,6 +357,7 @@ impl World {
             given,
             open: errno.is_none(),
             listens,
+            connected: false,
             served: false,
         };
         self.judge.lanes.insert(id, lane);
@@ -398,7 +399,9 @@ impl World {
                 Some(_) | None => {}
             }
         }
-        Event::Strays { left }
+        // What has just ended is reaped in the next turn.
+        let zombies = left.is_empty() && self.rng.one_in(8);
+        Event::Strays { left, zombies }
     }
 }
 
@@ -406,7 +409,10 @@ impl World {
 fn order(event: &Event) -> u8 {
     match event {
         Event::TakeoverRefused { .. } | Event::Execed { .. } | Event::ExecFailed { .. } => 0,
-        Event::BindAsked { .. } | Event::ListenAsked { .. } | Event::TreeGone { .. } => 1,
+        Event::BindAsked { .. }
+        | Event::ListenAsked { .. }
+        | Event::LaneDied { .. }
+        | Event::TreeGone { .. } => 1,
         Event::Exited { .. } | Event::StrayReaped => 2,
         Event::Signal(_) => 3,
         Event::Tick => 4,

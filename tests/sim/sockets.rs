@@ -27,7 +27,8 @@ impl World {
                 worker,
                 ask,
                 addr,
-                v6only: self.next_ask % 3 == 0,
+                // The same for the same address: it belongs to what a lane is.
+                device: (addr.port() % 2 == 1).then(|| "eth0".to_string()),
                 snag,
             });
             return;
@@ -52,11 +53,29 @@ impl World {
             socket.listens = true;
             return;
         };
+        if self.judge.lanes[&lane].connected {
+            // What is connected cannot listen.
+            return self.fails(serial);
+        }
         if self.judge.jobs.get(&worker).is_some_and(|j| j.forgotten) {
             return self.fails(serial);
         }
         let ask = self.ask(serial);
         self.news(Event::ListenAsked { worker, ask, lane });
+    }
+
+    /// A process calls connect(2) on what it has bound.
+    pub fn connect(&mut self, serial: Serial, n: usize) {
+        let socket = self.procs.get(&serial).and_then(|p| p.sockets.get(n));
+        let Some(id) = socket.filter(|s| s.open).and_then(|s| s.lane) else {
+            return;
+        };
+        let lane = self.judge.lanes.get_mut(&id).expect("no such lane");
+        // On a socket that listens it is an error.
+        if lane.open && !lane.listens && !lane.connected {
+            lane.connected = true;
+            self.news(Event::LaneDied { lane: id });
+        }
     }
 
     fn ask(&mut self, serial: Serial) -> Ask {
@@ -158,7 +177,8 @@ impl World {
         );
         let lane = self.judge.lanes.get_mut(&id).expect("no such lane");
         assert!(lane.open, "{id:?} is to listen but is closed");
-        if !lane.listens && self.rng.percent(self.faults.listen_fails) {
+        let cannot = lane.connected || self.rng.percent(self.faults.listen_fails);
+        if !lane.listens && cannot {
             if let Some(serial) = self.unblock(ask) {
                 self.fails(serial);
             }

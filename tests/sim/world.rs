@@ -148,7 +148,11 @@ impl World {
         let plan = match self.script.pop_front() {
             Some(plan) => plan,
             None if self.healed => {
-                let learnt = self.judge.lanes.values().filter(|l| l.open && !l.given);
+                let learnt = self
+                    .judge
+                    .lanes
+                    .values()
+                    .filter(|l| l.open && !l.given && !l.connected);
                 let only = learnt.clone().next().map(|l| l.addr);
                 let full = learnt.count() >= LANES_FULL;
                 plan::healthy(&mut self.rng, &self.policy, only.filter(|_| full))

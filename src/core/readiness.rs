@@ -1,0 +1,201 @@
+//! When a worker counts as ready. Rules:
+//!
+//! 1. What --ready says decides; `auto` is settled at exec, by whether a port is known.
+//! 2. One that listens has to keep the lane for `HOLD`: port probes listen, close, listen again. Once
+//!    COMMAND has kept one, later workers are ready at listen(2).
+//! 3. One that was handed a lane may never call listen(2): it is looked at, less and less often.
+//! 4. If the only port known turns out to be none, the wait for it ends.
+
+use super::action::Action;
+use super::deadlines::Why;
+use super::event::Seen;
+use super::ids::{LaneId, Time, WorkerId};
+use super::notice::Notice;
+use super::policy::ReadyRule;
+use super::respawn::SETTLED;
+use super::worker::{State, Worker};
+use super::{Cluster, Out};
+use std::time::Duration;
+
+/// A worker must keep the lane that long after listen(2): port probes listen, close, listen again.
+pub const HOLD: Duration = Duration::from_millis(50);
+/// First and longest time between two looks at a starting worker that was handed a lane.
+const LOOK_FIRST: Duration = Duration::from_millis(20);
+const LOOK_LONGEST: Duration = Duration::from_secs(1);
+
+impl Cluster {
+    pub(super) fn execed(&mut self, id: WorkerId, now: Time, out: &mut Out) {
+        let rule = self.ready_rule();
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        self.ever_execed = true;
+        match w.state {
+            State::Starting { execed: false } => {}
+            // The stop came first, or this is an echo.
+            State::Spawning
+            | State::Starting { execed: true }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => return,
+        }
+        w.state = State::Starting { execed: true };
+        w.rule = rule;
+        match rule {
+            ReadyRule::Started => self.become_ready(id, now, out),
+            ReadyRule::Alive(d) => self.deadlines.set(Why::Alive(id), now + d),
+            ReadyRule::Auto => {
+                let listened = w.listened.is_some();
+                self.deadlines.set(Why::Alive(id), now + SETTLED);
+                if listened {
+                    self.deadlines.set(Why::Hold(id), now + HOLD);
+                }
+            }
+            // Its listen(2) may have overtaken the news of its exec.
+            ReadyRule::Listening if w.listened.is_some() => {
+                self.deadlines.set(Why::Hold(id), now + HOLD);
+            }
+            ReadyRule::Listening => self.deadlines.set(Why::Look(id), now + LOOK_FIRST),
+        }
+    }
+
+    /// The worker listens on a lane.
+    pub(super) fn listened(&mut self, id: WorkerId, lane: LaneId, now: Time, out: &mut Out) {
+        let kept = self.kept_a_lane;
+        let addr = self.lanes.addr(lane);
+        self.lanes.mark_served(lane);
+        self.end_lead(now);
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        w.listened = Some(lane);
+        let (who, after, state, rule) = (w.who(), now - w.born, w.state, w.rule);
+        if let Some(addr) = addr {
+            out.push(Action::Note(Notice::Listening { who, addr, after }));
+        }
+        match state {
+            State::Starting { execed: true } if rule.ends_by_listening() => {
+                self.deadlines.stop(Why::Look(id));
+                if kept {
+                    self.become_ready(id, now, out);
+                } else {
+                    self.deadlines.set(Why::Hold(id), now + HOLD);
+                }
+            }
+            // Readiness does not hang on it: other rules, a second port, or it has to go anyway.
+            // (A notification can overtake the news of exec; then `execed` takes it from here.)
+            State::Spawning
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => {}
+        }
+    }
+
+    pub(super) fn seen(&mut self, id: WorkerId, what: Seen, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        match w.state {
+            State::Starting { execed: true } if w.rule.ends_by_listening() => {}
+            // Only looked at while starting; the answer comes in the turn of the question.
+            State::Spawning
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => return,
+        }
+        let who = w.who();
+        match what {
+            Seen::Holds => {
+                self.kept_a_lane = true;
+                self.become_ready(id, now, out);
+            }
+            Seen::Accepts => self.become_ready(id, now, out),
+            Seen::OwnSocket(addr) => {
+                self.own_socket(who, addr, out);
+                self.become_ready(id, now, out);
+            }
+            Seen::Nothing => {
+                if w.listened.take().is_some() {
+                    out.push(Action::Note(Notice::LetGo { who }));
+                }
+                // Without a known port there is nothing to look for: it is ready when it has lived.
+                if w.rule == ReadyRule::Auto {
+                    return;
+                }
+                w.looked = w.looked.saturating_add(1);
+                let gap = LOOK_FIRST * 2u32.saturating_pow(w.looked.min(8));
+                self.deadlines
+                    .set(Why::Look(id), now + gap.min(LOOK_LONGEST));
+            }
+        }
+    }
+
+    pub(super) fn become_ready(&mut self, id: WorkerId, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        w.state = State::Ready { since: now };
+        w.ready_since = Some(now);
+        let notice = Notice::Ready {
+            who: w.who(),
+            after: now - w.born,
+        };
+        for why in [
+            Why::Ready(id),
+            Why::Alive(id),
+            Why::Hold(id),
+            Why::Look(id),
+            Why::StartTimeout,
+        ] {
+            self.deadlines.stop(why);
+        }
+        self.ever_ready = true;
+        out.push(Action::Note(notice));
+        let ready = self.ready_count();
+        if ready == self.slots.len() && !self.full {
+            self.full = true;
+            let lanes = self.lanes.served_addrs();
+            out.push(Action::Note(Notice::AllReady { ready, lanes }));
+            self.suspect_unserved(now);
+        }
+    }
+
+    /// The only port that was known has turned out to be none: who waits to be seen listening there
+    /// is ready when it has lived, again.
+    pub(super) fn expect_no_port(&mut self, now: Time) {
+        if self.policy.ready != ReadyRule::Auto {
+            return;
+        }
+        let starting = |w: &&mut Worker| w.state == State::Starting { execed: true };
+        for w in self.fleet.iter_mut().filter(starting) {
+            if w.rule == ReadyRule::Listening {
+                w.rule = ReadyRule::Auto;
+                w.listened = None;
+                self.deadlines.stop(Why::Look(w.id));
+                self.deadlines.stop(Why::Hold(w.id));
+                self.deadlines.set(Why::Alive(w.id), now + SETTLED);
+            }
+        }
+    }
+
+    /// What would have helped a worker that was not ready in time.
+    pub(super) fn not_ready_hint(&self, id: WorkerId) -> Option<&'static str> {
+        let w = self.fleet.get(id)?;
+        match (w.rule, w.watched) {
+            // It did what was asked of it, a moment too late to count.
+            (ReadyRule::Listening, _) if w.listened.is_some() => None,
+            (ReadyRule::Listening, true) => Some(
+                "it never listened on the port, nor used the socket passed as fd 3: --ready started if it serves none, --takeover THEIRS=OURS if it uses another port",
+            ),
+            (ReadyRule::Listening, false) => {
+                Some("it did not use the socket passed as fd 3 (LISTEN_FDS)")
+            }
+            (ReadyRule::Auto | ReadyRule::Started | ReadyRule::Alive(_), _) => None,
+        }
+    }
+}
