@@ -23,6 +23,13 @@ fn addrs(list: &[SocketAddr]) -> String {
     words.join(" ")
 }
 
+fn all_workers(n: usize) -> String {
+    match n {
+        1 => "the worker is".to_string(),
+        _ => format!("all {n} workers"),
+    }
+}
+
 /// Which client it was.
 fn asked_by(by: &Option<By>) -> String {
     match by {
@@ -100,11 +107,8 @@ impl fmt::Display for Notice {
             }
             Notice::Ready { who, after } => write!(f, "{who} ready after {}", human(*after)),
             Notice::AllReady { ready, lanes } => match lanes.as_slice() {
-                [] => write!(f, "all {} ready", count(*ready, "worker")),
-                some => {
-                    let workers = count(*ready, "worker");
-                    write!(f, "all {workers} ready on {}", addrs(some))
-                }
+                [] => write!(f, "{} ready", all_workers(*ready)),
+                some => write!(f, "{} ready on {}", all_workers(*ready), addrs(some)),
             },
             Notice::Unserved { addr } => write!(
                 f,

@@ -127,10 +127,11 @@ fn a_worker_that_wants_to_be_traced_is_not_taken_for_dead() {
 #[test]
 fn what_a_dead_worker_left_can_write_to_stderr_whether_it_is_watched_or_not() {
     // Its end of the pipe outlives its worker, and where there is no takeover nothing tells of it.
-    let helper = "until test -e go; do sleep 0.01; done; \
+    let helper = "touch up; until test -e go; do sleep 0.01; done; \
                   for n in 1 2 3; do echo helper $n >&2 || exit; done; touch done; exec sleep 60";
     for takeover in ["auto", "off"] {
-        let script = format!("setsid -f sh -c '{helper}'; exit 3");
+        // In its session, or it would go with the group of its worker.
+        let script = format!("setsid -f sh -c '{helper}'; until test -e up; do :; done; exit 3");
         let mut rig = Rig::start([
             "-n",
             "1",
