@@ -36,9 +36,14 @@ impl World {
         if workers || !self.judge.ending.is_some_and(over) {
             return;
         }
-        let late = |at: Time| now - at > self.faults.latency + Duration::from_nanos(1);
         for p in self.procs.values() {
-            // Of one that lost its parent just now we have not heard yet.
+            // Of one that lost its parent just now we have not heard yet; or never will, if that was
+            // not our child: then the next look finds it.
+            let news = match p.unheard {
+                true => GRACE,
+                false => self.faults.latency,
+            };
+            let late = |at: Time| now - at > news + Duration::from_nanos(1);
             let ours = p.parent == MASTER && p.lives() && p.adopted.is_none_or(late);
             assert!(!ours || p.killed.is_some(), "leftover {} is spared", p.pid);
         }

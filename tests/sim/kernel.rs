@@ -39,6 +39,8 @@ pub struct Process {
     pub parent: Serial,
     /// When it became the master's because its own parent ended.
     pub adopted: Option<Time>,
+    /// Was that parent no child of the master's, so that nothing told of its end?
+    pub unheard: bool,
     /// Its group, named by the process that founded it.
     pub group: Serial,
     /// Of whose tree.
@@ -97,6 +99,7 @@ impl World {
             pid,
             parent,
             adopted: None,
+            unheard: false,
             group: group.unwrap_or(serial),
             worker,
             todo: plan.steps.clone().into(),
@@ -292,6 +295,7 @@ impl World {
         let mut orphans = false;
         for child in self.procs.values_mut().filter(|c| c.parent == serial) {
             (child.parent, child.adopted) = (MASTER, Some(now));
+            child.unheard = parent != MASTER;
             orphans = true;
         }
         let leader = self.leader(worker) == Some(serial);
