@@ -96,11 +96,15 @@ impl Lanes {
         self.list.iter_mut().find(|l| l.id == id)
     }
 
-    /// Somebody takes its connections.
-    pub fn mark_served(&mut self, id: LaneId) {
-        if let Some(lane) = self.get_mut(id) {
-            lane.served = true;
-        }
+    /// Somebody takes its connections. True: for the first time.
+    pub fn mark_served(&mut self, id: LaneId) -> bool {
+        let lane = self.get_mut(id);
+        lane.is_some_and(|lane| !std::mem::replace(&mut lane.served, true))
+    }
+
+    /// Was it learnt?
+    pub fn is_learnt(&self, id: LaneId) -> bool {
+        self.list.iter().any(|l| l.id == id && !l.given)
     }
 
     /// All, in the order of their opening.
@@ -116,7 +120,7 @@ impl Lanes {
     /// Addresses that are served: by our sockets, or where those have been closed, by the workers'.
     pub fn served_addrs(&self) -> Vec<SocketAddr> {
         let bound = |l: &&Lane| match l.state {
-            LaneState::Open | LaneState::Closed => true,
+            LaneState::Open | LaneState::Closed => l.given || l.served,
             LaneState::Opening(_) => false,
         };
         self.list.iter().filter(bound).map(|l| l.addr).collect()
@@ -203,12 +207,14 @@ impl Cluster {
         };
         let was = std::mem::replace(&mut lane.state, LaneState::Open);
         lane.addr = addr;
-        let mut learnt_from = None;
-        if let LaneState::Opening(Some((worker, ask))) = was {
-            learnt_from = self.fleet.who(worker);
-            out.push(Action::Lend { ask, lane: id });
+        match was {
+            // Whether it is a port to serve shows when the worker listens.
+            LaneState::Opening(Some((_, ask))) => out.push(Action::Lend { ask, lane: id }),
+            LaneState::Opening(None) | LaneState::Open | LaneState::Closed => {
+                let learnt_from = None;
+                out.push(Action::Note(Notice::LaneOpen { addr, learnt_from }));
+            }
         }
-        out.push(Action::Note(Notice::LaneOpen { addr, learnt_from }));
     }
 
     pub(super) fn lane_failed(
@@ -268,7 +274,7 @@ impl Cluster {
             self.lanes.connect_from.pop_front();
         }
         let notice = Notice::LaneConnects { addr };
-        self.once(format!("connects {addr}"), notice, out);
+        self.once("connects".into(), notice, out);
         if self.lanes.list.is_empty() {
             self.expect_no_port(now);
         }

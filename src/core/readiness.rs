@@ -64,7 +64,7 @@ impl Cluster {
     pub(super) fn listened(&mut self, id: WorkerId, lane: LaneId, now: Time, out: &mut Out) {
         let kept = self.kept_a_lane;
         let addr = self.lanes.addr(lane);
-        self.lanes.mark_served(lane);
+        let first = self.lanes.mark_served(lane) && self.lanes.is_learnt(lane);
         self.end_lead(now);
         let Some(w) = self.fleet.get_mut(id) else {
             return;
@@ -72,6 +72,10 @@ impl Cluster {
         w.listened = Some(lane);
         let (who, after, state, rule) = (w.who(), now - w.born, w.state, w.rule);
         if let Some(addr) = addr {
+            if first {
+                let learnt_from = Some(who);
+                out.push(Action::Note(Notice::LaneOpen { addr, learnt_from }));
+            }
             out.push(Action::Note(Notice::Listening { who, addr, after }));
         }
         match state {

@@ -52,13 +52,18 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
     let (code, text) = match ask(stream, &words) {
         Ok(answer) => answer,
         // It may have been at its very end: then somebody else has stopped it, and that is that.
-        Err((FAILED, _)) if ends && has_gone(master.as_ref()) => (0, "stopped\n".into()),
+        Err((FAILED, _)) if ends && has_gone(master.as_ref()) => {
+            return print(match s.json {
+                true => "{\"code\":null,\"left\":[]}\n",
+                false => "the master has gone\n",
+            });
+        }
         Err(e) => return Err(e),
     };
     // It was not even tried: no end is to be waited for.
     let refused = matches!(code, EX_USAGE | EX_NOPERM | EX_TEMPFAIL);
     if ends && !refused {
-        return end(code, &text, master, what == What::Kill);
+        return end(code, &text, master, what == What::Kill, s.json);
     }
     match code {
         0 => print(&text),
@@ -72,7 +77,13 @@ fn has_gone(master: Option<&OwnedFd>) -> bool {
 }
 
 /// After the master's last word: it must really be gone, so that `stop && start` works.
-fn end(code: u8, text: &str, master: Option<OwnedFd>, kill: bool) -> Result<u8, (u8, String)> {
+fn end(
+    code: u8,
+    text: &str,
+    master: Option<OwnedFd>,
+    kill: bool,
+    json: bool,
+) -> Result<u8, (u8, String)> {
     if master.is_some() && !has_gone(master.as_ref()) {
         return Err((
             FAILED,
@@ -82,6 +93,7 @@ fn end(code: u8, text: &str, master: Option<OwnedFd>, kill: bool) -> Result<u8, 
     // A hard stop is exit 1 for the master, and what `kill` asked for.
     match (code, kill) {
         (0, _) | (1, true) => print(text),
+        _ if json => print(text).map(|_| FAILED),
         _ => Err((
             FAILED,
             format!("{} (the master exits {code})", text.trim_end()),

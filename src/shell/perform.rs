@@ -20,6 +20,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 
+/// So often the list of our children is read, until it rests.
+const LISTS: usize = 8;
 /// So many holders of busy ports are looked for.
 const MAX_HOLDERS: usize = 64;
 
@@ -358,8 +360,21 @@ impl Shell {
     fn sweep(&mut self, signal: Option<i32>) {
         let workers = self.procs.pids();
         let stranger = |pid: &i32| !workers.contains(pid) && !self.born_with.contains(pid);
-        let all = procfs::children(process::id()).into_iter().filter(stranger);
-        let (ended, left): (Vec<i32>, Vec<i32>) = all.partition(|pid| procfs::is_zombie(*pid));
+        let (mut left, mut zombies) = (Vec::new(), true);
+        let mut seen = Vec::new();
+        for _ in 0..LISTS {
+            let all = procfs::children(process::id()).into_iter().filter(stranger);
+            let all: Vec<i32> = all.collect();
+            left = all.clone();
+            left.retain(|pid| !procfs::is_zombie(*pid));
+            // What it forked is ours by the time that one is a zombie, so a second list that is the
+            // same says that they have left nobody. (Not that they are reaped: a tracer may have one.)
+            zombies = left.len() < all.len() && all != seen;
+            if !left.is_empty() || !zombies {
+                break;
+            }
+            seen = all;
+        }
         for pid in &left {
             match signal {
                 Some(libc::SIGKILL) => self.kill_stray(*pid),
@@ -368,7 +383,6 @@ impl Shell {
             }
         }
         let left = left.into_iter().map(Pid).collect();
-        let zombies = !ended.is_empty();
         self.queue.push_back(Event::Strays { left, zombies });
     }
 

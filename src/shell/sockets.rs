@@ -1,8 +1,8 @@
 //! Lanes as real sockets, by id and by inode.
 
 use crate::core::LaneId;
-use crate::sys::fds;
 use crate::sys::socket::{self, Reach};
+use crate::sys::{fds, inherit};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -99,7 +99,7 @@ impl Sockets {
     /// Lets go of one: what the workers have of it is theirs alone.
     pub fn let_go(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.remove(&id) {
-            socket::no_linger(lane.fd.as_fd());
+            inherit::no_linger(lane.fd.as_fd());
         }
     }
 

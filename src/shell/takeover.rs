@@ -14,7 +14,7 @@ use crate::sys::procfs::{self, Target};
 use crate::sys::proclook::{self, Tie};
 use crate::sys::seccomp::{self, Answer, Call, Notification};
 use crate::sys::socket::{self, Reach};
-use crate::sys::{errno_of, fds, pidfd};
+use crate::sys::{errno_of, fds, inherit, pidfd};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -236,7 +236,7 @@ impl Shell {
             let _ = fds::add_nonblock(ours);
         }
         if let Some(theirs) = &p.theirs {
-            let _ = socket::carry_options(theirs.as_fd(), ours);
+            let _ = inherit::carry_options(theirs.as_fd(), ours);
         }
         let done = match self.listener_of(p.worker) {
             Some(l) => {
@@ -370,7 +370,7 @@ fn copy_of(tid: i32, fd: i32) -> Option<OwnedFd> {
         .or_else(|_| pidfd::open(procfs::process_of(tid).unwrap_or(tid)));
     let copy = pidfd::getfd(held.ok()?.as_fd(), fd).ok()?;
     if socket::is_bound(copy.as_fd()) {
-        socket::no_linger(copy.as_fd());
+        inherit::no_linger(copy.as_fd());
     }
     Some(copy)
 }

@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod cpus;
 pub mod fds;
+pub mod inherit;
 pub mod pidfd;
 pub mod process;
 pub mod procfs;

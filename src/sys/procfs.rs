@@ -109,8 +109,14 @@ pub fn target(pid: i32, fd: RawFd) -> Option<Target> {
 
 /// All descriptors of a process; `None` if we may not look.
 pub fn descriptors(pid: i32) -> Option<Vec<(RawFd, Target)>> {
+    some_descriptors(pid, usize::MAX)
+}
+
+/// The first of them.
+pub fn some_descriptors(pid: i32, most: usize) -> Option<Vec<(RawFd, Target)>> {
     let entries = fs::read_dir(format!("{}/{pid}/fd", base())).ok()?;
     let fds = entries
+        .take(most)
         .flatten()
         .filter_map(|e| e.file_name().to_str()?.parse().ok());
     Some(fds.filter_map(|fd| Some((fd, target(pid, fd)?))).collect())
@@ -305,9 +311,10 @@ pub fn group_of(pid: i32) -> Option<i32> {
     field(&stat(pid)?, 2)
 }
 
-/// Has it ended, and waits to be reaped?
+/// Has it ended, and waits to be reaped? One whose first thread alone has ended looks so, too.
 pub fn is_zombie(pid: i32) -> bool {
-    stat(pid).and_then(|s| field(&s, 0)) == Some('Z')
+    let Some(text) = stat(pid) else { return false };
+    field(&text, 0) == Some('Z') && field(&text, 17).is_none_or(|threads: u32| threads <= 1)
 }
 
 /// Was it forked and has not executed anything since? Zombies still tell.
@@ -418,6 +425,43 @@ mod tests {
         assert!(!never_execed(pid));
         child.wait().unwrap();
         assert!(!never_execed(std::process::id().cast_signed()));
+    }
+
+    #[test]
+    fn one_whose_first_thread_has_ended_is_no_zombie() {
+        // SAFETY: the child makes system calls only: a thread by clone(2) that sleeps on a stack of
+        // its own, and the end of the first.
+        let pid = unsafe {
+            match libc::fork() {
+                0 => {
+                    extern "C" fn sleep(_: *mut libc::c_void) -> i32 {
+                        // SAFETY: no arguments.
+                        unsafe { libc::pause() }
+                    }
+                    let mut stack = [0u64; 8192];
+                    let top = stack.as_mut_ptr().add(stack.len()).cast();
+                    let flags = libc::CLONE_VM
+                        | libc::CLONE_FS
+                        | libc::CLONE_FILES
+                        | libc::CLONE_SIGHAND
+                        | libc::CLONE_THREAD;
+                    libc::clone(sleep, top, flags, std::ptr::null_mut());
+                    libc::syscall(libc::SYS_exit, 0);
+                    libc::_exit(1)
+                }
+                pid => pid,
+            }
+        };
+        let state = |pid| stat(pid).and_then(|s| field::<char>(&s, 0));
+        while state(pid) != Some('Z') {
+            std::thread::yield_now();
+        }
+        assert!(!is_zombie(pid));
+        super::super::signal::kill(pid, libc::SIGKILL).unwrap();
+        while !is_zombie(pid) {
+            std::thread::yield_now();
+        }
+        super::super::wait::reap(pid).unwrap();
     }
 
     #[test]

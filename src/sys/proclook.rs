@@ -98,6 +98,10 @@ pub fn own_listener(tree: &[i32], ports: &[u16], ours: &[u64]) -> Option<SocketA
     })
 }
 
+/// So many descriptors of other processes are looked at, some milliseconds' worth: the master does
+/// nothing else meanwhile.
+const OTHERS: usize = 1024;
+
 /// Why the socket behind `fd` must not be swapped for another, if there is a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tie {
@@ -116,16 +120,25 @@ pub fn tied(tid: i32, fd: RawFd, others: &[i32]) -> Option<Tie> {
         return own;
     };
     let process = procfs::process_of(tid);
-    let refers = |pid: &i32| {
-        let fds = procfs::descriptors(*pid).unwrap_or_default();
-        fds.iter().any(|(n, t)| match t {
+    let mut budget = OTHERS;
+    for pid in others.iter().filter(|pid| Some(**pid) != process) {
+        let fds = procfs::some_descriptors(*pid, budget).unwrap_or_default();
+        budget -= fds.len().min(budget);
+        let refers = |(n, t): &(RawFd, Target)| match t {
             Target::Socket(i) => *i == inode,
             Target::Epoll => procfs::epoll_members(*pid, *n).contains(&inode),
             Target::Pipe(_) | Target::Other => false,
-        })
-    };
-    let mut others = others.iter().filter(|pid| Some(**pid) != process);
-    others.any(refers).then_some(Tie::Shared)
+        };
+        // One on its way from fork to exec has a copy of everything, and loses it in a moment.
+        let goes = |n: RawFd| {
+            let flags = procfs::open_flags(*pid, n).unwrap_or(0);
+            flags & libc::O_CLOEXEC != 0 && procfs::never_execed(*pid)
+        };
+        if fds.iter().any(|f| refers(f) && !goes(f.0)) {
+            return Some(Tie::Shared);
+        }
+    }
+    None
 }
 
 fn tied_by_itself(pid: i32, fd: RawFd) -> Option<Tie> {

@@ -1,4 +1,4 @@
-//! Listening sockets: made, probed, compared, and dressed with the options of the socket they replace.
+//! Listening sockets: made, probed and compared; and the unix sockets of clients.
 
 use super::cerr;
 use std::ffi::{CStr, CString};
@@ -10,7 +10,7 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixStream};
 use std::path::Path;
 
 /// An int option.
-fn get(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+pub(super) fn get(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
     let mut value: i32 = 0;
     let mut len = 4 as libc::socklen_t;
     // SAFETY: value has room for len bytes.
@@ -26,7 +26,7 @@ fn get(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
     Ok(value)
 }
 
-fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+pub(super) fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: value is four bytes.
     unsafe {
         cerr(libc::setsockopt(
@@ -40,7 +40,7 @@ fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> 
     .map(drop)
 }
 
-fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
+pub(super) fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
     let family = match addr {
         SocketAddr::V4(_) => libc::AF_INET,
         SocketAddr::V6(_) => libc::AF_INET6,
@@ -304,20 +304,6 @@ pub fn is_connected(fd: BorrowedFd<'_>) -> bool {
     done == 0 && state != CLOSE && state != LISTEN
 }
 
-/// Makes sure that closing our copy of a worker's socket takes no time: were it the last one, close(2)
-/// would wait for what is unsent, as long as SO_LINGER says. (Nobody but a worker that binds a socket
-/// which is connected comes here, and it gets an error.)
-pub fn no_linger(fd: BorrowedFd<'_>) {
-    let off = libc::linger {
-        l_onoff: 0,
-        l_linger: 0,
-    };
-    let len = size_of_val(&off) as libc::socklen_t;
-    let p = (&raw const off).cast();
-    // SAFETY: off is as long as we say.
-    unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, p, len) };
-}
-
 /// Where it is bound.
 pub fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     let mut bytes = [0u8; 128];
@@ -360,107 +346,6 @@ pub fn parse_addr(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// What a server may set before bind(2) and an accepted socket inherits from its listener.
-const INHERITED: [(i32, i32); 20] = [
-    (libc::IPPROTO_TCP, libc::TCP_NODELAY),
-    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
-    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
-    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
-    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
-    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
-    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
-    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
-    (libc::IPPROTO_TCP, libc::TCP_MAXSEG),
-    (libc::IPPROTO_TCP, libc::TCP_SYNCNT),
-    (libc::IPPROTO_TCP, libc::TCP_LINGER2),
-    (libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP),
-    (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT),
-    (libc::SOL_SOCKET, libc::SO_PRIORITY),
-    (libc::SOL_SOCKET, libc::SO_OOBINLINE),
-    (libc::SOL_SOCKET, libc::SO_MARK),
-    (libc::IPPROTO_IP, libc::IP_MINTTL),
-    (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
-    (libc::IPPROTO_IP, libc::IP_TOS),
-    (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-];
-
-/// Buffers read back doubled.
-const BUFFERS: [i32; 2] = [libc::SO_RCVBUF, libc::SO_SNDBUF];
-
-/// Carries over to the lane what the worker set on its own socket before bind(2): all that differs
-/// from a new socket's and from the lane's. Best effort: an option the lane refuses is left.
-pub fn carry_options(from: BorrowedFd<'_>, lane: BorrowedFd<'_>) -> io::Result<()> {
-    let fresh = tcp_socket(&local_addr(lane)?)?;
-    let differs = |level, name| {
-        let theirs = get(from, level, name).ok()?;
-        let default = get(fresh.as_fd(), level, name).ok()?;
-        let ours = get(lane, level, name).ok()?;
-        (theirs != default && theirs != ours).then_some(theirs)
-    };
-    for (level, name) in INHERITED {
-        if let Some(value) = differs(level, name) {
-            let _ = set(lane, level, name, value);
-        }
-    }
-    for name in BUFFERS {
-        if let Some(value) = differs(libc::SOL_SOCKET, name) {
-            let _ = set(lane, libc::SOL_SOCKET, name, value / 2);
-        }
-    }
-    carry_linger(from, lane);
-    carry_congestion(from, lane);
-    Ok(())
-}
-
-fn carry_linger(from: BorrowedFd<'_>, lane: BorrowedFd<'_>) {
-    let mut value = libc::linger {
-        l_onoff: 0,
-        l_linger: 0,
-    };
-    let mut len = size_of_val(&value) as libc::socklen_t;
-    let p: *mut libc::c_void = (&raw mut value).cast();
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
-    // SAFETY: value has room for len bytes and is plain data.
-    unsafe {
-        if libc::getsockopt(from.as_raw_fd(), level, name, p, &mut len) == 0 && value.l_onoff != 0 {
-            libc::setsockopt(lane.as_raw_fd(), level, name, p, len);
-        }
-    }
-}
-
-fn carry_congestion(from: BorrowedFd<'_>, lane: BorrowedFd<'_>) {
-    let read = |fd: BorrowedFd<'_>| {
-        let mut name = [0u8; 16];
-        let mut len = name.len() as libc::socklen_t;
-        // SAFETY: name has room for len bytes.
-        let done = unsafe {
-            libc::getsockopt(
-                fd.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_CONGESTION,
-                name.as_mut_ptr().cast(),
-                &mut len,
-            )
-        };
-        (done == 0).then_some(name)
-    };
-    match (read(from), read(lane)) {
-        (Some(theirs), Some(ours)) if theirs != ours => {
-            // SAFETY: the kernel reads the name up to its NUL, at most 16 bytes.
-            unsafe {
-                libc::setsockopt(
-                    lane.as_raw_fd(),
-                    libc::IPPROTO_TCP,
-                    libc::TCP_CONGESTION,
-                    theirs.as_ptr().cast(),
-                    16,
-                );
-            }
-        }
-        _ => {}
-    }
-}
-
 /// Connects to a unix stream socket, waiting that long at most for room in its queue: then the error
 /// is EAGAIN.
 pub fn connect_unix(path: &Path, limit: std::time::Duration) -> io::Result<UnixStream> {
@@ -476,7 +361,21 @@ pub fn connect_unix(path: &Path, limit: std::time::Duration) -> io::Result<UnixS
     let secs = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
     let wait = nix::sys::time::TimeVal::new(secs, i64::from(limit.subsec_micros().max(1)));
     setsockopt(&s, SendTimeout, &wait)?;
-    connect(s.as_raw_fd(), &UnixAddr::new(path)?)?;
+    // Longer than a socket's address may be, it is reached through a descriptor.
+    let held;
+    let addr = match UnixAddr::new(path) {
+        Ok(addr) => addr,
+        Err(nix::errno::Errno::ENAMETOOLONG) => {
+            use std::os::unix::fs::OpenOptionsExt;
+            held = std::fs::File::options()
+                .read(true)
+                .custom_flags(libc::O_PATH)
+                .open(path)?;
+            UnixAddr::new(format!("/proc/self/fd/{}", held.as_raw_fd()).as_str())?
+        }
+        Err(e) => return Err(e.into()),
+    };
+    connect(s.as_raw_fd(), &addr)?;
     Ok(UnixStream::from(s))
 }
 
@@ -609,28 +508,5 @@ mod tests {
         assert!(is_filtered(s.as_fd()));
         let client = std::net::TcpStream::connect(addr).unwrap();
         assert!(is_connected(client.as_fd()));
-    }
-
-    #[test]
-    fn options_set_before_bind_reach_the_lane_and_the_others_stay() {
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let theirs = tcp_socket(&any).unwrap();
-        let lane = open_lane(&any, &Reach::default()).unwrap();
-        set(theirs.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1).unwrap();
-        set(
-            theirs.as_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_USER_TIMEOUT,
-            4321,
-        )
-        .unwrap();
-        set(theirs.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 50_000).unwrap();
-        set(lane.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1).unwrap();
-        carry_options(theirs.as_fd(), lane.as_fd()).unwrap();
-        let read = |l, n| get(lane.as_fd(), l, n).unwrap();
-        assert_eq!(read(libc::IPPROTO_TCP, libc::TCP_NODELAY), 1);
-        assert_eq!(read(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), 4321);
-        assert_eq!(read(libc::SOL_SOCKET, libc::SO_RCVBUF), 100_000);
-        assert_eq!(read(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
     }
 }

@@ -293,10 +293,19 @@ fn a_stop_that_another_makes_hard_is_a_failure_for_who_asked_for_it() {
     cmd.arg("-C").arg(socket).arg("stop");
     let deadline = rig.deadline();
     let waiting = std::thread::spawn(move || run(cmd, deadline));
+    let mut cmd = rig.command();
+    cmd.arg("-C").arg(rig.socket()).args(["--json", "stop"]);
     rig.wait("stopping", |_| true);
+    let alone = proc::descriptors(rig.pid());
+    let as_json = std::thread::spawn(move || run(cmd, deadline));
+    rig.until("both wait", || proc::descriptors(rig.pid()) > alone);
     rig.signal(Signal::SIGQUIT);
     let said = waiting.join().unwrap();
-    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!((said.code, said.out.as_str()), (1, ""), "{said:?}");
+    // A script reads the same from its answer, and nothing else is said.
+    let said = as_json.join().unwrap();
+    assert_eq!((said.code, said.err.as_str()), (1, ""), "{said:?}");
+    assert_eq!(said.out, "{\"code\":1,\"left\":[]}\n");
     rig.finish(1, &["hard-stop"]);
 }
 
@@ -411,6 +420,22 @@ fn the_socket_is_where_it_is_said_and_for_its_owner_only() {
     }
     rig.end(&[]);
     assert!(!socket.exists(), "it goes with its master");
+}
+
+#[test]
+fn a_path_longer_than_the_address_of_a_socket_may_be_works_too() {
+    let port = free_port();
+    let long = format!("{}.sock", "long".repeat(40));
+    let start = format!("-n 1 -p {port} -C {long} -- ./threaded");
+    let mut rig = Rig::start(&*start);
+    rig.up();
+    for how in [format!("-C {long}"), format!("--name threaded-{port}")] {
+        let said = typed(&rig, &format!("{how} status"), |_| {});
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+    let second = typed(&rig, &start, |_| {});
+    assert_eq!(second.code, 75, "{second:?}");
+    rig.end(&[]);
 }
 
 #[test]

@@ -30,6 +30,16 @@ fn a_socket_that_another_process_holds_too_is_refused_loudly() {
 }
 
 #[test]
+fn a_program_that_is_being_started_meanwhile_does_not_count_as_another() {
+    let port = free_port();
+    let mut rig = odd(&format!("-n 2 -p {port}"), &format!("forking {port}"));
+    rig.up();
+    all_answer(&rig, v4(port), "/", 2);
+    assert!(rig.tales("bind-failed").is_empty());
+    rig.end(&[]);
+}
+
+#[test]
 fn a_socket_with_a_filter_is_refused_loudly() {
     let port = free_port();
     let mut rig = odd("-n 2", &format!("filter {port}"));

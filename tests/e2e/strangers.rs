@@ -157,3 +157,35 @@ fn what_a_dead_worker_left_can_write_to_stderr_whether_it_is_watched_or_not() {
         rig.end(&["died", "leftovers"]);
     }
 }
+
+#[test]
+fn a_daemon_without_its_first_thread_is_ended_like_any_other() {
+    let code = "import ctypes, os, signal, threading, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); \
+                threading.Thread(target=time.sleep, args=[300]).start(); \
+                open('up', 'w').close(); ctypes.CDLL(None).syscall(60, 0)";
+    let exit = match cfg!(target_arch = "aarch64") {
+        true => code.replace("syscall(60", "syscall(93"),
+        false => code.to_string(),
+    };
+    let script = "setsid -f \"$0\" -c \"$1\"; until test -e up; do :; done; exec sleep 300";
+    let mut rig = Rig::start([
+        "-n",
+        "1",
+        "--ready",
+        "started",
+        "--stop-timeout",
+        "1s",
+        "--",
+        "sh",
+        "-c",
+        script,
+        python(),
+        &exit,
+    ]);
+    rig.wait("all-ready", |_| true);
+    rig.until("it is there", || rig.dir().join("up").exists());
+    rig.signal(Signal::SIGTERM);
+    let left = rig.wait("leftovers", |e| e.level == "warn");
+    assert!(left.msg.contains("killing"), "{}", left.msg);
+    rig.finish(0, &["leftovers"]);
+}

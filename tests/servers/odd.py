@@ -7,6 +7,7 @@
   freebind    an address that no interface has
   connects    no server: connects from the first port to the second, writes a line with its slot, reads
               to the end, and again
+  forking     has two threads that start programs all the time, and binds meanwhile, 20 times
   comet       serves, and has a child that ignores TERM, forks and ends, and so on for 20 s
 
 What it does it tells, one line each, in the file $SAY.
@@ -17,7 +18,9 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
+import threading
 import time
 
 SO_BINDTODEVICE = 25
@@ -96,6 +99,26 @@ def connects(port, to):
                 time.sleep(0.01)  # the port is in use, by a sibling
 
 
+def forking(port):
+    """Children between fork and exec have a copy of every socket."""
+    over = threading.Event()
+
+    def start():
+        while not over.is_set():
+            subprocess.run(["true"], check=True)
+
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    for t in threads:
+        t.start()
+    for _ in range(20):
+        s = tcp()
+        bind(s, "0.0.0.0", port)
+        s.close()
+    over.set()
+    for t in threads:
+        t.join()
+
+
 def comet():
     """Never the same process for long."""
     if os.fork() == 0:
@@ -115,6 +138,8 @@ def main():
         shared(ports[0])
     if habit == "connects":
         connects(*ports)
+    if habit == "forking":
+        forking(ports[0])
     s, host = tcp(), "0.0.0.0"
     if habit == "device":
         s.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, os.environ["DEVICE"].encode())
