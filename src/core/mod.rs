@@ -66,6 +66,8 @@ pub struct Cluster {
     askers: Vec<Asker>,
     /// Has somebody asked for the end (or do we give up by ourselves)?
     asked_to_stop: bool,
+    /// When the last TERM or INT came that was no echo.
+    heard_at: Option<Time>,
     /// What workers left behind, as of the last look.
     left: Vec<Pid>,
     /// Were they asked to stop before they were killed?
@@ -104,6 +106,7 @@ impl Cluster {
             deaths: VecDeque::new(),
             askers: Vec::new(),
             asked_to_stop: false,
+            heard_at: None,
             left: Vec::new(),
             left_asked: false,
             last_look: false,

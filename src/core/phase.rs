@@ -1,7 +1,9 @@
 //! The life of the whole cluster: Serving -> Stopping (Workers -> Leftovers) -> Done. Rules:
 //!
 //! 1. While Stopping nothing is spawned (I8).
-//! 2. A second request makes a graceful stop hard; nothing makes a hard one graceful.
+//! 2. A second request makes a graceful stop hard; nothing makes a hard one graceful. The echo of a
+//!    signal is no second one: timeout(1) signals its child, then the group its child is in; npm passes
+//!    on the Ctrl-C that the terminal has sent already.
 //! 3. The workers go first. What they left behind was signalled with them if it was our child by
 //!    then; the rest shows up as our children (we are subreaper) when its parents die, and is
 //!    signalled then, and killed when the stop timeout, counted from the beginning, is over.
@@ -16,7 +18,10 @@ use super::ids::{Asker, Pid, Time};
 use super::notice::{LeftoverStage, Notice};
 use super::worker::KILLED_GRACE;
 use super::{Cluster, Out};
+use std::time::Duration;
 
+/// A TERM or INT that follows another within that time is its echo.
+pub const ECHO: Duration = Duration::from_millis(100);
 const SIGKILL: i32 = 9;
 /// So many clients may wait for the end (I9): fewer than there may be, so that others are heard.
 pub const MAX_ASKERS: usize = 192;
@@ -103,6 +108,10 @@ impl Cluster {
     }
 
     fn stop_or_harder(&mut self, why: &'static str, now: Time, out: &mut Out) {
+        if self.heard_at.is_some_and(|at| now - at < ECHO) {
+            return;
+        }
+        self.heard_at = Some(now);
         match self.phase {
             Phase::Serving => self.stop(why, None, 0, now, out),
             // It was giving up by itself: this is the first signal, and asks for no more than that.

@@ -242,6 +242,11 @@ fn term_twice_is_a_hard_stop_and_exit_1() {
     r.tell(Event::Signal(MasterSignal::Term));
     let want: Vec<_> = ids.iter().map(|w| (*w, 15, Whom::Leader)).collect();
     assert_eq!(signals(&r.did()), want);
+    // What comes right behind it is the same one, heard twice.
+    r.now = ms(99);
+    r.tell(Event::Signal(MasterSignal::Term));
+    assert_eq!(signals(&r.did()), []);
+    r.now = ms(100);
     r.tell(Event::Signal(MasterSignal::Int));
     let want: Vec<_> = ids.iter().map(|w| (*w, 9, Whom::Group)).collect();
     assert_eq!(signals(&r.did()), want);
@@ -551,7 +556,7 @@ fn a_signal_while_giving_up_keeps_the_reason_and_a_second_one_is_hard() {
     });
     assert_eq!(finished(&r.did()), Some(69));
     let mut out = Vec::new();
-    hard.handle(Event::Signal(MasterSignal::Term), ms(5_001), &mut out);
+    hard.handle(Event::Signal(MasterSignal::Term), ms(5_100), &mut out);
     assert_eq!(signals(&out), [(w, 9, Whom::Group)]);
 }
 

@@ -37,14 +37,31 @@ fn a_second_signal_stops_hard() {
         // Two signals in one turn would be one.
         rig.wait("stopping", |_| true);
         rig.until("both are asked", || rig.tales("term").len() == 2);
-        rig.signal(second);
-        rig.wait("hard-stop", |_| true);
+        // One that follows at once is the echo of the first.
+        rig.until("it is hard", || {
+            rig.signal(second);
+            !rig.events("hard-stop").is_empty()
+        });
         for died in rig.wait_many("died", 2) {
             assert_eq!(died.text("signal"), "SIGKILL");
             assert_eq!(died.text("reason"), "kill");
         }
         rig.finish(1, &["hard-stop"]);
     }
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    // As timeout(1) sends it: to its child, then to the group that its child is in.
+    let port = free_port();
+    let words = format!("-n 2 -p {port} -- ./threaded --graceful");
+    let mut rig = Rig::by("timeout --preserve-status 4", words);
+    rig.up();
+    rig.wait("stopping", |_| true);
+    rig.wait_many("died", 2);
+    assert_eq!(rig.wait("stopped", |_| true).number("code"), 0.0);
+    assert!(rig.events("hard-stop").is_empty());
+    rig.finish(0, &[]);
 }
 
 #[test]

@@ -21,6 +21,8 @@ const KILL_AGAIN: Duration = Duration::from_secs(30);
 const SETTLED: Duration = Duration::from_secs(1);
 /// The first worker goes ahead of the others so long.
 const LEAD: Duration = Duration::from_millis(10);
+/// A TERM or INT so soon after another is the same one.
+const ECHO: Duration = Duration::from_millis(100);
 /// A fork that failed is not tried again sooner.
 const FORK_AGAIN: Duration = Duration::from_millis(100);
 /// More calls of `handle` at one instant than this are a loop that never ends.
@@ -36,6 +38,8 @@ pub struct Judge {
     /// Clients that wait, and whether they were answered.
     askers: BTreeMap<Asker, Option<u8>>,
     pub ending: Option<Ending>,
+    /// When the last TERM or INT came that was no echo.
+    heard_at: Option<Time>,
     pub finished: Option<u8>,
     pub stuck: Vec<Pid>,
     opened: Option<Time>,
@@ -62,6 +66,7 @@ impl Judge {
             asks: BTreeMap::new(),
             askers: BTreeMap::new(),
             ending: None,
+            heard_at: None,
             finished: None,
             stuck: Vec::new(),
             opened: None,
@@ -124,10 +129,16 @@ impl Judge {
         (self.evidence, self.ending_worker) = (None, None);
         match event {
             // The second one is hard; while it gives up by itself the first is only heard.
-            Event::Signal(MasterSignal::Term | MasterSignal::Int) => match &mut self.ending {
-                Some(e) if !e.asked => e.asked = true,
-                Some(_) | None => self.wish(0, self.stopping(), now),
-            },
+            // And the echo of the first is none.
+            Event::Signal(MasterSignal::Term | MasterSignal::Int)
+                if self.heard_at.is_some_and(|at| now - at < ECHO) => {}
+            Event::Signal(MasterSignal::Term | MasterSignal::Int) => {
+                self.heard_at = Some(now);
+                match &mut self.ending {
+                    Some(e) if !e.asked => e.asked = true,
+                    Some(_) | None => self.wish(0, self.stopping(), now),
+                }
+            }
             Event::Signal(MasterSignal::Quit) => {
                 self.wish(1, true, now);
             }
