@@ -34,7 +34,7 @@ pub struct Claim {
 }
 
 /// So many looks of clients in a row are taken for a master.
-const REFUSALS: usize = 20;
+const REFUSALS: usize = 1000;
 
 /// How long another start on the same path is waited for.
 const STARTING: Duration = Duration::from_secs(1);
@@ -242,12 +242,16 @@ fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
             .open(path)?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) if refusals < REFUSALS => {
+            Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
+                // A master has it for itself; clients share it, and with us.
+                if refusals == REFUSALS || Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
+                {
+                    return Ok(None);
+                }
                 refusals += 1;
                 clock::pause(Duration::from_millis(1));
                 continue;
             }
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Ok(None),
             Err((_, e)) => return Err(e.into()),
         };
         // Its last holder may have removed the file between our open and our lock: then what we

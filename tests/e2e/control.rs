@@ -285,28 +285,27 @@ fn kill_is_0_for_who_asked_and_1_for_the_master() {
 
 #[test]
 fn a_stop_that_another_makes_hard_is_a_failure_for_who_asked_for_it() {
-    let port = free_port();
-    let mut rig = Rig::start(format!("-n 1 -p {port} -- ./threaded --deaf"));
-    rig.up();
-    let socket = rig.socket();
-    let mut cmd = rig.command();
-    cmd.arg("-C").arg(socket).arg("stop");
-    let deadline = rig.deadline();
-    let waiting = std::thread::spawn(move || run(cmd, deadline));
-    let mut cmd = rig.command();
-    cmd.arg("-C").arg(rig.socket()).args(["--json", "stop"]);
-    rig.wait("stopping", |_| true);
-    let alone = proc::descriptors(rig.pid());
-    let as_json = std::thread::spawn(move || run(cmd, deadline));
-    rig.until("both wait", || proc::descriptors(rig.pid()) > alone);
-    rig.signal(Signal::SIGQUIT);
-    let said = waiting.join().unwrap();
-    assert_eq!((said.code, said.out.as_str()), (1, ""), "{said:?}");
     // A script reads the same from its answer, and nothing else is said.
-    let said = as_json.join().unwrap();
-    assert_eq!((said.code, said.err.as_str()), (1, ""), "{said:?}");
-    assert_eq!(said.out, "{\"code\":1,\"left\":[]}\n");
-    rig.finish(1, &["hard-stop"]);
+    let json = "{\"code\":1,\"left\":[]}\n";
+    let text = "minicluster: stopped (the master exits 1)\n";
+    for (words, out, err) in [("stop", "", text), ("stop --json", json, "")] {
+        let port = free_port();
+        let mut rig = Rig::start(format!("-n 1 -p {port} -- ./threaded --deaf"));
+        rig.up();
+        let mut cmd = rig.command();
+        cmd.arg("-C").arg(rig.socket()).args(words.words());
+        let deadline = rig.deadline();
+        let waiting = std::thread::spawn(move || run(cmd, deadline));
+        rig.wait("stopping", |_| true);
+        rig.signal(Signal::SIGQUIT);
+        let said = waiting.join().unwrap();
+        assert_eq!(
+            (said.code, &*said.out, &*said.err),
+            (1, out, err),
+            "{said:?}"
+        );
+        rig.finish(1, &["hard-stop"]);
+    }
 }
 
 #[test]
