@@ -21,7 +21,7 @@ use super::{Cluster, Out};
 use std::time::Duration;
 
 /// A TERM or INT that follows another within that time is its echo.
-pub const ECHO: Duration = Duration::from_millis(100);
+const ECHO: Duration = Duration::from_millis(100);
 const SIGKILL: i32 = 9;
 /// So many clients may wait for the end (I9): fewer than there may be, so that others are heard.
 pub const MAX_ASKERS: usize = 192;

@@ -16,7 +16,7 @@ const TAIL_LEAST: usize = 256;
 /// Lines that a message quotes.
 const LINES: usize = 10;
 /// So many pipes are read on after their workers have gone; the oldest beyond is closed.
-pub const ORPHANS: usize = 64;
+const ORPHANS: usize = 64;
 /// Chunks read from one pipe in one turn.
 const TURN: usize = 16;
 

@@ -339,8 +339,7 @@ impl Shell {
         self.say_once(level, "lane-silenced", message);
     }
 
-    /// Lanes that workers connect from are none: the connection must be theirs alone.
-    /// Was there one?
+    /// Lanes that workers connect from are none: the connection must be theirs alone. Was there one?
     pub(super) fn release_connected(&mut self) -> bool {
         let all = self.sockets.connected();
         for lane in &all {
@@ -355,8 +354,8 @@ impl Shell {
     }
 
     /// Children of ours that are no workers, and that we were not born with: what workers left
-    /// behind. Those that have ended are reaped soon; until then it is not known whether they have
-    /// left others, which are no children of ours yet.
+    /// behind. One that ends between the list and the look at it may have left others, which the list
+    /// lacks: so it is read until it rests.
     fn sweep(&mut self, signal: Option<i32>) {
         let workers = self.procs.pids();
         let stranger = |pid: &i32| !workers.contains(pid) && !self.born_with.contains(pid);

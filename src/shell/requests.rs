@@ -22,6 +22,14 @@ const LINES: usize = 16;
 /// bind(2) meanwhile. Who has not had their turn is first in the next.
 const TURN: Duration = Duration::from_millis(5);
 
+/// As our client reads it, or a person.
+fn framed(ours: bool, code: u8, text: String) -> String {
+    match ours {
+        true => encode_answer(code, &text),
+        false => text,
+    }
+}
+
 impl Shell {
     /// New clients, lines of old ones, and those that are too slow.
     pub(super) fn serve_clients(&mut self, knock: bool, ready: &[u64]) {
@@ -90,18 +98,15 @@ impl Shell {
     }
 
     fn request(&mut self, id: Asker, line: &[u8]) {
-        let (framed, answer) = match command::parse(line) {
+        let (ours, answer) = match command::parse(line) {
             Ok(r) => (r.framed, self.dispatch(id, &r)),
             Err(e) => (line.starts_with(b"["), Some((EX_USAGE, format!("{e}\n")))),
         };
         let Some((code, text)) = answer else {
             return self.clients.patient(id);
         };
-        let text = match framed {
-            true => encode_answer(code, &text),
-            false => text,
-        };
-        if !self.clients.answer(id, &text, framed) {
+        let text = framed(ours, code, text);
+        if !self.clients.answer(id, &text, ours) {
             self.hang_up(id);
         }
     }
@@ -173,20 +178,14 @@ impl Shell {
                 pids.join(" ")
             ),
         };
-        let text = match r.framed {
-            true => encode_answer(code, &text),
-            false => text,
-        };
+        let text = framed(r.framed, code, text);
         self.farewells.push((id, text));
     }
 
     /// It is not told when the end has come, so it hears of that now.
     fn too_many(&mut self, id: Asker, r: &Request, code: u8) {
         let text = format!("stopping, but {MAX_ASKERS} clients wait for the end already\n");
-        let text = match r.framed {
-            true => encode_answer(code, &text),
-            false => text,
-        };
+        let text = framed(r.framed, code, text);
         if !self.clients.answer(id, &text, true) {
             self.hang_up(id);
         }
