@@ -1,6 +1,6 @@
 //! The command line, understood by the table in `options`.
 
-use crate::options::{OPTIONS, Opt, Scope, name_of};
+use crate::options::{self, Opt, Scope, name_of};
 use crate::settings::{self, Settings};
 use crate::verbs;
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ pub fn version() -> String {
 pub fn parse(args: &[OsString]) -> Result<Invocation, String> {
     let mut parser = getopts::Options::new();
     parser.parsing_style(getopts::ParsingStyle::StopAtFirstFree);
-    for o in &OPTIONS {
+    for o in options::all() {
         let has = match o.arg {
             "" => getopts::HasArg::No,
             _ => getopts::HasArg::Yes,
@@ -52,7 +52,7 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, String> {
         return crate::completions::script(&shell).map(Invocation::Print);
     }
     let mut s = Settings::default();
-    for o in &OPTIONS {
+    for o in options::all() {
         let values = m.opt_strs(o.long);
         if values.len() > 1 && !o.many {
             return Err(format!("--{} is given {} times", o.long, values.len()));
@@ -120,7 +120,7 @@ fn client(mut s: Settings, words: Vec<String>) -> Result<Invocation, String> {
 fn misplaced(word: &str, verb: &str) -> String {
     let flag = word.split('=').next().unwrap_or(word);
     let named = |o: &&Opt| flag == format!("--{}", o.long) || flag == format!("-{}", o.short);
-    match OPTIONS.iter().find(named) {
+    match options::all().find(named) {
         Some(o) if o.scope != Scope::Start => {
             let value = format!("{flag} {}", o.arg);
             let value = value.trim_end();
@@ -135,10 +135,7 @@ fn check_scopes(m: &getopts::Matches, start: bool) -> Result<(), String> {
         true => Scope::Client,
         false => Scope::Start,
     };
-    match OPTIONS
-        .iter()
-        .find(|o| o.scope == wrong && m.opt_present(o.long))
-    {
+    match options::all().find(|o| o.scope == wrong && m.opt_present(o.long)) {
         Some(o) if start => Err(format!(
             "{} belongs to a verb, not to starting a cluster",
             name_of(o)
@@ -159,9 +156,7 @@ fn nothing_to_do() -> String {
 fn stray_word(word: &str, m: &getopts::Matches) -> String {
     let looks_like_command = word.contains('/')
         || m.free.len() > 1
-        || OPTIONS
-            .iter()
-            .any(|o| o.scope == Scope::Start && m.opt_present(o.long));
+        || options::all().any(|o| o.scope == Scope::Start && m.opt_present(o.long));
     match looks_like_command {
         false => verbs::unknown(word),
         true => format!(
@@ -172,7 +167,7 @@ fn stray_word(word: &str, m: &getopts::Matches) -> String {
 }
 
 fn explain(fail: getopts::Fail) -> String {
-    let names: Vec<&str> = OPTIONS.iter().map(|o| o.long).collect();
+    let names: Vec<&str> = options::all().map(|o| o.long).collect();
     match fail {
         getopts::Fail::UnrecognizedOption(o) => {
             let dashes = if o.chars().count() == 1 { "-" } else { "--" };
@@ -184,7 +179,7 @@ fn explain(fail: getopts::Fail) -> String {
             }
         }
         getopts::Fail::ArgumentMissing(o) => {
-            match OPTIONS.iter().find(|x| x.long == o || x.short == o) {
+            match options::all().find(|x| x.long == o || x.short == o) {
                 Some(x) => format!("{} needs a value: {} ({})", name_of(x), x.arg, x.help),
                 None => format!("{o} needs a value"),
             }
@@ -196,23 +191,30 @@ fn explain(fail: getopts::Fail) -> String {
     }
 }
 
+fn help_line(o: &Opt) -> String {
+    let short = match o.short {
+        "" => "    ".to_string(),
+        s => format!("-{s}, "),
+    };
+    let flag = format!("{short}--{} {}", o.long, o.arg);
+    let default = match o.default {
+        "" => String::new(),
+        d => format!(" ({d})"),
+    };
+    format!("  {flag:<25} {}{default}\n", o.help)
+}
+
 /// --help
 pub fn help() -> String {
     let mut text = String::from(
         "minicluster [OPTIONS] -- COMMAND [ARG...]    run N copies of a server program on one port\n\
-         minicluster [-C SOCKET | --name NAME] VERB   speak to a running cluster\n\nOptions:\n",
+         minicluster [-C SOCKET | --name NAME] VERB   speak to a running cluster\n",
     );
-    for o in &OPTIONS {
-        let short = match o.short {
-            "" => "    ".to_string(),
-            s => format!("-{s}, "),
-        };
-        let flag = format!("{short}--{} {}", o.long, o.arg);
-        let default = match o.default {
-            "" => String::new(),
-            d => format!(" ({d})"),
-        };
-        text.push_str(&format!("  {flag:<25} {}{default}\n", o.help));
+    for group in &options::GROUPS {
+        text.push_str(&format!("\n{}:\n", group.title));
+        for o in group.options {
+            text.push_str(&help_line(o));
+        }
     }
     text.push_str("\nVerbs:\n");
     let all: Vec<&verbs::Verb> = verbs::VERBS.iter().collect();
@@ -326,7 +328,7 @@ mod tests {
     #[test]
     fn help_names_every_option_and_verb() {
         let text = help();
-        for o in &OPTIONS {
+        for o in options::all() {
             assert!(
                 text.contains(&format!("--{} {}", o.long, o.arg)),
                 "{}",

@@ -1,6 +1,6 @@
 //! Shell completions, made from the tables of options and verbs.
 
-use crate::options::OPTIONS;
+use crate::options::{self, Completes};
 use crate::verbs::VERBS;
 
 /// The script for that shell.
@@ -15,26 +15,10 @@ pub fn script(shell: &str) -> Result<String, String> {
     }
 }
 
-/// Values that can be listed.
-fn values(long: &str) -> &'static str {
-    match long {
-        "takeover" => "auto off require",
-        "ready" => "auto started listening",
-        "log-format" => "text logfmt json",
-        "log-level" => "error warn info debug",
-        "completions" => "bash zsh fish",
-        "stop-signal" => "TERM INT QUIT HUP USR1 USR2 WINCH KILL",
-        "control" => "off",
-        "host" => "0.0.0.0 127.0.0.1 :: ::1",
-        "workers" => "auto",
-        _ => "",
-    }
-}
-
 fn bash() -> String {
     let mut flags = Vec::new();
     let mut cases = String::new();
-    for o in &OPTIONS {
+    for o in options::all() {
         flags.push(format!("--{}", o.long));
         let mut names = format!("--{}", o.long);
         if !o.short.is_empty() {
@@ -44,11 +28,13 @@ fn bash() -> String {
         if o.arg.is_empty() {
             continue;
         }
-        let complete = match (o.long, values(o.long)) {
-            ("cwd", _) => "compgen -d -- \"$cur\"".to_string(),
-            ("name", _) => "compgen -W \"$(_minicluster_names)\" -- \"$cur\"".to_string(),
-            ("control", v) => format!("compgen -f -W '{v}' -- \"$cur\""),
-            (_, v) => format!("compgen -W '{v}' -- \"$cur\""),
+        let complete = match o.completes {
+            Completes::Nothing => "compgen -W '' -- \"$cur\"".to_string(),
+            Completes::Words(v) => format!("compgen -W '{v}' -- \"$cur\""),
+            Completes::Dir => "compgen -d -- \"$cur\"".to_string(),
+            Completes::File => "compgen -f -- \"$cur\"".to_string(),
+            Completes::FileOr(v) => format!("compgen -f -W '{v}' -- \"$cur\""),
+            Completes::Name => "compgen -W \"$(_minicluster_names)\" -- \"$cur\"".to_string(),
         };
         cases.push_str(&format!(
             "        {names}) mapfile -t COMPREPLY < <({complete}); return ;;\n"
@@ -111,13 +97,15 @@ fn zsh() -> String {
             .replace(':', "\\:")
     };
     let mut lines = String::new();
-    for o in &OPTIONS {
+    for o in options::all() {
         let star = if o.many { "*" } else { "" };
-        let value = match (o.arg, o.long) {
-            ("", _) => String::new(),
-            (a, "cwd") => format!(":{}:_directories", quote(a)),
-            (a, "control") => format!(":{}:_files", quote(a)),
-            (a, long) => format!(":{}:({})", quote(a), values(long).replace(':', "\\:")),
+        let a = quote(o.arg);
+        let value = match o.completes {
+            _ if a.is_empty() => String::new(),
+            Completes::Dir => format!(":{a}:_directories"),
+            Completes::File | Completes::FileOr(_) => format!(":{a}:_files"),
+            Completes::Words(v) => format!(":{a}:({})", v.replace(':', "\\:")),
+            Completes::Nothing | Completes::Name => format!(":{a}:()"),
         };
         let help = quote(o.help);
         lines.push_str(&format!("    '{star}--{}[{help}]{value}' \\\n", o.long));
@@ -143,16 +131,17 @@ fn zsh() -> String {
 fn fish() -> String {
     let quote = |t: &str| t.replace('\\', "\\\\").replace('\'', "\\'");
     let mut text = String::from("# fish completion for minicluster\ncomplete -c minicluster -f\n");
-    for o in &OPTIONS {
+    for o in options::all() {
         let short = match o.short {
             "" => String::new(),
             s => format!(" -s {s}"),
         };
-        let value = match (o.arg, o.long) {
-            ("", _) => String::new(),
-            (_, "cwd") => " -x -a '(__fish_complete_directories)'".into(),
-            (_, "control") => " -r -F".into(),
-            (_, long) => format!(" -x -a '{}'", values(long)),
+        let value = match o.completes {
+            _ if o.arg.is_empty() => String::new(),
+            Completes::Dir => " -x -a '(__fish_complete_directories)'".into(),
+            Completes::File | Completes::FileOr(_) => " -r -F".into(),
+            Completes::Words(v) => format!(" -x -a '{v}'"),
+            Completes::Nothing | Completes::Name => " -x -a ''".into(),
         };
         text.push_str(&format!(
             "complete -c minicluster{short} -l {}{value} -d '{}'\n",
@@ -178,7 +167,7 @@ mod tests {
     fn every_option_and_verb_is_completed_everywhere() {
         for shell in ["bash", "zsh", "fish"] {
             let text = script(shell).unwrap();
-            for o in &OPTIONS {
+            for o in options::all() {
                 assert!(text.contains(o.long), "{shell} --{}", o.long);
             }
             for v in &VERBS {

@@ -1,0 +1,74 @@
+//! When a worker is ready, when it is replaced, how it is stopped.
+
+use super::{Completes, Opt, opt};
+use crate::settings;
+
+/// In the order of --help.
+pub(super) static LIFECYCLE: &[Opt] = &[
+    opt(
+        "",
+        "ready",
+        "RULE",
+        "auto",
+        "when a worker counts as ready: auto, started, listening, or alive so long",
+        keep!(ready, settings::ready),
+    )
+    .completes(Completes::Words("auto started listening")),
+    opt(
+        "",
+        "ready-timeout",
+        "DUR",
+        "60s",
+        "kill a worker not ready by then; 0: never",
+        keep!(ready_timeout, settings::duration),
+    ),
+    opt(
+        "",
+        "start-timeout",
+        "DUR",
+        "60s",
+        "give up (69) if no worker was ever ready by then; 0: never",
+        keep!(start_timeout, settings::duration),
+    ),
+    opt(
+        "",
+        "respawn",
+        "DUR",
+        "100ms",
+        "first delay before a worker that failed early is replaced",
+        keep!(respawn, settings::duration),
+    ),
+    opt(
+        "",
+        "backoff",
+        "DUR",
+        "30s",
+        "longest such delay, it doubles up to it; 0: no doubling",
+        keep!(backoff, settings::duration),
+    ),
+    opt(
+        "",
+        "backoff-reset",
+        "DUR",
+        "30s",
+        "a worker ready that long wipes the slot's failures",
+        keep!(backoff_reset, settings::duration),
+    ),
+    opt(
+        "",
+        "stop-signal",
+        "SIG",
+        "TERM",
+        "what asks a worker to stop",
+        keep!(stop_signal, settings::signal),
+    )
+    .completes(Completes::Words("TERM INT QUIT HUP USR1 USR2 WINCH KILL")),
+    opt(
+        "",
+        "stop-timeout",
+        "DUR",
+        "10s",
+        "SIGKILL to its process group after that",
+        keep!(stop_timeout, settings::duration),
+    ),
+];

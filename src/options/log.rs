@@ -1,0 +1,52 @@
+//! Our own log.
+
+use super::{Completes, Opt, opt};
+use crate::core::Level;
+use crate::settings::LogFormat;
+
+/// In the order of --help.
+pub(super) static LOG: &[Opt] = &[
+    opt(
+        "",
+        "log-format",
+        "FMT",
+        "text on a terminal, else logfmt",
+        "text, logfmt or json",
+        |s, v| {
+            s.log_format = Some(match v {
+                "text" => LogFormat::Text,
+                "logfmt" => LogFormat::Logfmt,
+                "json" => LogFormat::Json,
+                _ => return Err(format!("'{v}' is none of text, logfmt, json")),
+            });
+            Ok(())
+        },
+    )
+    .completes(Completes::Words("text logfmt json")),
+    opt(
+        "",
+        "log-level",
+        "LEVEL",
+        "info",
+        "error, warn, info or debug",
+        |s, v| {
+            s.log_level = match v {
+                "error" => Level::Error,
+                "warn" => Level::Warn,
+                "info" => Level::Info,
+                "debug" => Level::Debug,
+                _ => return Err(format!("'{v}' is none of error, warn, info, debug")),
+            };
+            Ok(())
+        },
+    )
+    .completes(Completes::Words("error warn info debug")),
+    opt("q", "quiet", "", "", "as --log-level warn", |s, _| {
+        s.log_level = Level::Warn;
+        Ok(())
+    }),
+    opt("v", "verbose", "", "", "as --log-level debug", |s, _| {
+        s.log_level = Level::Debug;
+        Ok(())
+    }),
+];

@@ -1,0 +1,36 @@
+//! Options of verbs, and those that print and leave.
+
+use super::{Completes, Opt, opt};
+
+/// In the order of --help.
+pub(super) static OTHER: &[Opt] = &[
+    opt("", "json", "", "", "answers of verbs as JSON", |s, _| {
+        s.json = true;
+        Ok(())
+    })
+    .client(),
+    opt(
+        "",
+        "no-wait",
+        "",
+        "",
+        "stop and kill return at once",
+        |s, _| {
+            s.no_wait = true;
+            Ok(())
+        },
+    )
+    .client(),
+    opt(
+        "",
+        "completions",
+        "SHELL",
+        "",
+        "print completions for bash, zsh or fish",
+        |_, _| Ok(()),
+    )
+    .both()
+    .completes(Completes::Words("bash zsh fish")),
+    opt("h", "help", "", "", "this text", |_, _| Ok(())).both(),
+    opt("V", "version", "", "", "the version", |_, _| Ok(())).both(),
+];

@@ -1,0 +1,39 @@
+//! Where the cluster is found, and in which files it leaves word.
+
+use super::{Completes, Opt, opt};
+use crate::settings::{self, Control};
+use std::path::PathBuf;
+
+/// In the order of --help.
+pub(super) static PLACE: &[Opt] = &[
+    opt(
+        "C",
+        "control",
+        "PATH",
+        "NAME.sock",
+        "control socket; off: none",
+        |s, v| {
+            s.control = match v {
+                "" => return Err("a path, or off".into()),
+                "off" => Control::Off,
+                _ => Control::Path(PathBuf::from(v)),
+            };
+            Ok(())
+        },
+    )
+    .both()
+    .completes(Completes::FileOr("off")),
+    opt(
+        "",
+        "name",
+        "NAME",
+        "COMMAND[-PORT]",
+        "what this cluster is called",
+        |s, v| {
+            s.name = Some(settings::name(v)?);
+            Ok(())
+        },
+    )
+    .both()
+    .completes(Completes::Name),
+];

@@ -1,0 +1,67 @@
+//! How many workers, and where they are reached.
+
+use super::{Completes, Opt, opt};
+use crate::settings::{self, MAX_WORKERS};
+
+/// In the order of --help.
+pub(super) static HOW_MANY: &[Opt] = &[
+    opt(
+        "n",
+        "workers",
+        "N",
+        "auto",
+        "how many workers, 1 to 1024; auto: the CPUs we may use",
+        |s, v| {
+            s.workers = match v {
+                "auto" => None,
+                _ => Some(
+                    settings::number(v, 1, MAX_WORKERS).map_err(|e| format!("{e}, nor auto"))?,
+                ),
+            };
+            Ok(())
+        },
+    )
+    .completes(Completes::Words("auto")),
+    opt(
+        "p",
+        "port",
+        "PORT",
+        "none",
+        "TCP port to open and serve; 0 picks a free one",
+        |s, v| {
+            s.ports.push(settings::number(v, 0, u16::MAX)?);
+            Ok(())
+        },
+    )
+    .many(),
+    opt(
+        "H",
+        "host",
+        "ADDR",
+        "0.0.0.0",
+        "address for -p; :: is IPv6 and IPv4",
+        |s, v| {
+            s.hosts.push(settings::host(v)?);
+            Ok(())
+        },
+    )
+    .many()
+    .completes(Completes::Words("0.0.0.0 127.0.0.1 :: ::1")),
+    opt(
+        "",
+        "backlog",
+        "N",
+        "4096",
+        "connections that may wait; capped by net.core.somaxconn",
+        keep!(backlog, |v| settings::number(v, 1, 65_535)),
+    ),
+    opt(
+        "",
+        "takeover",
+        "HOW",
+        "auto",
+        "answer the workers' bind(2): auto, off, require, or PORT[=OURPORT],..",
+        keep!(takeover, settings::takeover),
+    )
+    .completes(Completes::Words("auto off require")),
+];

@@ -1,0 +1,146 @@
+//! A worker's birth: what it is given (words, environment, descriptors), the fork, and the
+//! descriptors that stay with us.
+
+use super::channel::Stderr;
+use super::procs::Proc;
+use super::{Kind, Shell, token};
+use crate::core::{Event, Phase, Pid, SlotNr, Takeover, WorkerId};
+use crate::settings::expand;
+use crate::sys::spawn::{self, Plan, Watch};
+use crate::sys::{errno_of, fds};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+
+impl Shell {
+    pub(super) fn spawn(&mut self, worker: WorkerId, slot: SlotNr, generation: u32) {
+        self.spawned = true;
+        // A stop came between the wish and its turn.
+        let tried = match self.cluster.phase() {
+            Phase::Serving => self.try_spawn(worker, slot, generation),
+            Phase::Stopping { .. } | Phase::Done(_) => {
+                Err(io::Error::from_raw_os_error(libc::ECANCELED))
+            }
+        };
+        let event = match tried {
+            Ok(pid) => Event::Spawned {
+                worker,
+                pid: Pid(pid),
+            },
+            Err(e) => Event::SpawnFailed {
+                worker,
+                errno: errno_of(&e),
+            },
+        };
+        self.queue.push_back(event);
+    }
+
+    fn try_spawn(&mut self, worker: WorkerId, slot: SlotNr, generation: u32) -> io::Result<i32> {
+        let argv = self.argv(slot);
+        let env = self.environment(slot, generation);
+        let (ours, theirs) = spawn::report_pair()?;
+        let (err_read, err_write) = fds::pipe()?;
+        let handed = self.sockets.handed();
+        let pass: Vec<_> = handed.iter().map(|(_, fd)| *fd).collect();
+        let count = pass.len();
+        let plan = Plan {
+            program: &self.program,
+            argv: &argv,
+            env: &env,
+            cwd: Some(&self.cwd),
+            stdin: self.devnull.as_fd(),
+            stderr: Some(err_write.as_fd()),
+            pass,
+            nofile: self.nofile,
+            watch: match self.settings.takeover {
+                Takeover::Off => Watch::No,
+                Takeover::Require => Watch::Require,
+                Takeover::Auto | Takeover::Ports(_) => Watch::Try,
+            },
+            report: theirs.as_fd(),
+        };
+        let pid = spawn::fork_exec(&plan)?;
+        let inode = fds::inode(err_read.as_fd()).unwrap_or(0);
+        self.register(ours.as_fd(), token(Kind::Report, worker.0));
+        self.register(err_read.as_fd(), token(Kind::Stderr, worker.0));
+        let workers = self.worker_count;
+        self.stderrs
+            .insert(worker, Stderr::new(err_read, inode, workers));
+        let proc = Proc {
+            pid: Some(pid),
+            group: pid,
+            forked: self.now(),
+            report: Some(ours),
+            listener: None,
+            handed: count,
+            listened: None,
+        };
+        self.procs.map.insert(worker, proc);
+        Ok(pid)
+    }
+
+    fn argv(&self, slot: SlotNr) -> Vec<CString> {
+        let word = |w: &std::ffi::OsString| CString::new(expand(w.as_bytes(), slot.0));
+        // Words of a command line cannot hold NUL.
+        self.settings
+            .command
+            .iter()
+            .filter_map(|w| word(w).ok())
+            .collect()
+    }
+
+    /// Ours without what was meant for us, then the worker's own, then what the operator says.
+    fn environment(&self, slot: SlotNr, generation: u32) -> Vec<CString> {
+        let mut own: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut set = |k: &str, v: String| own.push((k.to_string(), v.into_bytes()));
+        set("WORKER_ID", slot.to_string());
+        set("NODE_APP_INSTANCE", slot.to_string());
+        set("MINICLUSTER_NAME", self.claim.name.clone());
+        set("MINICLUSTER_GENERATION", generation.to_string());
+        set("MINICLUSTER_WORKERS", self.worker_count.to_string());
+        if let Some(addr) = self.sockets.given().first() {
+            set("PORT", addr.port().to_string());
+            set("HOST", addr.ip().to_string());
+        }
+        let handed = self.sockets.handed();
+        if !handed.is_empty() {
+            set("LISTEN_FDS", handed.len().to_string());
+            let names: Vec<String> = handed.iter().map(|(a, _)| a.port().to_string()).collect();
+            set("LISTEN_FDNAMES", names.join(":"));
+        }
+        if let Some(socket) = &self.claim.socket {
+            own.push((
+                "MINICLUSTER_CONTROL".into(),
+                socket.as_os_str().as_bytes().to_vec(),
+            ));
+        }
+        for (k, v) in &self.settings.env {
+            own.retain(|(name, _)| name != k);
+            own.push((k.clone(), expand(v.as_bytes(), slot.0)));
+        }
+        let ours = |k: &[u8]| own.iter().any(|(name, _)| name.as_bytes() == k);
+        let inherited = std::env::vars_os()
+            .filter(|(k, _)| !is_masters_own(k.as_bytes()) && !ours(k.as_bytes()))
+            .map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec()));
+        inherited
+            .chain(own.iter().map(|(k, v)| (k.clone().into_bytes(), v.clone())))
+            .filter_map(|(k, v)| CString::new([k, b"=".to_vec(), v].concat()).ok())
+            .collect()
+    }
+}
+
+/// Variables that speak to us, not to our workers.
+fn is_masters_own(key: &[u8]) -> bool {
+    const EXACT: [&[u8]; 8] = [
+        b"LISTEN_PID",
+        b"LISTEN_FDS",
+        b"LISTEN_FDNAMES",
+        b"LISTEN_PIDFDID",
+        b"NOTIFY_SOCKET",
+        b"WATCHDOG_PID",
+        b"WATCHDOG_USEC",
+        b"WEB_CONCURRENCY",
+    ];
+    EXACT.contains(&key) || key.starts_with(b"MINICLUSTER_")
+}
