@@ -1,5 +1,6 @@
 //! What core wants done. The shell has one arm for each; outcomes come back as events.
 
+use super::addr::Given;
 use super::ids::{Ask, Asker, LaneId, Pid, SlotNr, WorkerId};
 use super::notice::Notice;
 use std::net::SocketAddr;
@@ -36,13 +37,7 @@ pub enum Action {
     /// Look whether workers wait for connections on these. Answered by Served.
     LookForServers { lanes: Vec<LaneId> },
     /// Open a lane. Answered by LaneOpened or LaneFailed in the same turn.
-    OpenLane {
-        lane: LaneId,
-        addr: SocketAddr,
-        /// In what else it is to be like the socket of this bind(2).
-        like: Option<Ask>,
-        listen: bool,
-    },
+    OpenLane { lane: LaneId, what: Opening },
     /// Close the lane: nobody will read its queue.
     CloseLane { lane: LaneId },
     /// Nothing will be heard of this worker's tree any more: drop what is kept for it.
@@ -62,6 +57,15 @@ pub enum Action {
     Note(Notice),
     /// Leave with this exit code. Nothing follows.
     Finish(u8),
+}
+
+/// A lane to be opened.
+#[derive(Clone, Debug)]
+pub enum Opening {
+    /// It was given: it is to listen, too.
+    Given(Given),
+    /// A worker asks for it: in what else is it to be like the socket of this bind(2)?
+    Learnt { addr: SocketAddr, like: Ask },
 }
 
 /// Who gets a signal.

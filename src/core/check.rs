@@ -119,7 +119,7 @@ impl Cluster {
             (
                 "lanes",
                 self.lanes.iter().count(),
-                MAX_LANES + self.policy.ports.len(),
+                MAX_LANES + self.policy.given.len(),
             ),
             (
                 "addresses to connect from",

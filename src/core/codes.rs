@@ -13,7 +13,7 @@ pub const EX_UNAVAILABLE: u8 = 69;
 pub const EX_SOFTWARE: u8 = 70;
 /// The operating system refuses.
 pub const EX_OSERR: u8 = 71;
-/// The control socket cannot be made.
+/// The control socket, or that of -l, cannot be made.
 pub const EX_CANTCREAT: u8 = 73;
 /// Try again when the port, the name, or a place to wait is free.
 pub const EX_TEMPFAIL: u8 = 75;
@@ -48,7 +48,11 @@ pub const ALL: [u8; 13] = [
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
+const EEXIST: i32 = 17;
 const ENOTDIR: i32 = 20;
+const ENOSPC: i32 = 28;
+const EROFS: i32 = 30;
+const ENAMETOOLONG: i32 = 36;
 const EADDRINUSE: i32 = 98;
 
 /// COMMAND could not be executed.
@@ -59,11 +63,13 @@ pub fn of_exec(errno: i32) -> u8 {
     }
 }
 
-/// A given port could not be opened.
+/// A given address could not be opened.
 pub fn of_port(errno: i32) -> u8 {
     match errno {
         EADDRINUSE => EX_TEMPFAIL,
         EPERM | EACCES => EX_NOPERM,
+        // Of the file of a unix socket.
+        ENOENT | ENOTDIR | EEXIST | EROFS | ENAMETOOLONG | ENOSPC => EX_CANTCREAT,
         _ => EX_OSERR,
     }
 }

@@ -1,5 +1,6 @@
 //! What core is told. The shell turns every reading and every outcome of a syscall into one of these.
 
+use super::addr::Addr;
 use super::ids::{Ask, Asker, LaneId, Pid, WorkerId};
 use std::net::SocketAddr;
 
@@ -20,11 +21,12 @@ pub enum Event {
         step: &'static str,
         errno: i32,
     },
-    /// A process of the worker's tree is blocked in bind(2) of a TCP socket.
+    /// A process of the worker's tree is blocked in bind(2) of a TCP socket, or of a unix
+    /// socket at a path of ours.
     BindAsked {
         worker: WorkerId,
         ask: Ask,
-        addr: SocketAddr,
+        addr: Addr,
         /// The interface its socket is bound to, if it is (SO_BINDTODEVICE).
         device: Option<String>,
         /// Looked for only where `Cluster::concerns` says that it matters.
@@ -41,7 +43,7 @@ pub enum Event {
     /// What a look from outside found the worker doing.
     Seen { worker: WorkerId, what: Seen },
     /// The lane is bound (and listens, if that was asked); `addr` has the real port.
-    LaneOpened { lane: LaneId, addr: SocketAddr },
+    LaneOpened { lane: LaneId, addr: Addr },
     /// The lane could not be bound or made to listen.
     LaneFailed {
         lane: LaneId,

@@ -8,7 +8,8 @@
 //!    its connection would be shared.
 //! 3. What is not ours passes at once: the worker is blocked in a syscall.
 
-use super::action::Action;
+use super::action::{Action, Opening};
+use super::addr::{Addr, Given, share_clients};
 use super::codes;
 use super::event::Snag;
 use super::ids::{Ask, LaneId, Time, WorkerId};
@@ -29,10 +30,10 @@ pub struct Lane {
     /// Serial.
     pub id: LaneId,
     /// Where it is bound.
-    pub addr: SocketAddr,
+    pub addr: Addr,
     /// To which interface alone, if to one.
     pub device: Option<String>,
-    /// Was it given by -p?
+    /// Was it given: by -p, by -l, or by whoever started us?
     pub given: bool,
     /// Is it open? If not: who waits in bind(2) for it.
     pub state: LaneState,
@@ -63,8 +64,8 @@ pub struct Lanes {
 /// What a bind(2) asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// Where.
-    pub addr: SocketAddr,
+    /// Where. Of a unix socket: the path of our lane, if it leads to the same file.
+    pub addr: Addr,
     /// On which interface alone, if on one.
     pub device: Option<String>,
 }
@@ -74,7 +75,7 @@ pub struct Asked {
 enum Verdict {
     Pass(PassWhy),
     Lend(LaneId),
-    Learn(Asked),
+    Learn(SocketAddr, Option<String>),
 }
 
 impl Lanes {
@@ -113,23 +114,27 @@ impl Lanes {
     }
 
     /// Where it is bound, if it is.
-    pub fn addr(&self, id: LaneId) -> Option<SocketAddr> {
-        self.list.iter().find(|l| l.id == id).map(|l| l.addr)
+    pub fn addr(&self, id: LaneId) -> Option<&Addr> {
+        self.list.iter().find(|l| l.id == id).map(|l| &l.addr)
     }
 
     /// Addresses that are served: by our sockets, or where those have been closed, by the workers'.
-    pub fn served_addrs(&self) -> Vec<SocketAddr> {
+    pub fn served_addrs(&self) -> Vec<Addr> {
         let bound = |l: &&Lane| match l.state {
             LaneState::Open | LaneState::Closed => l.given || l.served,
             LaneState::Opening(_) => false,
         };
-        self.list.iter().filter(bound).map(|l| l.addr).collect()
+        self.list
+            .iter()
+            .filter(bound)
+            .map(|l| l.addr.clone())
+            .collect()
     }
 
-    /// The ports of -p, as they were opened.
+    /// The TCP ports that were given, as they were opened.
     fn given_ports(&self) -> Vec<u16> {
         let given = self.list.iter().filter(|l| l.given);
-        let mut ports: Vec<u16> = given.map(|l| l.addr.port()).collect();
+        let mut ports: Vec<u16> = given.filter_map(|l| l.addr.port()).collect();
         ports.dedup();
         ports
     }
@@ -140,8 +145,32 @@ impl Lanes {
     }
 
     fn verdict(&self, takeover: &Takeover, asked: &Asked) -> Verdict {
-        let Asked { mut addr, device } = asked.clone();
-        let given = || self.list.iter().filter(|l| l.given);
+        match &asked.addr {
+            Addr::Tcp(addr) => self.tcp_verdict(takeover, *addr, &asked.device),
+            // Only what was given is ours: paths of all other unix sockets are the worker's own.
+            Addr::Unix(_) | Addr::Other(_) if *takeover == Takeover::Off => {
+                Verdict::Pass(PassWhy::NotListed)
+            }
+            addr @ (Addr::Unix(_) | Addr::Other(_)) => {
+                let same = |l: &&Lane| l.given && l.addr == *addr && l.state != LaneState::Closed;
+                match self.list.iter().find(same) {
+                    Some(l) => Verdict::Lend(l.id),
+                    None => Verdict::Pass(PassWhy::NotServed),
+                }
+            }
+        }
+    }
+
+    fn tcp_verdict(
+        &self,
+        takeover: &Takeover,
+        mut addr: SocketAddr,
+        device: &Option<String>,
+    ) -> Verdict {
+        let given = || {
+            let tcp = |l: &'_ Lane| Some((l.addr.tcp()?, l.id, l.state));
+            self.list.iter().filter(|l| l.given).filter_map(tcp)
+        };
         match takeover {
             // Not watched at all, so nobody asks; a stray ask is harmless.
             Takeover::Off => return Verdict::Pass(PassWhy::NotListed),
@@ -150,7 +179,7 @@ impl Lanes {
                 None => return Verdict::Pass(PassWhy::NotListed),
             },
             Takeover::Auto | Takeover::Require => {
-                if given().count() > 0 && !given().any(|l| l.addr.port() == addr.port()) {
+                if given().count() > 0 && !given().any(|(a, ..)| a.port() == addr.port()) {
                     return Verdict::Pass(PassWhy::NotServed);
                 }
             }
@@ -158,22 +187,24 @@ impl Lanes {
         if self.connect_from.contains(&addr) {
             return Verdict::Pass(PassWhy::Connects);
         }
-        let same_port = |l: &&Lane| l.addr.port() == addr.port();
-        let fits = |l: &Lane| {
-            let family = l.addr.is_ipv4() == addr.is_ipv4();
-            (l.addr == addr, family, l.addr.ip().is_unspecified())
+        let fits = |a: SocketAddr| {
+            let family = a.is_ipv4() == addr.is_ipv4();
+            (a == addr, family, a.ip().is_unspecified())
         };
-        if let Some(l) = given().filter(same_port).max_by_key(|l| fits(l)) {
-            return match l.state {
-                LaneState::Open | LaneState::Opening(_) => Verdict::Lend(l.id),
+        let same_port = given().filter(|(a, ..)| a.port() == addr.port());
+        if let Some((_, id, state)) = same_port.max_by_key(|(a, ..)| fits(*a)) {
+            return match state {
+                LaneState::Open | LaneState::Opening(_) => Verdict::Lend(id),
                 LaneState::Closed => Verdict::Pass(PassWhy::NotListed),
             };
         }
-        let same = |l: &&Lane| l.addr == addr && l.device == device && l.state == LaneState::Open;
+        let same = |l: &&Lane| {
+            l.addr.tcp() == Some(addr) && l.device == *device && l.state == LaneState::Open
+        };
         match self.list.iter().find(same) {
             Some(l) => Verdict::Lend(l.id),
             None if self.list.len() >= MAX_LANES => Verdict::Pass(PassWhy::Full),
-            None => Verdict::Learn(Asked { addr, device }),
+            None => Verdict::Learn(addr, device.clone()),
         }
     }
 }
@@ -181,16 +212,14 @@ impl Lanes {
 impl Cluster {
     /// Opens the given ports; workers are spawned by the time the first turn ends.
     pub(super) fn open_given(&mut self, out: &mut Out) {
-        for addr in self.policy.ports.clone() {
-            let device = None;
-            let asked = Asked { addr, device };
+        for given in self.policy.given.clone() {
+            let asked = Asked {
+                addr: given.addr.clone(),
+                device: None,
+            };
             let lane = self.lanes.add(asked, true, LaneState::Opening(None));
-            out.push(Action::OpenLane {
-                lane,
-                addr,
-                like: None,
-                listen: true,
-            });
+            let what = Opening::Given(given);
+            out.push(Action::OpenLane { lane, what });
         }
     }
 
@@ -201,12 +230,12 @@ impl Cluster {
             .all(|l| !matches!(l.state, LaneState::Opening(None)))
     }
 
-    pub(super) fn lane_opened(&mut self, id: LaneId, addr: SocketAddr, out: &mut Out) {
+    pub(super) fn lane_opened(&mut self, id: LaneId, addr: Addr, out: &mut Out) {
         let Some(lane) = self.lanes.get_mut(id) else {
             return;
         };
         let was = std::mem::replace(&mut lane.state, LaneState::Open);
-        lane.addr = addr;
+        lane.addr = addr.clone();
         match was {
             // Whether it is a port to serve shows when the worker listens.
             LaneState::Opening(Some((_, ask))) => out.push(Action::Lend { ask, lane: id }),
@@ -228,7 +257,7 @@ impl Cluster {
         let Some(lane) = self.lanes.get_mut(id) else {
             return;
         };
-        let (addr, given) = (lane.addr, lane.given);
+        let (addr, given) = (lane.addr.clone(), lane.given);
         let mut who = None;
         match lane.state {
             LaneState::Opening(asked) => {
@@ -241,20 +270,21 @@ impl Cluster {
             // It was open and could not be made to listen: the worker has had its error.
             LaneState::Open | LaneState::Closed => {}
         }
+        let key = format!("lane {addr} {errno}");
         let notice = Notice::LaneBusy {
             addr,
             errno,
             holder,
             who,
         };
-        self.once(format!("lane {addr} {errno}"), notice, out);
+        self.once(key, notice, out);
         if given && !self.ever_execed {
             self.begin_give_up(codes::of_port(errno), now, out);
         }
     }
 
     /// Would a bind(2) to this address be answered by us? If not, nothing else need be known of it.
-    pub fn concerns(&self, addr: SocketAddr) -> bool {
+    pub fn concerns(&self, addr: Addr) -> bool {
         let device = None;
         let verdict = self
             .lanes
@@ -265,7 +295,7 @@ impl Cluster {
     /// A worker connects from it: whoever binds that address is no server. It is the worker's alone.
     pub(super) fn lane_died(&mut self, id: LaneId, now: Time, out: &mut Out) {
         let learnt = |l: &&Lane| l.id == id && !l.given;
-        let Some(addr) = self.lanes.iter().find(learnt).map(|l| l.addr) else {
+        let Some(addr) = self.lanes.iter().find(learnt).and_then(|l| l.addr.tcp()) else {
             return;
         };
         self.lanes.list.retain(|l| l.id != id);
@@ -288,7 +318,7 @@ impl Cluster {
         snag: Option<Snag>,
         out: &mut Out,
     ) {
-        let addr = asked.addr;
+        let addr = asked.addr.clone();
         // Its worker is unknown only if it was forgotten: let the kernel decide then.
         let Some(who) = self.fleet.who(id) else {
             return out.push(Action::Pass { ask });
@@ -299,45 +329,47 @@ impl Cluster {
         }
         match (verdict, snag) {
             (Verdict::Pass(why), _) => self.pass_bind(who, ask, addr, why, out),
-            (Verdict::Lend(_) | Verdict::Learn(_), Some(snag)) => {
+            (Verdict::Lend(_) | Verdict::Learn(..), Some(snag)) => {
                 out.push(Action::Refuse {
                     ask,
                     errno: EOPNOTSUPP,
                 });
+                let key = format!("snag {addr}");
                 let notice = Notice::Snagged { who, addr, snag };
-                self.once(format!("snag {addr}"), notice, out);
+                self.once(key, notice, out);
             }
             (Verdict::Lend(lane), None) => {
                 out.push(Action::Lend { ask, lane });
                 self.say_what_is_lost(who, asked, lane, out);
             }
-            (Verdict::Learn(_), None) if self.stop_is_hard().is_some() => {
+            (Verdict::Learn(..), None) if self.stop_is_hard().is_some() => {
                 out.push(Action::Refuse {
                     ask,
                     errno: EADDRINUSE,
                 })
             }
-            (Verdict::Learn(asked), None) => {
-                let addr = asked.addr;
+            (Verdict::Learn(addr, device), None) => {
+                let asked = Asked {
+                    addr: addr.into(),
+                    device,
+                };
                 let state = LaneState::Opening(Some((id, ask)));
                 let lane = self.lanes.add(asked, false, state);
-                out.push(Action::OpenLane {
-                    lane,
-                    addr,
-                    like: Some(ask),
-                    listen: false,
-                });
+                let what = Opening::Learnt { addr, like: ask };
+                out.push(Action::OpenLane { lane, what });
             }
         }
     }
 
     /// Leaves it to the kernel, and says so where siblings will want the same port.
-    fn pass_bind(&mut self, who: Who, ask: Ask, addr: SocketAddr, why: PassWhy, out: &mut Out) {
+    fn pass_bind(&mut self, who: Who, ask: Ask, addr: Addr, why: PassWhy, out: &mut Out) {
         out.push(Action::Pass { ask });
+        let Addr::Tcp(addr) = addr else { return };
         // What it is has been said.
         if self.slots.len() > 1 && why != PassWhy::Connects {
             let ours = self.lanes.given_ports();
-            let picked = self.policy.ports.first().is_some_and(|a| a.port() == 0);
+            let picked = |g: &Given| g.addr.port().map(|p| p == 0);
+            let picked = self.policy.given.iter().find_map(picked) == Some(true);
             let key = match why {
                 PassWhy::NotServed | PassWhy::NotListed => format!("passed {}", addr.port()),
                 PassWhy::Full | PassWhy::Connects => "passed, full".to_string(),
@@ -357,8 +389,8 @@ impl Cluster {
     /// port by itself, and we have that open, or a sibling has it.
     pub(super) fn say_handed_only(&mut self, who: Who, out: &mut Out) {
         let open = |l: &&Lane| l.given && l.state == LaneState::Open;
-        let addr = self.lanes.iter().find(open).map(|l| l.addr);
-        if addr.is_some() || self.policy.ports.is_empty() && self.slots.len() > 1 {
+        let addr = self.lanes.iter().find(open).map(|l| l.addr.clone());
+        if addr.is_some() || self.policy.given.is_empty() && self.slots.len() > 1 {
             let notice = Notice::HandedOnly { who, addr };
             self.once("handed only".into(), notice, out);
         }
@@ -370,7 +402,8 @@ impl Cluster {
         let beside: Vec<LaneId> = self
             .lanes
             .iter()
-            .filter(|l| share_clients(l.addr, addr) && l.state == LaneState::Open)
+            .filter(|l| l.addr.tcp().is_some_and(|a| share_clients(a, addr)))
+            .filter(|l| l.state == LaneState::Open)
             .map(|l| l.id)
             .collect();
         for lane in beside {
@@ -394,7 +427,11 @@ impl Cluster {
         let Some(lane) = self.lanes.iter().find(|l| l.id == lane) else {
             return;
         };
-        let (addr, asked, device) = (lane.addr, asked.addr, asked.device);
+        let (Addr::Tcp(addr), Addr::Tcp(asked), device) = (&lane.addr, asked.addr, asked.device)
+        else {
+            return;
+        };
+        let addr = *addr;
         if let Some(device) = device.filter(|d| lane.device.as_ref() != Some(d)) {
             let key = format!("device {device} for {asked}");
             let notice = Notice::DeviceWider {
@@ -428,29 +465,21 @@ impl Cluster {
     }
 }
 
-/// Can one client reach sockets at both addresses? `::` may be dual-stack: then it takes IPv4, too.
-pub fn share_clients(a: SocketAddr, b: SocketAddr) -> bool {
-    let any = |s: SocketAddr| s.ip().is_unspecified();
-    let any_v6 = |s: SocketAddr| s.is_ipv6() && any(s);
-    let same_family = a.is_ipv4() == b.is_ipv4();
-    a.port() == b.port()
-        && match same_family {
-            true => a.ip() == b.ip() || any(a) || any(b),
-            false => any_v6(a) || any_v6(b),
-        }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn a(s: &str) -> SocketAddr {
+    fn a(s: &str) -> Addr {
         s.parse().unwrap()
     }
 
     fn on(s: &str) -> Asked {
         let (addr, device) = (a(s), None);
         Asked { addr, device }
+    }
+
+    fn learn(s: &str) -> Verdict {
+        Verdict::Learn(s.parse().unwrap(), None)
     }
 
     fn lanes(given: &[&str], learnt: &[&str]) -> Lanes {
@@ -490,12 +519,15 @@ mod tests {
         let same = learnt.verdict(&auto, &on("0.0.0.0:3000"));
         assert_eq!(same, Verdict::Lend(LaneId(1)));
         for other in ["[::]:3000", "127.0.0.1:3000", "0.0.0.0:3001"] {
-            assert_eq!(learnt.verdict(&auto, &on(other)), Verdict::Learn(on(other)));
+            assert_eq!(learnt.verdict(&auto, &on(other)), learn(other));
         }
         // One interface alone is another lane, and the same for the next who asks so.
         let mut vpn = on("0.0.0.0:3000");
         vpn.device = Some("vpn0".into());
-        assert_eq!(learnt.verdict(&auto, &vpn), Verdict::Learn(vpn.clone()));
+        assert_eq!(
+            learnt.verdict(&auto, &vpn),
+            Verdict::Learn("0.0.0.0:3000".parse().unwrap(), vpn.device.clone())
+        );
         let mut both = learnt;
         both.add(vpn.clone(), false, LaneState::Open);
         assert_eq!(both.verdict(&auto, &vpn), Verdict::Lend(LaneId(2)));
@@ -506,23 +538,6 @@ mod tests {
     }
 
     #[test]
-    fn which_sockets_share_clients() {
-        for (one, other, shared) in [
-            ("0.0.0.0:80", "0.0.0.0:80", true),
-            ("0.0.0.0:80", "0.0.0.0:81", false),
-            ("0.0.0.0:80", "127.0.0.1:80", true),
-            ("10.0.0.1:80", "127.0.0.1:80", false),
-            ("127.0.0.1:80", "[::1]:80", false),
-            ("127.0.0.1:80", "[::]:80", true),
-            ("0.0.0.0:80", "[::1]:80", false),
-            ("[::]:80", "[::1]:80", true),
-        ] {
-            assert_eq!(share_clients(a(one), a(other)), shared, "{one} {other}");
-            assert_eq!(share_clients(a(other), a(one)), shared, "{other} {one}");
-        }
-    }
-
-    #[test]
     fn a_list_of_ports_takes_over_those_and_no_others() {
         let list = Takeover::Ports(vec![(8080, 80), (9000, 9000)]);
         let l = lanes(&["0.0.0.0:80"], &[]);
@@ -530,10 +545,7 @@ mod tests {
             l.verdict(&list, &on("127.0.0.1:8080")),
             Verdict::Lend(LaneId(1))
         );
-        assert_eq!(
-            l.verdict(&list, &on("[::]:9000")),
-            Verdict::Learn(on("[::]:9000"))
-        );
+        assert_eq!(l.verdict(&list, &on("[::]:9000")), learn("[::]:9000"));
         let pass = Verdict::Pass(PassWhy::NotListed);
         assert_eq!(l.verdict(&list, &on("0.0.0.0:80")), pass);
     }

@@ -15,6 +15,7 @@ mod unserved;
 mod worker;
 
 pub mod action;
+pub mod addr;
 pub mod codes;
 pub mod event;
 pub mod fleet;
@@ -25,11 +26,11 @@ pub mod respawn;
 pub mod status;
 pub mod words;
 
-pub use action::{Action, Whom};
+pub use action::{Action, Opening, Whom};
+pub use addr::{Addr, Given, share_clients};
 pub use deadlines::Why;
 pub use event::{By, Event, Exit, MasterSignal, Seen, Snag};
 pub use ids::{Ask, Asker, LaneId, Pid, SlotNr, Time, WorkerId};
-pub use lanes::share_clients;
 pub use notice::{Level, Notice, PassWhy, Who};
 pub use phase::{MAX_ASKERS, Phase, Step};
 pub use policy::{Policy, ReadyRule, Takeover};

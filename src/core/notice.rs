@@ -1,6 +1,7 @@
 //! Everything core has to say, as values: each with its level, its event name and its fields.
 //! Its sentence is in `sentences`.
 
+use super::addr::Addr;
 use super::event::{By, Exit, Snag};
 use super::ids::{Pid, SlotNr, WorkerId};
 use super::words::signal_name;
@@ -93,11 +94,11 @@ fn text(t: impl ToString) -> Value {
 #[allow(missing_docs)] // the sentence of each, below, is its documentation
 pub enum Notice {
     LaneOpen {
-        addr: SocketAddr,
+        addr: Addr,
         learnt_from: Option<Who>,
     },
     LaneBusy {
-        addr: SocketAddr,
+        addr: Addr,
         errno: i32,
         holder: Option<String>,
         who: Option<Who>,
@@ -122,7 +123,7 @@ pub enum Notice {
     },
     Listening {
         who: Who,
-        addr: SocketAddr,
+        addr: Addr,
         after: Duration,
     },
     LetGo {
@@ -134,10 +135,10 @@ pub enum Notice {
     },
     AllReady {
         ready: usize,
-        lanes: Vec<SocketAddr>,
+        lanes: Vec<Addr>,
     },
     Unserved {
-        addr: SocketAddr,
+        addr: Addr,
     },
     NotReady {
         who: Who,
@@ -224,7 +225,7 @@ pub enum Notice {
     HandedOnly {
         who: Who,
         /// What we have open; without it, it is a sibling that has the port.
-        addr: Option<SocketAddr>,
+        addr: Option<Addr>,
     },
     Narrower {
         who: Who,
@@ -252,7 +253,7 @@ pub enum Notice {
     },
     Snagged {
         who: Who,
-        addr: SocketAddr,
+        addr: Addr,
         snag: Snag,
     },
 }
@@ -445,13 +446,13 @@ impl Notice {
         match self {
             Notice::LaneOpen { addr, .. }
             | Notice::Unserved { addr }
-            | Notice::LaneConnects { addr }
-            | Notice::LaneQuits { addr, .. }
-            | Notice::BindPassed { addr, .. }
             | Notice::HandedOnly {
                 addr: Some(addr), ..
             }
             | Notice::Snagged { addr, .. } => vec![("addr", text(addr))],
+            Notice::LaneConnects { addr }
+            | Notice::LaneQuits { addr, .. }
+            | Notice::BindPassed { addr, .. } => vec![("addr", text(addr))],
             Notice::LaneBusy { addr, errno, .. } => {
                 vec![("addr", text(addr)), ("errno", number(errno))]
             }

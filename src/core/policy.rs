@@ -1,6 +1,6 @@
 //! What the operator wants, as core needs it: plain numbers, already checked by `settings`.
 
-use std::net::SocketAddr;
+use super::addr::Given;
 use std::time::Duration;
 
 /// The whole of it. Built by `Settings::policy`.
@@ -8,8 +8,8 @@ use std::time::Duration;
 pub struct Policy {
     /// How many slots, 1..=1024.
     pub workers: u16,
-    /// Addresses to bind before the first worker starts.
-    pub ports: Vec<SocketAddr>,
+    /// What is open before the first worker starts.
+    pub given: Vec<Given>,
     /// When a worker counts as ready.
     pub ready: ReadyRule,
     /// A worker not ready by then is killed; `None` is never.
@@ -78,7 +78,7 @@ pub(crate) mod tests {
     pub(crate) fn policy() -> Policy {
         Policy {
             workers: 4,
-            ports: Vec::new(),
+            given: Vec::new(),
             ready: ReadyRule::Auto,
             ready_timeout: Some(Duration::from_secs(60)),
             start_timeout: Some(Duration::from_secs(60)),

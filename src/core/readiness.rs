@@ -63,7 +63,7 @@ impl Cluster {
     /// The worker listens on a lane.
     pub(super) fn listened(&mut self, id: WorkerId, lane: LaneId, now: Time, out: &mut Out) {
         let kept = self.kept_a_lane;
-        let addr = self.lanes.addr(lane);
+        let addr = self.lanes.addr(lane).cloned();
         let first = self.lanes.mark_served(lane) && self.lanes.is_learnt(lane);
         self.end_lead(now);
         let Some(w) = self.fleet.get_mut(id) else {
@@ -74,6 +74,7 @@ impl Cluster {
         if let Some(addr) = addr {
             if first {
                 let learnt_from = Some(who);
+                let addr = addr.clone();
                 out.push(Action::Note(Notice::LaneOpen { addr, learnt_from }));
             }
             out.push(Action::Note(Notice::Listening { who, addr, after }));

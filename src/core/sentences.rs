@@ -1,13 +1,13 @@
 //! The sentence of each notice: verb, subject, cause, and what happens next; both numbers of a
 //! comparison.
 
+use super::addr::Addr;
 use super::event::{By, Snag};
 use super::ids::Pid;
 use super::lanes::MAX_LANES;
 use super::notice::{LeftoverStage, Next, Notice, PassWhy};
 use super::words::{count, errno_text, human};
 use std::fmt;
-use std::net::SocketAddr;
 
 fn pids(list: &[Pid]) -> String {
     let words: Vec<String> = list.iter().take(20).map(|p| p.to_string()).collect();
@@ -18,7 +18,7 @@ fn pids(list: &[Pid]) -> String {
 }
 
 /// `http://` would be a guess; an address is what we know.
-fn addrs(list: &[SocketAddr]) -> String {
+fn addrs(list: &[Addr]) -> String {
     let words: Vec<String> = list.iter().map(|a| a.to_string()).collect();
     words.join(" ")
 }
@@ -372,21 +372,26 @@ impl fmt::Display for Notice {
 }
 
 /// What helps when a port cannot be opened.
-fn remedy(errno: i32, addr: &SocketAddr) -> Option<&'static str> {
+fn remedy(errno: i32, addr: &Addr) -> Option<&'static str> {
     const EPERM: i32 = 1;
     const EACCES: i32 = 13;
+    const EEXIST: i32 = 17;
     const EINVAL: i32 = 22;
     const EAFNOSUPPORT: i32 = 97;
+    const EADDRINUSE: i32 = 98;
     const EADDRNOTAVAIL: i32 = 99;
+    let is_ipv6 = addr.tcp().is_some_and(|a| a.is_ipv6());
     match errno {
-        EPERM | EACCES if addr.port() < 1024 => Some(
+        EEXIST => Some("something is there that is no socket; it is left alone"),
+        EADDRINUSE if matches!(addr, Addr::Unix(_)) => Some("another program listens there"),
+        EPERM | EACCES if addr.port().is_some_and(|p| p < 1024) => Some(
             "ports below 1024 need root, CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start",
         ),
         EADDRNOTAVAIL => Some("no interface has that address (ip addr lists them)"),
-        EINVAL if addr.is_ipv6() => {
-            Some("a link-local address is good only with its interface, which -H cannot say")
-        }
-        EAFNOSUPPORT if addr.is_ipv6() => Some("IPv6 is switched off here; use -H 0.0.0.0"),
+        EINVAL if is_ipv6 => Some(
+            "a link-local address is good only with its interface: -l tcp://[fe80::1%2]:80, where 2 is its number",
+        ),
+        EAFNOSUPPORT if is_ipv6 => Some("IPv6 is switched off here; use -H 0.0.0.0"),
         _ => None,
     }
 }

@@ -1,5 +1,6 @@
 //! A plain snapshot of everything an operator may ask, and the story of the last deaths.
 
+use super::addr::Addr;
 use super::deadlines::Why;
 use super::event::Exit;
 use super::ids::{Pid, SlotNr, Time};
@@ -8,7 +9,6 @@ use super::phase::Phase;
 use super::policy::Takeover;
 use super::worker::State;
 use super::{Action, Cluster, Out};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// So many deaths are remembered, the newest per slot beyond that (I9).
@@ -49,7 +49,7 @@ pub struct Snapshot {
     /// Since when the master runs.
     pub up: Duration,
     /// Addresses served.
-    pub lanes: Vec<SocketAddr>,
+    pub lanes: Vec<Addr>,
     /// `on`, `off`, `refused`, `unused`.
     pub takeover: &'static str,
     /// One each.

@@ -72,7 +72,7 @@ impl Rig {
         self.tell(Event::BindAsked {
             worker,
             ask: Ask(ask),
-            addr,
+            addr: addr.into(),
             device: None,
             snag: None,
         });
@@ -113,16 +113,23 @@ fn finished(actions: &[Action]) -> Option<u8> {
     })
 }
 
+fn given(addr: &str) -> Given {
+    addr.parse::<Addr>().unwrap().into()
+}
+
 #[test]
 fn ports_are_opened_before_any_worker_is_spawned() {
     let mut p = policy();
-    p.ports = vec!["0.0.0.0:80".parse().unwrap(), "0.0.0.0:81".parse().unwrap()];
+    p.given = vec![given("0.0.0.0:80"), given("0.0.0.0:81")];
     let mut r = Rig::new(p);
     let lanes: Vec<LaneId> = r
         .did()
         .iter()
         .filter_map(|a| match a {
-            Action::OpenLane { lane, listen, .. } => listen.then_some(*lane),
+            Action::OpenLane {
+                lane,
+                what: Opening::Given(_),
+            } => Some(*lane),
             _ => None,
         })
         .collect();
@@ -144,7 +151,7 @@ fn ports_are_opened_before_any_worker_is_spawned() {
 #[test]
 fn a_busy_port_is_exit_75_and_nothing_is_spawned() {
     let mut p = policy();
-    p.ports = vec!["0.0.0.0:80".parse().unwrap()];
+    p.given = vec![given("0.0.0.0:80")];
     let mut r = Rig::new(p);
     r.did();
     r.tell(Event::LaneFailed {
@@ -173,7 +180,7 @@ fn a_port_probe_does_not_count_as_ready() {
     r.binds(w, 1, addr);
     r.tell(Event::LaneOpened {
         lane: LaneId(1),
-        addr,
+        addr: addr.into(),
     });
     let lent = |a: &Action| matches!(a, Action::Lend { ask: Ask(1), .. });
     assert!(r.did().iter().any(lent));
@@ -481,13 +488,13 @@ fn dead_workers_that_leave_processes_are_forgotten_in_the_end() {
 fn the_servers_own_socket_closes_ours_beside_it() {
     let mut p = policy();
     p.workers = 1;
-    let addr = "0.0.0.0:80".parse().unwrap();
-    p.ports = vec![addr];
+    let addr: std::net::SocketAddr = "0.0.0.0:80".parse().unwrap();
+    p.given = vec![given("0.0.0.0:80")];
     let mut r = Rig::new(p);
     r.did();
     r.tell(Event::LaneOpened {
         lane: LaneId(1),
-        addr,
+        addr: addr.into(),
     });
     let w = r.run_spawns()[0];
     r.tell(Event::TakeoverRefused {
@@ -513,7 +520,10 @@ fn without_a_known_port_a_worker_is_ready_when_it_listens_or_has_lived_for_a_sec
     let addr = "0.0.0.0:3000".parse().unwrap();
     r.binds(ids[0], 1, addr);
     let lane = LaneId(1);
-    r.tell(Event::LaneOpened { lane, addr });
+    r.tell(Event::LaneOpened {
+        lane,
+        addr: addr.into(),
+    });
     r.tell(Event::ListenAsked {
         worker: ids[0],
         ask: Ask(2),
@@ -589,7 +599,10 @@ fn a_port_beyond_the_limit_is_left_to_the_kernel() {
         let addr = format!("0.0.0.0:{}", 3000 + n).parse().unwrap();
         r.binds(w, n, addr);
         let lane = LaneId(n);
-        r.tell(Event::LaneOpened { lane, addr });
+        r.tell(Event::LaneOpened {
+            lane,
+            addr: addr.into(),
+        });
     }
     let did = r.did();
     let lent = did.iter().filter(|a| matches!(a, Action::Lend { .. }));

@@ -55,9 +55,9 @@ impl Cluster {
             return self.suspect_unserved(now);
         }
         for id in self.unserved() {
-            if let Some(addr) = self.lanes.addr(id) {
-                let notice = Notice::Unserved { addr };
-                self.once(format!("unserved {addr}"), notice, out);
+            if let Some(addr) = self.lanes.addr(id).cloned() {
+                let key = format!("unserved {addr}");
+                self.once(key, Notice::Unserved { addr }, out);
             }
         }
     }

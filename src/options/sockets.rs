@@ -2,6 +2,7 @@
 
 use super::{Completes, Opt, opt};
 use crate::settings::{self, MAX_WORKERS};
+use std::time::Duration;
 
 /// In the order of --help.
 pub(super) static HOW_MANY: &[Opt] = &[
@@ -48,12 +49,49 @@ pub(super) static HOW_MANY: &[Opt] = &[
     .many()
     .completes(Completes::Words("0.0.0.0 127.0.0.1 :: ::1")),
     opt(
+        "l",
+        "listen",
+        "ADDR",
+        "none",
+        "open and serve tcp://HOST:PORT, unix:PATH[,mode=0660], or what is passed as fd:N",
+        |s, v| {
+            s.listen.push(settings::listen(v)?);
+            Ok(())
+        },
+    )
+    .many()
+    .completes(Completes::Words("tcp://127.0.0.1: tcp://[::]: unix:/ fd:3")),
+    opt(
         "",
         "backlog",
         "N",
         "4096",
         "connections that may wait; capped by net.core.somaxconn",
         keep!(backlog, |v| settings::number(v, 1, 65_535)),
+    ),
+    opt(
+        "",
+        "keepalive",
+        "DUR",
+        "off",
+        "probe a connection silent that long; it ends if it is dead after twice that",
+        |s, v| {
+            let (least, most) = (Duration::from_secs(1), Duration::from_secs(32_767));
+            s.keepalive = Some(settings::between(v, least, most)?);
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "user-timeout",
+        "DUR",
+        "off",
+        "end a connection whose sent data is unacknowledged that long",
+        |s, v| {
+            let (least, most) = (Duration::from_millis(1), Duration::from_secs(86_400));
+            s.user_timeout = Some(settings::between(v, least, most)?);
+            Ok(())
+        },
     ),
     opt(
         "",

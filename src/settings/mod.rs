@@ -2,8 +2,9 @@
 //! No I/O: what has to be looked up (CPUs, addresses in use, the command) is looked up by the shell.
 
 use crate::core::words::human;
-use crate::core::{Level, Policy, ReadyRule, Takeover, share_clients};
+use crate::core::{Addr, Given, Level, Policy, ReadyRule, Takeover, share_clients};
 use std::ffi::OsString;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +29,12 @@ pub struct Settings {
     pub ports: Vec<u16>,
     /// -H
     pub hosts: Vec<IpAddr>,
+    /// -l
+    pub listen: Vec<Listen>,
+    /// --keepalive
+    pub keepalive: Option<Duration>,
+    /// --user-timeout
+    pub user_timeout: Option<Duration>,
     /// --backlog
     pub backlog: i32,
     /// --takeover
@@ -68,6 +75,15 @@ pub struct Settings {
     pub command: Vec<OsString>,
 }
 
+/// One -l.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address to open, and the permissions of its file, if they are said.
+    Open(Addr, Option<u32>),
+    /// A descriptor that whoever starts us has open.
+    Fd(i32),
+}
+
 /// --control
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
@@ -77,6 +93,15 @@ pub enum Control {
     Path(PathBuf),
     /// None.
     Off,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Open(addr, _) => f.write_str(&addr.url()),
+            Listen::Fd(n) => write!(f, "fd:{n}"),
+        }
+    }
 }
 
 /// --log-format
@@ -96,6 +121,9 @@ impl Default for Settings {
             workers: None,
             ports: Vec::new(),
             hosts: Vec::new(),
+            listen: Vec::new(),
+            keepalive: None,
+            user_timeout: None,
             backlog: 4096,
             takeover: Takeover::Auto,
             ready: ReadyRule::Auto,
@@ -125,11 +153,17 @@ impl Settings {
         if self.ports.is_empty() && !self.hosts.is_empty() {
             return Err("-H says where -p listens, but there is no -p".into());
         }
-        if self.addresses().len() > MAX_PORTS {
-            let n = self.addresses().len();
+        let n = self.ports.len() * self.hosts.len().max(1) + self.listen.len();
+        if n > MAX_PORTS {
             return Err(format!("{n} addresses to listen on (limit {MAX_PORTS})"));
         }
-        let all = self.addresses();
+        for (n, one) in self.listen.iter().enumerate() {
+            let same = |l: &Listen| l.to_string() == one.to_string();
+            if self.listen[..n].iter().any(same) {
+                return Err(format!("{one} is given twice"));
+            }
+        }
+        let all = self.tcp_addresses();
         for (n, a) in all.iter().enumerate() {
             for b in all.iter().skip(n + 1).filter(|_| a.port() != 0) {
                 match (a == b, share_clients(*a, *b)) {
@@ -176,13 +210,22 @@ impl Settings {
             .collect()
     }
 
+    /// Each port on each host, and the TCP addresses of -l.
+    fn tcp_addresses(&self) -> Vec<SocketAddr> {
+        let more = self.listen.iter().filter_map(|l| match l {
+            Listen::Open(addr, _) => addr.tcp(),
+            Listen::Fd(_) => None,
+        });
+        self.addresses().into_iter().chain(more).collect()
+    }
+
     /// What core needs of all this.
-    pub fn policy(&self, cpus: usize, seed: u64) -> Policy {
+    pub fn policy(&self, cpus: usize, seed: u64, given: Vec<Given>) -> Policy {
         let auto = u16::try_from(cpus).unwrap_or(MAX_WORKERS);
         let unless_zero = |d: Duration| (!d.is_zero()).then_some(d);
         Policy {
             workers: self.workers.unwrap_or(auto).clamp(1, MAX_WORKERS),
-            ports: self.addresses(),
+            given,
             ready: self.ready,
             ready_timeout: unless_zero(self.ready_timeout),
             start_timeout: unless_zero(self.start_timeout),
@@ -204,8 +247,8 @@ impl Settings {
             .map(|w| w.to_string_lossy().into_owned())
             .collect();
         let mut name = clean(&program_word(&words));
-        if let Some(p) = self.ports.first().filter(|p| **p != 0) {
-            name = format!("{name}-{p}");
+        if let Some(a) = self.tcp_addresses().first().filter(|a| a.port() != 0) {
+            name = format!("{name}-{}", a.port());
         }
         name
     }

@@ -1,9 +1,9 @@
 //! What people type for settings, understood.
 
-use super::{LONGEST, clean};
+use super::{LONGEST, Listen, clean};
 use crate::core::words::{human, signal_number};
-use crate::core::{ReadyRule, Takeover};
-use std::net::{IpAddr, Ipv4Addr};
+use crate::core::{Addr, ReadyRule, Takeover};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 /// `500ms 10s 5m 1h 1d`, a bare number is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -52,6 +52,69 @@ pub fn host(text: &str) -> Result<IpAddr, String> {
         _ => bare.parse().map_err(|_| {
             format!("'{text}' is not an address: write 127.0.0.1, 0.0.0.0, ::1, :: or localhost")
         }),
+    }
+}
+
+/// `tcp://HOST:PORT`, `unix:PATH[,mode=0660]`, `fd:N`
+pub fn listen(text: &str) -> Result<Listen, String> {
+    if let Some(n) = text.strip_prefix("fd:") {
+        // 1 and 2 are where we and the workers write.
+        return match number::<i32>(n, 0, 1_048_575)? {
+            1 | 2 => Err(format!("fd:{n} is for output: 0, or 3 and up")),
+            n => Ok(Listen::Fd(n)),
+        };
+    }
+    if let Some(rest) = text.strip_prefix("unix:") {
+        let (path, mode) = match rest.rsplit_once(",mode=") {
+            Some((path, mode)) => (path, Some(octal(mode)?)),
+            None => (rest, None),
+        };
+        return match path {
+            "" | "@" => Err(format!("'{text}' names no path")),
+            _ if path.ends_with('/') => Err(format!("'{path}' is a directory")),
+            _ if path.contains('\0') => Err(format!("'{text}' holds a NUL")),
+            _ if path.starts_with('@') && mode.is_some() => Err(format!(
+                "'{text}': a name in the abstract namespace has no file, so no mode"
+            )),
+            _ => Ok(Listen::Open(Addr::Unix(path.into()), mode)),
+        };
+    }
+    let bad = || {
+        format!(
+            "'{text}' is none of tcp://127.0.0.1:3000, tcp://[::1]:3000, unix:/path, unix:/path,mode=0660, unix:@name, fd:3"
+        )
+    };
+    let rest = text.strip_prefix("tcp://").ok_or_else(bad)?;
+    // With the number of an interface, as a link-local address needs it.
+    if let Ok(addr) = rest.parse::<SocketAddr>() {
+        return Ok(Listen::Open(addr.into(), None));
+    }
+    let (name, port) = rest.rsplit_once(':').ok_or_else(bad)?;
+    if name.contains(':') && !name.starts_with('[') {
+        return Err(bad());
+    }
+    let addr = SocketAddr::new(host(name)?, number(port, 0, u16::MAX)?);
+    Ok(Listen::Open(addr.into(), None))
+}
+
+/// Permissions, as chmod(1) takes them.
+pub fn octal(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(n) if n <= 0o777 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(n),
+        Ok(_) | Err(_) => Err(format!("'{text}' is no mode: write 0660, 0600, ..")),
+    }
+}
+
+/// A duration within bounds.
+pub fn between(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let d = duration(text)?;
+    match d >= least && d <= most {
+        true => Ok(d),
+        false => Err(format!(
+            "'{text}' is not between {} and {}",
+            human(least),
+            human(most)
+        )),
     }
 }
 
@@ -207,6 +270,45 @@ mod tests {
             "", "s", "ten", "-1", "1w", "1 s", "1e3", ".", "1.2.3", "2000d", "inf", "NaN",
         ] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_to_listen_on_in_all_their_forms() {
+        for (text, shown) in [
+            ("tcp://127.0.0.1:3000", "tcp://127.0.0.1:3000"),
+            ("tcp://[::1]:80", "tcp://[::1]:80"),
+            ("tcp://[fe80::1%2]:80", "tcp://[fe80::1%2]:80"),
+            ("tcp://localhost:0", "tcp://127.0.0.1:0"),
+            ("unix:/run/a,b.sock", "unix:/run/a,b.sock"),
+            ("unix:@name", "unix:@name"),
+            ("fd:0", "fd:0"),
+        ] {
+            assert_eq!(listen(text).unwrap().to_string(), shown);
+        }
+        let path = Addr::Unix("x.sock".into());
+        let mode = listen("unix:x.sock,mode=0660");
+        assert_eq!(mode, Ok(Listen::Open(path, Some(0o660))));
+        for bad in [
+            "",
+            "3000",
+            "127.0.0.1:3000",
+            "tcp://127.0.0.1",
+            "tcp://::1:80",
+            "tcp://example.org:80",
+            "tcp://127.0.0.1:70000",
+            "udp://127.0.0.1:53",
+            "unix:",
+            "unix:@",
+            "unix:/run/",
+            "unix:@x,mode=0600",
+            "unix:/x,mode=+rw",
+            "unix:/x,mode=1777",
+            "fd:1",
+            "fd:-1",
+            "fd:x",
+        ] {
+            assert!(listen(bad).is_err(), "{bad}");
         }
     }
 

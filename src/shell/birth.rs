@@ -3,7 +3,7 @@
 
 use super::channel::Stderr;
 use super::procs::Proc;
-use super::{Kind, Shell, token};
+use super::{Kind, Shell, handed, token};
 use crate::core::{Event, Phase, Pid, SlotNr, Takeover, WorkerId};
 use crate::settings::expand;
 use crate::sys::spawn::{self, Plan, Watch};
@@ -42,7 +42,7 @@ impl Shell {
         let (ours, theirs) = spawn::report_pair()?;
         let (err_read, err_write) = fds::pipe()?;
         let handed = self.sockets.handed();
-        let pass: Vec<_> = handed.iter().map(|(_, fd)| *fd).collect();
+        let pass: Vec<_> = handed.iter().map(|h| h.fd).collect();
         let count = pass.len();
         let plan = Plan {
             program: &self.program,
@@ -58,6 +58,7 @@ impl Shell {
                 Takeover::Require => Watch::Require,
                 Takeover::Auto | Takeover::Ports(_) => Watch::Try,
             },
+            watch_unix: self.sockets.has_unix(),
             report: theirs.as_fd(),
         };
         let pid = spawn::fork_exec(&plan)?;
@@ -103,17 +104,19 @@ impl Shell {
             set("PORT", addr.port().to_string());
             set("HOST", addr.ip().to_string());
         }
-        let handed = self.sockets.handed();
-        if !handed.is_empty() {
-            set("LISTEN_FDS", handed.len().to_string());
-            let names: Vec<String> = handed.iter().map(|(a, _)| a.port().to_string()).collect();
-            set("LISTEN_FDNAMES", names.join(":"));
-        }
+        let mut all = |vars: Vec<(String, String)>| {
+            own.extend(vars.into_iter().map(|(k, v)| (k, v.into_bytes())));
+        };
+        all(handed::variables(&self.sockets.handed(), generation));
+        // Their clients look whether it is their parent that speaks to them.
+        all(vec![
+            ("EINHORN_MASTER_PID".into(), std::process::id().to_string()),
+            ("EINHORN_CHILD_INDEX".into(), slot.to_string()),
+        ]);
         if let Some(socket) = &self.claim.socket {
-            own.push((
-                "MINICLUSTER_CONTROL".into(),
-                socket.as_os_str().as_bytes().to_vec(),
-            ));
+            for name in ["MINICLUSTER_CONTROL", "EINHORN_SOCK_PATH"] {
+                own.push((name.into(), socket.as_os_str().as_bytes().to_vec()));
+            }
         }
         for (k, v) in &self.settings.env {
             own.retain(|(name, _)| name != k);
@@ -142,5 +145,8 @@ fn is_masters_own(key: &[u8]) -> bool {
         b"WATCHDOG_USEC",
         b"WEB_CONCURRENCY",
     ];
-    EXACT.contains(&key) || key.starts_with(b"MINICLUSTER_")
+    EXACT.contains(&key)
+        || [&b"MINICLUSTER_"[..], b"EINHORN_", b"SERVER_STARTER_"]
+            .iter()
+            .any(|p| key.starts_with(p))
 }

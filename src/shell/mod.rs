@@ -4,6 +4,9 @@
 mod birth;
 mod channel;
 mod clients;
+mod filed;
+mod given;
+mod handed;
 mod log;
 mod lookup;
 mod names;
@@ -30,6 +33,7 @@ use log::Log;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use names::Claim;
+use nix::sys::inotify::Inotify;
 use procs::Procs;
 use signals::Signals;
 use sockets::Sockets;
@@ -56,17 +60,19 @@ enum Kind {
     Report,
     Takeover,
     Lane,
+    Files,
     Stderr,
     OurStderr,
     Door,
     Client,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
     Kind::Lane,
+    Kind::Files,
     Kind::Stderr,
     Kind::OurStderr,
     Kind::Door,
@@ -90,6 +96,8 @@ pub struct Shell {
     log: Log,
     signals: Signals,
     sockets: Sockets,
+    /// Tells when a unix lane has lost its name.
+    files: Option<Inotify>,
     procs: Procs,
     stderrs: BTreeMap<WorkerId, Stderr>,
     pending: BTreeMap<Ask, Pending>,
@@ -243,6 +251,9 @@ impl Shell {
         }
         for n in of(Kind::Lane) {
             self.heal_lane(LaneId(n));
+        }
+        if !of(Kind::Files).is_empty() {
+            self.files_changed();
         }
         if self.signals.take_child() && self.reap() {
             self.signals.again();

@@ -39,13 +39,13 @@ const REFUSALS: usize = 1000;
 /// How long another start on the same path is waited for.
 const STARTING: Duration = Duration::from_secs(1);
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
+pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
     let m = fs::symlink_metadata(path).ok()?;
     Some((m.dev(), m.ino()))
 }
 
 /// The name of the lock for a path: of its directory, by whatever way, and its last part.
-fn lock_of(path: &Path) -> String {
+pub(super) fn lock_of(path: &Path) -> String {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty());
     let (dev, ino) = fs::metadata(dir.unwrap_or(Path::new(".")))
         .map(|m| (m.dev(), m.ino()))

@@ -2,7 +2,7 @@
 
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
-use crate::core::{Action, Ask, Event, LaneId, Level, Notice, Pid, Seen, Whom, WorkerId};
+use crate::core::{Action, Addr, Event, LaneId, Level, Notice, Opening, Pid, Seen, Whom, WorkerId};
 use crate::sys::procfs::{self, Target};
 use crate::sys::seccomp::Answer;
 use crate::sys::{errno_of, process, proclook, signal};
@@ -36,12 +36,7 @@ impl Shell {
             Action::CheckHeld { worker } => self.check_held(worker),
             Action::LookAt { worker } => self.look_at(worker),
             Action::LookForServers { lanes } => self.look_for_servers(lanes),
-            Action::OpenLane {
-                lane,
-                addr,
-                like,
-                listen,
-            } => self.open_lane(lane, addr, like, listen),
+            Action::OpenLane { lane, what } => self.open_lane(lane, &what),
             Action::CloseLane { lane } => {
                 // Before it is shut down: that would look like a worker's doing.
                 if let Some(fd) = self.sockets.fd(lane) {
@@ -127,7 +122,8 @@ impl Shell {
         if let Some(pid) = p.pid {
             let tree = procfs::tree(pid);
             let inodes = self.sockets.inodes();
-            let ports: Vec<u16> = self.sockets.given().iter().map(SocketAddr::port).collect();
+            let given = self.sockets.given();
+            let ports: Vec<u16> = given.iter().map(SocketAddr::port).collect();
             let watched = p.listener.is_some();
             if proclook::awaits(&tree, &inodes) {
                 what = Seen::Accepts;
@@ -157,35 +153,50 @@ impl Shell {
         self.queue.push_back(Event::Served { lanes });
     }
 
-    fn open_lane(&mut self, lane: LaneId, addr: SocketAddr, like: Option<Ask>, listen: bool) {
-        let reach = like.map(|ask| self.reach_asked(ask)).unwrap_or_default();
-        let event = match self.sockets.open(lane, &addr, &reach, listen) {
+    fn open_lane(&mut self, lane: LaneId, what: &Opening) {
+        let opened = match what {
+            Opening::Given(given) => self.sockets.open_given(lane, given),
+            Opening::Learnt { addr, like } => {
+                let reach = self.reach_asked(*like);
+                self.sockets.open_learnt(lane, addr, &reach)
+            }
+        };
+        let event = match opened {
             Ok(addr) => {
-                self.watch_lane(lane);
+                self.watch_lane(lane, &addr);
                 Event::LaneOpened { lane, addr }
             }
             Err(e) => Event::LaneFailed {
                 lane,
                 errno: errno_of(&e),
-                holder: match errno_of(&e) {
-                    // Once for each: it is said once, and all of /proc is looked at for it while a
-                    // worker waits in bind(2).
-                    libc::EADDRINUSE
-                        if self.holders_named.len() < MAX_HOLDERS
-                            && self.holders_named.insert(addr) =>
-                    {
-                        procfs::holder_of(addr.port())
-                    }
-                    _ => None,
+                holder: match what {
+                    Opening::Given(given) => self.holder(errno_of(&e), given.addr.tcp()),
+                    Opening::Learnt { addr, .. } => self.holder(errno_of(&e), Some(*addr)),
                 },
             },
         };
         self.queue.push_back(event);
     }
 
+    /// Who has the address that is in use. Looked for once for each: it is said once, and all of
+    /// /proc is looked at for it while a worker waits in bind(2).
+    fn holder(&mut self, errno: i32, addr: Option<SocketAddr>) -> Option<String> {
+        let addr = addr.filter(|_| errno == libc::EADDRINUSE)?;
+        let room = self.holders_named.len() < MAX_HOLDERS;
+        match room && self.holders_named.insert(addr) {
+            true => procfs::holder_of(addr.port()),
+            false => None,
+        }
+    }
+
     /// Listens for nothing but its end: a listening socket never polls writable, so connections do
     /// not wake us, and shutdown(2) by a worker, which silences it for all, does.
-    fn watch_lane(&mut self, lane: LaneId) {
+    fn watch_lane(&mut self, lane: LaneId, addr: &Addr) {
+        // What we only pass on may poll writable all the time.
+        if matches!(addr, Addr::Other(_)) {
+            return;
+        }
+        self.watch_file(lane);
         let Some(raw) = self.sockets.fd(lane).map(|fd| fd.as_raw_fd()) else {
             return;
         };
@@ -199,10 +210,14 @@ impl Shell {
     /// A worker has perhaps shut it down: then it listens again. Or it connects from it.
     pub(super) fn heal_lane(&mut self, lane: LaneId) {
         self.release_connected();
-        let Some(addr) = self.sockets.silenced(lane) else {
+        let Some(addr) = self.sockets.silenced(lane).cloned() else {
             return;
         };
         let (level, what) = match self.sockets.listen(lane) {
+            Ok(()) if addr.tcp().is_none() => (
+                Level::Error,
+                "a unix socket stays so; stop and start again".to_string(),
+            ),
             Ok(()) => (Level::Warn, "it listens again".to_string()),
             Err(e) => (
                 Level::Error,

@@ -1,67 +1,151 @@
 //! Lanes as real sockets, by id and by inode.
 
-use crate::core::LaneId;
-use crate::sys::socket::{self, Reach};
-use crate::sys::{fds, inherit};
+use super::filed::Filed;
+use crate::core::{Addr, Given, LaneId};
+use crate::sys::socket::{self, Patience, Reach};
+use crate::sys::{fds, inherit, passed};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// One lane.
 struct Lane {
     fd: OwnedFd,
     inode: u64,
-    addr: SocketAddr,
-    /// Was it open before any worker started? Then every worker is handed it.
-    handed: bool,
+    addr: Addr,
+    /// Was it open before any worker started? Then every worker is handed it, under that name.
+    handed: Option<String>,
     /// Should it listen?
     listens: bool,
+    /// Of a unix socket.
+    filed: Option<Filed>,
+}
+
+/// What every worker is handed.
+pub struct Handed<'a> {
+    /// Where it is.
+    pub addr: &'a Addr,
+    /// What it is called (LISTEN_FDNAMES).
+    pub name: &'a str,
+    /// Itself.
+    pub fd: BorrowedFd<'a>,
 }
 
 /// All lanes of all ports.
 pub struct Sockets {
-    /// Where -p was opened; kept when a lane is closed because the workers listen there themselves.
-    given: Vec<SocketAddr>,
+    /// What was given and opened; kept when a lane is closed because the workers listen there
+    /// themselves.
+    given: Vec<Addr>,
     lanes: BTreeMap<LaneId, Lane>,
     backlog: i32,
+    patience: Patience,
 }
 
 impl Sockets {
     /// None yet.
-    pub fn new(backlog: i32) -> Sockets {
+    pub fn new(backlog: i32, patience: Patience) -> Sockets {
         Sockets {
             given: Vec::new(),
             lanes: BTreeMap::new(),
             backlog,
+            patience,
         }
     }
 
-    /// Opens a lane; where is it? (Port 0 has been replaced by a real one.)
-    pub fn open(
+    /// Opens what was given, and makes it listen; where is it? (Port 0 has been replaced by a real
+    /// one.)
+    pub fn open_given(&mut self, id: LaneId, given: &Given) -> io::Result<Addr> {
+        let mut filed = None;
+        let (fd, addr) = match (&given.passed, &given.addr) {
+            (Some((n, _)), addr) => {
+                if let Addr::Unix(path) = addr
+                    && path.is_absolute()
+                {
+                    filed = Filed::passed(path);
+                }
+                (self.adopt(*n, addr)?, addr.clone())
+            }
+            (None, Addr::Tcp(addr)) => {
+                let fd = socket::open_lane(addr, &Reach::default())?;
+                socket::listen_first(fd.as_fd(), self.backlog)?;
+                let addr = socket::local_addr(fd.as_fd())?;
+                (fd, Addr::Tcp(addr))
+            }
+            (None, Addr::Unix(path)) if is_abstract(path) => {
+                (socket::listen_unix(path, self.backlog)?, given.addr.clone())
+            }
+            (None, Addr::Unix(path)) => {
+                let (fd, file) = Filed::open(path, given.mode, self.backlog)?;
+                filed = Some(file);
+                (fd, given.addr.clone())
+            }
+            (None, Addr::Other(_)) => return Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        };
+        if addr.tcp().is_some() {
+            self.patience.set(fd.as_fd())?;
+        }
+        let name = given.passed.as_ref().and_then(|(_, name)| name.clone());
+        let lane = Lane {
+            inode: fds::inode(fd.as_fd())?,
+            fd,
+            handed: Some(name.unwrap_or_else(|| name_of(&addr))),
+            addr: addr.clone(),
+            listens: !matches!(addr, Addr::Other(_)),
+            filed,
+        };
+        self.given.push(addr.clone());
+        self.lanes.insert(id, lane);
+        Ok(addr)
+    }
+
+    fn adopt(&self, n: i32, addr: &Addr) -> io::Result<OwnedFd> {
+        let fd = passed::take(n)?;
+        let silent = !matches!(addr, Addr::Other(_)) && !socket::is_listening(fd.as_fd());
+        if silent {
+            socket::listen(fd.as_fd(), self.backlog)?;
+        }
+        Ok(fd)
+    }
+
+    /// Opens a lane for a worker that asks for it; where is it?
+    pub fn open_learnt(
         &mut self,
         id: LaneId,
         addr: &SocketAddr,
         reach: &Reach,
-        listen: bool,
-    ) -> io::Result<SocketAddr> {
+    ) -> io::Result<Addr> {
         let fd = socket::open_lane(addr, reach)?;
-        if listen {
-            socket::listen_first(fd.as_fd(), self.backlog)?;
-        }
-        let addr = socket::local_addr(fd.as_fd())?;
-        if listen {
-            self.given.push(addr);
-        }
+        self.patience.set(fd.as_fd())?;
+        let addr = Addr::Tcp(socket::local_addr(fd.as_fd())?);
         let lane = Lane {
             inode: fds::inode(fd.as_fd())?,
             fd,
-            addr,
-            handed: listen,
-            listens: listen,
+            addr: addr.clone(),
+            handed: None,
+            listens: false,
+            filed: None,
         };
         self.lanes.insert(id, lane);
         Ok(addr)
+    }
+
+    /// Makes it as patient with its clients as the socket is that it stands in for, unless the
+    /// operator has said how patient.
+    pub fn dress(&self, id: LaneId, theirs: BorrowedFd<'_>) {
+        let Some(lane) = self.lanes.get(&id) else {
+            return;
+        };
+        match lane.addr {
+            Addr::Tcp(_) => {
+                let _ = inherit::carry_options(theirs, lane.fd.as_fd());
+                let _ = self.patience.set(lane.fd.as_fd());
+            }
+            Addr::Unix(_) => inherit::carry_unix_options(theirs, lane.fd.as_fd()),
+            Addr::Other(_) => {}
+        }
     }
 
     /// Makes sure that it listens.
@@ -69,7 +153,7 @@ impl Sockets {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         };
-        if !socket::is_listening(lane.fd.as_fd()) {
+        if lane.addr.tcp().is_some() && !socket::is_listening(lane.fd.as_fd()) {
             socket::listen_first(lane.fd.as_fd(), self.backlog)?;
         }
         lane.listens = true;
@@ -77,9 +161,16 @@ impl Sockets {
     }
 
     /// Where it is, if it should listen and does not: a worker has shut it down, for all.
-    pub fn silenced(&self, id: LaneId) -> Option<SocketAddr> {
-        let silent = |l: &&Lane| l.listens && !socket::is_listening(l.fd.as_fd());
-        self.lanes.get(&id).filter(silent).map(|l| l.addr)
+    pub fn silenced(&self, id: LaneId) -> Option<&Addr> {
+        let silent = |l: &&Lane| {
+            l.listens
+                && match l.addr {
+                    Addr::Tcp(_) => !socket::is_listening(l.fd.as_fd()),
+                    // Shut down it is so for good.
+                    Addr::Unix(_) | Addr::Other(_) => fds::hung_up(l.fd.as_fd()),
+                }
+        };
+        self.lanes.get(&id).filter(silent).map(|l| &l.addr)
     }
 
     /// Closes it, in the workers that were handed it as well: their copies would go on listening,
@@ -92,7 +183,9 @@ impl Sockets {
 
     /// Lanes that do not listen and that somebody connects from.
     pub fn connected(&self) -> Vec<LaneId> {
-        let hit = |(_, l): &(&LaneId, &Lane)| !l.listens && socket::is_connected(l.fd.as_fd());
+        let hit = |(_, l): &(&LaneId, &Lane)| {
+            !l.listens && l.addr.tcp().is_some() && socket::is_connected(l.fd.as_fd())
+        };
         self.lanes.iter().filter(hit).map(|(id, _)| *id).collect()
     }
 
@@ -103,9 +196,42 @@ impl Sockets {
         }
     }
 
-    /// Closes all: from here on clients are refused.
+    /// Closes all: from here on clients are refused. Names go first, so that no client comes by one
+    /// to a queue that nobody reads.
     pub fn close_all(&mut self) {
+        for lane in self.lanes.values() {
+            if let Some(filed) = &lane.filed {
+                filed.remove();
+            }
+        }
         self.lanes.clear();
+    }
+
+    /// The file of a unix lane.
+    pub fn filed(&self, id: LaneId) -> Option<&Filed> {
+        self.lanes.get(&id)?.filed.as_ref()
+    }
+
+    /// All lanes that have one.
+    pub fn all_filed(&self) -> Vec<LaneId> {
+        let filed = self.lanes.iter().filter(|(_, l)| l.filed.is_some());
+        filed.map(|(id, _)| *id).collect()
+    }
+
+    /// Are there unix sockets among them that a worker may want to bind?
+    pub fn has_unix(&self) -> bool {
+        let unix = |l: &Lane| matches!(l.addr, Addr::Unix(_));
+        self.lanes.values().any(unix)
+    }
+
+    /// The address of the unix lane that a thread means by this path.
+    pub fn unix_meant(&self, tid: i32, path: &Path) -> Option<Addr> {
+        let meant = |l: &&Lane| match (&l.filed, &l.addr) {
+            (Some(filed), _) => filed.is_meant(tid, path),
+            (None, Addr::Unix(ours)) => ours == path,
+            (None, Addr::Tcp(_) | Addr::Other(_)) => false,
+        };
+        self.lanes.values().find(meant).map(|l| l.addr.clone())
     }
 
     /// The socket.
@@ -129,16 +255,42 @@ impl Sockets {
         self.lanes.iter().find(hit).map(|(id, _)| *id)
     }
 
-    /// Where -p was opened, in its order.
-    pub fn given(&self) -> &[SocketAddr] {
-        &self.given
+    /// TCP addresses that were given, in their order.
+    pub fn given(&self) -> Vec<SocketAddr> {
+        self.given.iter().filter_map(Addr::tcp).collect()
     }
 
-    /// What every worker is handed from fd 3 on, in the order of -p.
-    pub fn handed(&self) -> Vec<(SocketAddr, BorrowedFd<'_>)> {
-        let given = self.lanes.values().filter(|l| l.handed);
-        given.map(|l| (l.addr, l.fd.as_fd())).collect()
+    /// What every worker is handed from fd 3 on, in the order in which it was given.
+    pub fn handed(&self) -> Vec<Handed<'_>> {
+        let handed = self.lanes.values().filter_map(|l| {
+            Some(Handed {
+                name: l.handed.as_ref()?,
+                addr: &l.addr,
+                fd: l.fd.as_fd(),
+            })
+        });
+        handed.collect()
     }
+}
+
+/// Is it a name that is in no file system?
+pub fn is_abstract(path: &Path) -> bool {
+    path.as_os_str().as_bytes().starts_with(b"@")
+}
+
+/// What it is called where it has no name: a colon separates names, so there must be none in one.
+fn name_of(addr: &Addr) -> String {
+    let name = match addr {
+        Addr::Tcp(a) => a.port().to_string(),
+        Addr::Unix(path) => path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into(),
+        Addr::Other(_) => "unknown".to_string(),
+    };
+    let harmless = |c: char| c.is_ascii_graphic() && c != ':';
+    name.chars().filter(|c| harmless(*c)).collect()
 }
 
 /// What the shell keeps of one worker's listen(2): to look later whether it still holds the lane.

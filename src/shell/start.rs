@@ -3,6 +3,7 @@
 //! anything is bound or written; signals are ours before the first child can end.
 
 use super::clients::Clients;
+use super::given::{self, Passed};
 use super::log::Log;
 use super::names::{Claim, Refused};
 use super::procs::Procs;
@@ -11,8 +12,9 @@ use super::sockets::Sockets;
 use super::{Kind, Shell, lookup, token};
 use crate::core::codes::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE};
 use crate::core::words::reason;
-use crate::core::{Asker, Cluster, Level, Time};
+use crate::core::{Asker, Cluster, Given, Level, Time};
 use crate::settings::{self, Control, Settings};
+use crate::sys::socket::Patience;
 use crate::sys::{clock, cpus, fds, process, procfs};
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,6 +26,8 @@ use std::path::{Path, PathBuf};
 /// Why nothing was started: exit code and a whole sentence.
 pub type Failure = (u8, String);
 
+const NO_HERE: &str = "cannot tell the working directory";
+
 /// Runs the cluster; returns the exit code.
 pub fn run(mut settings: Settings) -> Result<u8, Failure> {
     if settings.workers.is_none()
@@ -32,6 +36,7 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
         let n = settings::number(&text.to_string_lossy(), 1, settings::MAX_WORKERS);
         settings.workers = Some(n.map_err(|e| (EX_USAGE, format!("WEB_CONCURRENCY: {e}")))?);
     }
+    let passed = Passed::from_environment(std::process::id())?;
     fds::fill_standard();
     fds::seal_inherited();
     let cwd = directory(settings.cwd.as_deref())?;
@@ -44,14 +49,16 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
         .or_else(|| std::env::var_os("PATH"));
     let program =
         lookup::find(&settings.command[0], path, &cwd).map_err(|e| (e.code, e.message))?;
-    let mut shell = build(settings, program, &cwd)?;
+    let here = procfs::working_directory().map_err(os(NO_HERE))?;
+    let given = given::all(&settings, &passed, &here)?;
+    let mut shell = build(settings, program, &cwd, given)?;
     Ok(shell.run())
 }
 
 /// Where workers run: by the name the user knows it by, so that a symlink moved by a deploy is
 /// followed at the next spawn.
 fn directory(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let here = procfs::working_directory().map_err(os("cannot tell the working directory"))?;
+    let here = procfs::working_directory().map_err(os(NO_HERE))?;
     let Some(dir) = given else { return Ok(here) };
     let dir = here.join(dir);
     match std::fs::metadata(&dir) {
@@ -76,7 +83,12 @@ fn os(what: &str) -> impl FnOnce(std::io::Error) -> Failure + '_ {
     move |e| (EX_OSERR, format!("{what}: {}", reason(&e)))
 }
 
-fn build(settings: Settings, program: CString, cwd: &Path) -> Result<Shell, Failure> {
+fn build(
+    settings: Settings,
+    program: CString,
+    cwd: &Path,
+    given: Vec<Given>,
+) -> Result<Shell, Failure> {
     let nofile = process::nofile();
     process::raise_nofile();
     let mut log = Log::new(settings.log_format, settings.log_level);
@@ -105,14 +117,19 @@ fn build(settings: Settings, program: CString, cwd: &Path) -> Result<Shell, Fail
     let now = Time(clock::monotonic());
     // Jitter wants no better seed than when and who we are.
     let seed = now.0 ^ (u64::from(std::process::id()) << 32);
-    let policy = settings.policy(cpus::usable(), seed);
+    let policy = settings.policy(cpus::usable(), seed, given);
+    let patience = Patience {
+        keepalive: settings.keepalive,
+        user_timeout: settings.user_timeout,
+    };
     let mut shell = Shell {
         worker_count: usize::from(policy.workers),
         cluster: Cluster::new(policy, now),
         poll: mio::Poll::new().map_err(os("cannot poll"))?,
         log,
         signals,
-        sockets: Sockets::new(settings.backlog),
+        sockets: Sockets::new(settings.backlog, patience),
+        files: None,
         procs: Procs::default(),
         stderrs: BTreeMap::new(),
         pending: BTreeMap::new(),

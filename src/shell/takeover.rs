@@ -9,13 +9,12 @@
 use super::Shell;
 use super::sockets::Listened;
 use crate::core::words::reason;
-use crate::core::{Ask, Event, LaneId, Level, Snag, WorkerId};
+use crate::core::{Addr, Ask, Event, LaneId, Level, Snag, WorkerId};
 use crate::sys::procfs::{self, Target};
 use crate::sys::proclook::{self, Tie};
 use crate::sys::seccomp::{self, Answer, Call, Notification};
 use crate::sys::socket::{self, Reach};
-use crate::sys::{errno_of, fds, inherit, pidfd};
-use std::net::SocketAddr;
+use crate::sys::{errno_of, fds, inherit, passed, pidfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longest address read.
@@ -107,10 +106,7 @@ impl Shell {
                 return None;
             }
         };
-        let addr = socket::parse_addr(&buf[..got])?;
-        if addr.port() == 0 {
-            return None;
-        }
+        let addr = self.asked_address(notif.tid, &buf[..got])?;
         if self.release_connected() {
             self.settle();
         }
@@ -120,12 +116,16 @@ impl Shell {
         let target = procfs::target(notif.tid, fd);
         let is_socket = matches!(target, Some(Target::Socket(_)));
         let protocol = || procfs::socket_protocol(notif.tid, fd).unwrap_or_default();
-        if seen && !(is_socket && protocol().contains("TCP")) {
+        let wanted = match addr {
+            Addr::Tcp(_) => "TCP",
+            Addr::Unix(_) | Addr::Other(_) => "UNIX",
+        };
+        if seen && !(is_socket && protocol().contains(wanted)) {
             return None;
         }
         // For a port that is none of ours that is enough: the rest takes time, where a worker has
         // many descriptors.
-        let concerns = self.cluster.concerns(addr);
+        let concerns = self.cluster.concerns(addr.clone());
         let theirs = match concerns || !seen {
             true => copy_of(notif.tid, fd),
             false => None,
@@ -165,6 +165,19 @@ impl Shell {
             device,
             snag,
         }))
+    }
+
+    /// The address in the bytes that bind(2) was given, if it can be one of ours.
+    fn asked_address(&self, tid: i32, bytes: &[u8]) -> Option<Addr> {
+        if let Some(addr) = socket::parse_addr(bytes) {
+            return (addr.port() != 0).then_some(Addr::Tcp(addr));
+        }
+        let family = u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]);
+        if i32::from(family) != libc::AF_UNIX {
+            return None;
+        }
+        let path = passed::name_of(bytes.get(2..)?)?;
+        self.sockets.unix_meant(tid, &path)
     }
 
     /// Why a swap of this socket would harm the worker, if it would.
@@ -236,7 +249,7 @@ impl Shell {
             let _ = fds::add_nonblock(ours);
         }
         if let Some(theirs) = &p.theirs {
-            let _ = inherit::carry_options(theirs.as_fd(), ours);
+            self.sockets.dress(lane, theirs.as_fd());
         }
         let done = match self.listener_of(p.worker) {
             Some(l) => {
@@ -257,6 +270,8 @@ impl Shell {
                 "a worker binds a blocking socket, but its port is shared with one that does not block: its accept(2) may fail with EAGAIN".into(),
             );
         }
+        // It may have removed the name to be able to bind it.
+        self.mend_file(lane);
         self.answer_call(p.worker, &p.notif, answer);
     }
 
@@ -377,6 +392,11 @@ fn copy_of(tid: i32, fd: i32) -> Option<OwnedFd> {
 
 /// What the kernel would refuse, it shall refuse; and a socket made in a network of the worker's own
 /// serves that, not ours.
-fn is_ours_to_take(s: BorrowedFd<'_>, addr: &SocketAddr) -> bool {
-    socket::is_tcp_for(s, addr) && !socket::is_bound(s) && socket::is_in_our_network(s)
+fn is_ours_to_take(s: BorrowedFd<'_>, addr: &Addr) -> bool {
+    match addr {
+        Addr::Tcp(addr) => {
+            socket::is_tcp_for(s, addr) && !socket::is_bound(s) && socket::is_in_our_network(s)
+        }
+        Addr::Unix(_) | Addr::Other(_) => passed::is_unnamed_unix_stream(s),
+    }
 }

@@ -73,6 +73,15 @@ pub fn carry_options(from: BorrowedFd<'_>, lane: BorrowedFd<'_>) -> io::Result<(
     Ok(())
 }
 
+/// The same for a unix socket: whether who connects is told to the server.
+pub fn carry_unix_options(from: BorrowedFd<'_>, lane: BorrowedFd<'_>) {
+    for name in [libc::SO_PASSCRED, libc::SO_PASSSEC] {
+        if get(from, libc::SOL_SOCKET, name).is_ok_and(|v| v != 0) {
+            let _ = set(lane, libc::SOL_SOCKET, name, 1);
+        }
+    }
+}
+
 fn linger(fd: BorrowedFd<'_>) -> Option<libc::linger> {
     let mut value = libc::linger {
         l_onoff: 0,

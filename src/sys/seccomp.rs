@@ -23,23 +23,33 @@ const OFF_ARG2: u32 = 16 + 2 * 8;
 /// The smallest address that can be AF_INET. Netlink's is 12 and passes without asking us:
 /// getaddrinfo(3) binds one on every call.
 const SOCKADDR_IN: u32 = 16;
+/// Family and a path of one byte.
+const SOCKADDR_UN: u32 = 3;
 
 const fn op(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
 /// Other architecture: allow. bind with a long enough address, listen: ask. All else: allow.
-static PROGRAM: [libc::sock_filter; 9] = [
-    op(LD_W_ABS, OFF_ARCH, 0, 0),
-    op(JEQ, AUDIT_ARCH, 0, 5),
-    op(LD_W_ABS, OFF_NR, 0, 0),
-    op(JEQ, libc::SYS_listen as u32, 4, 0),
-    op(JEQ, libc::SYS_bind as u32, 0, 2),
-    op(LD_W_ABS, OFF_ARG2, 0, 0),
-    op(JGE, SOCKADDR_IN, 1, 0),
-    op(RET, libc::SECCOMP_RET_ALLOW, 0, 0),
-    op(RET, libc::SECCOMP_RET_USER_NOTIF, 0, 0),
-];
+static PROGRAM: [libc::sock_filter; 9] = program(SOCKADDR_IN);
+
+/// The same for addresses of unix sockets, which may be as short as their path is. Now Netlink's
+/// ask, too.
+static PROGRAM_UNIX: [libc::sock_filter; 9] = program(SOCKADDR_UN);
+
+const fn program(least: u32) -> [libc::sock_filter; 9] {
+    [
+        op(LD_W_ABS, OFF_ARCH, 0, 0),
+        op(JEQ, AUDIT_ARCH, 0, 5),
+        op(LD_W_ABS, OFF_NR, 0, 0),
+        op(JEQ, libc::SYS_listen as u32, 4, 0),
+        op(JEQ, libc::SYS_bind as u32, 0, 2),
+        op(LD_W_ABS, OFF_ARG2, 0, 0),
+        op(JGE, least, 1, 0),
+        op(RET, libc::SECCOMP_RET_ALLOW, 0, 0),
+        op(RET, libc::SECCOMP_RET_USER_NOTIF, 0, 0),
+    ]
+}
 
 const NEW_LISTENER: libc::c_ulong = 1 << 3;
 const SPEC_ALLOW: libc::c_ulong = 1 << 2;
@@ -48,10 +58,14 @@ const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 
 /// Installs the filter on this process and returns the listener. In a child between fork and
 /// exec: makes system calls only.
-pub(super) fn install() -> Result<RawFd, i32> {
+pub(super) fn install(unix: bool) -> Result<RawFd, i32> {
+    let program = match unix {
+        true => &PROGRAM_UNIX,
+        false => &PROGRAM,
+    };
     let program = libc::sock_fprog {
-        len: PROGRAM.len() as u16,
-        filter: PROGRAM.as_ptr().cast_mut(),
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
     };
     let set = |flags: libc::c_ulong| {
         // SAFETY: the kernel copies the program, which is static, and does not write to it.
@@ -246,10 +260,10 @@ mod tests {
     use super::*;
 
     /// Runs the classic BPF program on one system call.
-    fn verdict(arch: u32, nr: u32, len: u32) -> u32 {
+    fn verdict(program: &[libc::sock_filter], arch: u32, nr: u32, len: u32) -> u32 {
         let (mut pc, mut acc) = (0usize, 0u32);
         loop {
-            let i = PROGRAM[pc];
+            let i = program[pc];
             pc += 1;
             let jump = |yes: bool| usize::from(if yes { i.jt } else { i.jf });
             match i.code {
@@ -285,7 +299,11 @@ mod tests {
             (0x4000_0003, bind, 16, allow),
             (0x4000_0003, listen, 16, allow),
         ] {
-            assert_eq!(verdict(arch, nr, len), want, "{arch:x} {nr} {len}");
+            let got = verdict(&PROGRAM, arch, nr, len);
+            assert_eq!(got, want, "{arch:x} {nr} {len}");
+        }
+        for (len, want) in [(2, allow), (3, ask), (12, ask), (16, ask)] {
+            assert_eq!(verdict(&PROGRAM_UNIX, AUDIT_ARCH, bind, len), want, "{len}");
         }
     }
 

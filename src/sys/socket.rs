@@ -6,8 +6,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixStream};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 /// An int option.
 pub(super) fn get(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
@@ -221,8 +223,57 @@ fn lock_port(port: u16) -> Option<UnixDatagram> {
     lock_abstract(&format!("minicluster-port-{port}"), limit)
 }
 
+/// A unix stream socket that listens at that path, or at a name in the abstract namespace if it
+/// begins with `@`.
+pub fn listen_unix(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
+    let listener = match path.as_os_str().as_bytes() {
+        [b'@', name @ ..] => UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?),
+        _ => UnixListener::bind(path),
+    };
+    let listener = listener.map_err(|e| match e.kind() {
+        // What std says of a path that is too long.
+        io::ErrorKind::InvalidInput => io::Error::from_raw_os_error(libc::ENAMETOOLONG),
+        _ => e,
+    })?;
+    listen(listener.as_fd(), backlog)?;
+    Ok(listener.into())
+}
+
+/// How long the connections of a listening TCP socket may be silent, and unacknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// The first probe comes after that long, three more follow, a third of it apart.
+    pub keepalive: Option<Duration>,
+    /// What was sent is acknowledged by then.
+    pub user_timeout: Option<Duration>,
+}
+
+impl Patience {
+    /// Sets it; connections inherit it from the socket they are accepted from.
+    pub fn set(&self, lane: BorrowedFd<'_>) -> io::Result<()> {
+        let tcp = |name, value: u64| {
+            let value = i32::try_from(value).unwrap_or(i32::MAX);
+            set(lane, libc::IPPROTO_TCP, name, value)
+        };
+        if let Some(d) = self.keepalive {
+            set(lane, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+            tcp(libc::TCP_KEEPIDLE, d.as_secs().max(1))?;
+            tcp(libc::TCP_KEEPINTVL, d.as_secs().div_ceil(3).max(1))?;
+            tcp(libc::TCP_KEEPCNT, 3)?;
+        }
+        if let Some(d) = self.user_timeout {
+            let ms = d.as_nanos().div_ceil(1_000_000);
+            tcp(
+                libc::TCP_USER_TIMEOUT,
+                u64::try_from(ms).unwrap_or(u64::MAX),
+            )?;
+        }
+        Ok(())
+    }
+}
+
 /// listen(2)
-fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
     // SAFETY: plain numbers.
     unsafe { cerr(libc::listen(fd.as_raw_fd(), backlog)) }.map(drop)
 }

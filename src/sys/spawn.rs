@@ -32,6 +32,8 @@ pub struct Plan<'a> {
     pub nofile: Option<(u64, u64)>,
     /// Shall bind(2) and listen(2) ask us?
     pub watch: Watch,
+    /// Those of unix sockets, too?
+    pub watch_unix: bool,
     /// The child's end of the report socket.
     pub report: BorrowedFd<'a>,
 }
@@ -213,7 +215,7 @@ unsafe fn child(
             Some(fd) => fd,
             None => fail(plan.report.as_raw_fd(), Step::Fds),
         };
-        watch(plan.watch, report);
+        watch(plan.watch, plan.watch_unix, report);
         // After all that needs a new number: we still have all of the master's descriptors.
         if let Some((soft, hard)) = plan.nofile {
             let limit = libc::rlimit {
@@ -307,13 +309,13 @@ unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd
 
 /// # Safety
 /// As `child`.
-unsafe fn watch(how: Watch, report: RawFd) {
+unsafe fn watch(how: Watch, unix: bool, report: RawFd) {
     if how == Watch::No {
         return;
     }
     // SAFETY: as `child`.
     unsafe {
-        match seccomp::install() {
+        match seccomp::install(unix) {
             Ok(listener) => {
                 if send(report, [LISTENER, 0, 0, 0, 0, 0], Some(listener)) < 0 {
                     // Without its master's answer each bind would wait for ever.

@@ -30,7 +30,7 @@ fn phase_word(phase: Phase) -> &'static str {
 
 /// `status` for people.
 pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
-    let ports: Vec<String> = s.lanes.iter().map(|a| format!("tcp://{a} ")).collect();
+    let ports: Vec<String> = s.lanes.iter().map(|a| format!("{} ", a.url())).collect();
     let stopping = match s.phase {
         Phase::Serving => "",
         Phase::Stopping { .. } | Phase::Done(_) => "stopping ",

@@ -135,6 +135,13 @@ pub fn with_descriptors(cmd: &mut Command, numbers: &'static [i32]) {
     });
 }
 
+/// With this open under that number, to be inherited by exec.
+pub fn passing(cmd: &mut Command, what: &impl AsRawFd, number: i32) {
+    let from = what.as_raw_fd();
+    // SAFETY: dup2 clears CLOEXEC on the new one; whoever calls us has the old one open meanwhile.
+    in_child(cmd, move || unsafe { libc::dup2(from, number) });
+}
+
 /// With these limits of open files, soft and hard.
 pub fn with_nofile(cmd: &mut Command, soft: u64, hard: u64) {
     in_child(cmd, move || {

@@ -4,6 +4,7 @@ use crate::harness::Rig;
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// An answer that does not come by then is none.
@@ -62,8 +63,18 @@ pub fn get(addr: SocketAddr, path: &str) -> io::Result<Answer> {
 }
 
 /// One request on this connection, which is closed then.
-pub fn ask(mut stream: TcpStream, path: &str) -> io::Result<Answer> {
+pub fn ask(stream: TcpStream, path: &str) -> io::Result<Answer> {
     stream.set_read_timeout(Some(PATIENCE))?;
+    exchange(stream, path)
+}
+
+/// One request to the unix socket there.
+pub fn get_unix(stream: UnixStream) -> io::Result<Answer> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    exchange(stream, "/")
+}
+
+fn exchange(mut stream: impl Read + Write, path: &str) -> io::Result<Answer> {
     let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     let mut bytes = Vec::new();

@@ -27,6 +27,7 @@ mod readiness;
 mod respawn;
 mod robust;
 mod serving;
+mod sockets;
 mod start;
 mod stopping;
 mod strangers;

@@ -8,7 +8,6 @@ use crate::kernel::{MASTER, Serial};
 use crate::records::{Ending, Job};
 use crate::world::World;
 use minicluster::core::{Ask, Event, Phase, Time, WorkerId};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 impl World {
@@ -140,7 +139,7 @@ impl World {
         let event = Event::BindAsked {
             worker,
             ask: Ask(self.next_ask),
-            addr: SocketAddr::from(([0, 0, 0, 0], 3000)),
+            addr: "0.0.0.0:3000".parse().unwrap(),
             device: None,
             snag: None,
         };

@@ -4,8 +4,8 @@
 
 use crate::plan::Kind;
 use crate::prng::Prng;
+use minicluster::core::{Addr, Given};
 use minicluster::core::{MasterSignal, Policy, ReadyRule, Takeover};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What the world does to the cluster, apart from what the processes do by themselves.
@@ -71,15 +71,16 @@ fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-fn addrs(list: &[&str]) -> Vec<SocketAddr> {
-    list.iter().map(|a| a.parse().unwrap()).collect()
+fn addrs(list: &[&str]) -> Vec<Given> {
+    let addr = |a: &&str| a.parse::<Addr>().unwrap().into();
+    list.iter().map(addr).collect()
 }
 
 /// The defaults of the manual, and a single port.
 pub fn manual() -> Policy {
     Policy {
         workers: 4,
-        ports: addrs(&["0.0.0.0:3000"]),
+        given: addrs(&["0.0.0.0:3000"]),
         ready: ReadyRule::Auto,
         ready_timeout: Some(secs(60)),
         start_timeout: Some(secs(60)),
@@ -115,12 +116,14 @@ pub fn calm() -> Faults {
 pub fn policy(r: &mut Prng) -> Policy {
     let few = r.range(1, 8);
     let workers = r.weighted(&[(88, few), (8, 16), (4, 64)]) as u16;
-    let ports = r.weighted(&[
+    let given = r.weighted(&[
         (30, addrs(&[])),
         (30, addrs(&["0.0.0.0:3000"])),
         (10, addrs(&["127.0.0.1:3000", "[::1]:3000"])),
         (10, addrs(&["0.0.0.0:80", "0.0.0.0:81"])),
         (10, addrs(&["[::]:3000"])),
+        (5, addrs(&["unix:/run/a.sock"])),
+        (5, addrs(&["0.0.0.0:3000", "unix:/run/a.sock"])),
     ]);
     let takeover = r.weighted(&[
         (60, Takeover::Auto),
@@ -136,14 +139,14 @@ pub fn policy(r: &mut Prng) -> Policy {
         (12, ReadyRule::Started),
         (12, ReadyRule::Alive(alive)),
     ]);
-    if ports.is_empty() && takeover == Takeover::Off && ready == ReadyRule::Listening {
+    if given.is_empty() && takeover == Takeover::Off && ready == ReadyRule::Listening {
         // Nobody could ever be seen listening.
         ready = ReadyRule::Auto;
     }
     let limit = |n| Some(secs(n));
     Policy {
         workers,
-        ports,
+        given,
         ready,
         ready_timeout: r.weighted(&[(3, None), (3, limit(3)), (4, limit(10)), (6, limit(60))]),
         start_timeout: r.weighted(&[(6, None), (2, limit(5)), (3, limit(20)), (5, limit(60))]),

@@ -5,12 +5,12 @@
 use crate::cover::{Cover, Mark};
 use crate::kernel::SIGKILL;
 use crate::records::{Ending, Job, Lane, Place};
+use minicluster::core::Addr;
 use minicluster::core::{
     Ask, Asker, Event, LaneId, MasterSignal, Notice, Pid, Policy, ReadyRule, Seen, SlotNr,
     Takeover, Time, Whom, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A SIGKILL is given so long to work before anything is called unkillable.
@@ -34,7 +34,7 @@ pub struct Judge {
     pub jobs: BTreeMap<WorkerId, Job>,
     pub lanes: BTreeMap<LaneId, Lane>,
     places: Vec<Place>,
-    asks: BTreeMap<Ask, Option<SocketAddr>>,
+    asks: BTreeMap<Ask, Option<Addr>>,
     /// Clients that wait, and whether they were answered.
     askers: BTreeMap<Asker, Option<u8>>,
     pub ending: Option<Ending>,
@@ -196,7 +196,7 @@ impl Judge {
         let required = self.policy.takeover == Takeover::Require;
         match event {
             Event::BindAsked { ask, addr, .. } => {
-                self.asks.insert(*ask, Some(*addr));
+                self.asks.insert(*ask, Some(addr.clone()));
             }
             Event::ListenAsked { ask, .. } => {
                 self.asks.insert(*ask, None);
@@ -290,7 +290,7 @@ impl Judge {
         assert!(!self.stopping(), "{worker:?} spawned while stopping");
         let open = self.lanes.values().filter(|l| l.given && l.open).count();
         assert!(
-            self.opened.is_some() || open == self.policy.ports.len(),
+            self.opened.is_some() || open == self.policy.given.len(),
             "{worker:?} spawned before the given ports are open"
         );
         if self.opened.is_none() {
@@ -369,7 +369,7 @@ impl Judge {
     }
 
     /// An ask is answered; what was asked.
-    pub fn answered(&mut self, ask: Ask) -> Option<SocketAddr> {
+    pub fn answered(&mut self, ask: Ask) -> Option<Addr> {
         self.asks
             .remove(&ask)
             .unwrap_or_else(|| panic!("{ask:?} answered, but not asked or answered before"))
@@ -381,11 +381,14 @@ impl Judge {
         let lane = &self.lanes[&id];
         assert!(lane.open, "{id:?} is lent but not open");
         if let Takeover::Ports(map) = &self.policy.takeover {
-            let ours = map.iter().find(|(theirs, _)| *theirs == asked.port());
-            asked.set_port(ours.expect("not a port to take over").1);
+            if let Addr::Tcp(asked) = &mut asked {
+                let ours = map.iter().find(|(theirs, _)| *theirs == asked.port());
+                asked.set_port(ours.expect("not a port to take over").1);
+            }
         }
         let fits = match lane.given {
-            true => lane.addr.port() == asked.port(),
+            true if asked.tcp().is_some() => lane.addr.port() == asked.port(),
+            true => lane.addr == asked,
             false => lane.addr == asked,
         };
         assert!(fits, "{asked} was asked for and {} lent", lane.addr);
@@ -420,7 +423,7 @@ impl Judge {
             Notice::Ready { who, .. } => {
                 let place = &self.places[usize::from(who.slot.0)];
                 let worker = place.worker.expect("nobody is ready");
-                let given = !self.policy.ports.is_empty();
+                let given = !self.policy.given.is_empty();
                 let job = self.jobs.get_mut(&worker).unwrap();
                 assert!(job.ready.is_none(), "{worker:?} is ready twice");
                 let execed = job.execed.expect("ready before exec");

@@ -4,9 +4,9 @@
 use crate::cover::Mark;
 use crate::plan::{Fate, Plan, Step};
 use crate::world::{Happening, World};
+use minicluster::core::Addr;
 use minicluster::core::{Ask, Event, Exit, LaneId, Pid, Time, WorkerId};
 use std::collections::{BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A process by serial: pids are used again, serials are not.
@@ -21,7 +21,7 @@ pub const SIGKILL: i32 = 9;
 #[derive(Clone, Debug)]
 pub struct Socket {
     /// Where it was bound to.
-    pub addr: SocketAddr,
+    pub addr: Addr,
     /// The lane in its place, if it was swapped.
     pub lane: Option<LaneId>,
     /// Is listen(2) done?

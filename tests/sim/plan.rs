@@ -3,8 +3,8 @@
 //! lane it gets, who kills it when) the kernel of the world adds.
 
 use crate::prng::Prng;
+use minicluster::core::{Addr, Given};
 use minicluster::core::{Exit, Policy, Snag, Takeover};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 macro_rules! kinds {
@@ -68,7 +68,7 @@ kinds! {
 #[derive(Clone, Debug)]
 pub enum Step {
     /// bind(2), on its next socket.
-    Bind(SocketAddr, Option<Snag>),
+    Bind(Addr, Option<Snag>),
     /// listen(2) on its n-th socket.
     Listen(usize),
     /// connect(2) from its n-th socket.
@@ -76,7 +76,7 @@ pub enum Step {
     /// close(2) of its n-th socket.
     LetGo(usize),
     /// Binds with SO_REUSEPORT unseen by us, and listens.
-    Own(SocketAddr),
+    Own(Addr),
     /// Waits for connections on what it was handed.
     Accept,
     /// fork(2); `apart` in a session of its own.
@@ -198,8 +198,11 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
         }
         Kind::ManyBinds => many(&mut p, r, policy),
         Kind::Connector => {
-            let addr = service(r, policy)[0];
-            p.steps = vec![(soon, Step::Bind(addr, None)), (ms(1), Step::Connect(0))];
+            let addr = service(r, policy)[0].clone();
+            p.steps = vec![
+                (soon, Step::Bind(addr.clone(), None)),
+                (ms(1), Step::Connect(0)),
+            ];
         }
     }
     p
@@ -207,25 +210,25 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
 
 /// One that cannot fail under this policy: what the world is healed with. When no more ports can be
 /// learnt, it is content with one that is.
-pub fn healthy(r: &mut Prng, policy: &Policy, only: Option<SocketAddr>) -> Plan {
+pub fn healthy(r: &mut Prng, policy: &Policy, only: Option<Addr>) -> Plan {
     let mut p = draw(Kind::Good, r, policy);
     for (_, step) in &mut p.steps {
-        if let (Step::Bind(addr, _), Some(only)) = (step, only) {
-            *addr = only;
+        if let (Step::Bind(addr, _), Some(only)) = (step, &only) {
+            *addr = only.clone();
         }
     }
     p
 }
 
 /// Addresses that a server made for this policy binds.
-fn service(r: &mut Prng, policy: &Policy) -> Vec<SocketAddr> {
-    let any = |r: &mut Prng, port: u16| -> SocketAddr {
+fn service(r: &mut Prng, policy: &Policy) -> Vec<Addr> {
+    let any = |r: &mut Prng, port: u16| -> Addr {
         let ip = r.pick(&["0.0.0.0", "127.0.0.1", "[::]", "[::1]"]);
         format!("{ip}:{port}").parse().unwrap()
     };
     match &policy.takeover {
         Takeover::Ports(map) => map.iter().map(|(theirs, _)| any(r, *theirs)).collect(),
-        Takeover::Auto | Takeover::Require | Takeover::Off if policy.ports.is_empty() => {
+        Takeover::Auto | Takeover::Require | Takeover::Off if policy.given.is_empty() => {
             vec![
                 r.pick(&[
                     "0.0.0.0:3000",
@@ -239,29 +242,37 @@ fn service(r: &mut Prng, policy: &Policy) -> Vec<SocketAddr> {
         }
         Takeover::Auto | Takeover::Require | Takeover::Off => {
             let same = r.one_in(2);
-            let one = |a: &SocketAddr| if same { *a } else { any(r, a.port()) };
-            policy.ports.iter().map(one).collect()
+            let one = |g: &Given| match g.addr.port() {
+                Some(port) if !same => any(r, port),
+                Some(_) | None => g.addr.clone(),
+            };
+            policy.given.iter().map(one).collect()
         }
     }
 }
 
-fn bound(r: &mut Prng, addrs: &[SocketAddr], after: Duration) -> Vec<(Duration, Step)> {
+fn bound(r: &mut Prng, addrs: &[Addr], after: Duration) -> Vec<(Duration, Step)> {
     let mut steps = Vec::new();
     for (n, addr) in addrs.iter().enumerate() {
         let first = if n == 0 { after } else { r.ms(0, 2) };
-        steps.push((first, Step::Bind(*addr, None)));
+        steps.push((first, Step::Bind(addr.clone(), None)));
         steps.push((r.ms(0, 2), Step::Listen(n)));
     }
     steps
 }
 
 fn own(r: &mut Prng, policy: &Policy) -> Vec<(Duration, Step)> {
-    let addrs = match policy.ports.as_slice() {
+    let addrs = match policy.given.as_slice() {
         [] => service(r, policy),
-        given => given.to_vec(),
+        given => given.iter().map(|g| g.addr.clone()).collect(),
     };
-    let one = |a: &SocketAddr| (r.ms(0, 100), Step::Own(*a));
-    addrs.iter().map(one).collect()
+    let own = addrs.into_iter().filter(|a| a.tcp().is_some());
+    let steps: Vec<_> = own.map(|a| (r.ms(0, 100), Step::Own(a))).collect();
+    match steps.is_empty() {
+        // A unix socket can be had by one alone: they take the one they were handed.
+        true => vec![(r.ms(0, 100), Step::Accept)],
+        false => steps,
+    }
 }
 
 /// What a server that fits this policy does.
@@ -277,15 +288,15 @@ fn serve(r: &mut Prng, policy: &Policy, after: Duration) -> Vec<(Duration, Step)
 }
 
 fn probe(p: &mut Plan, r: &mut Prng, policy: &Policy) {
-    let addr = service(r, policy)[0];
+    let addr = service(r, policy)[0].clone();
     let mut steps = Vec::new();
     let probes = r.range(1, 3) as usize;
     for n in 0..probes {
-        steps.push((r.ms(0, 30), Step::Bind(addr, None)));
+        steps.push((r.ms(0, 30), Step::Bind(addr.clone(), None)));
         steps.push((r.ms(0, 2), Step::Listen(n)));
         steps.push((r.ms(0, 45), Step::LetGo(n)));
     }
-    steps.push((r.ms(0, 100), Step::Bind(addr, None)));
+    steps.push((r.ms(0, 100), Step::Bind(addr.clone(), None)));
     steps.push((r.ms(0, 5), Step::Listen(probes)));
     p.steps = steps;
 }
@@ -347,7 +358,8 @@ fn family(p: &mut Plan, r: &mut Prng, policy: &Policy) {
 fn many(p: &mut Plan, r: &mut Prng, policy: &Policy) {
     let mut addrs = service(r, policy);
     let extra = r.pick(&[2, 5, 90]);
-    addrs.extend((0..extra).map(|n| SocketAddr::from(([127, 0, 0, 1], 5000 + n))));
+    let port = |n: u16| format!("127.0.0.1:{}", 5000 + n).parse::<Addr>().unwrap();
+    addrs.extend((0..extra).map(port));
     let shortly = ms(r.below(3));
     p.steps = bound(r, &addrs, shortly);
 }

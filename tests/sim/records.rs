@@ -2,9 +2,9 @@
 //! and by what the world knows, never by what core says of itself.
 
 use crate::kernel::Serial;
+use minicluster::core::Addr;
 use minicluster::core::{Event, LaneId, SlotNr, Time, WorkerId};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// One worker, as the world knows it.
@@ -47,7 +47,7 @@ impl Job {
 /// One lane, as the world knows it.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    pub addr: SocketAddr,
+    pub addr: Addr,
     pub given: bool,
     pub open: bool,
     pub listens: bool,

@@ -8,10 +8,10 @@ use crate::plan::Fate;
 use crate::records::{Job, Lane};
 use crate::world::{Mail, World};
 use minicluster::core::{
-    Action, Ask, Event, LaneId, Notice, PassWhy, Phase, Seen, Takeover, Time, Whom, WorkerId,
+    Action, Addr, Ask, Event, LaneId, Notice, Opening, PassWhy, Phase, Seen, Takeover, Time, Whom,
+    WorkerId,
 };
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// So many clients may wait.
@@ -252,9 +252,10 @@ impl World {
             Action::CheckHeld { worker } => Some(self.seen(worker, self.held(worker))),
             Action::LookAt { worker } => Some(self.seen(worker, self.look(worker))),
             Action::LookForServers { lanes } => Some(self.servers(lanes)),
-            Action::OpenLane {
-                lane, addr, listen, ..
-            } => Some(self.open_lane(lane, addr, listen)),
+            Action::OpenLane { lane, what } => Some(match what {
+                Opening::Given(given) => self.open_lane(lane, given.addr, true),
+                Opening::Learnt { addr, .. } => self.open_lane(lane, addr.into(), false),
+            }),
             Action::CloseLane { lane } => {
                 let lane = self.judge.lanes.get_mut(&lane).expect("no such lane");
                 assert!(std::mem::replace(&mut lane.open, false), "closed twice");
@@ -343,7 +344,7 @@ impl World {
         Event::Seen { worker, what }
     }
 
-    fn open_lane(&mut self, id: LaneId, addr: SocketAddr, listens: bool) -> Event {
+    fn open_lane(&mut self, id: LaneId, addr: Addr, listens: bool) -> Event {
         // Those that listen at once are the given ones.
         let given = listens;
         let twice = self.judge.lanes.values().any(|l| l.open && l.addr == addr);
@@ -353,7 +354,7 @@ impl World {
             false => self.rng.percent(self.faults.learnt_fails).then_some(98),
         };
         let lane = Lane {
-            addr,
+            addr: addr.clone(),
             given,
             open: errno.is_none(),
             listens,

@@ -3,8 +3,8 @@
 
 use crate::kernel::{Process, Serial, Socket};
 use crate::world::{Happening, World};
+use minicluster::core::Addr;
 use minicluster::core::{Action, Ask, Event, Exit, LaneId, Seen, Snag, WorkerId};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What a server does about an error.
@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_micros(300);
 
 impl World {
     /// A process calls bind(2).
-    pub fn bind(&mut self, serial: Serial, addr: SocketAddr, snag: Option<Snag>) {
+    pub fn bind(&mut self, serial: Serial, addr: Addr, snag: Option<Snag>) {
         let worker = self.procs[&serial].worker;
         let Some(job) = self.judge.jobs.get(&worker) else {
             return;
@@ -23,17 +23,24 @@ impl World {
         }
         if job.watched {
             let ask = self.ask(serial);
+            let odd = addr.port().is_some_and(|p| p % 2 == 1);
             self.news(Event::BindAsked {
                 worker,
                 ask,
                 addr,
                 // The same for the same address: it belongs to what a lane is.
-                device: (addr.port() % 2 == 1).then(|| "eth0".to_string()),
+                device: odd.then(|| "eth0".to_string()),
                 snag,
             });
             return;
         }
-        let held = |l: &crate::records::Lane| l.open && l.addr.port() == addr.port();
+        let held = |l: &crate::records::Lane| {
+            l.open
+                && match addr.port() {
+                    Some(port) => l.addr.port() == Some(port),
+                    None => l.addr == addr,
+                }
+        };
         if self.judge.lanes.values().any(held) {
             return self.fails(serial);
         }
@@ -92,7 +99,7 @@ impl World {
         self.after(SOON, Happening::End(serial, Exit::Code(1)));
     }
 
-    fn socket(&mut self, serial: Serial, addr: SocketAddr, lane: Option<LaneId>) {
+    fn socket(&mut self, serial: Serial, addr: Addr, lane: Option<LaneId>) {
         if let Some(p) = self.procs.get_mut(&serial) {
             p.sockets.push(Socket {
                 addr,
@@ -120,13 +127,13 @@ impl World {
             Ok(lane) => {
                 let addr = lane
                     .and_then(|id| self.judge.lanes.get(&id))
-                    .map_or(SocketAddr::from(([0, 0, 0, 0], 9229)), |l| l.addr);
+                    .map_or("0.0.0.0:9229".parse().unwrap(), |l| l.addr.clone());
                 self.socket(serial, addr, lane);
                 self.plan_step(serial);
             }
             // One in eight goes on without; it has no socket of that number then.
             Err(_) if self.rng.one_in(8) => {
-                let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                let nowhere = "0.0.0.0:0".parse().unwrap();
                 self.socket(serial, nowhere, None);
                 if let Some(s) = self
                     .procs
@@ -230,12 +237,18 @@ impl World {
 
     /// What does a starting worker do with the lanes it was handed?
     pub fn look(&self, worker: WorkerId) -> Seen {
-        let served = |port: u16| self.judge.lanes.values().any(|l| l.addr.port() == port);
-        let own = |s: &&Socket| s.open && s.listens && s.lane.is_none() && served(s.addr.port());
+        let served = |port: u16| {
+            let lanes = &self.judge.lanes;
+            lanes.values().any(|l| l.addr.port() == Some(port))
+        };
+        let own = |s: &Socket| {
+            let own = s.open && s.listens && s.lane.is_none();
+            s.addr.tcp().filter(|a| own && served(a.port()))
+        };
         let mut accepts = false;
         for p in self.tree(worker) {
-            if let Some(s) = p.sockets.iter().find(own) {
-                return Seen::OwnSocket(s.addr);
+            if let Some(addr) = p.sockets.iter().find_map(own) {
+                return Seen::OwnSocket(addr);
             }
             accepts |= p.accepts || p.sockets.iter().any(|s| s.open && s.listens);
         }

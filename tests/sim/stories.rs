@@ -5,7 +5,7 @@ use crate::draw::{self, Mischief};
 use crate::plan::{self, Fate, Kind, Plan, Step};
 use crate::prng::Prng;
 use crate::world::World;
-use minicluster::core::{Exit, MasterSignal, Policy, ReadyRule, Takeover};
+use minicluster::core::{Addr, Exit, MasterSignal, Policy, ReadyRule, Takeover};
 use std::time::Duration;
 
 fn secs(n: u64) -> Duration {
@@ -258,8 +258,8 @@ fn a_server_that_accepts_on_fd_3_is_seen_to_be_ready() {
 #[test]
 fn a_port_that_was_given_and_that_nobody_serves_is_named_once() {
     let policy = Policy {
-        ports: ["0.0.0.0:3000", "[::1]:3001"]
-            .map(|a| a.parse().unwrap())
+        given: ["0.0.0.0:3000", "[::1]:3001"]
+            .map(|a| a.parse::<Addr>().unwrap().into())
             .to_vec(),
         ..of(2)
     };

@@ -153,7 +153,7 @@ impl World {
                     .lanes
                     .values()
                     .filter(|l| l.open && !l.given && !l.connected);
-                let only = learnt.clone().next().map(|l| l.addr);
+                let only = learnt.clone().next().map(|l| l.addr.clone());
                 let full = learnt.count() >= LANES_FULL;
                 plan::healthy(&mut self.rng, &self.policy, only.filter(|_| full))
             }

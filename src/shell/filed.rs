@@ -1,0 +1,337 @@
+//! A lane that has a name in the file system: a unix socket.
+//!
+//! Servers are used to own that name: they remove it before they bind and when they close. Here it
+//! is shared, so it is kept: our socket has a second, hidden name beside it, and when the first one
+//! goes the kernel tells us (inotify, of this file alone) and it is linked there again. What somebody
+//! else has put there meanwhile is left alone, and said.
+
+use super::names::{identity, lock_of};
+use super::{Kind, Shell, token};
+use crate::core::words::reason;
+use crate::core::{LaneId, Level, Phase};
+use crate::sys::{procfs, socket};
+use mio::unix::SourceFd;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long another start on the same path is waited for.
+const STARTING: Duration = Duration::from_millis(200);
+
+/// The file of a lane.
+pub struct Filed {
+    path: PathBuf,
+    /// Its second name, if the file system has such.
+    hidden: Option<PathBuf>,
+    /// Device and inode.
+    id: (u64, u64),
+    /// Is it ours to remove in the end?
+    ours: bool,
+}
+
+/// What became of the name.
+#[derive(Debug)]
+pub enum Mended {
+    /// It was there.
+    Fine,
+    /// It is there again.
+    PutBack,
+    /// Something else is there.
+    Taken,
+    /// It cannot be put back.
+    Lost(io::Error),
+}
+
+impl Filed {
+    /// Opens a socket that listens at this path. One that answers there is in use; one that does not
+    /// was left by somebody who has gone.
+    pub fn open(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<(OwnedFd, Filed)> {
+        let _starting = socket::lock_abstract(&lock_of(path), STARTING);
+        remove_stale(path)?;
+        let hidden = hidden_name(path);
+        remove_stale(&hidden)?;
+        let socket = match socket::listen_unix(&hidden, backlog) {
+            Ok(socket) => socket,
+            // The second name is the longer one: then there is none.
+            Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => {
+                let socket = socket::listen_unix(path, backlog)?;
+                set_mode(path, mode)?;
+                let filed = Filed::at(path, None)?;
+                return Ok((socket, filed));
+            }
+            Err(e) => return Err(e),
+        };
+        let named = set_mode(&hidden, mode).and_then(|()| match fs::hard_link(&hidden, path) {
+            Ok(()) => Filed::at(path, Some(hidden.clone())),
+            // It appeared in this very moment: that is somebody's.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(in_use()),
+            // A file system without second names.
+            Err(_) => fs::rename(&hidden, path).and_then(|()| Filed::at(path, None)),
+        });
+        if named.is_err() {
+            let _ = fs::remove_file(&hidden);
+        }
+        Ok((socket, named?))
+    }
+
+    fn at(path: &Path, hidden: Option<PathBuf>) -> io::Result<Filed> {
+        Ok(Filed {
+            id: identity(path).ok_or_else(io::Error::last_os_error)?,
+            path: path.to_path_buf(),
+            hidden,
+            ours: true,
+        })
+    }
+
+    /// The file of a socket that was passed to us: it stays when we go, but until then it is kept.
+    pub fn passed(path: &Path) -> Option<Filed> {
+        let hidden = hidden_name(path);
+        let _ = remove_stale(&hidden);
+        let linked = fs::hard_link(path, &hidden).is_ok();
+        let filed = Filed::at(path, linked.then_some(hidden)).ok()?;
+        Some(Filed {
+            ours: false,
+            ..filed
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes sure that the name is there.
+    pub fn mend(&self) -> Mended {
+        match (identity(&self.path), &self.hidden) {
+            (Some(id), _) if id == self.id => Mended::Fine,
+            (Some(_), _) => Mended::Taken,
+            (None, None) => Mended::Lost(io::Error::from(ErrorKind::NotFound)),
+            (None, Some(hidden)) => match fs::hard_link(hidden, &self.path) {
+                Ok(()) => Mended::PutBack,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => Mended::Taken,
+                Err(e) => Mended::Lost(e),
+            },
+        }
+    }
+
+    /// Removes its names, as far as they are its own.
+    pub fn remove(&self) {
+        let first = Some(&self.path).filter(|_| self.ours);
+        for name in [first, self.hidden.as_ref()].into_iter().flatten() {
+            if identity(name) == Some(self.id) {
+                let _ = fs::remove_file(name);
+            }
+        }
+    }
+
+    /// Does a thread that says `path` mean this one? Relative to its directory and root, where those
+    /// can be seen.
+    pub fn is_meant(&self, tid: i32, path: &Path) -> bool {
+        if path.file_name() != self.path.file_name() {
+            return false;
+        }
+        if path == self.path {
+            return true;
+        }
+        if !procfs::is_ours() {
+            return false;
+        }
+        let base = match path.is_absolute() {
+            true => "root",
+            false => "cwd",
+        };
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let dir = dir.strip_prefix("/").unwrap_or(dir);
+        let seen = Path::new("/proc")
+            .join(tid.to_string())
+            .join(base)
+            .join(dir);
+        let id = |p: &Path| {
+            fs::metadata(p).ok().map(|m| {
+                use std::os::unix::fs::MetadataExt;
+                (m.dev(), m.ino())
+            })
+        };
+        let ours = self.path.parent().and_then(id);
+        ours.is_some() && ours == id(&seen)
+    }
+}
+
+/// `.NAME~` beside it.
+fn hidden_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let hidden = [b".", name, b"~"].concat();
+    path.with_file_name(std::ffi::OsStr::from_bytes(&hidden))
+}
+
+fn in_use() -> io::Error {
+    io::Error::from_raw_os_error(libc::EADDRINUSE)
+}
+
+fn set_mode(path: &Path, mode: Option<u32>) -> io::Result<()> {
+    match mode {
+        Some(mode) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+        None => Ok(()),
+    }
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let kind = match fs::symlink_metadata(path) {
+        Ok(m) => m.file_type(),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    if !kind.is_socket() {
+        return Err(io::Error::from_raw_os_error(libc::EEXIST));
+    }
+    match socket::connect_unix(path, Duration::from_millis(1)) {
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        // No answer in time is one, too: its queue is full. So is a socket of another type.
+        Ok(_) | Err(_) => Err(in_use()),
+    }
+}
+
+impl Shell {
+    /// Asks the kernel to tell when a name of the lane's file goes.
+    pub(super) fn watch_file(&mut self, lane: LaneId) {
+        let Some(hidden) = self.sockets.filed(lane).and_then(|f| f.hidden.clone()) else {
+            return;
+        };
+        if let Err(e) = self.try_watch(&hidden) {
+            let message = format!(
+                "cannot watch {}: {}; if a worker removes it, it is put back when one binds it again",
+                hidden.display(),
+                reason(&e)
+            );
+            self.say_once(Level::Warn, "socket-unwatched", message);
+        }
+    }
+
+    fn try_watch(&mut self, file: &Path) -> io::Result<()> {
+        if self.files.is_none() {
+            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+            let fd = inotify.as_fd().as_raw_fd();
+            let at = token(Kind::Files, 0);
+            let registry = self.poll.registry();
+            registry.register(&mut SourceFd(&fd), at, mio::Interest::READABLE)?;
+            self.files = Some(inotify);
+        }
+        if let Some(inotify) = &self.files {
+            // A name less is a change of the file's attributes.
+            inotify.add_watch(file, AddWatchFlags::IN_ATTRIB)?;
+        }
+        Ok(())
+    }
+
+    /// Something happened to one of them. All are looked at: they are few.
+    pub(super) fn files_changed(&mut self) {
+        if let Some(inotify) = &self.files {
+            while inotify.read_events().is_ok_and(|some| !some.is_empty()) {}
+        }
+        for lane in self.sockets.all_filed() {
+            self.mend_file(lane);
+        }
+    }
+
+    /// Puts the name back if it has gone. Not while stopping: nobody would answer there.
+    pub(super) fn mend_file(&mut self, lane: LaneId) {
+        if self.cluster.phase() != Phase::Serving {
+            return;
+        }
+        let Some(filed) = self.sockets.filed(lane) else {
+            return;
+        };
+        let shown = filed.path().display().to_string();
+        let (level, event, message) = match filed.mend() {
+            Mended::Fine => return,
+            Mended::PutBack => (
+                Level::Debug,
+                "socket-put-back",
+                format!("a worker has removed {shown}, which all workers share: put back"),
+            ),
+            Mended::Taken => (
+                Level::Warn,
+                "socket-taken",
+                format!(
+                    "something else is at {shown} now: clients that come by that path do not reach the workers; remove it, and ours is put back"
+                ),
+            ),
+            Mended::Lost(e) => (
+                Level::Error,
+                "socket-lost",
+                format!(
+                    "{shown} was removed and cannot be put back ({}): no client finds it any more; stop and start again",
+                    reason(&e)
+                ),
+            ),
+        };
+        match level {
+            Level::Debug => self.say(level, event, message),
+            Level::Error | Level::Warn | Level::Info => self.say_once(level, event, message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_removed_is_put_back_and_a_strangers_is_left_alone() {
+        let dir = std::env::temp_dir().join(format!("mc-filed-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("a.sock");
+        let (socket, filed) = Filed::open(&path, Some(0o640), 16).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        assert!(matches!(filed.mend(), Mended::Fine));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(filed.mend(), Mended::PutBack));
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        // In use: a second one is refused.
+        let refused = Filed::open(&path, None, 16).err().unwrap();
+        assert_eq!(refused.raw_os_error(), Some(libc::EADDRINUSE));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "mine").unwrap();
+        assert!(matches!(filed.mend(), Mended::Taken));
+        filed.remove();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        let refused = Filed::open(&path, None, 16).err().unwrap();
+        assert_eq!(refused.raw_os_error(), Some(libc::EEXIST));
+        fs::remove_file(&path).unwrap();
+        // Left by one that was killed: both names are stale.
+        drop(socket);
+        let (dead, _) = Filed::open(&path, None, 16).unwrap();
+        drop(dead);
+        let (_socket, filed) = Filed::open(&path, None, 16).unwrap();
+        filed.remove();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_same_path_by_another_way_is_meant() {
+        let dir = std::env::temp_dir().join(format!("mc-meant-{}", std::process::id()));
+        fs::create_dir_all(dir.join("sub")).unwrap();
+        std::os::unix::fs::symlink(dir.join("sub"), dir.join("link")).unwrap();
+        let (_s, filed) = Filed::open(&dir.join("sub/a.sock"), None, 16).unwrap();
+        let me = i32::try_from(std::process::id()).unwrap();
+        for (path, meant) in [
+            (dir.join("sub/a.sock"), true),
+            (dir.join("link/a.sock"), true),
+            (dir.join("sub/../sub/a.sock"), true),
+            (dir.join("a.sock"), false),
+            (dir.join("sub/b.sock"), false),
+            (PathBuf::from("a.sock"), false),
+        ] {
+            assert_eq!(filed.is_meant(me, &path), meant, "{path:?}");
+        }
+        filed.remove();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
