@@ -21,6 +21,9 @@ pub enum Action {
         signal: i32,
         whom: Whom,
     },
+    /// Ask a worker to stop: over its channel, if it has one, then its first process by this signal;
+    /// then close the channel, or a Node process that listens there would never end.
+    Dismiss { worker: WorkerId, signal: i32 },
     /// Put the lane in place of the socket that the asking worker binds, and answer 0.
     Lend { ask: Ask, lane: LaneId },
     /// Let the kernel do what was asked.

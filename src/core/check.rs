@@ -61,7 +61,8 @@ impl Cluster {
                 }
                 State::Draining { .. } => has(Why::Kill(id)),
                 State::Killed { .. } => has(Why::KillAgain(id)),
-                State::Spawning | State::Ready { .. } | State::Remnant => true,
+                State::Ready { .. } => has(Why::Watchdog(id)) || self.policy.watchdog.is_none(),
+                State::Spawning | State::Remnant => true,
             };
             if !fine && !matches!(self.phase, Phase::Done(_)) {
                 return Err(format!("I6: {id:?} in {:?} has no deadline", w.state));
@@ -73,6 +74,9 @@ impl Cluster {
             let fine = match why {
                 Why::Hold(id) | Why::Look(id) | Why::Alive(id) | Why::Ready(id) => {
                     matches!(state(id), Some(State::Starting { .. }))
+                }
+                Why::Watchdog(id) => {
+                    self.policy.watchdog.is_some() && matches!(state(id), Some(State::Ready { .. }))
                 }
                 Why::Kill(id) => matches!(state(id), Some(State::Draining { .. })),
                 Why::KillAgain(id) => matches!(state(id), Some(State::Killed { .. })),

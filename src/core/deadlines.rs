@@ -14,6 +14,8 @@ pub enum Why {
     Look(WorkerId),
     /// The starting worker should have been ready by now.
     Ready(WorkerId),
+    /// The worker should have said by now that it is well.
+    Watchdog(WorkerId),
     /// The worker was asked to stop and should have gone by now.
     Kill(WorkerId),
     /// The worker was killed and should have gone by now.
@@ -59,6 +61,7 @@ impl Deadlines {
             Why::Alive(id),
             Why::Look(id),
             Why::Ready(id),
+            Why::Watchdog(id),
             Why::Kill(id),
             Why::KillAgain(id),
         ] {

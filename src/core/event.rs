@@ -42,6 +42,8 @@ pub enum Event {
     Listens { worker: WorkerId, lane: LaneId },
     /// What a look from outside found the worker doing.
     Seen { worker: WorkerId, what: Seen },
+    /// The worker says something, by whatever way.
+    Said { worker: WorkerId, word: Word },
     /// The lane is bound (and listens, if that was asked); `addr` has the real port.
     LaneOpened { lane: LaneId, addr: Addr },
     /// The lane could not be bound or made to listen.
@@ -110,6 +112,28 @@ pub enum Seen {
     Accepts,
     /// It listens on a socket of its own at an address we serve.
     OwnSocket(SocketAddr),
+}
+
+/// What a worker can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It serves.
+    Ready,
+    /// It is on its way out, by itself.
+    Stopping,
+    /// It is well.
+    Ping,
+}
+
+impl Word {
+    /// As the log has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Word::Ready => "ready",
+            Word::Stopping => "stopping",
+            Word::Ping => "ping",
+        }
+    }
 }
 
 /// How a process ended.

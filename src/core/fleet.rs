@@ -28,6 +28,7 @@ impl Fleet {
             ready_since: None,
             rule: ReadyRule::Auto,
             listened: None,
+            said_ready: false,
             looked: 0,
             tree_gone: false,
             watched,

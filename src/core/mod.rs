@@ -11,6 +11,7 @@ mod readiness;
 mod remnants;
 mod sentences;
 mod slot;
+mod speech;
 mod unserved;
 mod worker;
 
@@ -29,7 +30,7 @@ pub mod words;
 pub use action::{Action, Opening, Whom};
 pub use addr::{Addr, Given, share_clients};
 pub use deadlines::Why;
-pub use event::{By, Event, Exit, MasterSignal, Seen, Snag};
+pub use event::{By, Event, Exit, MasterSignal, Seen, Snag, Word};
 pub use ids::{Ask, Asker, LaneId, Pid, SlotNr, Time, WorkerId};
 pub use notice::{Level, Notice, PassWhy, Who};
 pub use phase::{MAX_ASKERS, Phase, Step};
@@ -186,6 +187,7 @@ impl Cluster {
             },
             Event::Listens { worker, lane } => self.listened(worker, lane, now, out),
             Event::Seen { worker, what } => self.seen(worker, what, now, out),
+            Event::Said { worker, word } => self.said(worker, word, now, out),
             Event::LaneOpened { lane, addr } => {
                 self.lane_opened(lane, addr, out);
                 self.begin_spawning(now, out);
@@ -221,6 +223,7 @@ impl Cluster {
                 | Why::Look(id)
                 | Why::Alive(id)
                 | Why::Ready(id)
+                | Why::Watchdog(id)
                 | Why::Kill(id)
                 | Why::KillAgain(id) => self.worker_due(why, id, now, out),
                 Why::Respawn(_) => self.spawn_due(now, out),
@@ -266,6 +269,7 @@ impl Cluster {
             rule @ (ReadyRule::Auto
             | ReadyRule::Started
             | ReadyRule::Listening
+            | ReadyRule::Said
             | ReadyRule::Alive(_)) => rule,
         }
     }

@@ -2,7 +2,7 @@
 //! Its sentence is in `sentences`.
 
 use super::addr::Addr;
-use super::event::{By, Exit, Snag};
+use super::event::{By, Exit, Snag, Word};
 use super::ids::{Pid, SlotNr, WorkerId};
 use super::words::signal_name;
 use std::fmt;
@@ -35,6 +35,8 @@ pub enum Cause {
     Kill,
     /// Killed because it was not ready in time.
     NotReady,
+    /// It did not say in time that it is well.
+    Hang,
     /// COMMAND could not be executed, or there was no process at all.
     NotStarted,
 }
@@ -48,6 +50,7 @@ impl Cause {
             Cause::Shutdown => "shutdown",
             Cause::Kill => "kill",
             Cause::NotReady => "not-ready",
+            Cause::Hang => "hang",
             Cause::NotStarted => "not-started",
         }
     }
@@ -154,6 +157,15 @@ pub enum Notice {
         was_ready: bool,
         next: Next,
         last: String,
+    },
+    Said {
+        who: Who,
+        word: Word,
+    },
+    Hangs {
+        who: Who,
+        limit: Duration,
+        then: Duration,
     },
     LeftRunning {
         who: Who,
@@ -310,11 +322,19 @@ impl Notice {
             Notice::Forked { .. }
             | Notice::Listening { .. }
             | Notice::LetGo { .. }
+            | Notice::Said { .. }
             | Notice::Respawning { .. } => Debug,
             Notice::Died { cause, next, .. } => match (cause, next) {
                 (Cause::Shutdown, _) | (Cause::Kill | Cause::Finished, Next::Nothing) => Info,
                 (Cause::Finished, Next::Respawn(_)) => Warn,
-                (Cause::Failure | Cause::Kill | Cause::NotReady | Cause::NotStarted, _) => Warn,
+                (
+                    Cause::Failure
+                    | Cause::Kill
+                    | Cause::NotReady
+                    | Cause::Hang
+                    | Cause::NotStarted,
+                    _,
+                ) => Warn,
             },
             Notice::LaneBusy { .. }
             | Notice::NeverReady { .. }
@@ -330,6 +350,7 @@ impl Notice {
             | Notice::Unserved { .. }
             | Notice::SpawnFailed { .. }
             | Notice::NotReady { .. }
+            | Notice::Hangs { .. }
             | Notice::LeftRunning { .. }
             | Notice::TooSlowToStop { .. }
             | Notice::StillThere { .. }
@@ -365,6 +386,8 @@ impl Notice {
             Notice::Unserved { .. } => "unserved",
             Notice::NotReady { .. } => "not-ready",
             Notice::Died { .. } => "died",
+            Notice::Said { .. } => "said",
+            Notice::Hangs { .. } => "hangs",
             Notice::LeftRunning { .. } => "left-running",
             Notice::Respawning { .. } => "respawning",
             Notice::TooSlowToStop { .. } => "killed",
@@ -405,6 +428,8 @@ impl Notice {
             | Notice::NotReady { who, .. }
             | Notice::Died { who, .. }
             | Notice::LeftRunning { who }
+            | Notice::Said { who, .. }
+            | Notice::Hangs { who, .. }
             | Notice::TooSlowToStop { who, .. }
             | Notice::StillThere { who, .. }
             | Notice::Forgotten { who, .. }
@@ -507,6 +532,8 @@ impl Notice {
             | Notice::FamilyNeeded { asked, lane, .. } => {
                 vec![("asked", text(asked)), ("addr", text(lane))]
             }
+            Notice::Said { word, .. } => vec![("word", text(word.name()))],
+            Notice::Hangs { limit, .. } => vec![("limit", secs(limit))],
             Notice::LetGo { .. }
             | Notice::HandedOnly { addr: None, .. }
             | Notice::LeftRunning { .. }

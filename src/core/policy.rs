@@ -12,6 +12,8 @@ pub struct Policy {
     pub given: Vec<Given>,
     /// When a worker counts as ready.
     pub ready: ReadyRule,
+    /// A ready worker that says nothing for that long hangs; `None`: it need not say anything.
+    pub watchdog: Option<Duration>,
     /// A worker not ready by then is killed; `None` is never.
     pub ready_timeout: Option<Duration>,
     /// A cluster without any ready worker by then gives up; `None` is never.
@@ -43,6 +45,8 @@ pub enum ReadyRule {
     Started,
     /// When it listens on a lane and keeps it.
     Listening,
+    /// When it says so itself.
+    Said,
     /// When it has been alive that long.
     Alive(Duration),
 }
@@ -52,6 +56,15 @@ impl ReadyRule {
     pub fn ends_by_listening(self) -> bool {
         match self {
             ReadyRule::Auto | ReadyRule::Listening => true,
+            ReadyRule::Started | ReadyRule::Said | ReadyRule::Alive(_) => false,
+        }
+    }
+
+    /// Does its own word make it ready? It knows better than we can see from outside; but a time
+    /// to be alive is a time.
+    pub fn ends_by_word(self) -> bool {
+        match self {
+            ReadyRule::Auto | ReadyRule::Listening | ReadyRule::Said => true,
             ReadyRule::Started | ReadyRule::Alive(_) => false,
         }
     }
@@ -80,6 +93,7 @@ pub(crate) mod tests {
             workers: 4,
             given: Vec::new(),
             ready: ReadyRule::Auto,
+            watchdog: None,
             ready_timeout: Some(Duration::from_secs(60)),
             start_timeout: Some(Duration::from_secs(60)),
             respawn: Duration::from_millis(100),

@@ -42,7 +42,11 @@ impl Cluster {
         }
         w.state = State::Starting { execed: true };
         w.rule = rule;
+        if w.said_ready && rule.ends_by_word() {
+            return self.become_ready(id, now, out);
+        }
         match rule {
+            ReadyRule::Said => {}
             ReadyRule::Started => self.become_ready(id, now, out),
             ReadyRule::Alive(d) => self.deadlines.set(Why::Alive(id), now + d),
             ReadyRule::Auto => {
@@ -160,6 +164,7 @@ impl Cluster {
             self.deadlines.stop(why);
         }
         self.ever_ready = true;
+        self.watch_pulse(id, now);
         out.push(Action::Note(notice));
         let ready = self.ready_count();
         if ready == self.slots.len() && !self.full {
@@ -200,6 +205,9 @@ impl Cluster {
             (ReadyRule::Listening, false) => {
                 Some("it did not use the socket passed as fd 3 (LISTEN_FDS)")
             }
+            (ReadyRule::Said, _) => Some(
+                "it never said that it is: sd_notify READY=1, a newline on the descriptor of --ready fd:N, process.send('ready') with --ipc, or einhorn's ack",
+            ),
             (ReadyRule::Auto | ReadyRule::Started | ReadyRule::Alive(_), _) => None,
         }
     }

@@ -99,6 +99,14 @@ impl fmt::Display for Notice {
             Notice::Listening { who, addr, after } => {
                 write!(f, "{who} listens on {addr} after {}", human(*after))
             }
+            Notice::Said { who, word } => write!(f, "{who} says: {}", word.name()),
+            Notice::Hangs { who, limit, then } => write!(
+                f,
+                "{who} has not said for {} that it is well (--watchdog {}): sending SIGABRT, and SIGKILL {} later",
+                human(*limit),
+                human(*limit),
+                human(*then)
+            ),
             Notice::LetGo { who } => {
                 write!(
                     f,

@@ -101,6 +101,7 @@ fn signals(actions: &[Action]) -> Vec<(WorkerId, i32, Whom)> {
             signal,
             whom,
         } => Some((*worker, *signal, *whom)),
+        Action::Dismiss { worker, signal } => Some((*worker, *signal, Whom::Leader)),
         _ => None,
     };
     actions.iter().filter_map(pick).collect()

@@ -19,6 +19,7 @@ use super::ids::{LaneId, Pid, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice, Who};
 use super::policy::ReadyRule;
 use super::respawn::FORK_AGAIN;
+use super::speech::HANG_GRACE;
 use super::words::errno_text;
 use super::{Cluster, Out};
 use std::time::Duration;
@@ -82,6 +83,8 @@ pub struct Worker {
     pub rule: ReadyRule,
     /// The lane it listened on last.
     pub listened: Option<LaneId>,
+    /// Has it said that it is ready?
+    pub said_ready: bool,
     /// How often it was looked at while starting.
     pub looked: u32,
     /// Has the last process of its tree gone?
@@ -244,13 +247,21 @@ impl Cluster {
                 self.kill_worker(id, Cause::NotReady, now, out);
             }
             (State::Draining { cause }, Why::Kill(_)) => {
-                let notice = Notice::TooSlowToStop {
-                    who: w.who(),
-                    limit: self.policy.stop_timeout,
+                let limit = match cause {
+                    Cause::Hang => HANG_GRACE,
+                    Cause::Failure
+                    | Cause::Finished
+                    | Cause::Shutdown
+                    | Cause::Kill
+                    | Cause::NotReady
+                    | Cause::NotStarted => self.policy.stop_timeout,
                 };
+                let who = w.who();
+                let notice = Notice::TooSlowToStop { who, limit };
                 out.push(Action::Note(notice));
                 self.kill_worker(id, cause, now, out);
             }
+            (State::Ready { .. }, Why::Watchdog(_)) => self.hangs(id, now, out),
             (State::Killed { since, .. }, Why::KillAgain(_)) => {
                 let notice = Notice::StillThere {
                     who: w.who(),
@@ -275,6 +286,7 @@ impl Cluster {
                 | Why::Look(_)
                 | Why::Alive(_)
                 | Why::Ready(_)
+                | Why::Watchdog(_)
                 | Why::Kill(_)
                 | Why::KillAgain(_)
                 | Why::Respawn(_)
@@ -306,11 +318,8 @@ impl Cluster {
                     .set(Why::Kill(id), now + self.policy.stop_timeout);
                 // One that failed before COMMAND leaves by itself, and shall be seen to.
                 if !failed {
-                    out.push(Action::Signal {
-                        worker: id,
-                        signal: self.policy.stop_signal,
-                        whom: Whom::Leader,
-                    });
+                    let signal = self.policy.stop_signal;
+                    out.push(Action::Dismiss { worker: id, signal });
                 }
             }
             (State::Starting { .. } | State::Ready { .. } | State::Draining { .. }, true) => {
@@ -361,6 +370,7 @@ impl Cluster {
             State::Draining {
                 cause: Cause::NotStarted,
             } => (Cause::NotStarted, SIGKILL),
+            State::Draining { cause: Cause::Hang } => (Cause::Hang, SIGKILL),
             State::Draining { cause } => (cause, self.policy.stop_signal),
             State::Killed { cause, .. } => (cause, SIGKILL),
             // There was no process, or it is reaped already.

@@ -2,6 +2,7 @@
 
 use super::{Completes, Opt, opt};
 use crate::settings;
+use std::time::Duration;
 
 /// In the order of --help.
 pub(super) static LIFECYCLE: &[Opt] = &[
@@ -10,10 +11,13 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "ready",
         "RULE",
         "auto",
-        "when a worker counts as ready: auto, started, listening, or alive so long",
-        keep!(ready, settings::ready),
+        "a worker is ready: auto, started, listening, ready (says so), fd:N, alive so long",
+        |s, v| {
+            (s.ready, s.ready_fd) = settings::ready(v)?;
+            Ok(())
+        },
     )
-    .completes(Completes::Words("auto started listening")),
+    .completes(Completes::Words("auto started listening ready fd:3")),
     opt(
         "",
         "ready-timeout",
@@ -29,6 +33,18 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "60s",
         "give up (69) if no worker was ever ready by then; 0: never",
         keep!(start_timeout, settings::duration),
+    ),
+    opt(
+        "",
+        "watchdog",
+        "DUR",
+        "off",
+        "replace a ready worker that does not say WATCHDOG=1 that often",
+        |s, v| {
+            let (least, most) = (Duration::from_millis(10), settings::LONGEST);
+            s.watchdog = Some(settings::between(v, least, most)?);
+            Ok(())
+        },
     ),
     opt(
         "",

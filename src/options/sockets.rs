@@ -86,7 +86,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
         "user-timeout",
         "DUR",
         "off",
-        "end a connection whose sent data is unacknowledged that long",
+        "end a connection whose data is unacknowledged that long",
         |s, v| {
             let (least, most) = (Duration::from_millis(1), Duration::from_secs(86_400));
             s.user_timeout = Some(settings::between(v, least, most)?);

@@ -1,7 +1,7 @@
 //! What a worker gets: environment, directory, rights.
 
 use super::{Completes, Opt, opt};
-use crate::settings;
+use crate::settings::{self, Ipc};
 use std::path::PathBuf;
 
 /// In the order of --help.
@@ -30,4 +30,21 @@ pub(super) static WORKER: &[Opt] = &[
         },
     )
     .completes(Completes::Dir),
+    opt(
+        "",
+        "ipc",
+        "HOW",
+        "auto",
+        "a channel for process.send: auto (if COMMAND is Node), node, off",
+        |s, v| {
+            s.ipc = match v {
+                "auto" => Ipc::Auto,
+                "node" => Ipc::Node,
+                "off" => Ipc::Off,
+                _ => return Err(format!("'{v}' is none of auto, node, off")),
+            };
+            Ok(())
+        },
+    )
+    .completes(Completes::Words("auto node off")),
 ];

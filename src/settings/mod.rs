@@ -41,6 +41,12 @@ pub struct Settings {
     pub takeover: Takeover,
     /// --ready
     pub ready: ReadyRule,
+    /// --ready fd:N
+    pub ready_fd: Option<i32>,
+    /// --watchdog
+    pub watchdog: Option<Duration>,
+    /// --ipc
+    pub ipc: Ipc,
     /// --ready-timeout; zero is never.
     pub ready_timeout: Duration,
     /// --start-timeout; zero is never.
@@ -82,6 +88,17 @@ pub enum Listen {
     Open(Addr, Option<u32>),
     /// A descriptor that whoever starts us has open.
     Fd(i32),
+}
+
+/// --ipc
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipc {
+    /// Node's, if COMMAND looks like Node.
+    Auto,
+    /// Node's.
+    Node,
+    /// None.
+    Off,
 }
 
 /// --control
@@ -127,6 +144,9 @@ impl Default for Settings {
             backlog: 4096,
             takeover: Takeover::Auto,
             ready: ReadyRule::Auto,
+            ready_fd: None,
+            watchdog: None,
+            ipc: Ipc::Auto,
             ready_timeout: Duration::from_secs(60),
             start_timeout: Duration::from_secs(60),
             respawn: Duration::from_millis(100),
@@ -227,6 +247,7 @@ impl Settings {
             workers: self.workers.unwrap_or(auto).clamp(1, MAX_WORKERS),
             given,
             ready: self.ready,
+            watchdog: self.watchdog,
             ready_timeout: unless_zero(self.ready_timeout),
             start_timeout: unless_zero(self.start_timeout),
             respawn: self.respawn,

@@ -146,21 +146,28 @@ pub fn takeover(text: &str) -> Result<Takeover, String> {
     }
 }
 
-/// `started|listening|DUR`
-pub fn ready(text: &str) -> Result<ReadyRule, String> {
-    match text {
+/// `started|listening|ready|fd:N|DUR`; the number of `fd:N` comes with it.
+pub fn ready(text: &str) -> Result<(ReadyRule, Option<i32>), String> {
+    if let Some(n) = text.strip_prefix("fd:") {
+        return Ok((ReadyRule::Said, Some(number(n, 3, 1023)?)));
+    }
+    let rule = match text {
         "auto" => Ok(ReadyRule::Auto),
         "started" => Ok(ReadyRule::Started),
         "listening" => Ok(ReadyRule::Listening),
+        "ready" => Ok(ReadyRule::Said),
         _ => duration(text).map(ReadyRule::Alive).map_err(|e| {
             match text.starts_with(|c: char| c.is_ascii_digit()) {
                 true => e,
                 false => {
-                    format!("'{text}' is none of auto, started, listening, or a duration like 5s")
+                    format!(
+                        "'{text}' is none of auto, started, listening, ready, fd:N, or a duration like 5s"
+                    )
                 }
             }
         }),
-    }
+    };
+    rule.map(|r| (r, None))
 }
 
 /// A signal by name or number.

@@ -3,6 +3,7 @@
 
 use super::channel::Stderr;
 use super::procs::Proc;
+use super::speech::Speech;
 use super::{Kind, Shell, handed, token};
 use crate::core::{Event, Phase, Pid, SlotNr, Takeover, WorkerId};
 use crate::settings::expand;
@@ -38,12 +39,25 @@ impl Shell {
 
     fn try_spawn(&mut self, worker: WorkerId, slot: SlotNr, generation: u32) -> io::Result<i32> {
         let argv = self.argv(slot);
-        let env = self.environment(slot, generation);
-        let (ours, theirs) = spawn::report_pair()?;
-        let (err_read, err_write) = fds::pipe()?;
+        let ready_fd = self.settings.ready_fd;
+        let (speech, theirs) = Speech::open(self.ipc, ready_fd.is_some())?;
         let handed = self.sockets.handed();
         let pass: Vec<_> = handed.iter().map(|h| h.fd).collect();
         let count = pass.len();
+        let mut extra = Vec::new();
+        let mut channel = None;
+        if let Some(fd) = &theirs.ipc {
+            let free = i32::try_from(handed::FIRST + count).unwrap_or(i32::MAX);
+            let number = free + i32::from(Some(free) == ready_fd);
+            extra.push((fd.as_fd(), number));
+            channel = Some(number);
+        }
+        if let (Some(fd), Some(number)) = (&theirs.newline, ready_fd) {
+            extra.push((fd.as_fd(), number));
+        }
+        let env = self.environment(slot, generation, &speech.notify_name, channel);
+        let (ours, theirs_report) = spawn::report_pair()?;
+        let (err_read, err_write) = fds::pipe()?;
         let plan = Plan {
             program: &self.program,
             argv: &argv,
@@ -52,6 +66,7 @@ impl Shell {
             stdin: self.devnull.as_fd(),
             stderr: Some(err_write.as_fd()),
             pass,
+            extra,
             nofile: self.nofile,
             watch: match self.settings.takeover {
                 Takeover::Off => Watch::No,
@@ -59,12 +74,13 @@ impl Shell {
                 Takeover::Auto | Takeover::Ports(_) => Watch::Try,
             },
             watch_unix: self.sockets.has_unix(),
-            report: theirs.as_fd(),
+            report: theirs_report.as_fd(),
         };
         let pid = spawn::fork_exec(&plan)?;
         let inode = fds::inode(err_read.as_fd()).unwrap_or(0);
         self.register(ours.as_fd(), token(Kind::Report, worker.0));
         self.register(err_read.as_fd(), token(Kind::Stderr, worker.0));
+        self.listen_to(worker, speech);
         let workers = self.worker_count;
         self.stderrs
             .insert(worker, Stderr::new(err_read, inode, workers));
@@ -92,7 +108,13 @@ impl Shell {
     }
 
     /// Ours without what was meant for us, then the worker's own, then what the operator says.
-    fn environment(&self, slot: SlotNr, generation: u32) -> Vec<CString> {
+    fn environment(
+        &self,
+        slot: SlotNr,
+        generation: u32,
+        notify: &str,
+        channel: Option<i32>,
+    ) -> Vec<CString> {
         let mut own: Vec<(String, Vec<u8>)> = Vec::new();
         let mut set = |k: &str, v: String| own.push((k.to_string(), v.into_bytes()));
         set("WORKER_ID", slot.to_string());
@@ -100,6 +122,17 @@ impl Shell {
         set("MINICLUSTER_NAME", self.claim.name.clone());
         set("MINICLUSTER_GENERATION", generation.to_string());
         set("MINICLUSTER_WORKERS", self.worker_count.to_string());
+        if !notify.is_empty() {
+            set("NOTIFY_SOCKET", notify.to_string());
+        }
+        if let Some(limit) = self.settings.watchdog {
+            // Without WATCHDOG_PID it is meant for whoever serves, behind a wrapper or not.
+            set("WATCHDOG_USEC", limit.as_micros().to_string());
+        }
+        if let Some(number) = channel {
+            set("NODE_CHANNEL_FD", number.to_string());
+            set("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_string());
+        }
         if let Some(addr) = self.sockets.given().first() {
             set("PORT", addr.port().to_string());
             set("HOST", addr.ip().to_string());
@@ -135,7 +168,7 @@ impl Shell {
 
 /// Variables that speak to us, not to our workers.
 fn is_masters_own(key: &[u8]) -> bool {
-    const EXACT: [&[u8]; 8] = [
+    const EXACT: [&[u8]; 10] = [
         b"LISTEN_PID",
         b"LISTEN_FDS",
         b"LISTEN_FDNAMES",
@@ -144,6 +177,8 @@ fn is_masters_own(key: &[u8]) -> bool {
         b"WATCHDOG_PID",
         b"WATCHDOG_USEC",
         b"WEB_CONCURRENCY",
+        b"NODE_CHANNEL_FD",
+        b"NODE_CHANNEL_SERIALIZATION_MODE",
     ];
     EXACT.contains(&key)
         || [&b"MINICLUSTER_"[..], b"EINHORN_", b"SERVER_STARTER_"]

@@ -99,8 +99,26 @@ fn check(at: &Path, shown: &str) -> Result<(), NotRunnable> {
     }
 }
 
+/// Does it run Node, or what speaks as Node does to a parent: by its name, or by its first line?
+pub fn is_node(program: &CString, cwd: &Path) -> bool {
+    const NODES: [&[u8]; 3] = [b"node", b"nodejs", b"bun"];
+    let base = |word: &[u8]| {
+        let last = word.rsplit(|b| *b == b'/').next().unwrap_or_default();
+        NODES.contains(&last)
+    };
+    let at = cwd.join(OsStr::from_bytes(program.as_bytes()));
+    // `#!/usr/bin/env node`, `#!/usr/bin/env -S node --x`
+    base(program.as_bytes()) || first_line(&at).is_some_and(|words| words.iter().any(|w| base(w)))
+}
+
 /// The program named by a `#!` line.
 fn interpreter(at: &Path) -> Option<PathBuf> {
+    let words = first_line(at)?;
+    Some(PathBuf::from(OsStr::from_bytes(words.first()?)))
+}
+
+/// The words of a `#!` line.
+fn first_line(at: &Path) -> Option<Vec<Vec<u8>>> {
     use std::io::Read;
     let mut head = [0u8; 256];
     let n = std::fs::File::open(at).ok()?.read(&mut head).ok()?;
@@ -108,9 +126,9 @@ fn interpreter(at: &Path) -> Option<PathBuf> {
         .strip_prefix(b"#!")?
         .split(|b| *b == b'\n')
         .next()?;
-    let mut words = line.split(|b| b.is_ascii_whitespace());
-    let word = words.find(|w| !w.is_empty())?;
-    Some(PathBuf::from(OsStr::from_bytes(word)))
+    let words = line.split(|b| b.is_ascii_whitespace());
+    let words = words.filter(|w| !w.is_empty()).map(<[u8]>::to_vec);
+    Some(words.collect())
 }
 
 #[cfg(test)]
@@ -152,6 +170,17 @@ mod tests {
             assert_eq!(c, code, "{cmd}: {m}");
             assert!(m.contains(word), "{cmd}: {m}");
         }
+        for (name, text, node) in [
+            ("app", "#!/usr/bin/env node\n", true),
+            ("app2", "#! /opt/bin/nodejs --x\n", true),
+            ("app3", "#!/usr/bin/env python3\n# node\n", false),
+            ("nodes", "", false),
+        ] {
+            file(name, text, 0o755);
+            let program = CString::new(format!("./{name}")).unwrap();
+            assert_eq!(is_node(&program, &dir), node, "{name}");
+        }
+        assert!(is_node(&c"/usr/bin/node".into(), &dir));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -16,6 +16,7 @@ mod reap;
 mod requests;
 mod signals;
 mod sockets;
+mod speech;
 mod takeover;
 
 pub mod client;
@@ -37,6 +38,7 @@ use nix::sys::inotify::Inotify;
 use procs::Procs;
 use signals::Signals;
 use sockets::Sockets;
+use speech::Speech;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::CString;
 use std::net::SocketAddr;
@@ -61,18 +63,24 @@ enum Kind {
     Takeover,
     Lane,
     Files,
+    Notify,
+    Ipc,
+    Newline,
     Stderr,
     OurStderr,
     Door,
     Client,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 12] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
     Kind::Lane,
     Kind::Files,
+    Kind::Notify,
+    Kind::Ipc,
+    Kind::Newline,
     Kind::Stderr,
     Kind::OurStderr,
     Kind::Door,
@@ -100,6 +108,9 @@ pub struct Shell {
     files: Option<Inotify>,
     procs: Procs,
     stderrs: BTreeMap<WorkerId, Stderr>,
+    speech: BTreeMap<WorkerId, Speech>,
+    /// Have workers Node's channel?
+    ipc: bool,
     pending: BTreeMap<Ask, Pending>,
     next_ask: u64,
     clients: Clients,
@@ -263,6 +274,15 @@ impl Shell {
             self.queue.push_back(event);
             self.settle();
         }
+        for n in of(Kind::Notify) {
+            self.hear_datagrams(WorkerId(n));
+        }
+        for n in of(Kind::Ipc) {
+            self.hear_ipc(WorkerId(n));
+        }
+        for n in of(Kind::Newline) {
+            self.hear_newline(WorkerId(n));
+        }
         for n in of(Kind::Stderr) {
             self.drain_stderr(WorkerId(n));
         }
@@ -384,6 +404,7 @@ impl Shell {
     fn forget(&mut self, worker: WorkerId) {
         self.drain_stderr(worker);
         self.close_report(worker);
+        self.stop_listening_to(worker);
         if let Some(p) = self.procs.map.remove(&worker)
             && let Some(listener) = p.listener
         {

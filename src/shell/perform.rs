@@ -29,6 +29,7 @@ impl Shell {
                 signal,
                 whom,
             } => self.signal(worker, signal, whom),
+            Action::Dismiss { worker, signal } => self.dismiss(worker, signal),
             Action::Lend { ask, lane } => self.lend(ask, lane),
             Action::Pass { ask } => self.settle_ask(ask, Answer::Continue),
             Action::Refuse { ask, errno } => self.settle_ask(ask, Answer::Error(errno)),
@@ -73,7 +74,7 @@ impl Shell {
         self.watch_log();
     }
 
-    fn signal(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
+    pub(super) fn signal(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
         let done = match (whom, self.procs.map.get(&worker).and_then(|p| p.pid)) {
             (Whom::Group, Some(pid)) if signal == libc::SIGKILL => {
                 // It may have left its group; unreaped, its pid is certainly its own.

@@ -98,6 +98,13 @@ impl Shell {
     }
 
     fn request(&mut self, id: Asker, line: &[u8]) {
+        let speaker = self.clients.by(id).pid.0;
+        if let Some(text) = self.acknowledge(line, speaker) {
+            if !self.clients.answer(id, &text, false) {
+                self.hang_up(id);
+            }
+            return;
+        }
         let (ours, answer) = match command::parse(line) {
             Ok(r) => (r.framed, self.dispatch(id, &r)),
             Err(e) => (line.starts_with(b"["), Some((EX_USAGE, format!("{e}\n")))),

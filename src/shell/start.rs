@@ -9,11 +9,11 @@ use super::names::{Claim, Refused};
 use super::procs::Procs;
 use super::signals::Signals;
 use super::sockets::Sockets;
-use super::{Kind, Shell, lookup, token};
+use super::{Kind, Shell, handed, lookup, token};
 use crate::core::codes::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE};
 use crate::core::words::reason;
 use crate::core::{Asker, Cluster, Given, Level, Time};
-use crate::settings::{self, Control, Settings};
+use crate::settings::{self, Control, Ipc, Settings};
 use crate::sys::socket::Patience;
 use crate::sys::{clock, cpus, fds, process, procfs};
 use mio::unix::SourceFd;
@@ -51,6 +51,16 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
         lookup::find(&settings.command[0], path, &cwd).map_err(|e| (e.code, e.message))?;
     let here = procfs::working_directory().map_err(os(NO_HERE))?;
     let given = given::all(&settings, &passed, &here)?;
+    if let Some(n) = settings.ready_fd
+        && usize::try_from(n).is_ok_and(|n| n < handed::FIRST + given.len())
+    {
+        let last = handed::FIRST + given.len() - 1;
+        let message = format!(
+            "--ready fd:{n}: workers have their sockets there, {} to {last}; take a higher number",
+            handed::FIRST
+        );
+        return Err((EX_USAGE, message));
+    }
     let mut shell = build(settings, program, &cwd, given)?;
     Ok(shell.run())
 }
@@ -122,6 +132,11 @@ fn build(
         keepalive: settings.keepalive,
         user_timeout: settings.user_timeout,
     };
+    let ipc = match settings.ipc {
+        Ipc::Node => true,
+        Ipc::Auto => lookup::is_node(&program, cwd),
+        Ipc::Off => false,
+    };
     let mut shell = Shell {
         worker_count: usize::from(policy.workers),
         cluster: Cluster::new(policy, now),
@@ -132,6 +147,8 @@ fn build(
         files: None,
         procs: Procs::default(),
         stderrs: BTreeMap::new(),
+        speech: BTreeMap::new(),
+        ipc,
         pending: BTreeMap::new(),
         next_ask: 0,
         clients: Clients::closed(),

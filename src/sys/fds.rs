@@ -116,6 +116,13 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
+/// A pair of connected stream sockets, CLOEXEC: the first does not block, the second does.
+pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((ours.into(), theirs.into()))
+}
+
 /// Can something be written now without blocking (for pipes: up to PIPE_BUF bytes)? True as well
 /// when the other end has gone: the write says so.
 pub fn writable_now(fd: BorrowedFd<'_>) -> bool {

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod cpus;
 pub mod fds;
 pub mod inherit;
+pub mod notify;
 pub mod passed;
 pub mod pidfd;
 pub mod process;

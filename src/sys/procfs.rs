@@ -306,6 +306,11 @@ fn field<T: std::str::FromStr>(stat: &str, n: usize) -> Option<T> {
     stat.split_whitespace().nth(n)?.parse().ok()
 }
 
+/// Whose child it is.
+pub fn parent_of(pid: i32) -> Option<i32> {
+    field(&stat(pid)?, 1)
+}
+
 /// Its process group.
 pub fn group_of(pid: i32) -> Option<i32> {
     field(&stat(pid)?, 2)

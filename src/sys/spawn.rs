@@ -28,6 +28,8 @@ pub struct Plan<'a> {
     pub stderr: Option<BorrowedFd<'a>>,
     /// Become fd 3, 4, .. and LISTEN_PID is set if there are any.
     pub pass: Vec<BorrowedFd<'a>>,
+    /// Become these numbers, which must lie above those.
+    pub extra: Vec<(BorrowedFd<'a>, RawFd)>,
     /// Soft and hard limit of open files.
     pub nofile: Option<(u64, u64)>,
     /// Shall bind(2) and listen(2) ask us?
@@ -169,7 +171,7 @@ pub fn fork_exec(plan: &Plan<'_>) -> io::Result<i32> {
         env[last] = listen_pid.as_ptr().cast();
         env.push(std::ptr::null());
     }
-    let mut scratch: Vec<RawFd> = Vec::with_capacity(plan.pass.len() + 3);
+    let mut scratch: Vec<RawFd> = Vec::with_capacity(plan.pass.len() + plan.extra.len() + 3);
     let master = std::process::id();
     let blocked = Blocked::all();
     // SAFETY: single-threaded by contract, so the child is a whole copy; it calls `child` and
@@ -272,7 +274,9 @@ unsafe fn default_signals() {
 /// # Safety
 /// As `child`; `scratch` has room for all of them.
 unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd> {
-    let above = 3 + i32::try_from(plan.pass.len()).unwrap_or(0);
+    let passed = 3 + i32::try_from(plan.pass.len()).unwrap_or(0);
+    let highest = plan.extra.iter().map(|(_, n)| n + 1).max();
+    let above = highest.unwrap_or(0).max(passed);
     // SAFETY: F_DUPFD_CLOEXEC and dup2 on open descriptors; push stays within the capacity.
     unsafe {
         let mut lift = |fd: RawFd| {
@@ -289,8 +293,12 @@ unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd
         for fd in &plan.pass {
             lift(fd.as_raw_fd())?;
         }
-        let first = scratch.len() - plan.pass.len();
-        for (n, target) in (first..scratch.len()).zip(3..) {
+        for (fd, _) in &plan.extra {
+            lift(fd.as_raw_fd())?;
+        }
+        let first = scratch.len() - plan.pass.len() - plan.extra.len();
+        let targets = (3..passed).chain(plan.extra.iter().map(|(_, n)| *n));
+        for (n, target) in (first..scratch.len()).zip(targets) {
             if libc::dup2(scratch[n], target) < 0 {
                 return None;
             }

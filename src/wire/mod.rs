@@ -1,6 +1,9 @@
 //! Bytes and values: pure, with hard limits. Nothing here reads, writes or asks the time.
 
 pub mod command;
+pub mod einhorn;
 pub mod json;
 pub mod logfmt;
+pub mod node_ipc;
+pub mod notify;
 pub mod report;

@@ -83,12 +83,7 @@ fn what_was_meant_for_the_master_is_not_passed_on() {
     let (rig, report) = born(REPORT, |cmd, _| {
         cmd.envs(foreign).env("KEPT", "yes = yes");
     });
-    for name in [
-        "NOTIFY_SOCKET",
-        "WATCHDOG_USEC",
-        "WATCHDOG_PID",
-        "WEB_CONCURRENCY",
-    ] {
+    for name in ["WATCHDOG_USEC", "WATCHDOG_PID", "WEB_CONCURRENCY"] {
         assert_eq!(report.env(name), None, "{name}");
     }
     for (name, value) in foreign {

@@ -28,6 +28,7 @@ mod respawn;
 mod robust;
 mod serving;
 mod sockets;
+mod speech;
 mod start;
 mod stopping;
 mod strangers;

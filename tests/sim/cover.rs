@@ -20,22 +20,22 @@ macro_rules! census {
 }
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
-    ListenAsked Listens Seen Served LaneOpened LaneFailed LaneDied Exited TreeGone StrayReaped Strays Signal Stop AskerGone
+    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneDied Exited TreeGone StrayReaped Strays Signal Stop AskerGone
     Tick);
-census!(ACTIONS, action_name, Action: Spawn Signal Lend Pass Refuse Listen CheckHeld LookAt
+census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Pass Refuse Listen CheckHeld LookAt
     LookForServers OpenLane
         CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
-    Listening LetGo Ready AllReady Unserved NotReady Died LeftRunning Respawning TooSlowToStop StillThere
+    Listening LetGo Ready AllReady Unserved NotReady Said Hangs Died LeftRunning Respawning TooSlowToStop StillThere
     Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped SignalUnused
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged);
-census!(WHYS, why_name, Why: Hold Alive Look Ready Kill KillAgain Respawn StartTimeout Unserved Leftovers
+census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Kill KillAgain Respawn StartTimeout Unserved Leftovers
     GiveUp);
 census!(SEEN, seen_name, Seen: Nothing Holds Accepts OwnSocket);
 census!(KINDS, kind_name, Kind: Good Slow Crash ExitsZero NeverListens Prober WrongPort DeafToTerm
     SlowToTerm Stuck Wrapper Daemonizer Daemons HandedFds OwnSocket ExecFails Refused Snagged
-    ManyBinds LateBinder Connector);
+    ManyBinds LateBinder Connector Mute);
 
 /// States worth reaching that are no variant of anything.
 #[derive(Clone, Copy, Debug)]

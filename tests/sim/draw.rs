@@ -82,6 +82,7 @@ pub fn manual() -> Policy {
         workers: 4,
         given: addrs(&["0.0.0.0:3000"]),
         ready: ReadyRule::Auto,
+        watchdog: None,
         ready_timeout: Some(secs(60)),
         start_timeout: Some(secs(60)),
         respawn: millis(100),
@@ -137,6 +138,7 @@ pub fn policy(r: &mut Prng) -> Policy {
         (40, ReadyRule::Auto),
         (35, ReadyRule::Listening),
         (12, ReadyRule::Started),
+        (8, ReadyRule::Said),
         (12, ReadyRule::Alive(alive)),
     ]);
     if given.is_empty() && takeover == Takeover::Off && ready == ReadyRule::Listening {
@@ -148,6 +150,7 @@ pub fn policy(r: &mut Prng) -> Policy {
         workers,
         given,
         ready,
+        watchdog: r.weighted(&[(94, None), (3, limit(3)), (3, limit(30))]),
         ready_timeout: r.weighted(&[(3, None), (3, limit(3)), (4, limit(10)), (6, limit(60))]),
         start_timeout: r.weighted(&[(6, None), (2, limit(5)), (3, limit(20)), (5, limit(60))]),
         respawn: r.weighted(&[

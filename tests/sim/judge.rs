@@ -8,11 +8,12 @@ use crate::records::{Ending, Job, Lane, Place};
 use minicluster::core::Addr;
 use minicluster::core::{
     Ask, Asker, Event, LaneId, MasterSignal, Notice, Pid, Policy, ReadyRule, Seen, SlotNr,
-    Takeover, Time, Whom, WorkerId,
+    Takeover, Time, Whom, Word, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+const SIGABRT: i32 = 6;
 /// A SIGKILL is given so long to work before anything is called unkillable.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// After so long at most, SIGKILL is repeated.
@@ -187,6 +188,7 @@ impl Judge {
             | Event::ListenAsked { worker, .. }
             | Event::Listens { worker, .. }
             | Event::Seen { worker, .. }
+            | Event::Said { worker, .. }
             | Event::Exited { worker, .. }
             | Event::TreeGone { worker } => self.told_of(*worker, event, now, cover),
         }
@@ -219,7 +221,9 @@ impl Judge {
             Event::Execed { .. } => {
                 self.ever_execed = true;
                 job.execed.get_or_insert(now);
-                self.evidence = (self.policy.ready == ReadyRule::Started).then_some(worker);
+                let counts = job.said && self.policy.ready.ends_by_word();
+                let started = self.policy.ready == ReadyRule::Started;
+                self.evidence = (started || counts).then_some(worker);
             }
             Event::ExecFailed { step, errno, .. } if *step == "exec" && !self.ever_execed => {
                 let code = if matches!(errno, 2 | 20) { 127 } else { 126 };
@@ -242,6 +246,14 @@ impl Judge {
                 self.evidence = Some(worker);
                 self.ever_held |= *what == Seen::Holds;
             }
+            Event::Said { word, .. } => match word {
+                Word::Ready => {
+                    job.said = true;
+                    self.evidence = Some(worker);
+                }
+                Word::Ping if job.ready.is_some() => job.pulse = Some(now),
+                Word::Ping | Word::Stopping => {}
+            },
             Event::Exited { .. } => {
                 assert!(!job.exit_told, "the end of {worker:?} is told twice");
                 job.exit_told = true;
@@ -319,6 +331,9 @@ impl Judge {
             execed: None,
             failed: false,
             ready: None,
+            said: false,
+            pulse: None,
+            abort: None,
             stop: None,
             kill: None,
             exit_told: false,
@@ -349,9 +364,17 @@ impl Judge {
             job.stop = Some(now);
             return;
         }
-        assert!(signal == SIGKILL && whom == Whom::Group);
         let over = |from: Option<Time>, limit: Duration| from.is_some_and(|t| now - t >= limit);
+        if signal == SIGABRT && whom == Whom::Leader {
+            let silent = p.watchdog.is_some_and(|l| over(job.pulse, l));
+            assert!(silent, "{worker:?} was heard: {job:?}");
+            assert!(job.stop.is_none() && job.kill.is_none() && job.abort.is_none());
+            job.abort = Some(now);
+            return;
+        }
+        assert!(signal == SIGKILL && whom == Whom::Group);
         let hard = self.ending.is_some_and(|e| e.hard);
+        let hung = over(job.abort, Duration::from_secs(2));
         let leaves = self.ending.filter(|_| job.failed).map(|e| e.since);
         let asked = over(job.stop.or(leaves), p.stop_timeout);
         let never_ready = job.ready.is_none();
@@ -360,7 +383,7 @@ impl Judge {
             .is_some_and(|l| never_ready && over(Some(job.spawned), l));
         match job.kill {
             None => assert!(
-                hard || asked || late,
+                hard || asked || late || hung,
                 "{worker:?} killed without a reason: {job:?}"
             ),
             Some(_) => assert!(over(job.kill, GRACE), "{worker:?} killed again too soon"),
@@ -430,11 +453,13 @@ impl Judge {
                 let fair = match self.policy.ready {
                     ReadyRule::Auto if given => self.evidence == Some(worker),
                     ReadyRule::Auto => self.evidence == Some(worker) || now - execed >= SETTLED,
+                    ReadyRule::Said => job.said && self.evidence == Some(worker),
                     ReadyRule::Started | ReadyRule::Listening => self.evidence == Some(worker),
                     ReadyRule::Alive(d) => now - execed >= d,
                 };
                 assert!(fair, "{worker:?} is not ready yet");
                 job.ready = Some(now);
+                job.pulse = Some(now);
                 self.ever_ready = true;
             }
             Notice::NeverReady { limit, .. } => {

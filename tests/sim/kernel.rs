@@ -5,7 +5,7 @@ use crate::cover::Mark;
 use crate::plan::{Fate, Plan, Step};
 use crate::world::{Happening, World};
 use minicluster::core::Addr;
-use minicluster::core::{Ask, Event, Exit, LaneId, Pid, Time, WorkerId};
+use minicluster::core::{Ask, Event, Exit, LaneId, Pid, Time, Word, WorkerId};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -209,6 +209,11 @@ impl World {
             Step::Fork(plan, apart) => {
                 self.fork(serial, (!apart).then_some(group), worker, *plan);
             }
+            Step::Say(word) => self.speaks(worker, word),
+            Step::Pulse(gap) => {
+                p.todo.push_front((gap, Step::Pulse(gap)));
+                self.speaks(worker, Word::Ping);
+            }
             Step::End(exit) => self.end(serial, exit),
             Step::Stick(time) => {
                 p.stuck = true;
@@ -223,9 +228,22 @@ impl World {
     /// What it does from now on is nothing but to serve.
     pub fn calm_down(&mut self, serial: Serial) {
         if let Some(p) = self.procs.get_mut(&serial) {
-            p.todo.clear();
+            // The first of them may be under way.
+            let pulse = |(_, s): &(Duration, Step)| matches!(s, Step::Pulse(_));
+            let under_way = p.todo.front().is_some_and(pulse);
+            p.todo.retain(pulse);
+            if !under_way {
+                self.plan_step(serial);
+            }
         }
         self.unstick(serial);
+    }
+
+    /// A process of that worker's tree says something, by whatever way: if somebody listens.
+    fn speaks(&mut self, worker: WorkerId, word: Word) {
+        if self.judge.jobs.get(&worker).is_some_and(|j| !j.forgotten) {
+            self.news(Event::Said { worker, word });
+        }
     }
 
     /// It can be ended again, and is if it was to be.

@@ -4,7 +4,7 @@
 
 use crate::prng::Prng;
 use minicluster::core::{Addr, Given};
-use minicluster::core::{Exit, Policy, Snag, Takeover};
+use minicluster::core::{Exit, Policy, ReadyRule, Snag, Takeover, Word};
 use std::time::Duration;
 
 macro_rules! kinds {
@@ -60,6 +60,8 @@ kinds! {
     ManyBinds,
     /// A child binds and listens late, perhaps when the leader has gone.
     LateBinder,
+    /// Serves, says once that it is ready, and nothing ever after.
+    Mute,
     /// A client that binds the port it connects from.
     Connector,
 }
@@ -81,6 +83,10 @@ pub enum Step {
     Accept,
     /// fork(2); `apart` in a session of its own.
     Fork(Box<Plan>, bool),
+    /// Says something of itself.
+    Say(Word),
+    /// Says that it is well, now and each time after that long.
+    Pulse(Duration),
     /// Ends.
     End(Exit),
     /// Cannot be ended for so long.
@@ -134,7 +140,7 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
         waits: false,
     };
     match kind {
-        Kind::Good => {}
+        Kind::Good | Kind::Mute => {}
         Kind::Slow => {
             let late = r.ms(500, 15_000);
             p.steps = serve(r, policy, late);
@@ -205,7 +211,29 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
             ];
         }
     }
+    speak(&mut p, r, policy);
     p
+}
+
+/// What it says, once it has done what it does.
+fn speak(p: &mut Plan, r: &mut Prng, policy: &Policy) {
+    let asked = policy.ready == ReadyRule::Said;
+    let end = |(_, s): &(Duration, Step)| matches!(s, Step::End(_));
+    let at = p.steps.iter().position(end).unwrap_or(p.steps.len());
+    let ends = at < p.steps.len();
+    if p.kind != Kind::NeverListens && (asked || r.one_in(10)) {
+        p.steps.insert(at, (r.ms(0, 50), Step::Say(Word::Ready)));
+    }
+    if r.one_in(50) {
+        let word = r.pick(&[Word::Ready, Word::Stopping, Word::Ping]);
+        p.steps.insert(0, (r.ms(0, 5), Step::Say(word)));
+    }
+    if let Some(limit) = policy.watchdog
+        && !ends
+        && p.kind != Kind::Mute
+    {
+        p.steps.push((ms(1), Step::Pulse(limit / 3)));
+    }
 }
 
 /// One that cannot fail under this policy: what the world is healed with. When no more ports can be

@@ -23,6 +23,10 @@ pub struct Job {
     /// Has it failed before COMMAND? Then it leaves by itself.
     pub failed: bool,
     pub ready: Option<Time>,
+    /// Has it said that it is? When was it heard last, since it was? When was it sent SIGABRT?
+    pub said: bool,
+    pub pulse: Option<Time>,
+    pub abort: Option<Time>,
     /// When the stop signal and the last SIGKILL were sent.
     pub stop: Option<Time>,
     pub kill: Option<Time>,

@@ -234,6 +234,10 @@ impl World {
                 self.kill(worker, signal, whom);
                 None
             }
+            Action::Dismiss { worker, signal } => {
+                self.kill(worker, signal, Whom::Leader);
+                None
+            }
             Action::Lend { ask, lane } => {
                 self.judge.lent(ask, lane);
                 self.bind_done(ask, Ok(Some(lane)));
@@ -401,7 +405,11 @@ impl World {
             }
         }
         // What has just ended is reaped in the next turn.
-        let zombies = left.is_empty() && self.rng.one_in(8);
+        let calm = self.faults.chaos.is_zero();
+        let zombies = left.is_empty() && !calm && self.rng.one_in(8);
+        if zombies {
+            self.news(Event::StrayReaped);
+        }
         Event::Strays { left, zombies }
     }
 }
@@ -415,7 +423,7 @@ fn order(event: &Event) -> u8 {
         | Event::LaneDied { .. }
         | Event::TreeGone { .. } => 1,
         Event::Exited { .. } | Event::StrayReaped => 2,
-        Event::Signal(_) => 3,
+        Event::Signal(_) | Event::Said { .. } => 3,
         Event::Tick => 4,
         Event::Stop { .. } | Event::AskerGone { .. } => 5,
         // Outcomes: told at once.

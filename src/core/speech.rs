@@ -1,0 +1,83 @@
+//! What workers say of themselves. Rules:
+//!
+//! 1. A worker's word that it is ready counts where --ready leaves room for it; said before its exec
+//!    is known it is kept.
+//! 2. With --watchdog a ready worker must say that it is well; one that does not hangs: SIGABRT, so
+//!    that it leaves a core or a trace, SIGKILL after `HANG_GRACE`, and its slot gets another one. The
+//!    time begins when it is ready: a start may take as long as --ready-timeout allows.
+//! 3. Nothing else that is said changes anything.
+
+use super::action::{Action, Whom};
+use super::deadlines::Why;
+use super::event::Word;
+use super::ids::{Time, WorkerId};
+use super::notice::{Cause, Notice};
+use super::worker::State;
+use super::{Cluster, Out};
+use std::time::Duration;
+
+/// So long a worker that hangs has to write its core.
+pub const HANG_GRACE: Duration = Duration::from_secs(2);
+const SIGABRT: i32 = 6;
+
+impl Cluster {
+    pub(super) fn said(&mut self, id: WorkerId, word: Word, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        let who = w.who();
+        match (word, w.state) {
+            (Word::Ready, State::Spawning | State::Starting { .. }) => {
+                out.push(Action::Note(Notice::Said { who, word }));
+                let first = !std::mem::replace(&mut w.said_ready, true);
+                let counts = w.state == (State::Starting { execed: true }) && w.rule.ends_by_word();
+                if first && counts {
+                    self.become_ready(id, now, out);
+                }
+            }
+            (Word::Ping, State::Ready { .. }) => self.watch_pulse(id, now),
+            (Word::Stopping, State::Ready { .. } | State::Starting { .. }) => {
+                out.push(Action::Note(Notice::Said { who, word }));
+            }
+            // Known already, or of no use where it is.
+            (
+                Word::Ready | Word::Stopping | Word::Ping,
+                State::Spawning
+                | State::Starting { .. }
+                | State::Ready { .. }
+                | State::Draining { .. }
+                | State::Killed { .. }
+                | State::Remnant,
+            ) => {}
+        }
+    }
+
+    /// From here on it has the time of --watchdog until it must be heard.
+    pub(super) fn watch_pulse(&mut self, id: WorkerId, now: Time) {
+        if let Some(limit) = self.policy.watchdog {
+            self.deadlines.set(Why::Watchdog(id), now + limit);
+        }
+    }
+
+    /// It was not heard in time.
+    pub(super) fn hangs(&mut self, id: WorkerId, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        w.state = State::Draining { cause: Cause::Hang };
+        let notice = Notice::Hangs {
+            who: w.who(),
+            limit: self.policy.watchdog.unwrap_or_default(),
+            then: HANG_GRACE,
+        };
+        self.full = false;
+        self.deadlines.stop_worker(id);
+        self.deadlines.set(Why::Kill(id), now + HANG_GRACE);
+        out.push(Action::Note(notice));
+        out.push(Action::Signal {
+            worker: id,
+            signal: SIGABRT,
+            whom: Whom::Leader,
+        });
+    }
+}

@@ -1,0 +1,222 @@
+//! The ways in which a worker can speak to us: as to systemd (NOTIFY_SOCKET), over Node's channel,
+//! by a newline on a descriptor, by einhorn's acknowledgement on the control socket. All are read,
+//! bounded, into core's words; none is waited for.
+
+use super::{Kind, Shell, token};
+use crate::core::words::reason;
+use crate::core::{Event, Level, Whom, Word, WorkerId};
+use crate::sys::{fds, notify, process, procfs};
+use crate::wire::node_ipc::{DISCONNECT, Lines};
+use crate::wire::{einhorn, notify as datagrams};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Datagrams, or pieces, of one worker in one turn.
+const TURN: usize = 16;
+const PIECE: usize = 4096;
+/// So far up a process is looked for the worker it belongs to.
+const ANCESTORS: usize = 64;
+
+/// What one worker can speak to.
+#[derive(Default)]
+pub struct Speech {
+    notify: Option<OwnedFd>,
+    /// Its name, as the worker is told it.
+    pub notify_name: String,
+    ipc: Option<(OwnedFd, Lines)>,
+    newline: Option<OwnedFd>,
+}
+
+/// The worker's ends, to be closed here once it is born.
+#[derive(Default)]
+pub struct Theirs {
+    /// Of Node's channel.
+    pub ipc: Option<OwnedFd>,
+    /// Where a newline says ready.
+    pub newline: Option<OwnedFd>,
+}
+
+impl Speech {
+    /// Opens what this worker shall have.
+    pub fn open(ipc: bool, newline: bool) -> io::Result<(Speech, Theirs)> {
+        let (mut s, mut theirs) = (Speech::default(), Theirs::default());
+        let secret = u64::from_ne_bytes(notify::random());
+        // It is seen in the worker's environment, and by who looks at all sockets of the machine: so
+        // its guess-proof name is not all that is asked of a sender.
+        let name = format!("minicluster/{}/{secret:016x}", process::id());
+        // Without abstract names (no network namespace gives them away, but a sandbox may) there is
+        // none; workers say it in another way.
+        if let Ok(fd) = notify::open(&name) {
+            s.notify = Some(fd);
+            s.notify_name = format!("@{name}");
+        }
+        if ipc {
+            let (ours, child) = fds::stream_pair()?;
+            s.ipc = Some((ours, Lines::default()));
+            theirs.ipc = Some(child);
+        }
+        if newline {
+            let (ours, child) = fds::pipe()?;
+            s.newline = Some(ours);
+            theirs.newline = Some(child);
+        }
+        Ok((s, theirs))
+    }
+}
+
+impl Shell {
+    /// From here on the worker is heard.
+    pub(super) fn listen_to(&mut self, worker: WorkerId, speech: Speech) {
+        let n = worker.0;
+        if let Some(fd) = &speech.notify {
+            self.register(fd.as_fd(), token(Kind::Notify, n));
+        }
+        if let Some((fd, _)) = &speech.ipc {
+            self.register(fd.as_fd(), token(Kind::Ipc, n));
+        }
+        if let Some(fd) = &speech.newline {
+            self.register(fd.as_fd(), token(Kind::Newline, n));
+        }
+        self.speech.insert(worker, speech);
+    }
+
+    /// Nothing more is heard of it.
+    pub(super) fn stop_listening_to(&mut self, worker: WorkerId) {
+        let Some(s) = self.speech.remove(&worker) else {
+            return;
+        };
+        let ipc = s.ipc.map(|(fd, _)| fd);
+        for fd in [s.notify, ipc, s.newline].into_iter().flatten() {
+            self.deregister(fd.as_fd());
+        }
+    }
+
+    /// Datagrams as of sd_notify.
+    pub(super) fn hear_datagrams(&mut self, worker: WorkerId) {
+        let mut buf = [0u8; datagrams::MAX];
+        for _ in 0..TURN {
+            let speech = self.speech.get(&worker);
+            let Some(fd) = speech.and_then(|s| s.notify.as_ref()) else {
+                return;
+            };
+            match notify::receive(fd.as_fd(), &mut buf) {
+                Ok(None) => return,
+                Ok(Some((n, uid))) if self.may_speak(uid) => {
+                    self.say_for(worker, datagrams::words(&buf[..n]));
+                }
+                Ok(Some((_, uid))) => {
+                    let message = format!(
+                        "uid {uid} speaks to the notification socket of a worker and is not heard"
+                    );
+                    self.say_once(Level::Warn, "notify-stranger", message);
+                }
+                Err(e) => {
+                    let message = format!("cannot hear a worker's notification: {}", reason(&e));
+                    self.say_once(Level::Warn, "notify-error", message);
+                    return;
+                }
+            }
+        }
+        self.ready.insert((Kind::Notify, worker.0));
+    }
+
+    /// Root, ourselves, and the user of the workers.
+    fn may_speak(&self, uid: u32) -> bool {
+        uid == 0 || uid == process::euid()
+    }
+
+    /// Lines of Node's channel.
+    pub(super) fn hear_ipc(&mut self, worker: WorkerId) {
+        let mut buf = [0u8; PIECE];
+        for _ in 0..TURN {
+            let speech = self.speech.get_mut(&worker);
+            let Some((fd, lines)) = speech.and_then(|s| s.ipc.as_mut()) else {
+                return;
+            };
+            match fds::read(fd.as_fd(), &mut buf) {
+                Ok(n) if n > 0 => {
+                    let words = lines.feed(&buf[..n]);
+                    self.say_for(worker, words);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // It has closed its end.
+                Ok(_) | Err(_) => return self.close_ipc(worker),
+            }
+        }
+        self.ready.insert((Kind::Ipc, worker.0));
+    }
+
+    /// A newline, as of s6.
+    pub(super) fn hear_newline(&mut self, worker: WorkerId) {
+        let mut buf = [0u8; 64];
+        let speech = self.speech.get_mut(&worker);
+        let Some(fd) = speech.and_then(|s| s.newline.as_ref()) else {
+            return;
+        };
+        let (said, over) = match fds::read(fd.as_fd(), &mut buf) {
+            Ok(n) => (buf[..n].contains(&b'\n'), n == 0),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => (false, true),
+        };
+        if said {
+            self.say_for(worker, vec![Word::Ready]);
+        }
+        match said || over {
+            // One is enough.
+            true => {
+                let speech = self.speech.get_mut(&worker);
+                if let Some(fd) = speech.and_then(|s| s.newline.take()) {
+                    self.deregister(fd.as_fd());
+                }
+            }
+            false => drop(self.ready.insert((Kind::Newline, worker.0))),
+        }
+    }
+
+    fn say_for(&mut self, worker: WorkerId, words: Vec<Word>) {
+        for word in words {
+            self.queue.push_back(Event::Said { worker, word });
+        }
+        self.settle();
+    }
+
+    fn close_ipc(&mut self, worker: WorkerId) {
+        let speech = self.speech.get_mut(&worker);
+        if let Some((fd, _)) = speech.and_then(|s| s.ipc.take()) {
+            self.deregister(fd.as_fd());
+        }
+    }
+
+    /// Asks a worker to stop: first by what its program may have a handler for, then by what ends it
+    /// if it has none. The channel is closed last: an open one keeps Node alive.
+    pub(super) fn dismiss(&mut self, worker: WorkerId, sig: i32) {
+        let speech = self.speech.get(&worker);
+        if let Some((fd, _)) = speech.and_then(|s| s.ipc.as_ref()) {
+            // Full or closed: then there is the signal.
+            let _ = fds::write(fd.as_fd(), DISCONNECT);
+        }
+        self.signal(worker, sig, Whom::Leader);
+        self.close_ipc(worker);
+    }
+
+    /// einhorn's acknowledgement: is it of a worker, or of a process that one has started? The answer,
+    /// if the line was one.
+    pub(super) fn acknowledge(&mut self, line: &[u8], speaker: i32) -> Option<String> {
+        let said = einhorn::ack(line)?;
+        let mut pid = speaker;
+        for _ in 0..ANCESTORS {
+            if let Some(worker) = self.procs.by_pid(pid) {
+                self.say_for(worker, vec![Word::Ready]);
+                return Some(einhorn::answer("worker acknowledged"));
+            }
+            match procfs::parent_of(pid) {
+                Some(parent) if parent > 1 => pid = parent,
+                Some(_) | None => break,
+            }
+        }
+        Some(einhorn::answer(&format!(
+            "pid {said} is no worker of this cluster"
+        )))
+    }
+}

@@ -1,0 +1,168 @@
+//! Workers that speak: each is ready by its own word, in whatever tongue, and not before; one that
+//! has promised to say that it is well, and does not, is replaced.
+
+use crate::client::{get, v4};
+use crate::harness::Rig;
+use crate::place::free_port;
+use std::fs;
+
+/// Two workers that are not ready before they say so, and then are.
+fn by_its_word(words: &str) -> Rig {
+    let mut rig = Rig::start(words);
+    rig.until("both wait", || rig.tales("waits").len() == 2);
+    // They serve, and are not believed to.
+    let status = rig.status();
+    assert_eq!((status.ready, status.wanted), (0, 2));
+    assert!(rig.events("ready").is_empty());
+    fs::write(rig.dir().join("go"), "").unwrap();
+    rig.up();
+    rig
+}
+
+#[test]
+fn a_worker_is_ready_when_it_tells_systemd_so() {
+    let port = free_port();
+    let rig = by_its_word(&format!(
+        "-n 2 -p {port} --ready ready -- python3 speech.py notify"
+    ));
+    assert_eq!(rig.events("said").len(), 2);
+    get(v4(port), "/").unwrap();
+    rig.end(&[]);
+}
+
+#[test]
+fn a_worker_is_ready_when_it_writes_a_newline_to_its_descriptor() {
+    let port = free_port();
+    let rig = by_its_word(&format!(
+        "-n 2 -p {port} --ready fd:9 -- python3 speech.py newline 9"
+    ));
+    get(v4(port), "/").unwrap();
+    // The descriptor is closed on both sides; what is open now stays.
+    rig.end(&[]);
+}
+
+#[test]
+fn a_worker_is_ready_when_it_acknowledges_to_einhorn() {
+    let port = free_port();
+    let rig = by_its_word(&format!(
+        "-n 2 -p {port} --ready ready -- python3 speech.py einhorn"
+    ));
+    rig.until("both are answered", || rig.tales("answered").len() == 2);
+    rig.end(&[]);
+}
+
+#[test]
+fn what_is_no_worker_acknowledges_nothing() {
+    let mut rig = Rig::start("-n 1 --ready started -- sleep 60");
+    rig.up();
+    use std::io::{BufRead, BufReader, Write};
+    let mut door = std::os::unix::net::UnixStream::connect(rig.socket()).unwrap();
+    let pid = rig.status().pids()[0];
+    let line = format!("{{\"command\":\"worker:ack\",\"pid\":{pid}}}\n");
+    door.write_all(line.as_bytes()).unwrap();
+    let mut answer = String::new();
+    BufReader::new(&door).read_line(&mut answer).unwrap();
+    assert!(answer.contains("no worker of this cluster"), "{answer}");
+    drop(door);
+    rig.end(&[]);
+}
+
+#[test]
+fn a_node_worker_is_ready_when_it_sends_so_and_is_told_to_disconnect() {
+    for word in ["'ready'", "{cmd: 'ready'}"] {
+        let port = free_port();
+        let server = format!(
+            "const say = e => require('fs').appendFileSync(process.env.SAY, `${{e}} ${{process.pid}}\\n`); \
+             process.on('message', m => {{ if (m.cmd === 'disconnect') say('told'); }}); \
+             process.on('disconnect', () => say('disconnected')); \
+             process.on('SIGTERM', () => server.close()); \
+             const server = require('http').createServer((q, r) => r.end('PID 1 SLOT 1')); \
+             server.listen(process.env.PORT, () => {{ say('waits'); \
+             const t = setInterval(() => {{ if (require('fs').existsSync('go')) {{ clearInterval(t); process.send({word}); }} }}, 5); }})"
+        );
+        let p = port.to_string();
+        let words = [
+            "-n", "2", "-p", &p, "--ready", "ready", "--", "node", "-e", &server,
+        ];
+        let mut rig = Rig::start(words);
+        rig.until("both wait", || rig.tales("waits").len() == 2);
+        assert_eq!(rig.status().ready, 0);
+        fs::write(rig.dir().join("go"), "").unwrap();
+        rig.up();
+        get(v4(port), "/").unwrap();
+        // It has a message listener, so it ends only because the channel is closed.
+        rig.signal(nix::sys::signal::Signal::SIGTERM);
+        rig.until("both are told", || {
+            rig.tales("told").len() == 2 && rig.tales("disconnected").len() == 2
+        });
+        rig.finish(0, &[]);
+    }
+}
+
+#[test]
+fn a_program_that_is_not_node_has_no_channel_unless_it_is_given_one() {
+    for (ipc, there) in [("", false), ("--ipc node", true)] {
+        let port = free_port();
+        let mut rig = Rig::start(format!("-n 1 -p {port} {ipc} -- ./threaded --env"));
+        rig.up();
+        let report = get(v4(port), "/env").unwrap();
+        assert_eq!(report.env("NODE_CHANNEL_FD").is_some(), there);
+        assert!(report.env("NOTIFY_SOCKET").unwrap().starts_with('@'));
+        assert_eq!(report.env("WATCHDOG_USEC"), None);
+        rig.end(&[]);
+    }
+}
+
+#[test]
+fn server_starters_variable_names_the_sockets() {
+    let (a, b) = (free_port(), free_port());
+    let mut rig = Rig::start(format!(
+        "-n 2 -p {a} -l tcp://[::1]:{b} -- python3 speech.py starter"
+    ));
+    rig.up();
+    get(v4(a), "/").unwrap();
+    get(crate::client::v6(b), "/").unwrap();
+    rig.end(&[]);
+}
+
+#[test]
+fn a_worker_that_stops_saying_that_it_is_well_is_aborted_and_replaced() {
+    let port = free_port();
+    let mut rig = Rig::start(format!(
+        "-n 1 -p {port} --ready ready --watchdog 2s -- python3 speech.py pulse 3"
+    ));
+    fs::write(rig.dir().join("go"), "").unwrap();
+    let first = rig.wait("ready", |_| true).pid();
+    assert_eq!(rig.wait("hangs", |_| true).pid(), first);
+    // It was well until then: three times, half a second apart.
+    assert_eq!(rig.tales("hangs")[0].0, first);
+    let died = rig.wait("died", |_| true);
+    assert_eq!((died.pid(), died.text("reason")), (first, "hang"));
+    assert_eq!(rig.tales("aborted")[0].0, first);
+    let second = rig.wait("ready", |_| true).pid();
+    assert_ne!(second, first);
+    rig.signal(nix::sys::signal::Signal::SIGTERM);
+    rig.finish(0, &["hangs", "died"]);
+}
+
+#[test]
+fn a_worker_that_never_says_it_is_ready_is_told_how() {
+    let rig =
+        Rig::start("-n 1 --ready ready --ready-timeout 300ms --start-timeout 500ms -- sleep 60");
+    let hint = rig.wait_many("not-ready", 1);
+    assert!(hint[0].msg.contains("READY=1"), "{}", hint[0].msg);
+    rig.finish(69, &["not-ready", "died", "never-ready"]);
+}
+
+#[test]
+fn a_number_that_the_sockets_have_is_refused() {
+    let mut rig = Rig::start("-n 1 --ready started -- sleep 60");
+    rig.up();
+    let port = free_port();
+    let mut cmd = rig.command();
+    cmd.args(format!("-n 1 -p {port} --ready fd:3 -- true").split(' '));
+    let said = crate::place::run(cmd, rig.deadline());
+    assert_eq!(said.code, 64, "{said:?}");
+    assert!(said.err.contains("take a higher number"), "{said:?}");
+    rig.end(&[]);
+}
