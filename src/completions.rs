@@ -35,6 +35,8 @@ fn bash() -> String {
             Completes::File => "compgen -f -- \"$cur\"".to_string(),
             Completes::FileOr(v) => format!("compgen -f -W '{v}' -- \"$cur\""),
             Completes::Name => "compgen -W \"$(_minicluster_names)\" -- \"$cur\"".to_string(),
+            Completes::User => "compgen -u -- \"$cur\"".to_string(),
+            Completes::Group => "compgen -g -- \"$cur\"".to_string(),
         };
         cases.push_str(&format!(
             "        {names}) mapfile -t COMPREPLY < <({complete}); return ;;\n"
@@ -105,6 +107,8 @@ fn zsh() -> String {
             Completes::Dir => format!(":{a}:_directories"),
             Completes::File | Completes::FileOr(_) => format!(":{a}:_files"),
             Completes::Words(v) => format!(":{a}:({})", v.replace(':', "\\:")),
+            Completes::User => format!(":{a}:_users"),
+            Completes::Group => format!(":{a}:_groups"),
             Completes::Nothing | Completes::Name => format!(":{a}:()"),
         };
         let help = quote(o.help);
@@ -141,6 +145,8 @@ fn fish() -> String {
             Completes::Dir => " -x -a '(__fish_complete_directories)'".into(),
             Completes::File | Completes::FileOr(_) => " -r -F".into(),
             Completes::Words(v) => format!(" -x -a '{v}'"),
+            Completes::User => " -x -a '(__fish_complete_users)'".into(),
+            Completes::Group => " -x -a '(__fish_complete_groups)'".into(),
             Completes::Nothing | Completes::Name => " -x -a ''".into(),
         };
         text.push_str(&format!(

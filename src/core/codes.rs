@@ -45,18 +45,62 @@ pub const ALL: [u8; 13] = [
     NOT_FOUND,
 ];
 
+/// The step of a child's preparation that executes COMMAND; named by `ExecFailed`.
+pub const EXEC_STEP: &str = "exec";
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
+const EAGAIN: i32 = 11;
 const EACCES: i32 = 13;
 const EEXIST: i32 = 17;
 const ENOTDIR: i32 = 20;
+const EINVAL: i32 = 22;
 const ENOSPC: i32 = 28;
 const EROFS: i32 = 30;
 const ENAMETOOLONG: i32 = 36;
 const EADDRINUSE: i32 = 98;
 
+/// Nothing was ever run, and this step of a child's way to COMMAND failed. `None`: it may be another
+/// time. A right that is lacking is lacking at the next try as well.
+pub fn of_step(step: &str, errno: i32) -> Option<u8> {
+    match (step, errno) {
+        // Of the user, as many processes run as may: some may end.
+        (EXEC_STEP, EAGAIN) => None,
+        (EXEC_STEP, _) => Some(of_exec(errno)),
+        ("setgroups" | "setgid" | "setuid" | "setpriority" | "setrlimit", EPERM | EACCES) => {
+            Some(EX_NOPERM)
+        }
+        ("setgid" | "setuid" | "setgroups", EINVAL) => Some(EX_CONFIG),
+        ("chdir", EPERM | EACCES) => Some(EX_CONFIG),
+        (_, _) => None,
+    }
+}
+
+/// What helps against that.
+pub fn remedy(step: &str, errno: i32) -> Option<&'static str> {
+    match (step, errno) {
+        ("setgroups" | "setgid", EPERM) => Some(
+            "to run workers with other groups takes CAP_SETGID, and a user namespace that allows it",
+        ),
+        ("setuid", EPERM) => Some("to run workers as somebody else takes CAP_SETUID"),
+        ("setgroups" | "setgid" | "setuid", EINVAL) => {
+            Some("this user namespace has no such number (/proc/self/uid_map and gid_map)")
+        }
+        ("setpriority", EPERM | EACCES) => Some(
+            "a --nice below our own takes CAP_SYS_NICE or a limit that allows it (--rlimit nice=20-N)",
+        ),
+        ("setrlimit", EPERM) => Some("to raise a hard limit takes CAP_SYS_RESOURCE"),
+        ("chdir", EPERM | EACCES) => Some(
+            "the user that workers run as needs a way there: chmod +x the directories above it",
+        ),
+        (EXEC_STEP, EAGAIN) => {
+            Some("as many processes of that user run as its limit allows (--rlimit nproc)")
+        }
+        (_, _) => None,
+    }
+}
+
 /// COMMAND could not be executed.
-pub fn of_exec(errno: i32) -> u8 {
+fn of_exec(errno: i32) -> u8 {
     match errno {
         ENOENT | ENOTDIR => NOT_FOUND,
         _ => CANNOT_EXECUTE,

@@ -6,7 +6,9 @@
 //! 2. A learnt lane is the asked family, address and interface exactly, and serves exactly those who
 //!    ask for it. One that a worker connects from was no server's port: it is forgotten at once, or
 //!    its connection would be shared.
-//! 3. What is not ours passes at once: the worker is blocked in a syscall.
+//! 3. A port that the workers' user may not open is not learnt: nobody becomes privileged by us. One
+//!    that the operator has named (-p, a list of --takeover) is.
+//! 4. What is not ours passes at once: the worker is blocked in a syscall.
 
 use super::action::{Action, Opening};
 use super::addr::{Addr, Given, share_clients};
@@ -14,7 +16,7 @@ use super::codes;
 use super::event::Snag;
 use super::ids::{Ask, LaneId, Time, WorkerId};
 use super::notice::{Notice, PassWhy, Who};
-use super::policy::Takeover;
+use super::policy::{Policy, Takeover};
 use super::{Cluster, Out};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -144,11 +146,11 @@ impl Lanes {
         self.connect_from.len()
     }
 
-    fn verdict(&self, takeover: &Takeover, asked: &Asked) -> Verdict {
+    fn verdict(&self, policy: &Policy, asked: &Asked) -> Verdict {
         match &asked.addr {
-            Addr::Tcp(addr) => self.tcp_verdict(takeover, *addr, &asked.device),
+            Addr::Tcp(addr) => self.tcp_verdict(policy, *addr, &asked.device),
             // Only what was given is ours: paths of all other unix sockets are the worker's own.
-            Addr::Unix(_) | Addr::Other(_) if *takeover == Takeover::Off => {
+            Addr::Unix(_) | Addr::Other(_) if policy.takeover == Takeover::Off => {
                 Verdict::Pass(PassWhy::NotListed)
             }
             addr @ (Addr::Unix(_) | Addr::Other(_)) => {
@@ -163,7 +165,7 @@ impl Lanes {
 
     fn tcp_verdict(
         &self,
-        takeover: &Takeover,
+        policy: &Policy,
         mut addr: SocketAddr,
         device: &Option<String>,
     ) -> Verdict {
@@ -171,7 +173,7 @@ impl Lanes {
             let tcp = |l: &'_ Lane| Some((l.addr.tcp()?, l.id, l.state));
             self.list.iter().filter(|l| l.given).filter_map(tcp)
         };
-        match takeover {
+        match &policy.takeover {
             // Not watched at all, so nobody asks; a stray ask is harmless.
             Takeover::Off => return Verdict::Pass(PassWhy::NotListed),
             Takeover::Ports(map) => match map.iter().find(|(theirs, _)| *theirs == addr.port()) {
@@ -181,6 +183,9 @@ impl Lanes {
             Takeover::Auto | Takeover::Require => {
                 if given().count() > 0 && !given().any(|(a, ..)| a.port() == addr.port()) {
                     return Verdict::Pass(PassWhy::NotServed);
+                }
+                if given().count() == 0 && addr.port() < policy.learn_from {
+                    return Verdict::Pass(PassWhy::Privileged(policy.learn_from));
                 }
             }
         }
@@ -286,9 +291,7 @@ impl Cluster {
     /// Would a bind(2) to this address be answered by us? If not, nothing else need be known of it.
     pub fn concerns(&self, addr: Addr) -> bool {
         let device = None;
-        let verdict = self
-            .lanes
-            .verdict(&self.policy.takeover, &Asked { addr, device });
+        let verdict = self.lanes.verdict(&self.policy, &Asked { addr, device });
         !matches!(verdict, Verdict::Pass(_))
     }
 
@@ -323,7 +326,7 @@ impl Cluster {
         let Some(who) = self.fleet.who(id) else {
             return out.push(Action::Pass { ask });
         };
-        let verdict = self.lanes.verdict(&self.policy.takeover, &asked);
+        let verdict = self.lanes.verdict(&self.policy, &asked);
         if !matches!(verdict, Verdict::Pass(_)) && snag.is_none() {
             self.takeover_works.get_or_insert(true);
         }
@@ -365,13 +368,21 @@ impl Cluster {
     fn pass_bind(&mut self, who: Who, ask: Ask, addr: Addr, why: PassWhy, out: &mut Out) {
         out.push(Action::Pass { ask });
         let Addr::Tcp(addr) = addr else { return };
-        // What it is has been said.
-        if self.slots.len() > 1 && why != PassWhy::Connects {
+        let worth_it = match why {
+            // What it is has been said.
+            PassWhy::Connects => false,
+            // Not even one worker can have it.
+            PassWhy::Privileged(_) => true,
+            PassWhy::NotServed | PassWhy::NotListed | PassWhy::Full => self.slots.len() > 1,
+        };
+        if worth_it {
             let ours = self.lanes.given_ports();
             let picked = |g: &Given| g.addr.port().map(|p| p == 0);
             let picked = self.policy.given.iter().find_map(picked) == Some(true);
             let key = match why {
-                PassWhy::NotServed | PassWhy::NotListed => format!("passed {}", addr.port()),
+                PassWhy::NotServed | PassWhy::NotListed | PassWhy::Privileged(_) => {
+                    format!("passed {}", addr.port())
+                }
                 PassWhy::Full | PassWhy::Connects => "passed, full".to_string(),
             };
             let notice = Notice::BindPassed {
@@ -468,6 +479,7 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::policy::tests::policy;
 
     fn a(s: &str) -> Addr {
         s.parse().unwrap()
@@ -495,7 +507,7 @@ mod tests {
 
     #[test]
     fn who_gets_which_lane() {
-        let auto = Takeover::Auto;
+        let auto = policy();
         let one = lanes(&["0.0.0.0:3000"], &[]);
         for asked in ["0.0.0.0:3000", "127.0.0.1:3000", "[::]:3000", "[::1]:3000"] {
             assert_eq!(one.verdict(&auto, &on(asked)), Verdict::Lend(LaneId(1)));
@@ -539,7 +551,10 @@ mod tests {
 
     #[test]
     fn a_list_of_ports_takes_over_those_and_no_others() {
-        let list = Takeover::Ports(vec![(8080, 80), (9000, 9000)]);
+        let list = Policy {
+            takeover: Takeover::Ports(vec![(8080, 80), (9000, 9000)]),
+            ..policy()
+        };
         let l = lanes(&["0.0.0.0:80"], &[]);
         assert_eq!(
             l.verdict(&list, &on("127.0.0.1:8080")),
@@ -548,5 +563,24 @@ mod tests {
         assert_eq!(l.verdict(&list, &on("[::]:9000")), learn("[::]:9000"));
         let pass = Verdict::Pass(PassWhy::NotListed);
         assert_eq!(l.verdict(&list, &on("0.0.0.0:80")), pass);
+    }
+
+    #[test]
+    fn a_privileged_port_is_not_learnt_unless_the_operator_has_named_it() {
+        let mut p = policy();
+        p.learn_from = 1024;
+        let none = lanes(&[], &[]);
+        let refused = Verdict::Pass(PassWhy::Privileged(1024));
+        for low in ["0.0.0.0:80", "[::]:80", "127.0.0.1:1023"] {
+            assert_eq!(none.verdict(&p, &on(low)), refused, "{low}");
+        }
+        let high = "0.0.0.0:1024";
+        assert_eq!(none.verdict(&p, &on(high)), learn(high));
+        let given = lanes(&["0.0.0.0:80"], &[]);
+        let lent = Verdict::Lend(LaneId(1));
+        assert_eq!(given.verdict(&p, &on("0.0.0.0:80")), lent);
+        p.takeover = Takeover::Ports(vec![(8080, 80)]);
+        let named = learn("0.0.0.0:80");
+        assert_eq!(none.verdict(&p, &on("0.0.0.0:8080")), named);
     }
 }

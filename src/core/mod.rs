@@ -29,6 +29,7 @@ pub mod words;
 
 pub use action::{Action, Opening, Whom};
 pub use addr::{Addr, Given, share_clients};
+pub use codes::EXEC_STEP;
 pub use deadlines::Why;
 pub use event::{By, Event, Exit, MasterSignal, Seen, Snag, Word};
 pub use ids::{Ask, Asker, LaneId, Pid, SlotNr, Time, WorkerId};
@@ -37,7 +38,6 @@ pub use phase::{MAX_ASKERS, Phase, Step};
 pub use policy::{Policy, ReadyRule, Takeover};
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
-pub use worker::EXEC_STEP;
 
 use deadlines::Deadlines;
 use fleet::Fleet;

@@ -279,6 +279,8 @@ pub enum PassWhy {
     NotListed,
     /// As many ports as there may be are learnt.
     Full,
+    /// Ports below this one are for others than the workers' user.
+    Privileged(u16),
     /// Workers connect from it.
     Connects,
 }

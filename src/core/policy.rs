@@ -30,6 +30,9 @@ pub struct Policy {
     pub stop_timeout: Duration,
     /// Whose bind(2) is answered by us.
     pub takeover: Takeover,
+    /// The lowest port that may be learnt: workers that may not open those below do not get them by
+    /// us, unless the operator has named them.
+    pub learn_from: u16,
     /// Seed of the jitter.
     pub seed: u64,
 }
@@ -102,6 +105,7 @@ pub(crate) mod tests {
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
             takeover: Takeover::Auto,
+            learn_from: 1,
             seed: 1,
         }
     }

@@ -2,6 +2,7 @@
 //! comparison.
 
 use super::addr::Addr;
+use super::codes;
 use super::event::{By, Snag};
 use super::ids::Pid;
 use super::lanes::MAX_LANES;
@@ -94,7 +95,11 @@ impl fmt::Display for Notice {
                 )
             }
             Notice::ExecFailed { who, step, errno } => {
-                write!(f, "cannot start {who}: {step}: {}", errno_text(*errno))
+                write!(f, "cannot start {who}: {step}: {}", errno_text(*errno))?;
+                match codes::remedy(step, *errno) {
+                    Some(r) => write!(f, "; {r}"),
+                    None => Ok(()),
+                }
             }
             Notice::Listening { who, addr, after } => {
                 write!(f, "{who} listens on {addr} after {}", human(*after))
@@ -283,6 +288,13 @@ impl fmt::Display for Notice {
                 let ports: Vec<String> = ours.iter().map(|p| p.to_string()).collect();
                 write!(f, "{who} binds {addr}, ")?;
                 match why {
+                    PassWhy::Privileged(least) => {
+                        return write!(
+                            f,
+                            "a port below {least}, which the user that it runs as may not open: left to the kernel, which refuses it; -p {} has us open it",
+                            addr.port()
+                        );
+                    }
                     PassWhy::NotListed => write!(f, "which --takeover does not list")?,
                     PassWhy::NotServed => {
                         write!(f, "which is not served here (-p {})", ports.join(" -p "))?

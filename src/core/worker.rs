@@ -198,9 +198,9 @@ impl Cluster {
             Notice::ExecFailed { who, step, errno },
             out,
         );
-        // Nothing was ever run and COMMAND itself is at fault: trying again will not mend it.
-        if !self.ever_execed && step == EXEC_STEP {
-            self.begin_give_up(codes::of_exec(errno), now, out);
+        // Nothing was ever run, and trying again will not mend it.
+        if let Some(code) = codes::of_step(step, errno).filter(|_| !self.ever_execed) {
+            self.begin_give_up(code, now, out);
         }
     }
 
@@ -424,9 +424,7 @@ impl Cluster {
     }
 }
 
-/// The step of a child's preparation that executes COMMAND; named by `ExecFailed`.
-pub const EXEC_STEP: &str = "exec";
-/// The one that makes its bind(2) ask us.
+/// The step of a child's preparation that makes its bind(2) ask us.
 const FILTER_STEP: &str = "seccomp";
 fn kill_group(worker: WorkerId) -> Action {
     Action::Signal {

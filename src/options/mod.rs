@@ -86,6 +86,10 @@ pub enum Completes {
     FileOr(&'static str),
     /// The name of a cluster that runs.
     Name,
+    /// A user of this machine.
+    User,
+    /// A group of this machine.
+    Group,
 }
 
 type Apply = fn(&mut Settings, &str) -> Result<(), String>;

@@ -20,6 +20,30 @@ pub(super) static WORKER: &[Opt] = &[
     .many(),
     opt(
         "",
+        "env-file",
+        "FILE",
+        "none",
+        "the same from a file, one NAME=VALUE a line",
+        |s, v| {
+            s.env_files.push(PathBuf::from(v));
+            Ok(())
+        },
+    )
+    .many()
+    .completes(Completes::File),
+    opt(
+        "",
+        "clear-env",
+        "",
+        "",
+        "pass on nothing of our own environment",
+        |s, _| {
+            s.clear_env = true;
+            Ok(())
+        },
+    ),
+    opt(
+        "",
         "cwd",
         "DIR",
         "here",
@@ -30,6 +54,70 @@ pub(super) static WORKER: &[Opt] = &[
         },
     )
     .completes(Completes::Dir),
+    opt(
+        "",
+        "user",
+        "USER",
+        "ours",
+        "run them as this user, with its groups: name or number",
+        |s, v| {
+            s.user = Some(settings::principal(v)?);
+            Ok(())
+        },
+    )
+    .completes(Completes::User),
+    opt(
+        "",
+        "group",
+        "GROUP",
+        "the user's",
+        "and with this as their group: name or number",
+        |s, v| {
+            s.group = Some(settings::principal(v)?);
+            Ok(())
+        },
+    )
+    .completes(Completes::Group),
+    opt(
+        "",
+        "umask",
+        "MASK",
+        "ours",
+        "octal: what files they make are not open to",
+        |s, v| {
+            s.umask = Some(settings::umask(v)?);
+            Ok(())
+        },
+    )
+    .completes(Completes::Words("022 027 077")),
+    opt(
+        "",
+        "nice",
+        "N",
+        "ours",
+        "priority, -20 (first) to 19 (last)",
+        |s, v| {
+            s.nice = Some(settings::number(v, -20, 19)?);
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "rlimit",
+        "NAME=N[:N]",
+        "ours",
+        "soft and hard limit, like nofile=65536 or core=0",
+        |s, v| {
+            let limit = settings::rlimit(v)?;
+            s.rlimits.retain(|l| l.resource != limit.resource);
+            s.rlimits.push(limit);
+            Ok(())
+        },
+    )
+    .many()
+    .completes(Completes::Words(
+        "as= core= cpu= data= fsize= locks= memlock= msgqueue= nice= nofile= nproc= rss= rtprio= rttime= sigpending= stack=",
+    )),
     opt(
         "",
         "ipc",

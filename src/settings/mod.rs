@@ -9,9 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod envfile;
 mod parse;
+mod rights;
 
+pub use envfile::*;
 pub use parse::*;
+pub use rights::*;
 
 /// Most workers there can be.
 pub const MAX_WORKERS: u16 = 1024;
@@ -63,8 +67,22 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// --env, in order
     pub env: Vec<(String, String)>,
+    /// --env-file, in order
+    pub env_files: Vec<PathBuf>,
+    /// --clear-env
+    pub clear_env: bool,
     /// --cwd
     pub cwd: Option<PathBuf>,
+    /// --user
+    pub user: Option<Principal>,
+    /// --group
+    pub group: Option<Principal>,
+    /// --umask
+    pub umask: Option<u32>,
+    /// --nice
+    pub nice: Option<i32>,
+    /// --rlimit; one of each name.
+    pub rlimits: Vec<Rlimit>,
     /// --control
     pub control: Control,
     /// --name
@@ -155,7 +173,14 @@ impl Default for Settings {
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
             env: Vec::new(),
+            env_files: Vec::new(),
+            clear_env: false,
             cwd: None,
+            user: None,
+            group: None,
+            umask: None,
+            nice: None,
+            rlimits: Vec::new(),
             control: Control::Named,
             name: None,
             log_format: None,
@@ -256,6 +281,7 @@ impl Settings {
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             takeover: self.takeover.clone(),
+            learn_from: 1,
             seed,
         }
     }

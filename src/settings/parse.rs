@@ -176,16 +176,24 @@ pub fn signal(text: &str) -> Result<i32, String> {
         .ok_or_else(|| format!("'{text}' is no signal: write TERM, INT, QUIT, .. or its number"))
 }
 
-/// `K=V`
-pub fn env_pair(text: &str) -> Result<(String, String), String> {
+/// Why a variable cannot be set by the operator, if it is one of those.
+pub(super) fn ours_alone(name: &str) -> Option<String> {
     // They say which descriptors the worker is born with: a wrong word is a wrong descriptor.
     const OURS: [&str; 3] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"];
+    OURS.contains(&name)
+        .then(|| format!("{name} is set for each worker, by the sockets that it is given"))
+}
+
+/// `K=V`
+pub fn env_pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((k, _)) if OURS.contains(&k) => Err(format!(
-            "{k} is set for each worker, by the sockets that it is given"
-        )),
-        Some((k, v)) if !k.is_empty() && !text.contains('\0') => Ok((k.into(), v.into())),
-        _ => Err(format!("'{text}' is not NAME=VALUE")),
+        Some((k, v)) if !k.is_empty() && !text.contains('\0') => match ours_alone(k) {
+            Some(why) => Err(why),
+            None => Ok((k.into(), v.into())),
+        },
+        // What is behind a = may be secret.
+        Some(_) => Err("not NAME=VALUE: nothing stands before the =".into()),
+        None => Err(format!("'{text}' is not NAME=VALUE")),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::core::{Event, Phase, Pid, SlotNr, Takeover, WorkerId};
 use crate::settings::expand;
 use crate::sys::spawn::{self, Plan, Watch};
 use crate::sys::{errno_of, fds};
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
@@ -58,11 +59,20 @@ impl Shell {
         let env = self.environment(slot, generation, &speech.notify_name, channel);
         let (ours, theirs_report) = spawn::report_pair()?;
         let (err_read, err_write) = fds::pipe()?;
+        if let Some(uid) = self.rights.ids.as_ref().and_then(|ids| ids.uid) {
+            // Or it could not open /dev/stderr, as some servers do. (A sandbox may not allow it.)
+            let _ = std::os::unix::fs::fchown(&err_write, Some(uid), None);
+        }
         let plan = Plan {
             program: &self.program,
             argv: &argv,
             env: &env,
             cwd: Some(&self.cwd),
+            stay: self.rights.ids.is_some() && self.settings.cwd.is_none(),
+            ids: self.rights.ids.as_ref(),
+            umask: self.settings.umask,
+            nice: self.settings.nice,
+            limits: &self.rights.limits,
             stdin: self.devnull.as_fd(),
             stderr: Some(err_write.as_fd()),
             pass,
@@ -107,7 +117,8 @@ impl Shell {
             .collect()
     }
 
-    /// Ours without what was meant for us, then the worker's own, then what the operator says.
+    /// Ours without what was meant for us, then the worker's own, then what the operator says: by
+    /// files, then by word.
     fn environment(
         &self,
         slot: SlotNr,
@@ -115,8 +126,8 @@ impl Shell {
         notify: &str,
         channel: Option<i32>,
     ) -> Vec<CString> {
-        let mut own: Vec<(String, Vec<u8>)> = Vec::new();
-        let mut set = |k: &str, v: String| own.push((k.to_string(), v.into_bytes()));
+        let mut own: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let mut set = |k: &str, v: String| drop(own.insert(k.into(), v.into_bytes()));
         set("WORKER_ID", slot.to_string());
         set("NODE_APP_INSTANCE", slot.to_string());
         set("MINICLUSTER_NAME", self.claim.name.clone());
@@ -138,7 +149,10 @@ impl Shell {
             set("HOST", addr.ip().to_string());
         }
         let mut all = |vars: Vec<(String, String)>| {
-            own.extend(vars.into_iter().map(|(k, v)| (k, v.into_bytes())));
+            own.extend(
+                vars.into_iter()
+                    .map(|(k, v)| (k.into_bytes(), v.into_bytes())),
+            );
         };
         all(handed::variables(&self.sockets.handed(), generation));
         // Their clients look whether it is their parent that speaks to them.
@@ -147,20 +161,24 @@ impl Shell {
             ("EINHORN_CHILD_INDEX".into(), slot.to_string()),
         ]);
         if let Some(socket) = &self.claim.socket {
+            let path = socket.as_os_str().as_bytes();
             for name in ["MINICLUSTER_CONTROL", "EINHORN_SOCK_PATH"] {
-                own.push((name.into(), socket.as_os_str().as_bytes().to_vec()));
+                own.insert(name.into(), path.to_vec());
             }
         }
-        for (k, v) in &self.settings.env {
-            own.retain(|(name, _)| name != k);
-            own.push((k.clone(), expand(v.as_bytes(), slot.0)));
+        for (k, v) in self.rights.variables() {
+            own.insert(k.into_bytes(), expand(&v, slot.0));
         }
-        let ours = |k: &[u8]| own.iter().any(|(name, _)| name.as_bytes() == k);
+        for (k, v) in &self.settings.env {
+            own.insert(k.clone().into_bytes(), expand(v.as_bytes(), slot.0));
+        }
+        let passed_on =
+            |k: &[u8]| !self.settings.clear_env && !is_masters_own(k) && !own.contains_key(k);
         let inherited = std::env::vars_os()
-            .filter(|(k, _)| !is_masters_own(k.as_bytes()) && !ours(k.as_bytes()))
+            .filter(|(k, _)| passed_on(k.as_bytes()))
             .map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec()));
         inherited
-            .chain(own.iter().map(|(k, v)| (k.clone().into_bytes(), v.clone())))
+            .chain(own.iter().map(|(k, v)| (k.clone(), v.clone())))
             .filter_map(|(k, v)| CString::new([k, b"=".to_vec(), v].concat()).ok())
             .collect()
     }

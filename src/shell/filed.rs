@@ -130,8 +130,8 @@ impl Filed {
     }
 
     /// Does a thread that says `path` mean this one? Relative to its directory and root, where those
-    /// can be seen.
-    pub fn is_meant(&self, tid: i32, path: &Path) -> bool {
+    /// can be seen: by these eyes.
+    pub fn is_meant<W>(&self, tid: i32, path: &Path, eyes: impl FnOnce() -> W) -> bool {
         if path.file_name() != self.path.file_name() {
             return false;
         }
@@ -158,6 +158,7 @@ impl Filed {
             })
         };
         let ours = self.path.parent().and_then(id);
+        let _worn = eyes();
         ours.is_some() && ours == id(&seen)
     }
 }
@@ -329,7 +330,7 @@ mod tests {
             (dir.join("sub/b.sock"), false),
             (PathBuf::from("a.sock"), false),
         ] {
-            assert_eq!(filed.is_meant(me, &path), meant, "{path:?}");
+            assert_eq!(filed.is_meant(me, &path, || ()), meant, "{path:?}");
         }
         filed.remove();
         fs::remove_dir_all(&dir).unwrap();

@@ -14,6 +14,7 @@ mod perform;
 mod procs;
 mod reap;
 mod requests;
+mod rights;
 mod signals;
 mod sockets;
 mod speech;
@@ -36,6 +37,7 @@ use mio::{Interest, Token};
 use names::Claim;
 use nix::sys::inotify::Inotify;
 use procs::Procs;
+use rights::Rights;
 use signals::Signals;
 use sockets::Sockets;
 use speech::Speech;
@@ -118,7 +120,8 @@ pub struct Shell {
     program: CString,
     cwd: CString,
     devnull: OwnedFd,
-    /// The limit of open files that workers get back.
+    rights: Rights,
+    /// The limit of open files that workers get: that of --rlimit, else the one we had.
     nofile: Option<(u64, u64)>,
     worker_count: usize,
     out: VecDeque<Action>,

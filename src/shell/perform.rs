@@ -75,6 +75,7 @@ impl Shell {
     }
 
     pub(super) fn signal(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
+        let worn = self.to_kill();
         let done = match (whom, self.procs.map.get(&worker).and_then(|p| p.pid)) {
             (Whom::Group, Some(pid)) if signal == libc::SIGKILL => {
                 // It may have left its group; unreaped, its pid is certainly its own.
@@ -85,6 +86,7 @@ impl Shell {
             (Whom::Leader, Some(pid)) => signal::kill(pid, signal),
             (Whom::Leader, None) => Ok(()),
         };
+        drop(worn);
         match done {
             // It ended in this very moment; its end is on its way.
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
@@ -101,15 +103,18 @@ impl Shell {
             return;
         };
         let what = match (p.listened, p.pid) {
-            (Some(l), Some(pid)) => match self.sockets.inode(l.lane) {
-                Some(inode)
-                    if procfs::target(l.pid, l.fd) == Some(Target::Socket(inode))
-                        || proclook::holds(&procfs::tree(pid), inode, p.handed) =>
-                {
-                    Seen::Holds
+            (Some(l), Some(pid)) => {
+                let _worn = self.to_look();
+                match self.sockets.inode(l.lane) {
+                    Some(inode)
+                        if procfs::target(l.pid, l.fd) == Some(Target::Socket(inode))
+                            || proclook::holds(&procfs::tree(pid), inode, p.handed) =>
+                    {
+                        Seen::Holds
+                    }
+                    _ => Seen::Nothing,
                 }
-                _ => Seen::Nothing,
-            },
+            }
             _ => Seen::Nothing,
         };
         self.queue.push_back(Event::Seen { worker, what });
@@ -126,6 +131,7 @@ impl Shell {
             let given = self.sockets.given();
             let ports: Vec<u16> = given.iter().map(SocketAddr::port).collect();
             let watched = p.listener.is_some();
+            let _worn = self.to_look();
             if proclook::awaits(&tree, &inodes) {
                 what = Seen::Accepts;
             } else if !watched || !ports.is_empty() {
@@ -142,6 +148,7 @@ impl Shell {
         // All run the same COMMAND.
         const SOME: usize = 16;
         let pids = self.procs.pids();
+        let worn = self.to_look();
         let trees: Vec<Vec<i32>> = pids.into_iter().take(SOME).map(procfs::tree).collect();
         let waits = |lane: &LaneId| {
             let inode = self.sockets.inode(*lane);
@@ -151,6 +158,7 @@ impl Shell {
         if trees.iter().flatten().any(visible) {
             lanes.retain(waits);
         }
+        drop(worn);
         self.queue.push_back(Event::Served { lanes });
     }
 
@@ -266,6 +274,7 @@ impl Shell {
             }
             seen = all;
         }
+        let worn = self.to_kill();
         for pid in &left {
             match signal {
                 Some(libc::SIGKILL) => self.kill_stray(*pid),
@@ -273,6 +282,7 @@ impl Shell {
                 None => {}
             }
         }
+        drop(worn);
         let left = left.into_iter().map(Pid).collect();
         self.queue.push_back(Event::Strays { left, zombies });
     }

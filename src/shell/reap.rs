@@ -46,6 +46,7 @@ impl Shell {
                 Ended::Stopped(s) => {
                     // One that cannot be let go is dying: SIGKILL makes sure.
                     if wait::let_go(pid, s).is_err() {
+                        let _worn = self.to_kill();
                         let _ = signal::kill(pid, libc::SIGKILL);
                     }
                     continue;

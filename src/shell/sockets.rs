@@ -224,10 +224,10 @@ impl Sockets {
         self.lanes.values().any(unix)
     }
 
-    /// The address of the unix lane that a thread means by this path.
-    pub fn unix_meant(&self, tid: i32, path: &Path) -> Option<Addr> {
+    /// The address of the unix lane that a thread means by this path, seen with these eyes.
+    pub fn unix_meant<W>(&self, tid: i32, path: &Path, eyes: impl Fn() -> W) -> Option<Addr> {
         let meant = |l: &&Lane| match (&l.filed, &l.addr) {
-            (Some(filed), _) => filed.is_meant(tid, path),
+            (Some(filed), _) => filed.is_meant(tid, path, &eyes),
             (None, Addr::Unix(ours)) => ours == path,
             (None, Addr::Tcp(_) | Addr::Other(_)) => false,
         };

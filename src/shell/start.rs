@@ -1,16 +1,19 @@
 //! From a checked command line to a running cluster. Order, and why: our own descriptors are
-//! sealed first, so that nothing we were born with reaches a worker; COMMAND is looked up before
-//! anything is bound or written; signals are ours before the first child can end.
+//! sealed first, so that nothing we were born with reaches a worker; users, files of variables and
+//! COMMAND are looked up before anything is bound or written; signals are ours before the first child can end.
 
 use super::clients::Clients;
 use super::given::{self, Passed};
 use super::log::Log;
 use super::names::{Claim, Refused};
 use super::procs::Procs;
+use super::rights::Rights;
 use super::signals::Signals;
 use super::sockets::Sockets;
 use super::{Kind, Shell, handed, lookup, token};
-use crate::core::codes::{EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE};
+use crate::core::codes::{
+    CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE,
+};
 use crate::core::words::reason;
 use crate::core::{Asker, Cluster, Given, Level, Time};
 use crate::settings::{self, Control, Ipc, Settings};
@@ -18,15 +21,13 @@ use crate::sys::socket::Patience;
 use crate::sys::{clock, cpus, fds, process, procfs};
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// Why nothing was started: exit code and a whole sentence.
 pub type Failure = (u8, String);
-
-const NO_HERE: &str = "cannot tell the working directory";
 
 /// Runs the cluster; returns the exit code.
 pub fn run(mut settings: Settings) -> Result<u8, Failure> {
@@ -39,17 +40,9 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
     let passed = Passed::from_environment(std::process::id())?;
     fds::fill_standard();
     fds::seal_inherited();
-    let cwd = directory(settings.cwd.as_deref())?;
-    let path = settings
-        .env
-        .iter()
-        .rev()
-        .find(|(k, _)| k == "PATH")
-        .map(|(_, v)| v.into())
-        .or_else(|| std::env::var_os("PATH"));
-    let program =
-        lookup::find(&settings.command[0], path, &cwd).map_err(|e| (e.code, e.message))?;
-    let here = procfs::working_directory().map_err(os(NO_HERE))?;
+    let rights = Rights::find(&settings)?;
+    let here = procfs::working_directory().map_err(os("cannot tell the working directory"))?;
+    let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
     let given = given::all(&settings, &passed, &here)?;
     if let Some(n) = settings.ready_fd
         && usize::try_from(n).is_ok_and(|n| n < handed::FIRST + given.len())
@@ -61,16 +54,50 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
         );
         return Err((EX_USAGE, message));
     }
-    let mut shell = build(settings, program, &cwd, given)?;
+    let mut shell = build(settings, rights, program, &cwd, given)?;
     Ok(shell.run())
+}
+
+/// The workers' directory, and COMMAND as seen from there; both by whoever will run it.
+fn with_their_eyes(
+    settings: &Settings,
+    rights: &Rights,
+    here: &Path,
+) -> Result<(PathBuf, CString), Failure> {
+    let path = path_of(settings, rights).or_else(|| std::env::var_os("PATH"));
+    let eyes = rights.eyes();
+    let whose = |(code, message): Failure| match (&eyes, &settings.user) {
+        (Some(_), Some(user)) if code == EX_CONFIG || code == CANNOT_EXECUTE => (
+            code,
+            format!("{message}; it was looked at as --user {user}"),
+        ),
+        _ => (code, message),
+    };
+    let cwd = match &settings.cwd {
+        Some(dir) => directory(here.join(dir)).map_err(whose)?,
+        None => here.to_path_buf(),
+    };
+    // Where they are left rather than sent, they need no way to.
+    let from = match eyes.is_some() && settings.cwd.is_none() {
+        true => Path::new("."),
+        false => &cwd,
+    };
+    let program = lookup::find(&settings.command[0], path, from);
+    let program = program.map_err(|e| whose((e.code, e.message)))?;
+    Ok((cwd, program))
+}
+
+/// PATH as the operator has set it for the workers.
+fn path_of(settings: &Settings, rights: &Rights) -> Option<OsString> {
+    let typed = settings.env.iter().rev().find(|(k, _)| k == "PATH");
+    let typed = typed.map(|(_, v)| v.into());
+    let filed = || rights.variables().filter(|(k, _)| k == "PATH").last();
+    typed.or_else(|| filed().map(|(_, v)| OsString::from_vec(v)))
 }
 
 /// Where workers run: by the name the user knows it by, so that a symlink moved by a deploy is
 /// followed at the next spawn.
-fn directory(given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let here = procfs::working_directory().map_err(os(NO_HERE))?;
-    let Some(dir) = given else { return Ok(here) };
-    let dir = here.join(dir);
+fn directory(dir: PathBuf) -> Result<PathBuf, Failure> {
     match std::fs::metadata(&dir) {
         // To enter it is all that is needed.
         Ok(m) if m.is_dir() => match nix::unistd::access(&dir, nix::unistd::AccessFlags::X_OK) {
@@ -95,11 +122,12 @@ fn os(what: &str) -> impl FnOnce(std::io::Error) -> Failure + '_ {
 
 fn build(
     settings: Settings,
+    rights: Rights,
     program: CString,
     cwd: &Path,
     given: Vec<Given>,
 ) -> Result<Shell, Failure> {
-    let nofile = process::nofile();
+    let nofile = rights.nofile.or_else(process::nofile);
     process::raise_nofile();
     let mut log = Log::new(settings.log_format, settings.log_level);
     let signals = Signals::install().map_err(os("cannot handle signals"))?;
@@ -127,7 +155,8 @@ fn build(
     let now = Time(clock::monotonic());
     // Jitter wants no better seed than when and who we are.
     let seed = now.0 ^ (u64::from(std::process::id()) << 32);
-    let policy = settings.policy(cpus::usable(), seed, given);
+    let mut policy = settings.policy(cpus::usable(), seed, given);
+    policy.learn_from = rights.learn_from();
     let patience = Patience {
         keepalive: settings.keepalive,
         user_timeout: settings.user_timeout,
@@ -156,6 +185,7 @@ fn build(
         program,
         cwd: CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default(),
         devnull,
+        rights,
         nofile,
         out: VecDeque::new(),
         spawned: false,

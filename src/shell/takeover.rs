@@ -99,7 +99,11 @@ impl Shell {
         }
         let mut bytes = [0u8; MAX_ADDR];
         let buf = &mut bytes[..len];
-        let got = match procfs::read_memory(notif.tid, notif.args[1], buf) {
+        let read = {
+            let _worn = self.to_look();
+            procfs::read_memory(notif.tid, notif.args[1], buf)
+        };
+        let got = match read {
             Ok(n) => n,
             Err(e) => {
                 self.unreadable(&e);
@@ -110,29 +114,15 @@ impl Shell {
         if self.release_connected() {
             self.settle();
         }
-        // A link of /proc is read first: to ask, or to copy and close, what is no socket can take as
-        // long as some file system likes.
         let seen = procfs::is_ours();
-        let target = procfs::target(notif.tid, fd);
-        let is_socket = matches!(target, Some(Target::Socket(_)));
-        let protocol = || procfs::socket_protocol(notif.tid, fd).unwrap_or_default();
         let wanted = match addr {
             Addr::Tcp(_) => "TCP",
             Addr::Unix(_) | Addr::Other(_) => "UNIX",
         };
-        if seen && !(is_socket && protocol().contains(wanted)) {
-            return None;
-        }
-        // For a port that is none of ours that is enough: the rest takes time, where a worker has
-        // many descriptors.
         let concerns = self.cluster.concerns(addr.clone());
-        let theirs = match concerns || !seen {
-            true => copy_of(notif.tid, fd),
-            false => None,
-        };
-        let inode = match (target, &theirs) {
-            (Some(Target::Socket(inode)), _) => Some(inode),
-            (_, copy) => copy.as_ref().and_then(|s| fds::inode(s.as_fd()).ok()),
+        let (inode, theirs) = {
+            let _worn = self.to_look();
+            look_at_socket(notif.tid, fd, seen.then_some(wanted), concerns)?
         };
         if inode.is_some_and(|i| self.sockets.by_inode(i).is_some()) {
             // A second bind of what is our lane already: it is bound, and where it should be.
@@ -177,7 +167,7 @@ impl Shell {
             return None;
         }
         let path = passed::name_of(bytes.get(2..)?)?;
-        self.sockets.unix_meant(tid, &path)
+        self.sockets.unix_meant(tid, &path, || self.to_look())
     }
 
     /// Why a swap of this socket would harm the worker, if it would.
@@ -190,6 +180,7 @@ impl Shell {
         if theirs.is_some_and(|s| socket::is_filtered(s.as_fd())) {
             return Some(Snag::Filtered);
         }
+        let _worn = self.to_look();
         let first = self.procs.map.get(&worker).and_then(|p| p.pid);
         let root = first.or_else(|| procfs::process_of(notif.tid));
         let mut tree = root.map(procfs::tree).unwrap_or_default();
@@ -209,7 +200,7 @@ impl Shell {
     }
 
     fn listen_event(&mut self, worker: WorkerId, notif: Notification) -> Option<Known> {
-        let Some(Target::Socket(inode)) = procfs::target(notif.tid, fd_arg(&notif)) else {
+        let Some(Target::Socket(inode)) = self.target(notif.tid, fd_arg(&notif)) else {
             return None;
         };
         if self.release_connected() {
@@ -227,6 +218,12 @@ impl Shell {
         Some(Known::Ours(Event::ListenAsked { worker, ask, lane }))
     }
 
+    /// What a worker's descriptor refers to.
+    pub(super) fn target(&self, tid: i32, fd: i32) -> Option<Target> {
+        let _worn = self.to_look();
+        procfs::target(tid, fd)
+    }
+
     fn remember(&mut self, pending: Pending) -> Ask {
         self.next_ask += 1;
         let ask = Ask(self.next_ask);
@@ -242,7 +239,10 @@ impl Shell {
         let Some(ours) = self.sockets.fd(lane) else {
             return self.answer_call(p.worker, &p.notif, Answer::Error(libc::EBADF));
         };
-        let flags = procfs::open_flags(p.notif.tid, p.fd()).unwrap_or(libc::O_CLOEXEC);
+        let flags = {
+            let _worn = self.to_look();
+            procfs::open_flags(p.notif.tid, p.fd()).unwrap_or(libc::O_CLOEXEC)
+        };
         let lane_flags = fds::status_flags(ours).unwrap_or(0);
         let mismatch = flags & libc::O_NONBLOCK == 0 && lane_flags & libc::O_NONBLOCK != 0;
         if flags & libc::O_NONBLOCK != 0 {
@@ -309,7 +309,7 @@ impl Shell {
         let Some(pipe) = self.stderrs.get(&p.worker) else {
             return;
         };
-        if procfs::target(p.notif.tid, 2) != Some(Target::Pipe(pipe.inode)) {
+        if self.target(p.notif.tid, 2) != Some(Target::Pipe(pipe.inode)) {
             return;
         }
         // What it wrote before goes out before what it writes after.
@@ -374,6 +374,35 @@ impl Shell {
             ),
         );
     }
+}
+
+/// The socket behind a descriptor that is being bound: its inode, and a copy of it where that is worth
+/// its while. `None`: it is none of the wanted protocol, where that can be seen.
+fn look_at_socket(
+    tid: i32,
+    fd: i32,
+    wanted: Option<&str>,
+    concerns: bool,
+) -> Option<(Option<u64>, Option<OwnedFd>)> {
+    // A link of /proc is read first: to ask, or to copy and close, what is no socket can take as
+    // long as some file system likes.
+    let target = procfs::target(tid, fd);
+    let is_socket = matches!(target, Some(Target::Socket(_)));
+    let protocol = || procfs::socket_protocol(tid, fd).unwrap_or_default();
+    if wanted.is_some_and(|w| !(is_socket && protocol().contains(w))) {
+        return None;
+    }
+    // For a port that is none of ours that is enough: the rest takes time, where a worker has many
+    // descriptors.
+    let theirs = match concerns || wanted.is_none() {
+        true => copy_of(tid, fd),
+        false => None,
+    };
+    let inode = match (target, &theirs) {
+        (Some(Target::Socket(inode)), _) => Some(inode),
+        (_, copy) => copy.as_ref().and_then(|s| fds::inode(s.as_fd()).ok()),
+    };
+    Some((inode, theirs))
 }
 
 /// A copy of the thread's socket, where we may have one. All looks are at the thread and not at its

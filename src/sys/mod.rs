@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod cpus;
 pub mod fds;
+pub mod guise;
 pub mod inherit;
 pub mod notify;
 pub mod passed;
@@ -16,6 +17,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod user;
 pub mod wait;
 
 use std::io;

@@ -11,7 +11,18 @@ pub fn become_subreaper() -> io::Result<()> {
 
 /// Soft and hard limit of open files.
 pub fn nofile() -> Option<(u64, u64)> {
-    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).ok()
+    rlimit(libc::RLIMIT_NOFILE as u8)
+}
+
+/// Soft and hard limit of that resource.
+pub fn rlimit(resource: u8) -> Option<(u64, u64)> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes one rlimit.
+    unsafe { cerr(libc::getrlimit(resource.into(), &mut limit)) }.ok()?;
+    Some((limit.rlim_cur, limit.rlim_max))
 }
 
 /// Raises our own soft limit to the hard one. Children are given the original back.
@@ -49,6 +60,11 @@ pub fn id() -> i32 {
 /// Effective user.
 pub fn euid() -> u32 {
     nix::unistd::geteuid().as_raw()
+}
+
+/// Effective group.
+pub fn egid() -> u32 {
+    nix::unistd::getegid().as_raw()
 }
 
 /// Leaves at once, without destructors: nothing of ours is worth more than the exit code.

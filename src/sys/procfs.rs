@@ -227,6 +227,22 @@ fn listener(line: &str) -> Option<(SocketAddr, u64)> {
     Some((SocketAddr::new(ip, port), inode))
 }
 
+/// The lowest port that everybody may bind, in our network namespace.
+pub fn unprivileged_port_start() -> Option<u16> {
+    kernel_setting("net/ipv4/ip_unprivileged_port_start")
+}
+
+/// The highest limit of open files that there can be.
+pub fn most_open_files() -> Option<u64> {
+    kernel_setting("fs/nr_open")
+}
+
+/// They are the same in every pid namespace's /proc.
+fn kernel_setting<T: std::str::FromStr>(name: &str) -> Option<T> {
+    let text = fs::read_to_string(format!("/proc/sys/{name}")).ok()?;
+    text.trim().parse().ok()
+}
+
 /// Who holds that port, as `pid 4711 (node server.js)`: for a message, so the first found will do.
 pub fn holder_of(port: u16) -> Option<String> {
     let inodes: Vec<u64> = listeners()

@@ -2,10 +2,14 @@
 //! reports what fails over a socket, and leaves by `_exit`.
 //!
 //! Order in the child, and why: its own group first, so that a kill of the group finds it; signals
-//! to default before anything can interrupt; directory, descriptors; the filter after those (it may
-//! cost us rights, and our own calls need none of it); the limit of open files when no new number
-//! is needed any more; death with the master last of all
-//! that can be undone by the steps before, then the check that the master did not die meanwhile.
+//! to default before anything can interrupt; limits, then priority, which a limit may allow; mask,
+//! directory, descriptors; the filter after those (it may cost us rights, and our own calls need none
+//! of it); the limit of open files when no new number is needed any more; groups before the user,
+//! who may change none; death with the master after that, since a change of user forgets it, then
+//! the check that the master did not die meanwhile.
+//!
+//! The directory is entered by whoever runs there. With the master's rights a link that this user may
+//! switch would lead it to where it has no way; and there are file systems where root has none.
 
 use super::{cerr, seccomp, signal::Blocked};
 use std::ffi::CString;
@@ -20,8 +24,19 @@ pub struct Plan<'a> {
     pub argv: &'a [CString],
     /// `K=V`. Without LISTEN_PID, which only the child knows.
     pub env: &'a [CString],
-    /// Entered first, if given.
+    /// Entered, if given.
     pub cwd: Option<&'a CString>,
+    /// If that is where we are anyway, need it not be entered? A user that has no way there may
+    /// still be left there.
+    pub stay: bool,
+    /// Whom it runs as, if not as us.
+    pub ids: Option<&'a Ids>,
+    /// Mask of file modes.
+    pub umask: Option<u32>,
+    /// Priority.
+    pub nice: Option<i32>,
+    /// Resource, soft and hard limit; not that of open files.
+    pub limits: &'a [(u8, u64, u64)],
     /// Becomes fd 0.
     pub stdin: BorrowedFd<'a>,
     /// Becomes fd 2, if given; else ours stays.
@@ -38,6 +53,17 @@ pub struct Plan<'a> {
     pub watch_unix: bool,
     /// The child's end of the report socket.
     pub report: BorrowedFd<'a>,
+}
+
+/// Whom to run as. `None` is left as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ids {
+    /// The user.
+    pub uid: Option<u32>,
+    /// The primary group.
+    pub gid: Option<u32>,
+    /// The supplementary groups.
+    pub groups: Option<Vec<u32>>,
 }
 
 /// Shall bind(2) and listen(2) of the child ask us?
@@ -69,21 +95,29 @@ pub enum Report {
 enum Step {
     Group,
     Limits,
+    Nice,
     Chdir,
     Fds,
     Filter,
+    Groups,
+    Gid,
+    Uid,
     DeathSignal,
     MasterGone,
     Exec,
 }
 
-/// Names of the steps, for messages; `exec` is known to core.
-const STEPS: [&str; 8] = [
+/// Names of the steps, for messages; core knows which of them are worth another try.
+const STEPS: [&str; 12] = [
     "setpgid",
     "setrlimit",
+    "setpriority",
     "chdir",
     "dup2",
     "seccomp",
+    "setgroups",
+    "setgid",
+    "setuid",
     "prctl",
     "the master has gone",
     "exec",
@@ -210,23 +244,38 @@ unsafe fn child(
     unsafe {
         must(plan, Step::Group, libc::setpgid(0, 0));
         default_signals();
-        if let Some(dir) = plan.cwd {
-            must(plan, Step::Chdir, libc::chdir(dir.as_ptr()));
+        for (resource, soft, hard) in plan.limits {
+            must(plan, Step::Limits, limit(*resource, *soft, *hard));
         }
+        if let Some(nice) = plan.nice {
+            must(
+                plan,
+                Step::Nice,
+                libc::setpriority(libc::PRIO_PROCESS, 0, nice),
+            );
+        }
+        if let Some(mask) = plan.umask {
+            libc::umask(mask);
+        }
+        let dir = plan.cwd.filter(|dir| !(plan.stay && is_here(dir)));
         let report = match arrange_fds(plan, scratch) {
             Some(fd) => fd,
             None => fail(plan.report.as_raw_fd(), Step::Fds),
         };
         watch(plan.watch, plan.watch_unix, report);
         // After all that needs a new number: we still have all of the master's descriptors.
-        if let Some((soft, hard)) = plan.nofile {
-            let limit = libc::rlimit {
-                rlim_cur: soft,
-                rlim_max: hard,
-            };
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) < 0 {
-                fail(report, Step::Limits);
-            }
+        if let Some((soft, hard)) = plan.nofile
+            && limit(NOFILE, soft, hard) < 0
+        {
+            fail(report, Step::Limits);
+        }
+        if let Some(ids) = plan.ids {
+            become_them(ids, report);
+        }
+        if let Some(dir) = dir
+            && libc::chdir(dir.as_ptr()) < 0
+        {
+            fail(report, Step::Chdir);
         }
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) < 0 {
             fail(report, Step::DeathSignal);
@@ -249,6 +298,67 @@ unsafe fn must(plan: &Plan<'_>, step: Step, done: i32) {
     if done < 0 {
         // SAFETY: as `child`.
         unsafe { fail(plan.report.as_raw_fd(), step) }
+    }
+}
+
+const NOFILE: u8 = libc::RLIMIT_NOFILE as u8;
+
+/// # Safety
+/// As `child`.
+unsafe fn limit(resource: u8, soft: u64, hard: u64) -> i32 {
+    let limit = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: limit outlives the call.
+    unsafe { libc::setrlimit(resource.into(), &limit) }
+}
+
+/// Is that the directory we are in?
+///
+/// # Safety
+/// As `child`.
+unsafe fn is_here(dir: &CString) -> bool {
+    // SAFETY: stat is plain data; both names end with NUL.
+    unsafe {
+        let (mut there, mut here): (libc::stat, libc::stat) =
+            (std::mem::zeroed(), std::mem::zeroed());
+        libc::stat(dir.as_ptr(), &mut there) == 0
+            && libc::stat(c".".as_ptr(), &mut here) == 0
+            && (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+    }
+}
+
+/// Groups, group, user, for good. By the kernel's calls: those of the C library also tell its other
+/// threads, of which there are none.
+///
+/// # Safety
+/// As `child`.
+unsafe fn become_them(ids: &Ids, report: RawFd) {
+    // SAFETY: plain numbers, and as many groups as we say.
+    unsafe {
+        if let Some(groups) = &ids.groups
+            && libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) < 0
+        {
+            fail(report, Step::Groups);
+        }
+        if let Some(gid) = ids.gid
+            && libc::syscall(libc::SYS_setresgid, gid, gid, gid) < 0
+        {
+            fail(report, Step::Gid);
+        }
+        let Some(uid) = ids.uid else { return };
+        // Those of a root fall by the change of user; those of one who is not root would stay.
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL,
+            0,
+            0,
+            0,
+        );
+        if libc::syscall(libc::SYS_setresuid, uid, uid, uid) < 0 {
+            fail(report, Step::Uid);
+        }
     }
 }
 

@@ -32,6 +32,11 @@ pub fn give_to_nobody(path: &Path) {
     }
 }
 
+/// Makes it root's again.
+pub fn give_to_root(path: &Path) {
+    std::os::unix::fs::chown(path, Some(0), Some(0)).unwrap();
+}
+
 /// Before exec, in the child.
 fn in_child(cmd: &mut Command, mut f: impl FnMut() -> i32 + Send + Sync + 'static) {
     let wrapped = move || match f() {

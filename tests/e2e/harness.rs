@@ -169,6 +169,23 @@ impl Rig {
         })
     }
 
+    /// A master whose workers are to be nobody, in a place that is nobody's; started by this program,
+    /// if there is one.
+    pub fn over_nobody(
+        program: impl Words,
+        words: impl Words,
+        dress: impl FnOnce(&mut Command, &Path),
+    ) -> Rig {
+        assert!(birth::root(), "this story takes root: run it as root");
+        let place = Place::for_nobody();
+        let program = program.words();
+        let cmd = match program.is_empty() {
+            true => place.command(),
+            false => place.command_by(&program),
+        };
+        Rig::at(place, cmd, words, dress)
+    }
+
     /// Its directory, which is also its working directory: the servers are there.
     pub fn dir(&self) -> &Path {
         &self.place.dir

@@ -25,6 +25,7 @@ mod hostile;
 mod odd;
 mod readiness;
 mod respawn;
+mod rights;
 mod robust;
 mod serving;
 mod sockets;

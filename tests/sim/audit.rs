@@ -101,6 +101,7 @@ impl World {
             71 => Mark::Exit71GaveUp,
             75 => Mark::Exit75,
             77 => Mark::Exit77,
+            78 => Mark::Exit78,
             126 => Mark::Exit126,
             127 => Mark::Exit127,
             other => panic!("exit code {other} is not in the manual"),

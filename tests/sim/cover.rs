@@ -96,6 +96,7 @@ pub enum Mark {
     Exit75,
     /// Port forbidden.
     Exit77,
+    Exit78,
     /// Not executable.
     Exit126,
     /// Not found.
@@ -106,7 +107,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     StoppedBeforeExec TreeGoneOvertook AskOvertookExec EndedBeforeExec StuckBeforeExec ForkCancelled
     AskedTooLate RemnantAsked StrangerAsked
     KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused LanesFull Adopted Exit0 Exit1
-    Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit126 Exit127);
+    Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 
 /// How often each was seen.
 #[derive(Clone, Debug, Default)]

@@ -91,6 +91,7 @@ pub fn manual() -> Policy {
         stop_signal: 15,
         stop_timeout: secs(10),
         takeover: Takeover::Auto,
+        learn_from: 1,
         seed: 1,
     }
 }
@@ -172,6 +173,7 @@ pub fn policy(r: &mut Prng) -> Policy {
         ]),
         takeover,
         seed: r.bits(),
+        learn_from: r.pick(&[1, 1, 1024]),
     }
 }
 

@@ -225,10 +225,13 @@ impl Judge {
                 let started = self.policy.ready == ReadyRule::Started;
                 self.evidence = (started || counts).then_some(worker);
             }
-            Event::ExecFailed { step, errno, .. } if *step == "exec" && !self.ever_execed => {
-                let code = if matches!(errno, 2 | 20) { 127 } else { 126 };
-                self.give_up(code, now);
-            }
+            Event::ExecFailed { step, errno, .. } if !self.ever_execed => match (*step, errno) {
+                ("exec", 2 | 20) => self.give_up(127, now),
+                ("exec", _) => self.give_up(126, now),
+                ("setuid" | "setrlimit", 1) => self.give_up(77, now),
+                ("chdir", 13) => self.give_up(78, now),
+                _ => {}
+            },
             Event::TakeoverRefused { .. } if required && !self.ever_execed => self.give_up(71, now),
             Event::BindAsked { .. } | Event::ListenAsked { .. } => {
                 if job.exit_told {
@@ -415,6 +418,12 @@ impl Judge {
             false => lane.addr == asked,
         };
         assert!(fits, "{asked} was asked for and {} lent", lane.addr);
+        let named = lane.given || matches!(self.policy.takeover, Takeover::Ports(_));
+        let least = self.policy.learn_from;
+        assert!(
+            named || asked.port().is_none_or(|p| p >= least),
+            "{asked} is below {least}"
+        );
     }
 
     /// A client is answered: each once, and all the same.

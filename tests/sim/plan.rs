@@ -160,7 +160,12 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
         }
         Kind::NeverListens => p.steps.clear(),
         Kind::Prober => probe(&mut p, r, policy),
-        Kind::WrongPort => p.steps = bound(r, &["0.0.0.0:9229".parse().unwrap()], ms(5)),
+        Kind::WrongPort => {
+            // Or a privileged one, where that is not to be learnt.
+            let low = policy.given.is_empty() && policy.learn_from > 80 && r.one_in(2);
+            let addr = if low { "0.0.0.0:80" } else { "0.0.0.0:9229" };
+            p.steps = bound(r, &[addr.parse().unwrap()], ms(5));
+        }
         Kind::DeafToTerm => p.term = None,
         Kind::SlowToTerm => p.term = Some(r.ms(100, 20_000)),
         Kind::Stuck if r.one_in(4) => {
@@ -185,7 +190,18 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
             }
         }
         Kind::ExecFails => {
-            let exec = [("exec", 2), ("exec", 13), ("exec", 8), ("setuid", 1)];
+            let exec = [
+                ("exec", 2),
+                ("exec", 2),
+                ("exec", 2),
+                ("exec", 13),
+                ("exec", 8),
+                ("setuid", 1),
+                ("setuid", 11),
+                ("chdir", 2),
+                ("chdir", 13),
+                ("setrlimit", 1),
+            ];
             let (step, errno) = r.pick(&exec);
             p.fate = Fate::ExecFails(step, errno);
         }
