@@ -134,7 +134,12 @@ pub fn tied(tid: i32, fd: RawFd, others: &[i32]) -> Option<Tie> {
             let flags = procfs::open_flags(*pid, n).unwrap_or(0);
             flags & libc::O_CLOEXEC != 0 && procfs::never_execed(*pid)
         };
-        if fds.iter().any(|f| refers(f) && !goes(f.0)) {
+        // It may have executed between the two looks, and lost it by that: so a third.
+        let still = |(n, t): &(RawFd, Target)| procfs::target(*pid, *n) == Some(*t);
+        if fds
+            .iter()
+            .any(|f| refers(f) && !goes(f.0) && still(f) && refers(f))
+        {
             return Some(Tie::Shared);
         }
     }
