@@ -166,3 +166,43 @@ fn a_number_that_the_sockets_have_is_refused() {
     assert!(said.err.contains("take a higher number"), "{said:?}");
     rig.end(&[]);
 }
+
+#[test]
+fn a_worker_of_another_user_is_heard_and_a_stranger_is_not() {
+    let port = free_port();
+    let words = format!(
+        "-n 1 -p {port} --user 4716 --group 4716 --ready ready -- python3 speech.py notify"
+    );
+    let mut rig = Rig::dressed(words, |_, dir| open_to_all(dir));
+    rig.until("it waits", || rig.tales("waits").len() == 1);
+    let pid = rig.status().pids()[0];
+    // Whoever sees its name can speak to it, and is not heard.
+    let environ = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    let name = environ
+        .split('\0')
+        .find_map(|v| v.strip_prefix("NOTIFY_SOCKET=@"))
+        .unwrap();
+    let stranger = format!(
+        "import os,socket; os.setuid(4717); \
+         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', '\\0{name}')"
+    );
+    let done = std::process::Command::new("python3")
+        .args(["-c", &stranger])
+        .status();
+    assert!(done.unwrap().success());
+    rig.wait("notify-stranger", |_| true);
+    assert_eq!(rig.status().ready, 0);
+    fs::write(rig.dir().join("go"), "").unwrap();
+    rig.up();
+    rig.end(&["notify-stranger"]);
+}
+
+/// For what other users read and write there: they may have no way to the original.
+fn open_to_all(dir: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let server = dir.join("speech.py");
+    let text = fs::read(&server).unwrap();
+    fs::remove_file(&server).unwrap();
+    fs::write(&server, text).unwrap();
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+}
