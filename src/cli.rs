@@ -76,6 +76,9 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, String> {
     };
     let client_words: Vec<String> = m.free.clone();
     check_scopes(&m, start)?;
+    if start && s.single {
+        check_single(&m, &s)?;
+    }
     if start {
         s.command = args[split.unwrap_or(0) + 1..].to_vec();
         if s.command.is_empty() {
@@ -142,6 +145,19 @@ fn check_scopes(m: &getopts::Matches, start: bool) -> Result<(), String> {
         )),
         Some(o) => Err(format!(
             "{} belongs to starting a cluster, not to a verb; to start one: minicluster [OPTIONS] -- COMMAND",
+            name_of(o)
+        )),
+        None => Ok(()),
+    }
+}
+
+/// What takes a master is refused without one.
+fn check_single(m: &getopts::Matches, s: &Settings) -> Result<(), String> {
+    let several = s.workers.is_some_and(|n| n != 1);
+    let idle = |o: &&Opt| m.opt_present(o.long) && !o.alone && (o.long != "workers" || several);
+    match options::all().find(idle) {
+        Some(o) => Err(format!(
+            "--single executes COMMAND once, without a master, so {} means nothing: leave one of them out",
             name_of(o)
         )),
         None => Ok(()),
@@ -315,6 +331,9 @@ mod tests {
             ("-C /x --name web stop", "give one"),
             ("--takeover 8080=70000 -- x", "1 to 65535"),
             ("--takeover 80= -- x", "PORT[=OURPORT]"),
+            ("--single -n 2 -- x", "-n, --workers means nothing"),
+            ("--single --stop-timeout 1 -- x", "--stop-timeout means"),
+            ("--single -C off -- x", "means nothing"),
             ("-l 3000 -- x", "tcp://127.0.0.1:3000"),
             ("-l unix: -- x", "names no path"),
             ("-l unix:/a,mode=999 -- x", "write 0660"),
@@ -331,6 +350,38 @@ mod tests {
             let e = refused(line);
             assert!(e.contains(want), "{line}: {e}");
         }
+    }
+
+    #[test]
+    fn without_a_master_what_needs_one_is_refused_and_the_rest_is_not() {
+        let alone: Vec<&str> = options::all().filter(|o| o.alone).map(|o| o.long).collect();
+        assert_eq!(
+            alone,
+            [
+                "port",
+                "host",
+                "listen",
+                "backlog",
+                "keepalive",
+                "user-timeout",
+                "env",
+                "env-file",
+                "clear-env",
+                "cwd",
+                "user",
+                "group",
+                "umask",
+                "nice",
+                "rlimit",
+                "name",
+                "single",
+                "log-format",
+                "log-level",
+                "quiet",
+                "verbose"
+            ]
+        );
+        assert!(start("--single -n 1 -p 80 --user 1 --group 1 -q -- x").single);
     }
 
     #[test]

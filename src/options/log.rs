@@ -22,6 +22,7 @@ pub(super) static LOG: &[Opt] = &[
             Ok(())
         },
     )
+    .alone()
     .completes(Completes::Words("text logfmt json")),
     opt(
         "",
@@ -40,13 +41,16 @@ pub(super) static LOG: &[Opt] = &[
             Ok(())
         },
     )
+    .alone()
     .completes(Completes::Words("error warn info debug")),
     opt("q", "quiet", "", "", "as --log-level warn", |s, _| {
         s.log_level = Level::Warn;
         Ok(())
-    }),
+    })
+    .alone(),
     opt("v", "verbose", "", "", "as --log-level debug", |s, _| {
         s.log_level = Level::Debug;
         Ok(())
-    }),
+    })
+    .alone(),
 ];

@@ -110,6 +110,8 @@ pub struct Opt {
     pub many: bool,
     /// For whom.
     pub scope: Scope,
+    /// Does it mean something without a master (--single)?
+    pub alone: bool,
     /// Its values, for completions.
     pub completes: Completes,
     /// Parses the value and keeps it.
@@ -132,6 +134,7 @@ const fn opt(
         help,
         many: false,
         scope: Scope::Start,
+        alone: false,
         completes: Completes::Nothing,
         apply,
     }
@@ -140,6 +143,11 @@ const fn opt(
 impl Opt {
     const fn many(mut self) -> Opt {
         self.many = true;
+        self
+    }
+
+    const fn alone(mut self) -> Opt {
+        self.alone = true;
         self
     }
 

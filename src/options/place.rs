@@ -34,6 +34,19 @@ pub(super) static PLACE: &[Opt] = &[
             Ok(())
         },
     )
+    .alone()
     .both()
     .completes(Completes::Name),
+    opt(
+        "",
+        "single",
+        "",
+        "",
+        "execute COMMAND in our own place, with the sockets; no master",
+        |s, _| {
+            s.single = true;
+            Ok(())
+        },
+    )
+    .alone(),
 ];

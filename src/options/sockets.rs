@@ -34,6 +34,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
             Ok(())
         },
     )
+    .alone()
     .many(),
     opt(
         "H",
@@ -46,6 +47,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
             Ok(())
         },
     )
+    .alone()
     .many()
     .completes(Completes::Words("0.0.0.0 127.0.0.1 :: ::1")),
     opt(
@@ -59,6 +61,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
             Ok(())
         },
     )
+    .alone()
     .many()
     .completes(Completes::Words("tcp://127.0.0.1: tcp://[::]: unix:/ fd:3")),
     opt(
@@ -68,7 +71,8 @@ pub(super) static HOW_MANY: &[Opt] = &[
         "4096",
         "connections that may wait; capped by net.core.somaxconn",
         keep!(backlog, |v| settings::number(v, 1, 65_535)),
-    ),
+    )
+    .alone(),
     opt(
         "",
         "keepalive",
@@ -80,7 +84,8 @@ pub(super) static HOW_MANY: &[Opt] = &[
             s.keepalive = Some(settings::between(v, least, most)?);
             Ok(())
         },
-    ),
+    )
+    .alone(),
     opt(
         "",
         "user-timeout",
@@ -92,7 +97,8 @@ pub(super) static HOW_MANY: &[Opt] = &[
             s.user_timeout = Some(settings::between(v, least, most)?);
             Ok(())
         },
-    ),
+    )
+    .alone(),
     opt(
         "",
         "takeover",

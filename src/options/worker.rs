@@ -16,7 +16,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.env.push(settings::env_pair(v)?);
             Ok(())
         },
-    )
+    ).alone()
     .many(),
     opt(
         "",
@@ -28,7 +28,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.env_files.push(PathBuf::from(v));
             Ok(())
         },
-    )
+    ).alone()
     .many()
     .completes(Completes::File),
     opt(
@@ -41,7 +41,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.clear_env = true;
             Ok(())
         },
-    ),
+    ).alone(),
     opt(
         "",
         "cwd",
@@ -52,7 +52,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.cwd = Some(PathBuf::from(v));
             Ok(())
         },
-    )
+    ).alone()
     .completes(Completes::Dir),
     opt(
         "",
@@ -64,7 +64,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.user = Some(settings::principal(v)?);
             Ok(())
         },
-    )
+    ).alone()
     .completes(Completes::User),
     opt(
         "",
@@ -76,7 +76,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.group = Some(settings::principal(v)?);
             Ok(())
         },
-    )
+    ).alone()
     .completes(Completes::Group),
     opt(
         "",
@@ -88,7 +88,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.umask = Some(settings::umask(v)?);
             Ok(())
         },
-    )
+    ).alone()
     .completes(Completes::Words("022 027 077")),
     opt(
         "",
@@ -100,7 +100,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.nice = Some(settings::number(v, -20, 19)?);
             Ok(())
         },
-    ),
+    ).alone(),
     opt(
         "",
         "rlimit",
@@ -113,7 +113,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.rlimits.push(limit);
             Ok(())
         },
-    )
+    ).alone()
     .many()
     .completes(Completes::Words(
         "as= core= cpu= data= fsize= locks= memlock= msgqueue= nice= nofile= nproc= rss= rtprio= rttime= sigpending= stack=",

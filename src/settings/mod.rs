@@ -35,6 +35,8 @@ pub struct Settings {
     pub hosts: Vec<IpAddr>,
     /// -l
     pub listen: Vec<Listen>,
+    /// --single
+    pub single: bool,
     /// --keepalive
     pub keepalive: Option<Duration>,
     /// --user-timeout
@@ -157,6 +159,7 @@ impl Default for Settings {
             ports: Vec::new(),
             hosts: Vec::new(),
             listen: Vec::new(),
+            single: false,
             keepalive: None,
             user_timeout: None,
             backlog: 4096,

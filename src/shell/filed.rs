@@ -129,6 +129,15 @@ impl Filed {
         }
     }
 
+    /// Removes the second name alone: nobody will be there to put the first one back.
+    pub fn leave(self) {
+        Filed {
+            ours: false,
+            ..self
+        }
+        .remove();
+    }
+
     /// Does a thread that says `path` mean this one? Relative to its directory and root, where those
     /// can be seen: by these eyes.
     pub fn is_meant<W>(&self, tid: i32, path: &Path, eyes: impl FnOnce() -> W) -> bool {

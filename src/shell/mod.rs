@@ -4,6 +4,7 @@
 mod birth;
 mod channel;
 mod clients;
+mod environment;
 mod filed;
 mod given;
 mod handed;
@@ -16,6 +17,7 @@ mod reap;
 mod requests;
 mod rights;
 mod signals;
+mod single;
 mod sockets;
 mod speech;
 mod takeover;

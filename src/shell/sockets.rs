@@ -2,6 +2,7 @@
 
 use super::filed::Filed;
 use crate::core::{Addr, Given, LaneId};
+use crate::settings::Settings;
 use crate::sys::socket::{self, Patience, Reach};
 use crate::sys::{fds, inherit, passed};
 use std::collections::BTreeMap;
@@ -46,12 +47,15 @@ pub struct Sockets {
 
 impl Sockets {
     /// None yet.
-    pub fn new(backlog: i32, patience: Patience) -> Sockets {
+    pub fn of(settings: &Settings) -> Sockets {
         Sockets {
             given: Vec::new(),
             lanes: BTreeMap::new(),
-            backlog,
-            patience,
+            backlog: settings.backlog,
+            patience: Patience {
+                keepalive: settings.keepalive,
+                user_timeout: settings.user_timeout,
+            },
         }
     }
 
@@ -205,6 +209,15 @@ impl Sockets {
             }
         }
         self.lanes.clear();
+    }
+
+    /// Their files stay when we go, with one name alone.
+    pub fn leave_files(&mut self) {
+        for lane in self.lanes.values_mut() {
+            if let Some(filed) = lane.filed.take() {
+                filed.leave();
+            }
+        }
     }
 
     /// The file of a unix lane.

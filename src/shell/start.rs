@@ -10,14 +10,13 @@ use super::procs::Procs;
 use super::rights::Rights;
 use super::signals::Signals;
 use super::sockets::Sockets;
-use super::{Kind, Shell, handed, lookup, token};
+use super::{Kind, Shell, handed, lookup, single, token};
 use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE,
 };
 use crate::core::words::reason;
 use crate::core::{Asker, Cluster, Given, Level, Time};
 use crate::settings::{self, Control, Ipc, Settings};
-use crate::sys::socket::Patience;
 use crate::sys::{clock, cpus, fds, process, procfs};
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -44,6 +43,9 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
     let here = procfs::working_directory().map_err(os("cannot tell the working directory"))?;
     let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
     let given = given::all(&settings, &passed, &here)?;
+    if settings.single {
+        return Err(single::run(&settings, &rights, &program, &cwd, &given));
+    }
     if let Some(n) = settings.ready_fd
         && usize::try_from(n).is_ok_and(|n| n < handed::FIRST + given.len())
     {
@@ -157,10 +159,6 @@ fn build(
     let seed = now.0 ^ (u64::from(std::process::id()) << 32);
     let mut policy = settings.policy(cpus::usable(), seed, given);
     policy.learn_from = rights.learn_from();
-    let patience = Patience {
-        keepalive: settings.keepalive,
-        user_timeout: settings.user_timeout,
-    };
     let ipc = match settings.ipc {
         Ipc::Node => true,
         Ipc::Auto => lookup::is_node(&program, cwd),
@@ -172,7 +170,7 @@ fn build(
         poll: mio::Poll::new().map_err(os("cannot poll"))?,
         log,
         signals,
-        sockets: Sockets::new(settings.backlog, patience),
+        sockets: Sockets::of(&settings),
         files: None,
         procs: Procs::default(),
         stderrs: BTreeMap::new(),

@@ -15,6 +15,7 @@ use super::{cerr, seccomp, signal::Blocked};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 /// What is to be executed, and in what surroundings.
 pub struct Plan<'a> {
@@ -37,8 +38,8 @@ pub struct Plan<'a> {
     pub nice: Option<i32>,
     /// Resource, soft and hard limit; not that of open files.
     pub limits: &'a [(u8, u64, u64)],
-    /// Becomes fd 0.
-    pub stdin: BorrowedFd<'a>,
+    /// Becomes fd 0, if given; else ours stays.
+    pub stdin: Option<BorrowedFd<'a>>,
     /// Becomes fd 2, if given; else ours stays.
     pub stderr: Option<BorrowedFd<'a>>,
     /// Become fd 3, 4, .. and LISTEN_PID is set if there are any.
@@ -51,8 +52,8 @@ pub struct Plan<'a> {
     pub watch: Watch,
     /// Those of unix sockets, too?
     pub watch_unix: bool,
-    /// The child's end of the report socket.
-    pub report: BorrowedFd<'a>,
+    /// The child's end of the report socket. Without one this is no child: see `exec_here`.
+    pub report: Option<BorrowedFd<'a>>,
 }
 
 /// Whom to run as. `None` is left as it is.
@@ -195,17 +196,49 @@ pub fn receive(ours: BorrowedFd<'_>) -> io::Result<Option<Report>> {
     }))
 }
 
+/// What the child works with, made before the fork.
+struct Ready {
+    argv: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+    /// One of env's, if there is something to pass.
+    listen_pid: Box<[u8; 22]>,
+    scratch: Vec<RawFd>,
+}
+
+impl Ready {
+    fn of(plan: &Plan<'_>) -> Ready {
+        let listen_pid = Box::new(*b"LISTEN_PID=0000000000\0");
+        let mut env = pointers(plan.env);
+        if !plan.pass.is_empty() {
+            let last = env.len() - 1;
+            env[last] = listen_pid.as_ptr().cast();
+            env.push(std::ptr::null());
+        }
+        Ready {
+            argv: pointers(plan.argv),
+            env,
+            listen_pid,
+            scratch: Vec::with_capacity(plan.pass.len() + plan.extra.len() + 3),
+        }
+    }
+}
+
+/// What `exec_here` does when it cannot: it is told the step and its errno.
+static INSTEAD: OnceLock<fn(&'static str, i32) -> !> = OnceLock::new();
+
+/// Executes the plan in our own place: no child, no group, no filter, and signals that were ignored
+/// stay so (but for SIGPIPE, which only Rust ignores). `instead` says why not, and leaves.
+pub fn exec_here(plan: &Plan<'_>, instead: fn(&'static str, i32) -> !) -> ! {
+    let _ = INSTEAD.set(instead);
+    // SAFETY: SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // SAFETY: we are the only thread; what a child may not do is not done for want of a report socket.
+    unsafe { child(plan, &mut Ready::of(plan), 0) }
+}
+
 /// Forks. The child never returns from here. The process must be single-threaded.
 pub fn fork_exec(plan: &Plan<'_>) -> io::Result<i32> {
-    let argv = pointers(plan.argv);
-    let mut listen_pid = *b"LISTEN_PID=0000000000\0";
-    let mut env = pointers(plan.env);
-    if !plan.pass.is_empty() {
-        let last = env.len() - 1;
-        env[last] = listen_pid.as_ptr().cast();
-        env.push(std::ptr::null());
-    }
-    let mut scratch: Vec<RawFd> = Vec::with_capacity(plan.pass.len() + plan.extra.len() + 3);
+    let mut ready = Ready::of(plan);
     let master = std::process::id();
     let blocked = Blocked::all();
     // SAFETY: single-threaded by contract, so the child is a whole copy; it calls `child` and
@@ -213,7 +246,7 @@ pub fn fork_exec(plan: &Plan<'_>) -> io::Result<i32> {
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         // SAFETY: we are the child; all pointers are into memory that the fork copied.
-        unsafe { child(plan, &argv, &env, &mut listen_pid, &mut scratch, master) }
+        unsafe { child(plan, &mut ready, master) }
     }
     let pid = cerr(pid)?;
     // Both sides do it: whoever comes first, the group is there before anybody signals it.
@@ -230,20 +263,16 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 }
 
 /// # Safety
-/// Only in a new child of a single-threaded process, with all signals blocked; argv and env are
-/// arrays of strings that end with a null pointer, `listen_pid` may be one of env's.
-unsafe fn child(
-    plan: &Plan<'_>,
-    argv: &[*const libc::c_char],
-    env: &[*const libc::c_char],
-    listen_pid: &mut [u8; 22],
-    scratch: &mut Vec<RawFd>,
-    master: u32,
-) -> ! {
+/// Only in a new child of a single-threaded process, with all signals blocked, or in one without
+/// `report`.
+unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32) -> ! {
+    let alone = plan.report.is_none();
     // SAFETY: system calls on plain numbers and on memory that is ours; contract above.
     unsafe {
-        must(plan, Step::Group, libc::setpgid(0, 0));
-        default_signals();
+        if !alone {
+            must(plan, Step::Group, libc::setpgid(0, 0));
+            default_signals();
+        }
         for (resource, soft, hard) in plan.limits {
             must(plan, Step::Limits, limit(*resource, *soft, *hard));
         }
@@ -258,9 +287,9 @@ unsafe fn child(
             libc::umask(mask);
         }
         let dir = plan.cwd.filter(|dir| !(plan.stay && is_here(dir)));
-        let report = match arrange_fds(plan, scratch) {
+        let report = match arrange_fds(plan, &mut ready.scratch) {
             Some(fd) => fd,
-            None => fail(plan.report.as_raw_fd(), Step::Fds),
+            None => fail(raw(&plan.report), Step::Fds),
         };
         watch(plan.watch, plan.watch_unix, report);
         // After all that needs a new number: we still have all of the master's descriptors.
@@ -277,17 +306,20 @@ unsafe fn child(
         {
             fail(report, Step::Chdir);
         }
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) < 0 {
-            fail(report, Step::DeathSignal);
+        if !alone {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) < 0 {
+                fail(report, Step::DeathSignal);
+            }
+            if libc::getppid().unsigned_abs() != master {
+                fail(report, Step::MasterGone);
+            }
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
         }
-        if libc::getppid().unsigned_abs() != master {
-            fail(report, Step::MasterGone);
-        }
-        write_pid(listen_pid, libc::getpid().unsigned_abs());
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
-        libc::execve(plan.program.as_ptr(), argv.as_ptr(), env.as_ptr());
+        write_pid(&mut ready.listen_pid, libc::getpid().unsigned_abs());
+        let (argv, env) = (ready.argv.as_ptr(), ready.env.as_ptr());
+        libc::execve(plan.program.as_ptr(), argv, env);
         fail(report, Step::Exec)
     }
 }
@@ -297,8 +329,12 @@ unsafe fn child(
 unsafe fn must(plan: &Plan<'_>, step: Step, done: i32) {
     if done < 0 {
         // SAFETY: as `child`.
-        unsafe { fail(plan.report.as_raw_fd(), step) }
+        unsafe { fail(raw(&plan.report), step) }
     }
+}
+
+fn raw(fd: &Option<BorrowedFd<'_>>) -> RawFd {
+    fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
 }
 
 const NOFILE: u8 = libc::RLIMIT_NOFILE as u8;
@@ -394,8 +430,14 @@ unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd
             scratch.push(new);
             (new >= 0).then_some(new)
         };
-        let report = lift(plan.report.as_raw_fd())?;
-        let stdin = lift(plan.stdin.as_raw_fd())?;
+        let report = match &plan.report {
+            Some(fd) => lift(fd.as_raw_fd())?,
+            None => -1,
+        };
+        let stdin = match &plan.stdin {
+            Some(fd) => Some(lift(fd.as_raw_fd())?),
+            None => None,
+        };
         let stderr = match &plan.stderr {
             Some(fd) => Some(lift(fd.as_raw_fd())?),
             None => None,
@@ -413,7 +455,9 @@ unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd
                 return None;
             }
         }
-        if libc::dup2(stdin, 0) < 0 {
+        if let Some(fd) = stdin
+            && libc::dup2(fd, 0) < 0
+        {
             return None;
         }
         if let Some(fd) = stderr
@@ -459,7 +503,13 @@ unsafe fn watch(how: Watch, unix: bool, report: RawFd) {
 unsafe fn fail(report: RawFd, step: Step) -> ! {
     // SAFETY: as `child`; errno of this thread.
     unsafe {
-        let e = (*libc::__errno_location()).to_ne_bytes();
+        let errno = *libc::__errno_location();
+        if report < 0
+            && let Some(instead) = INSTEAD.get()
+        {
+            instead(STEPS[step as usize], errno);
+        }
+        let e = errno.to_ne_bytes();
         send(report, [FAILED, step as u8, e[0], e[1], e[2], e[3]], None);
         libc::_exit(127)
     }

@@ -28,6 +28,7 @@ mod respawn;
 mod rights;
 mod robust;
 mod serving;
+mod single;
 mod sockets;
 mod speech;
 mod start;

@@ -1,0 +1,144 @@
+//! The environment of a worker.
+
+use super::handed;
+use super::rights::Rights;
+use super::sockets::Sockets;
+use crate::core::SlotNr;
+use crate::settings::{Settings, expand};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// What it is made of.
+pub struct Surroundings<'a> {
+    /// What the operator said.
+    pub settings: &'a Settings,
+    /// Whose they are.
+    pub rights: &'a Rights,
+    /// What they are handed.
+    pub sockets: &'a Sockets,
+    /// Of the cluster.
+    pub name: &'a str,
+    /// The control socket, if there is one.
+    pub control: Option<&'a Path>,
+    /// How many there are.
+    pub workers: usize,
+}
+
+/// Is there a master to speak to, and where?
+#[derive(Clone, Copy)]
+pub enum Mastered<'a> {
+    /// By the name of its notification socket, and on the number of Node's channel.
+    By {
+        notify: &'a str,
+        channel: Option<i32>,
+    },
+    /// There is none.
+    Not,
+}
+
+impl Surroundings<'_> {
+    /// The words of COMMAND.
+    pub fn argv(&self, slot: SlotNr) -> Vec<CString> {
+        let word = |w: &std::ffi::OsString| CString::new(expand(w.as_bytes(), slot.0));
+        // Words of a command line cannot hold NUL.
+        self.settings
+            .command
+            .iter()
+            .filter_map(|w| word(w).ok())
+            .collect()
+    }
+
+    /// Ours without what was meant for us, then the worker's own, then what the operator says: by
+    /// files, then by word.
+    pub fn environment(&self, slot: SlotNr, generation: u32, master: Mastered<'_>) -> Vec<CString> {
+        let mut own: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let mut set = |k: &str, v: String| drop(own.insert(k.into(), v.into_bytes()));
+        set("WORKER_ID", slot.to_string());
+        set("NODE_APP_INSTANCE", slot.to_string());
+        set("MINICLUSTER_NAME", self.name.to_string());
+        set("MINICLUSTER_GENERATION", generation.to_string());
+        set("MINICLUSTER_WORKERS", self.workers.to_string());
+        if let Mastered::By { notify, channel } = master {
+            if !notify.is_empty() {
+                set("NOTIFY_SOCKET", notify.to_string());
+            }
+            if let Some(limit) = self.settings.watchdog {
+                // Without WATCHDOG_PID it is meant for whoever serves, behind a wrapper or not.
+                set("WATCHDOG_USEC", limit.as_micros().to_string());
+            }
+            if let Some(number) = channel {
+                set("NODE_CHANNEL_FD", number.to_string());
+                set("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_string());
+            }
+            // Their clients look whether it is their parent that speaks to them.
+            set("EINHORN_MASTER_PID", std::process::id().to_string());
+            set("EINHORN_CHILD_INDEX", slot.to_string());
+        }
+        if let Some(addr) = self.sockets.given().first() {
+            set("PORT", addr.port().to_string());
+            set("HOST", addr.ip().to_string());
+        }
+        let mut all = |vars: Vec<(String, String)>| {
+            own.extend(
+                vars.into_iter()
+                    .map(|(k, v)| (k.into_bytes(), v.into_bytes())),
+            );
+        };
+        all(handed::variables(&self.sockets.handed(), generation));
+        if let Some(socket) = self.control {
+            let path = socket.as_os_str().as_bytes();
+            for name in ["MINICLUSTER_CONTROL", "EINHORN_SOCK_PATH"] {
+                own.insert(name.into(), path.to_vec());
+            }
+        }
+        for (k, v) in self.rights.variables() {
+            own.insert(k.into_bytes(), expand(&v, slot.0));
+        }
+        for (k, v) in &self.settings.env {
+            own.insert(k.clone().into_bytes(), expand(v.as_bytes(), slot.0));
+        }
+        let passed_on = |k: &[u8]| {
+            !self.settings.clear_env && !is_masters_own(k, master) && !own.contains_key(k)
+        };
+        let inherited = std::env::vars_os()
+            .filter(|(k, _)| passed_on(k.as_bytes()))
+            .map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec()));
+        inherited
+            .chain(own.iter().map(|(k, v)| (k.clone(), v.clone())))
+            .filter_map(|(k, v)| CString::new([k, b"=".to_vec(), v].concat()).ok())
+            .collect()
+    }
+}
+
+/// Variables that speak to us, not to our workers.
+fn is_masters_own(key: &[u8], master: Mastered<'_>) -> bool {
+    // Of those that speak to a process, some speak to what takes its place.
+    const OF_THE_PLACE: [&[u8]; 5] = [
+        b"NOTIFY_SOCKET",
+        b"WATCHDOG_PID",
+        b"WATCHDOG_USEC",
+        b"NODE_CHANNEL_FD",
+        b"NODE_CHANNEL_SERIALIZATION_MODE",
+    ];
+    if matches!(master, Mastered::Not) && OF_THE_PLACE.contains(&key) {
+        return false;
+    }
+    const EXACT: [&[u8]; 10] = [
+        b"LISTEN_PID",
+        b"LISTEN_FDS",
+        b"LISTEN_FDNAMES",
+        b"LISTEN_PIDFDID",
+        b"NOTIFY_SOCKET",
+        b"WATCHDOG_PID",
+        b"WATCHDOG_USEC",
+        b"WEB_CONCURRENCY",
+        b"NODE_CHANNEL_FD",
+        b"NODE_CHANNEL_SERIALIZATION_MODE",
+    ];
+    EXACT.contains(&key)
+        || [&b"MINICLUSTER_"[..], b"EINHORN_", b"SERVER_STARTER_"]
+            .iter()
+            .any(|p| key.starts_with(p))
+}
