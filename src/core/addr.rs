@@ -74,17 +74,28 @@ impl FromStr for Addr {
 pub struct Given {
     /// Where. Of TCP port 0 the kernel picks one.
     pub addr: Addr,
-    /// Permissions of a unix socket's file, if they were given.
-    pub mode: Option<u32>,
+    /// Of a unix socket: what its file is to be like.
+    pub file: FileIs,
     /// It is open already: the descriptor, and its name, if it has one.
     pub passed: Option<(i32, Option<String>)>,
+}
+
+/// What is not said is left as it comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileIs {
+    /// Permissions.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
 }
 
 impl From<Addr> for Given {
     fn from(addr: Addr) -> Given {
         Given {
             addr,
-            mode: None,
+            file: FileIs::default(),
             passed: None,
         }
     }

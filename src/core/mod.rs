@@ -28,7 +28,7 @@ pub mod status;
 pub mod words;
 
 pub use action::{Action, Opening, Whom};
-pub use addr::{Addr, Given, share_clients};
+pub use addr::{Addr, FileIs, Given, share_clients};
 pub use codes::EXEC_STEP;
 pub use deadlines::Why;
 pub use event::{By, Event, Exit, MasterSignal, Seen, Snag, Word};

@@ -104,10 +104,21 @@ pub struct Settings {
 /// One -l.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// An address to open, and the permissions of its file, if they are said.
-    Open(Addr, Option<u32>),
+    /// An address to open; and of a unix socket, what is said of its file.
+    Open(Addr, SocketFile),
     /// A descriptor that whoever starts us has open.
     Fd(i32),
+}
+
+/// Permissions, owner and group of a unix socket's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketFile {
+    /// mode=
+    pub mode: Option<u32>,
+    /// user=
+    pub user: Option<Principal>,
+    /// group=
+    pub group: Option<Principal>,
 }
 
 /// --ipc

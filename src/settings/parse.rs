@@ -1,6 +1,6 @@
 //! What people type for settings, understood.
 
-use super::{LONGEST, Listen, clean};
+use super::{LONGEST, Listen, SocketFile, clean, principal};
 use crate::core::words::{human, signal_number};
 use crate::core::{Addr, ReadyRule, Takeover};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -65,36 +65,48 @@ pub fn listen(text: &str) -> Result<Listen, String> {
         };
     }
     if let Some(rest) = text.strip_prefix("unix:") {
-        let (path, mode) = match rest.rsplit_once(",mode=") {
-            Some((path, mode)) => (path, Some(octal(mode)?)),
-            None => (rest, None),
-        };
+        let (path, file) = socket_file(rest)?;
         return match path {
             "" | "@" => Err(format!("'{text}' names no path")),
             _ if path.ends_with('/') => Err(format!("'{path}' is a directory")),
             _ if path.contains('\0') => Err(format!("'{text}' holds a NUL")),
-            _ if path.starts_with('@') && mode.is_some() => Err(format!(
-                "'{text}': a name in the abstract namespace has no file, so no mode"
+            _ if path.starts_with('@') && file != SocketFile::default() => Err(format!(
+                "'{text}': a name in the abstract namespace has no file, so no mode and no owner"
             )),
-            _ => Ok(Listen::Open(Addr::Unix(path.into()), mode)),
+            _ => Ok(Listen::Open(Addr::Unix(path.into()), file)),
         };
     }
     let bad = || {
         format!(
-            "'{text}' is none of tcp://127.0.0.1:3000, tcp://[::1]:3000, unix:/path, unix:/path,mode=0660, unix:@name, fd:3"
+            "'{text}' is none of tcp://127.0.0.1:3000, tcp://[::1]:3000, unix:/path, unix:/path,mode=0660,group=NAME, unix:@name, fd:3"
         )
     };
     let rest = text.strip_prefix("tcp://").ok_or_else(bad)?;
     // With the number of an interface, as a link-local address needs it.
     if let Ok(addr) = rest.parse::<SocketAddr>() {
-        return Ok(Listen::Open(addr.into(), None));
+        return Ok(Listen::Open(addr.into(), SocketFile::default()));
     }
     let (name, port) = rest.rsplit_once(':').ok_or_else(bad)?;
     if name.contains(':') && !name.starts_with('[') {
         return Err(bad());
     }
     let addr = SocketAddr::new(host(name)?, number(port, 0, u16::MAX)?);
-    Ok(Listen::Open(addr.into(), None))
+    Ok(Listen::Open(addr.into(), SocketFile::default()))
+}
+
+/// What stands behind the path of a unix socket; a path may have commas and equals signs, too.
+fn socket_file(text: &str) -> Result<(&str, SocketFile), String> {
+    let (mut path, mut file) = (text, SocketFile::default());
+    while let Some((rest, last)) = path.rsplit_once(',') {
+        match last.split_once('=') {
+            Some(("mode", v)) => file.mode = Some(octal(v)?),
+            Some(("user", v)) => file.user = Some(principal(v)?),
+            Some(("group", v)) => file.group = Some(principal(v)?),
+            Some(_) | None => break,
+        }
+        path = rest;
+    }
+    Ok((path, file))
 }
 
 /// Permissions, as chmod(1) takes them.
@@ -265,6 +277,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Principal;
     use super::*;
 
     #[test]
@@ -302,8 +315,21 @@ mod tests {
             assert_eq!(listen(text).unwrap().to_string(), shown);
         }
         let path = Addr::Unix("x.sock".into());
-        let mode = listen("unix:x.sock,mode=0660");
-        assert_eq!(mode, Ok(Listen::Open(path, Some(0o660))));
+        let file = SocketFile {
+            mode: Some(0o660),
+            user: Some(Principal::Number(33)),
+            group: Some(Principal::Named("web".into())),
+        };
+        for text in [
+            "unix:x.sock,mode=0660,user=33,group=web",
+            "unix:x.sock,group=web,user=33,mode=660",
+        ] {
+            assert_eq!(
+                listen(text),
+                Ok(Listen::Open(path.clone(), file.clone())),
+                "{text}"
+            );
+        }
         for bad in [
             "",
             "3000",
@@ -317,6 +343,8 @@ mod tests {
             "unix:@",
             "unix:/run/",
             "unix:@x,mode=0600",
+            "unix:@x,user=1",
+            "unix:/x,user=",
             "unix:/x,mode=+rw",
             "unix:/x,mode=1777",
             "fd:1",

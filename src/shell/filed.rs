@@ -8,7 +8,7 @@
 use super::names::{identity, lock_of};
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
-use crate::core::{LaneId, Level, Phase};
+use crate::core::{FileIs, LaneId, Level, Phase};
 use crate::sys::{procfs, socket};
 use mio::unix::SourceFd;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -50,7 +50,7 @@ pub enum Mended {
 impl Filed {
     /// Opens a socket that listens at this path. One that answers there is in use; one that does not
     /// was left by somebody who has gone.
-    pub fn open(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<(OwnedFd, Filed)> {
+    pub fn open(path: &Path, like: &FileIs, backlog: i32) -> io::Result<(OwnedFd, Filed)> {
         let _starting = socket::lock_abstract(&lock_of(path), STARTING);
         remove_stale(path)?;
         let hidden = hidden_name(path);
@@ -60,13 +60,13 @@ impl Filed {
             // The second name is the longer one: then there is none.
             Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => {
                 let socket = socket::listen_unix(path, backlog)?;
-                set_mode(path, mode)?;
+                dress(path, like)?;
                 let filed = Filed::at(path, None)?;
                 return Ok((socket, filed));
             }
             Err(e) => return Err(e),
         };
-        let named = set_mode(&hidden, mode).and_then(|()| match fs::hard_link(&hidden, path) {
+        let named = dress(&hidden, like).and_then(|()| match fs::hard_link(&hidden, path) {
             Ok(()) => Filed::at(path, Some(hidden.clone())),
             // It appeared in this very moment: that is somebody's.
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(in_use()),
@@ -183,8 +183,12 @@ fn in_use() -> io::Error {
     io::Error::from_raw_os_error(libc::EADDRINUSE)
 }
 
-fn set_mode(path: &Path, mode: Option<u32>) -> io::Result<()> {
-    match mode {
+/// The owner first: a change of it can cost a file some bits of its mode.
+fn dress(path: &Path, like: &FileIs) -> io::Result<()> {
+    if like.uid.is_some() || like.gid.is_some() {
+        std::os::unix::fs::lchown(path, like.uid, like.gid)?;
+    }
+    match like.mode {
         Some(mode) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
         None => Ok(()),
     }
@@ -296,7 +300,11 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("mc-filed-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let path = dir.join("a.sock");
-        let (socket, filed) = Filed::open(&path, Some(0o640), 16).unwrap();
+        let like = FileIs {
+            mode: Some(0o640),
+            ..FileIs::default()
+        };
+        let (socket, filed) = Filed::open(&path, &like, 16).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
         assert!(matches!(filed.mend(), Mended::Fine));
@@ -304,21 +312,21 @@ mod tests {
         assert!(matches!(filed.mend(), Mended::PutBack));
         std::os::unix::net::UnixStream::connect(&path).unwrap();
         // In use: a second one is refused.
-        let refused = Filed::open(&path, None, 16).err().unwrap();
+        let refused = Filed::open(&path, &FileIs::default(), 16).err().unwrap();
         assert_eq!(refused.raw_os_error(), Some(libc::EADDRINUSE));
         fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();
         assert!(matches!(filed.mend(), Mended::Taken));
         filed.remove();
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
-        let refused = Filed::open(&path, None, 16).err().unwrap();
+        let refused = Filed::open(&path, &FileIs::default(), 16).err().unwrap();
         assert_eq!(refused.raw_os_error(), Some(libc::EEXIST));
         fs::remove_file(&path).unwrap();
         // Left by one that was killed: both names are stale.
         drop(socket);
-        let (dead, _) = Filed::open(&path, None, 16).unwrap();
+        let (dead, _) = Filed::open(&path, &FileIs::default(), 16).unwrap();
         drop(dead);
-        let (_socket, filed) = Filed::open(&path, None, 16).unwrap();
+        let (_socket, filed) = Filed::open(&path, &FileIs::default(), 16).unwrap();
         filed.remove();
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         fs::remove_dir(&dir).unwrap();
@@ -329,7 +337,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("mc-meant-{}", std::process::id()));
         fs::create_dir_all(dir.join("sub")).unwrap();
         std::os::unix::fs::symlink(dir.join("sub"), dir.join("link")).unwrap();
-        let (_s, filed) = Filed::open(&dir.join("sub/a.sock"), None, 16).unwrap();
+        let (_s, filed) = Filed::open(&dir.join("sub/a.sock"), &FileIs::default(), 16).unwrap();
         let me = i32::try_from(std::process::id()).unwrap();
         for (path, meant) in [
             (dir.join("sub/a.sock"), true),

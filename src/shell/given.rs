@@ -1,10 +1,11 @@
 //! What is to be open before the first worker starts: what was passed to us, then -p, then -l.
 
+use super::rights::{Rights, group_number, user_number};
 use super::sockets::is_abstract;
 use super::start::Failure;
 use crate::core::codes::{EX_CONFIG, EX_USAGE};
-use crate::core::{Addr, Given};
-use crate::settings::{Listen, MAX_PORTS, Settings};
+use crate::core::{Addr, FileIs, Given};
+use crate::settings::{Listen, MAX_PORTS, Settings, SocketFile};
 use crate::sys::passed::{self, Kind};
 use std::path::Path;
 
@@ -44,7 +45,12 @@ impl Passed {
 }
 
 /// All of it, in the order in which workers are handed it.
-pub fn all(s: &Settings, passed: &Passed, here: &Path) -> Result<Vec<Given>, Failure> {
+pub fn all(
+    s: &Settings,
+    rights: &Rights,
+    passed: &Passed,
+    here: &Path,
+) -> Result<Vec<Given>, Failure> {
     let mut all = Vec::new();
     for (fd, name) in passed.all() {
         all.push(adopted(fd, name, "LISTEN_FDS")?);
@@ -53,8 +59,8 @@ pub fn all(s: &Settings, passed: &Passed, here: &Path) -> Result<Vec<Given>, Fai
     all.extend(ports.map(|a| Given::from(Addr::Tcp(a))));
     for one in &s.listen {
         all.push(match one {
-            Listen::Open(Addr::Unix(path), mode) if !is_abstract(path) => Given {
-                mode: *mode,
+            Listen::Open(Addr::Unix(path), file) if !is_abstract(path) => Given {
+                file: file_is(file, rights)?,
                 // Workers and we have different directories.
                 ..Given::from(Addr::Unix(here.join(path)))
             },
@@ -69,6 +75,20 @@ pub fn all(s: &Settings, passed: &Passed, here: &Path) -> Result<Vec<Given>, Fai
     }
     distinct(&all)?;
     Ok(all)
+}
+
+/// By whoever serves it: a server of --user that changes or removes its socket's file may do so then.
+fn file_is(said: &SocketFile, rights: &Rights) -> Result<FileIs, Failure> {
+    let theirs = rights.ids.as_ref();
+    let uid = said.user.as_ref().map(|u| user_number("-l user", u));
+    let uid = uid.transpose()?.map(|(uid, _)| uid);
+    let gid = said.group.as_ref().map(|g| group_number("-l group", g));
+    let gid = gid.transpose()?;
+    Ok(FileIs {
+        mode: said.mode,
+        uid: uid.or(theirs.and_then(|ids| ids.uid)),
+        gid: gid.or(theirs.and_then(|ids| ids.gid)),
+    })
 }
 
 fn distinct(all: &[Given]) -> Result<(), Failure> {
@@ -99,7 +119,7 @@ fn adopted(fd: i32, name: Option<String>, by: &str) -> Result<Given, Failure> {
     };
     Ok(Given {
         addr,
-        mode: None,
+        file: FileIs::default(),
         passed: Some((fd, name)),
     })
 }

@@ -119,7 +119,8 @@ fn guise_of(ids: &Ids) -> Guise {
 
 /// --user and --group, as numbers that we may become. No ids: they are what we are.
 fn whom(settings: &Settings) -> Result<(Option<Ids>, Option<Account>), Failure> {
-    let gid = settings.group.as_ref().map(group_number).transpose()?;
+    let gid = settings.group.as_ref();
+    let gid = gid.map(|g| group_number("--group", g)).transpose()?;
     let Some(asked) = &settings.user else {
         return match gid {
             Some(gid) if !guise::are_ours(process::euid(), gid) => {
@@ -134,7 +135,7 @@ fn whom(settings: &Settings) -> Result<(Option<Ids>, Option<Account>), Failure> 
             Some(_) | None => Ok((None, None)),
         };
     };
-    let (uid, account) = user_number(asked)?;
+    let (uid, account) = user_number("--user", asked)?;
     let primary = gid.or(account.as_ref().map(|a| a.gid)).ok_or_else(|| {
         let why = format!("--user {uid}: the user database has no such number, so its group is not known: give that by --group");
         (EX_CONFIG, why)
@@ -161,24 +162,26 @@ fn whom(settings: &Settings) -> Result<(Option<Ids>, Option<Account>), Failure> 
     Ok((Some(ids), account))
 }
 
-fn user_number(asked: &Principal) -> Result<(u32, Option<Account>), Failure> {
+/// The number of a user, for that option.
+pub fn user_number(option: &str, asked: &Principal) -> Result<(u32, Option<Account>), Failure> {
     match asked {
         Principal::Number(n) => Ok((*n, user::by_uid(*n))),
         Principal::Named(name) => match user::by_name(name) {
             Ok(Some(account)) => Ok((account.uid, Some(account))),
-            Ok(None) => Err(unknown("--user", name, "user", "/etc/passwd")),
-            Err(e) => Err((EX_CONFIG, format!("--user {name}: {}", reason(&e)))),
+            Ok(None) => Err(unknown(option, name, "user", "/etc/passwd")),
+            Err(e) => Err((EX_CONFIG, format!("{option} {name}: {}", reason(&e)))),
         },
     }
 }
 
-fn group_number(asked: &Principal) -> Result<u32, Failure> {
+/// The number of a group, for that option.
+pub fn group_number(option: &str, asked: &Principal) -> Result<u32, Failure> {
     match asked {
         Principal::Number(n) => Ok(*n),
         Principal::Named(name) => match user::group(name) {
             Ok(Some(gid)) => Ok(gid),
-            Ok(None) => Err(unknown("--group", name, "group", "/etc/group")),
-            Err(e) => Err((EX_CONFIG, format!("--group {name}: {}", reason(&e)))),
+            Ok(None) => Err(unknown(option, name, "group", "/etc/group")),
+            Err(e) => Err((EX_CONFIG, format!("{option} {name}: {}", reason(&e)))),
         },
     }
 }

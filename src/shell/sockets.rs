@@ -82,7 +82,7 @@ impl Sockets {
                 (socket::listen_unix(path, self.backlog)?, given.addr.clone())
             }
             (None, Addr::Unix(path)) => {
-                let (fd, file) = Filed::open(path, given.mode, self.backlog)?;
+                let (fd, file) = Filed::open(path, &given.file, self.backlog)?;
                 filed = Some(file);
                 (fd, given.addr.clone())
             }

@@ -42,7 +42,7 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
     let rights = Rights::find(&settings)?;
     let here = procfs::working_directory().map_err(os("cannot tell the working directory"))?;
     let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
-    let given = given::all(&settings, &passed, &here)?;
+    let given = given::all(&settings, &rights, &passed, &here)?;
     if settings.single {
         return Err(single::run(&settings, &rights, &program, &cwd, &given));
     }

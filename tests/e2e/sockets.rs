@@ -235,3 +235,26 @@ fn connections_are_as_patient_as_the_operator_says() {
     }
     rig.end(&[]);
 }
+
+#[test]
+fn the_file_of_a_unix_socket_is_whose_it_is_said_to_be_else_the_workers() {
+    use std::os::unix::fs::MetadataExt;
+    for (said, uid, gid) in [("", 4718, 4719), (",user=4720,group=4721", 4720, 4721)] {
+        let words = format!(
+            "-n 2 -l unix:u.sock,mode=0600{said} --user 4718 --group 4719 -- python3 sockets.py passed"
+        );
+        let mut rig = Rig::dressed(words, |_, dir| {
+            // They may have no way to the original.
+            let server = dir.join("sockets.py");
+            let text = fs::read(&server).unwrap();
+            fs::remove_file(&server).unwrap();
+            fs::write(&server, text).unwrap();
+        });
+        rig.up();
+        let path = rig.dir().join("u.sock");
+        let m = fs::metadata(&path).unwrap();
+        assert_eq!((m.uid(), m.gid(), m.mode() & 0o777), (uid, gid, 0o600));
+        all_answer(&rig, &rig.status().pids(), || at(&path));
+        rig.end(&[]);
+    }
+}
