@@ -70,3 +70,28 @@ fn heavy_ruby() {
     let words = |options: &str| format!("{options} -- ruby heavy/server.rb");
     four_serve(words, |_| {}, &[]);
 }
+
+/// Two copies serve what was given, by descriptor; one is killed and replaced.
+fn two_serve_what_they_are_passed(options: &str, command: &str) {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 2 -p {port} {options} -- {command}"));
+    rig.up();
+    all_answer(&rig, v4(port), "/", 2);
+    let pid = rig.status().pids()[0];
+    rig.replace(pid);
+    all_answer(&rig, v4(port), "/", 2);
+    rig.end(&["died"]);
+}
+
+#[test]
+#[ignore = "needs gunicorn: make test-servers"]
+fn heavy_gunicorn_is_ready_when_it_tells_systemd_so_and_serves_listen_fds() {
+    let command = "gunicorn --chdir heavy -w 1 app:app";
+    two_serve_what_they_are_passed("--ready ready", command);
+}
+
+#[test]
+#[ignore = "needs Server::Starter: make test-servers"]
+fn heavy_a_client_of_server_starter() {
+    two_serve_what_they_are_passed("", "perl heavy/starter.pl");
+}
