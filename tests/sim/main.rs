@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use world::World;
 
 /// How many seeds `cargo test` runs.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 3000;
 /// How much of a failing run is printed.
 const LINES: usize = 200;
 
