@@ -1,6 +1,8 @@
 //! The command line, understood by the table in `options`.
 
-use crate::options::{self, Opt, Scope, name_of};
+use crate::core::codes::{EX_CONFIG, EX_USAGE};
+use crate::options::config::{self, Entry};
+use crate::options::{self, Opt, Rivals, Scope, name_of};
 use crate::settings::{self, Settings};
 use crate::verbs;
 use std::ffi::OsString;
@@ -21,8 +23,32 @@ pub fn version() -> String {
     format!("minicluster {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// Understands the command line, without our own name. An error is a whole sentence.
-pub fn parse(args: &[OsString]) -> Result<Invocation, String> {
+/// Why nothing is done.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// EX_USAGE for what was typed, EX_CONFIG for what is in the file of --config.
+    pub code: u8,
+    /// A whole sentence.
+    pub message: String,
+}
+
+impl From<String> for Wrong {
+    fn from(message: String) -> Wrong {
+        let code = EX_USAGE;
+        Wrong { code, message }
+    }
+}
+
+fn in_file(message: String) -> Wrong {
+    let code = EX_CONFIG;
+    Wrong { code, message }
+}
+
+/// Reads a file, at most one byte more than a file of options may have. An error says why not.
+pub type Read<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
+
+/// Understands the command line, without our own name, and the file that it names.
+pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
     let mut parser = getopts::Options::new();
     parser.parsing_style(getopts::ParsingStyle::StopAtFirstFree);
     for o in options::all() {
@@ -49,54 +75,127 @@ pub fn parse(args: &[OsString]) -> Result<Invocation, String> {
         return Ok(Invocation::Print(version()));
     }
     if let Some(shell) = m.opt_str("completions") {
-        return crate::completions::script(&shell).map(Invocation::Print);
-    }
-    let mut s = Settings::default();
-    for o in options::all() {
-        let values = m.opt_strs(o.long);
-        if values.len() > 1 && !o.many {
-            return Err(format!("--{} is given {} times", o.long, values.len()));
-        }
-        if o.arg.is_empty() && m.opt_present(o.long) {
-            (o.apply)(&mut s, "")?;
-        }
-        for v in values {
-            (o.apply)(&mut s, &v).map_err(|e| format!("{}: {e}", name_of(o)))?;
-        }
-    }
-    let levels = ["quiet", "verbose", "log-level"];
-    if levels.iter().filter(|l| m.opt_present(l)).count() > 1 {
-        return Err("-q, -v and --log-level exclude each other".into());
+        return Ok(crate::completions::script(&shell).map(Invocation::Print)?);
     }
     let start = match (split, m.free.first()) {
         (Some(_), None) => true,
-        (_, Some(word)) if verbs::find(word).is_none() => return Err(stray_word(word, &m)),
+        (_, Some(word)) if verbs::find(word).is_none() => return Err(stray_word(word, &m).into()),
         (_, Some(_)) => false,
-        (None, None) => return Err(nothing_to_do()),
+        (None, None) => return Err(nothing_to_do().into()),
     };
-    let client_words: Vec<String> = m.free.clone();
     check_scopes(&m, start)?;
+    check_rivals(&m, start)?;
+    let mut s = settings(&m, start, read)?;
+    let client_words: Vec<String> = m.free.clone();
     if start && s.single {
         check_single(&m, &s)?;
     }
     if start {
         s.command = args[split.unwrap_or(0) + 1..].to_vec();
         if s.command.is_empty() {
-            return Err("nothing follows --: minicluster [OPTIONS] -- COMMAND [ARG...]".into());
+            let why = "nothing follows --: minicluster [OPTIONS] -- COMMAND [ARG...]";
+            return Err(why.to_string().into());
         }
         s.check()?;
         return Ok(Invocation::Start(Box::new(s)));
     }
-    if m.opt_present("control") && m.opt_present("name") {
-        return Err("-C and --name both say which cluster is meant: give one".into());
-    }
     if split.is_some() {
-        return Err(format!(
-            "{} is a verb and takes no COMMAND",
-            client_words[0]
-        ));
+        let verb = &client_words[0];
+        return Err(format!("{verb} is a verb and takes no COMMAND").into());
     }
-    client(s, client_words)
+    Ok(client(s, client_words)?)
+}
+
+/// What was typed, on top of what the file says.
+fn settings(m: &getopts::Matches, start: bool, read: Read<'_>) -> Result<Settings, Wrong> {
+    let file = m.opt_str("config").unwrap_or_default();
+    let entries = match m.opt_present("config") {
+        true => {
+            let bytes = read(&file).map_err(|e| in_file(format!("--config {file}: {e}")))?;
+            config::parse(&file, &bytes).map_err(in_file)?
+        }
+        false => Vec::new(),
+    };
+    check_file(&file, &entries, start).map_err(in_file)?;
+    let mut s = Settings::default();
+    for o in options::all() {
+        let typed = m.opt_strs(o.long);
+        if typed.len() > 1 && !o.many {
+            return Err(format!("--{} is given {} times", o.long, typed.len()).into());
+        }
+        // To a verb the file says which cluster is meant, and nothing else.
+        for e in entries.iter().filter(|e| std::ptr::eq(e.opt, o)) {
+            if !start && o.scope == Scope::Start {
+                continue;
+            }
+            // A line that is replaced is right or wrong all the same.
+            let mut nobody = Settings::default();
+            let whose = match replaced(m, o, start) {
+                true => &mut nobody,
+                false => &mut s,
+            };
+            (o.apply)(whose, &e.value).map_err(|why| in_file(config::misfit(&file, e, &why)))?;
+        }
+        if o.arg.is_empty() && m.opt_present(o.long) {
+            (o.apply)(&mut s, "")?;
+        }
+        for v in typed {
+            (o.apply)(&mut s, &v).map_err(|e| format!("{}: {e}", name_of(o)))?;
+        }
+    }
+    Ok(s)
+}
+
+/// Does what was typed stand in place of the file's lines of this option?
+fn replaced(m: &getopts::Matches, o: &Opt, start: bool) -> bool {
+    let rivals = exclude(o.rivals, start);
+    (m.opt_present(o.long) && !o.keyed)
+        || rivals && options::all().any(|x| x.rivals == o.rivals && m.opt_present(x.long))
+}
+
+/// Do rivals about this exclude each other? Who starts a cluster gives it name, socket and file.
+fn exclude(about: Rivals, start: bool) -> bool {
+    match about {
+        Rivals::None => false,
+        Rivals::Loudness => true,
+        Rivals::Which => !start,
+    }
+}
+
+fn check_rivals(m: &getopts::Matches, start: bool) -> Result<(), String> {
+    for (about, message) in [
+        (
+            Rivals::Loudness,
+            "-q, -v and --log-level exclude each other",
+        ),
+        (
+            Rivals::Which,
+            "-C, --name and --pid-file each say which cluster is meant: give one",
+        ),
+    ] {
+        let typed = |o: &&Opt| o.rivals == about && m.opt_present(o.long);
+        if exclude(about, start) && options::all().filter(typed).count() > 1 {
+            return Err(message.into());
+        }
+    }
+    Ok(())
+}
+
+/// What entries may not stand in a file, or not together.
+fn check_file(file: &str, entries: &[Entry], start: bool) -> Result<(), String> {
+    if let Some(e) = entries.iter().find(|e| e.opt.scope == Scope::Client) {
+        let why = "it belongs to a verb, not to starting a cluster";
+        return Err(config::misfit(file, e, why));
+    }
+    let mut loud = entries.iter().filter(|e| e.opt.rivals == Rivals::Loudness);
+    match (loud.next(), loud.next()) {
+        (Some(one), Some(two)) if start => {
+            let (line, name) = (one.line, one.opt.long);
+            let why = format!("it and {name} in line {line} exclude each other");
+            Err(config::misfit(file, two, &why))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A verb and its words; its two flags may stand behind it, too, where people type them.
@@ -246,10 +345,19 @@ pub fn help() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Level;
+    use crate::settings::Control;
 
-    fn run(line: &str) -> Result<Invocation, String> {
+    fn with(line: &str, file: &str) -> Result<Invocation, Wrong> {
         let args: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
-        parse(&args)
+        parse(&args, &|name| match name {
+            "f" => Ok(file.into()),
+            _ => Err("No such file or directory".into()),
+        })
+    }
+
+    fn run(line: &str) -> Result<Invocation, Wrong> {
+        with(line, "")
     }
 
     fn start(line: &str) -> Settings {
@@ -261,9 +369,82 @@ mod tests {
 
     fn refused(line: &str) -> String {
         match run(line) {
-            Err(e) => e,
+            Err(e) => e.message,
             Ok(i) => panic!("{line}: {i:?}"),
         }
+    }
+
+    #[test]
+    fn a_file_of_options_and_what_is_typed_wins() {
+        let file = "workers 4\nport 80\nport 81\nenv A=1\nenv B=1\nquiet\nname web\ncontrol /c";
+        let s = match with("--config f -- x", file) {
+            Ok(Invocation::Start(s)) => s,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((s.workers, s.ports.len(), s.env.len()), (Some(4), 2, 2));
+        assert_eq!((s.log_level, s.name.as_deref()), (Level::Warn, Some("web")));
+        let line = "-n 2 -p 90 --env B=2 -v --name api --config f -- x";
+        let s = match with(line, file) {
+            Ok(Invocation::Start(s)) => s,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((s.workers, s.ports), (Some(2), vec![90]));
+        // Each is about its own variable, and the later one counts.
+        let env: Vec<String> = s.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(env, ["A=1", "B=1", "B=2"]);
+        assert_eq!(
+            (s.log_level, s.name.as_deref()),
+            (Level::Debug, Some("api"))
+        );
+        assert_eq!(s.control, Control::Path("/c".into()));
+    }
+
+    #[test]
+    fn a_verb_takes_from_the_file_which_cluster_is_meant() {
+        // What starts a cluster is not even looked at.
+        let file = "workers none\nname web\ncontrol /c";
+        let which = |line: &str| match with(line, file) {
+            Ok(Invocation::Control(s, _)) => (s.name, s.control),
+            other => panic!("{line}: {other:?}"),
+        };
+        let of_file = (Some("web".into()), Control::Path("/c".into()));
+        assert_eq!(which("--config f status"), of_file);
+        let typed = (Some("api".into()), Control::Named);
+        assert_eq!(which("--config f --name api status"), typed);
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_a_matter_of_configuration() {
+        for (line, file, want) in [
+            ("--config g -- x", "", "--config g: No such file"),
+            (
+                "--config f -- x",
+                "\nworkers 0",
+                "f:2: -n, --workers: '0' is",
+            ),
+            // Typed or not, the line is wrong.
+            ("-n 2 --config f -- x", "workers 0", "f:1: -n, --workers"),
+            (
+                "--config f -- x",
+                "json",
+                "f:1: --json: it belongs to a verb",
+            ),
+            (
+                "--config f -- x",
+                "quiet\nverbose",
+                "f:2: -v, --verbose: it and quiet",
+            ),
+            (
+                "--config f status",
+                "namme web",
+                "f:1: unknown option 'namme'; did you mean name",
+            ),
+        ] {
+            let e = with(line, file).unwrap_err();
+            assert_eq!(e.code, EX_CONFIG, "{line}: {e:?}");
+            assert!(e.message.starts_with(want), "{line}: {e:?}");
+        }
+        assert_eq!(run("-n 0 -- x").unwrap_err().code, EX_USAGE);
     }
 
     #[test]
@@ -373,6 +554,7 @@ mod tests {
                 "umask",
                 "nice",
                 "rlimit",
+                "config",
                 "name",
                 "single",
                 "log-format",

@@ -1,7 +1,7 @@
 //! The door: understands the command line, runs, and turns every end into an exit code.
 
 use minicluster::cli::{self, Invocation};
-use minicluster::core::codes::{EX_SOFTWARE, EX_USAGE};
+use minicluster::core::codes::EX_SOFTWARE;
 use minicluster::shell;
 use minicluster::sys::{process, signal::Blocked};
 use std::ffi::OsString;
@@ -16,11 +16,11 @@ fn main() -> ExitCode {
         process::exit_now(EX_SOFTWARE)
     }));
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let ended = match cli::parse(&args) {
+    let ended = match cli::parse(&args, &shell::client::read_options) {
         Ok(Invocation::Start(settings)) => shell::start::run(*settings),
         Ok(Invocation::Control(settings, words)) => shell::client::run(&settings, words),
         Ok(Invocation::Print(text)) => shell::client::print(&text),
-        Err(message) => Err((EX_USAGE, message)),
+        Err(wrong) => Err((wrong.code, wrong.message)),
     };
     match ended {
         Ok(code) => ExitCode::from(code),

@@ -76,11 +76,13 @@ fn imports_flow_downwards_only() {
         ("src/completions.rs", &["options", "verbs"]),
         (
             "src/cli.rs",
-            &["options", "settings", "verbs", "completions"],
+            &["core", "options", "settings", "verbs", "completions"],
         ),
         (
             "src/shell/",
-            &["shell", "core", "wire", "sys", "settings", "verbs"],
+            &[
+                "shell", "core", "wire", "sys", "settings", "options", "verbs",
+            ],
         ),
         ("src/lib.rs", &[]),
     ];

@@ -1,6 +1,6 @@
 //! Our own log.
 
-use super::{Completes, Opt, opt};
+use super::{Completes, Opt, Rivals, opt};
 use crate::core::Level;
 use crate::settings::LogFormat;
 
@@ -42,15 +42,18 @@ pub(super) static LOG: &[Opt] = &[
         },
     )
     .alone()
-    .completes(Completes::Words("error warn info debug")),
+    .completes(Completes::Words("error warn info debug"))
+    .rivals(Rivals::Loudness),
     opt("q", "quiet", "", "", "as --log-level warn", |s, _| {
         s.log_level = Level::Warn;
         Ok(())
     })
-    .alone(),
+    .alone()
+    .rivals(Rivals::Loudness),
     opt("v", "verbose", "", "", "as --log-level debug", |s, _| {
         s.log_level = Level::Debug;
         Ok(())
     })
-    .alone(),
+    .alone()
+    .rivals(Rivals::Loudness),
 ];

@@ -12,6 +12,8 @@ macro_rules! keep {
     };
 }
 
+pub mod config;
+
 mod lifecycle;
 mod log;
 mod other;
@@ -92,6 +94,17 @@ pub enum Completes {
     Group,
 }
 
+/// What options exclude each other about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rivals {
+    /// Nothing.
+    None,
+    /// How loud the log is.
+    Loudness,
+    /// Which running cluster a verb is for.
+    Which,
+}
+
 type Apply = fn(&mut Settings, &str) -> Result<(), String>;
 
 /// One option.
@@ -108,6 +121,12 @@ pub struct Opt {
     pub help: &'static str,
     /// May it be repeated?
     pub many: bool,
+    /// Is each value about a key of its own, so that those of --config and those typed go together?
+    /// Else what is typed replaces what is in the file.
+    pub keyed: bool,
+    /// Options with the same word here exclude each other; what is typed replaces any of them in the
+    /// file.
+    pub rivals: Rivals,
     /// For whom.
     pub scope: Scope,
     /// Does it mean something without a master (--single)?
@@ -133,6 +152,8 @@ const fn opt(
         default,
         help,
         many: false,
+        keyed: false,
+        rivals: Rivals::None,
         scope: Scope::Start,
         alone: false,
         completes: Completes::Nothing,
@@ -148,6 +169,17 @@ impl Opt {
 
     const fn alone(mut self) -> Opt {
         self.alone = true;
+        self
+    }
+
+    const fn keyed(mut self) -> Opt {
+        self.many = true;
+        self.keyed = true;
+        self
+    }
+
+    const fn rivals(mut self, about: Rivals) -> Opt {
+        self.rivals = about;
         self
     }
 

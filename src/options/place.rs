@@ -1,11 +1,22 @@
 //! Where the cluster is found, and in which files it leaves word.
 
-use super::{Completes, Opt, opt};
+use super::{Completes, Opt, Rivals, opt};
 use crate::settings::{self, Control};
 use std::path::PathBuf;
 
 /// In the order of --help.
 pub(super) static PLACE: &[Opt] = &[
+    opt(
+        "",
+        "config",
+        "FILE",
+        "none",
+        "more options, a long one a line; what is typed wins",
+        |_, _| Ok(()),
+    )
+    .alone()
+    .both()
+    .completes(Completes::File),
     opt(
         "C",
         "control",
@@ -22,7 +33,8 @@ pub(super) static PLACE: &[Opt] = &[
         },
     )
     .both()
-    .completes(Completes::FileOr("off")),
+    .completes(Completes::FileOr("off"))
+    .rivals(Rivals::Which),
     opt(
         "",
         "name",
@@ -36,7 +48,8 @@ pub(super) static PLACE: &[Opt] = &[
     )
     .alone()
     .both()
-    .completes(Completes::Name),
+    .completes(Completes::Name)
+    .rivals(Rivals::Which),
     opt(
         "",
         "single",

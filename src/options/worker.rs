@@ -17,7 +17,7 @@ pub(super) static WORKER: &[Opt] = &[
             Ok(())
         },
     ).alone()
-    .many(),
+    .keyed(),
     opt(
         "",
         "env-file",
@@ -114,7 +114,7 @@ pub(super) static WORKER: &[Opt] = &[
             Ok(())
         },
     ).alone()
-    .many()
+    .keyed()
     .completes(Completes::Words(
         "as= core= cpu= data= fsize= locks= memlock= msgqueue= nice= nofile= nproc= rss= rtprio= rttime= sigpending= stack=",
     )),

@@ -3,12 +3,13 @@
 use super::names::{self, Running};
 use crate::core::codes::{EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, NOT_RUNNING, TIMED_OUT};
 use crate::core::words::{human, reason};
+use crate::options::config::MAX_BYTES;
 use crate::settings::{Control, Settings};
 use crate::sys::{pidfd, socket};
 use crate::verbs::{self, What};
 use crate::wire::command::{decode_answer, encode};
 use crate::wire::report;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -99,6 +100,16 @@ fn end(
             format!("{} (the master exits {code})", text.trim_end()),
         )),
     }
+}
+
+/// The file of --config, as far as one can be long.
+pub fn read_options(path: &str) -> Result<Vec<u8>, String> {
+    let most = MAX_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|f| f.take(most).read_to_end(&mut bytes))
+        .map_err(|e| reason(&e))?;
+    Ok(bytes)
 }
 
 /// On stdout. A reader that has gone is no error of ours (`minicluster --help | head -1`); a disk

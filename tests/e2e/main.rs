@@ -20,6 +20,7 @@ mod proc;
 mod contract;
 mod control;
 mod fallbacks;
+mod files;
 mod heavy;
 mod hostile;
 mod odd;
