@@ -13,7 +13,7 @@ pub const EX_UNAVAILABLE: u8 = 69;
 pub const EX_SOFTWARE: u8 = 70;
 /// The operating system refuses.
 pub const EX_OSERR: u8 = 71;
-/// The control socket, or that of -l, cannot be made.
+/// A file, the control socket, or that of -l, cannot be made.
 pub const EX_CANTCREAT: u8 = 73;
 /// Try again when the port, the name, or a place to wait is free.
 pub const EX_TEMPFAIL: u8 = 75;

@@ -52,6 +52,32 @@ pub(super) static PLACE: &[Opt] = &[
     .rivals(Rivals::Which),
     opt(
         "",
+        "pid-file",
+        "FILE",
+        "none",
+        "holds our pid, locked; verbs find us by it",
+        |s, v| {
+            s.pid_file = Some(settings::path(v)?);
+            Ok(())
+        },
+    )
+    .both()
+    .completes(Completes::File)
+    .rivals(Rivals::Which),
+    opt(
+        "",
+        "pid-dir",
+        "DIR",
+        "none",
+        "a pid file for the master and each worker",
+        |s, v| {
+            s.pid_dir = Some(settings::path(v)?);
+            Ok(())
+        },
+    )
+    .completes(Completes::Dir),
+    opt(
+        "",
         "single",
         "",
         "",

@@ -89,6 +89,10 @@ pub struct Settings {
     pub control: Control,
     /// --name
     pub name: Option<String>,
+    /// --pid-file
+    pub pid_file: Option<PathBuf>,
+    /// --pid-dir
+    pub pid_dir: Option<PathBuf>,
     /// --log-format; `None` is text on a terminal, else logfmt.
     pub log_format: Option<LogFormat>,
     /// --log-level, -q, -v
@@ -197,6 +201,8 @@ impl Default for Settings {
             rlimits: Vec::new(),
             control: Control::Named,
             name: None,
+            pid_file: None,
+            pid_dir: None,
             log_format: None,
             log_level: Level::Info,
             json: false,

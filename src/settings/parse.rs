@@ -4,6 +4,7 @@ use super::{LONGEST, Listen, SocketFile, clean, principal};
 use crate::core::words::{human, signal_number};
 use crate::core::{Addr, ReadyRule, Takeover};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 /// `500ms 10s 5m 1h 1d`, a bare number is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -206,6 +207,14 @@ pub fn env_pair(text: &str) -> Result<(String, String), String> {
         // What is behind a = may be secret.
         Some(_) => Err("not NAME=VALUE: nothing stands before the =".into()),
         None => Err(format!("'{text}' is not NAME=VALUE")),
+    }
+}
+
+/// A path.
+pub fn path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("a path is needed".into()),
+        _ => Ok(PathBuf::from(text)),
     }
 }
 

@@ -103,6 +103,7 @@ impl Shell {
             listened: None,
         };
         self.procs.map.insert(worker, proc);
+        self.note_pid(worker, pid);
         Ok(pid)
     }
 

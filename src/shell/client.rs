@@ -1,6 +1,7 @@
 //! The client's side: finds the running cluster, sends the words, prints the answer.
 
 use super::names::{self, Running};
+use super::pidfile::{self, Found};
 use crate::core::codes::{EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, NOT_RUNNING, TIMED_OUT};
 use crate::core::words::{human, reason};
 use crate::options::config::MAX_BYTES;
@@ -37,7 +38,10 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
             false => verbs::help(&all),
         });
     }
-    let path = find(s)?;
+    let path = match find(s)? {
+        Way::Socket(path) => path,
+        Way::Process(found) => return by_signal(s, what, &found),
+    };
     let stream = connect(&path)?;
     if s.json {
         words.push("--json".into());
@@ -54,10 +58,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
         Ok(answer) => answer,
         // It may have been at its very end: then somebody else has stopped it, and that is that.
         Err((FAILED, _)) if ends && has_gone(master.as_ref()) => {
-            return print(match s.json {
-                true => "{\"code\":null,\"left\":[]}\n",
-                false => "the master has gone\n",
-            });
+            return print(gone(s.json));
         }
         Err(e) => return Err(e),
     };
@@ -75,6 +76,46 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
 /// Has it gone, or does it go in a moment?
 fn has_gone(master: Option<&OwnedFd>) -> bool {
     master.is_some_and(|m| pidfd::wait_gone(m.as_fd(), VANISH))
+}
+
+fn gone(json: bool) -> &'static str {
+    match json {
+        true => "{\"code\":null,\"left\":[]}\n",
+        false => "the master has gone\n",
+    }
+}
+
+/// Where there is no socket, a signal does for two of the verbs.
+fn by_signal(s: &Settings, what: What, master: &Found) -> Result<u8, (u8, String)> {
+    let pid = master.pid;
+    let signal = match what {
+        What::Stop => libc::SIGTERM,
+        What::Kill => libc::SIGQUIT,
+        _ => {
+            let why = format!("pid {pid} has no control socket that can be found from here");
+            return Err((
+                FAILED,
+                format!("{why}: only stop and kill work without one"),
+            ));
+        }
+    };
+    let process = master.process.as_fd();
+    match pidfd::send_signal(process, signal) {
+        Ok(()) => {}
+        // It has ended meanwhile: that is what was asked for.
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+        Err(e) => {
+            let why = reason(&e);
+            return Err((EX_NOPERM, format!("cannot signal pid {pid}: {why}")));
+        }
+    }
+    match (s.no_wait, s.json) {
+        (true, true) => return print("{\"stopping\":true}\n"),
+        (true, false) => return print("stopping\n"),
+        (false, _) => {}
+    }
+    while !pidfd::wait_gone(process, Duration::MAX) {}
+    print(gone(s.json))
 }
 
 /// After the master's last word: it must really be gone, so that `stop && start` works.
@@ -169,8 +210,27 @@ fn connect(path: &Path) -> Result<UnixStream, (u8, String)> {
     })
 }
 
-/// -C, else --name, else $MINICLUSTER_CONTROL, else the only one.
-fn find(s: &Settings) -> Result<PathBuf, (u8, String)> {
+/// How a master is reached.
+enum Way {
+    Socket(PathBuf),
+    Process(Found),
+}
+
+/// --pid-file, else -C, else --name, else $MINICLUSTER_CONTROL, else the only one.
+fn find(s: &Settings) -> Result<Way, (u8, String)> {
+    match &s.pid_file {
+        Some(file) => {
+            let found = pidfile::find(file)?;
+            let pid = found.pid.to_string();
+            let ours = names::running().into_iter().find(|r| r.pid == pid);
+            let socket = ours.and_then(|r| r.socket);
+            Ok(socket.map_or(Way::Process(found), Way::Socket))
+        }
+        None => find_socket(s).map(Way::Socket),
+    }
+}
+
+fn find_socket(s: &Settings) -> Result<PathBuf, (u8, String)> {
     match &s.control {
         Control::Path(p) => return Ok(p.clone()),
         Control::Off => return Err((EX_USAGE, "-C off: there is nothing to speak to".into())),

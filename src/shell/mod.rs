@@ -12,6 +12,7 @@ mod log;
 mod lookup;
 mod names;
 mod perform;
+mod pidfile;
 mod procs;
 mod reap;
 mod requests;
@@ -38,6 +39,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use names::Claim;
 use nix::sys::inotify::Inotify;
+use pidfile::{PidDir, PidFile};
 use procs::Procs;
 use rights::Rights;
 use signals::Signals;
@@ -119,6 +121,10 @@ pub struct Shell {
     next_ask: u64,
     clients: Clients,
     claim: Claim,
+    /// --pid-file, until the end.
+    pid_file: Option<PidFile>,
+    /// --pid-dir, until the end.
+    pid_dir: Option<PidDir>,
     program: CString,
     cwd: CString,
     devnull: OwnedFd,
@@ -440,6 +446,8 @@ impl Shell {
     fn leave(&mut self) {
         self.sockets.close_all();
         self.claim.release();
+        self.pid_dir = None;
+        self.pid_file = None;
         for (asker, text) in std::mem::take(&mut self.farewells) {
             self.clients.answer(asker, &text, true);
         }

@@ -227,9 +227,18 @@ fn parse_lock(bytes: &[u8]) -> (String, Option<Option<PathBuf>>) {
     (pid.trim().to_string(), socket)
 }
 
+fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+    let Some(mut lock) = lock_file(path, 0o600)? else {
+        return Ok(None);
+    };
+    lock.set_len(0)?;
+    write!(lock, "{}", std::process::id())?;
+    Ok(Some(lock))
+}
+
 /// The lock, or `None` if another master holds it. A client that looks whether a lock is held has it
 /// for a moment itself, so that one refusal does not count.
-fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+pub(super) fn lock_file(path: &Path, mode: u32) -> io::Result<Option<Flock<File>>> {
     let mut refusals = 0;
     loop {
         let file = OpenOptions::new()
@@ -237,10 +246,10 @@ fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o600)
+            .mode(mode)
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
-        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
                 // A master has it for itself; clients share it, and with us.
@@ -259,8 +268,6 @@ fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
         let same = fs::metadata(path)
             .is_ok_and(|now| lock.metadata().is_ok_and(|held| held.ino() == now.ino()));
         if same {
-            lock.set_len(0)?;
-            write!(lock, "{}", std::process::id())?;
             return Ok(Some(lock));
         }
     }

@@ -90,6 +90,7 @@ impl Shell {
         if let Some(p) = self.procs.map.get_mut(&worker) {
             p.pid = None;
         }
+        self.drop_pid(worker);
         self.look_for_gone_trees();
     }
 

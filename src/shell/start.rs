@@ -6,6 +6,7 @@ use super::clients::Clients;
 use super::given::{self, Passed};
 use super::log::Log;
 use super::names::{Claim, Refused};
+use super::pidfile::{PidDir, PidFile};
 use super::procs::Procs;
 use super::rights::Rights;
 use super::signals::Signals;
@@ -37,6 +38,7 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
         settings.workers = Some(n.map_err(|e| (EX_USAGE, format!("WEB_CONCURRENCY: {e}")))?);
     }
     let passed = Passed::from_environment(std::process::id())?;
+    make_absolute(&mut settings);
     fds::fill_standard();
     fds::seal_inherited();
     let rights = Rights::find(&settings)?;
@@ -97,6 +99,15 @@ fn path_of(settings: &Settings, rights: &Rights) -> Option<OsString> {
     typed.or_else(|| filed().map(|(_, v)| OsString::from_vec(v)))
 }
 
+/// The paths of our files are those of where we were started, wherever we are later.
+fn make_absolute(s: &mut Settings) {
+    for path in [&mut s.pid_file, &mut s.pid_dir].into_iter().flatten() {
+        if let Ok(whole) = std::path::absolute(&path) {
+            *path = whole;
+        }
+    }
+}
+
 /// Where workers run: by the name the user knows it by, so that a symlink moved by a deploy is
 /// followed at the next spawn.
 fn directory(dir: PathBuf) -> Result<PathBuf, Failure> {
@@ -143,6 +154,13 @@ fn build(
         let message = "there is no /proc of this pid namespace: workers cannot be looked at, so listen(2) is not seen and what they leave behind is not found; mount one (unshare --mount-proc), or use --ready started";
         log.say(Level::Warn, "no-proc", message.into());
     }
+    // First of all that is taken: who comes second leaves no trace.
+    let pid_file = settings
+        .pid_file
+        .as_deref()
+        .map(PidFile::of_master)
+        .transpose()?;
+    let pid_dir = settings.pid_dir.as_deref().map(PidDir::open).transpose()?;
     let mut warnings = Vec::new();
     let claim = Claim::take(&settings, &mut warnings).map_err(|refused| match refused {
         Refused::Taken(why) => (EX_TEMPFAIL, why),
@@ -180,6 +198,8 @@ fn build(
         next_ask: 0,
         clients: Clients::closed(),
         claim,
+        pid_file,
+        pid_dir,
         program,
         cwd: CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default(),
         devnull,

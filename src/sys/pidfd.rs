@@ -38,6 +38,23 @@ pub fn getfd(process: BorrowedFd<'_>, fd: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
+/// A signal to the process, whatever became of its number.
+pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let info: *mut libc::siginfo_t = std::ptr::null_mut();
+    let fd = process.as_raw_fd();
+    // SAFETY: without a siginfo the kernel makes one as kill(2) does.
+    unsafe {
+        cerr(libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            fd,
+            signal,
+            info,
+            0,
+        ))
+    }
+    .map(drop)
+}
+
 /// Waits until the process has gone, at most that long. True if it has.
 pub fn wait_gone(process: BorrowedFd<'_>, limit: std::time::Duration) -> bool {
     let mut p = libc::pollfd {

@@ -122,6 +122,16 @@ pub fn some_descriptors(pid: i32, most: usize) -> Option<Vec<(RawFd, Target)>> {
     Some(fds.filter_map(|fd| Some((fd, target(pid, fd)?))).collect())
 }
 
+/// Has the process this file open? `None` if we may not look.
+pub fn has_open(pid: i32, dev: u64, ino: u64) -> Option<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let entries = fs::read_dir(format!("{}/{pid}/fd", base())).ok()?;
+    // What it refers to, by the link that the kernel follows without a name.
+    let same = |m: fs::Metadata| (m.dev(), m.ino()) == (dev, ino);
+    let mut all = entries.flatten().map(|e| fs::metadata(e.path()));
+    Some(all.any(|m| m.is_ok_and(same)))
+}
+
 /// Inodes registered in that epoll set.
 pub fn epoll_members(pid: i32, fd: RawFd) -> Vec<u64> {
     let text = fs::read_to_string(format!("{}/{pid}/fdinfo/{fd}", base())).unwrap_or_default();
