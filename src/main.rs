@@ -2,17 +2,16 @@
 
 use minicluster::cli::{self, Invocation};
 use minicluster::core::codes::EX_SOFTWARE;
-use minicluster::shell;
-use minicluster::sys::{process, signal::Blocked};
+use minicluster::shell::{self, client::complain, client::last_words};
+use minicluster::sys::process;
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // A supervisor that unwinds half-way would be worse than one that goes: the kernel ends the
     // workers with it, and whoever supervises us starts again.
     std::panic::set_hook(Box::new(|info| {
-        say(&format!("internal error, please report it: {info}"));
+        last_words(&format!("internal error, please report it: {info}"));
         process::exit_now(EX_SOFTWARE)
     }));
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -25,15 +24,8 @@ fn main() -> ExitCode {
     match ended {
         Ok(code) => ExitCode::from(code),
         Err((code, message)) => {
-            say(&message);
+            complain(&message);
             ExitCode::from(code)
         }
     }
-}
-
-/// On stderr. By now our handlers may stand: in the background of a terminal with `stty tostop` the
-/// write would raise a signal that we handle, and be restarted, for ever.
-fn say(message: &str) {
-    let _blocked = Blocked::all();
-    let _ = writeln!(std::io::stderr(), "minicluster: {message}");
 }

@@ -28,6 +28,8 @@ pub enum What {
     Stop,
     /// Hard stop.
     Kill,
+    /// Reopen the log files.
+    Reopen,
     /// Versions of client and master.
     Version,
     /// This table.
@@ -35,7 +37,7 @@ pub enum What {
 }
 
 /// All of them, in the order of help.
-pub const VERBS: [Verb; 6] = [
+pub const VERBS: [Verb; 7] = [
     Verb {
         name: "status",
         words: "",
@@ -67,6 +69,14 @@ pub const VERBS: [Verb; 6] = [
         waits: true,
         help: "stop at once, by SIGKILL; the master exits 1",
         what: What::Kill,
+    },
+    Verb {
+        name: "reopen",
+        words: "",
+        takes: 0,
+        waits: false,
+        help: "reopen the log file, after it was renamed",
+        what: What::Reopen,
     },
     Verb {
         name: "version",

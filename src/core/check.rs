@@ -5,6 +5,7 @@ use super::Cluster;
 use super::deadlines::Why;
 use super::lanes::MAX_LANES;
 use super::phase::{MAX_ASKERS, Phase, Step};
+use super::readiness::Launch;
 use super::remnants::MAX_REMNANTS;
 use super::worker::State;
 use std::collections::BTreeSet;
@@ -81,7 +82,7 @@ impl Cluster {
                 Why::Kill(id) => matches!(state(id), Some(State::Draining { .. })),
                 Why::KillAgain(id) => matches!(state(id), Some(State::Killed { .. })),
                 Why::Respawn(nr) => serving && self.slots[usize::from(nr.0)].current.is_none(),
-                Why::StartTimeout => serving && !self.ever_ready,
+                Why::StartTimeout => serving && self.launch == Launch::Waiting,
                 Why::Unserved => serving && self.ever_ready,
                 Why::Leftovers | Why::GiveUp => matches!(
                     self.phase,

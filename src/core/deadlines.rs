@@ -22,7 +22,7 @@ pub enum Why {
     KillAgain(WorkerId),
     /// The slot's backoff is over.
     Respawn(SlotNr),
-    /// No worker was ever ready.
+    /// All workers should have been ready by now, or one at least.
     StartTimeout,
     /// All workers are ready: look whether some given port is served by none of them.
     Unserved,

@@ -156,6 +156,8 @@ pub enum MasterSignal {
     Quit,
     /// SIGHUP while our controlling terminal is gone: graceful stop.
     HangUp,
+    /// No signal, but as a hang-up: the caller of -d has gone while it still waited for us.
+    CallerGone,
     /// A signal that has no meaning yet.
     Unused(&'static str),
 }

@@ -42,6 +42,7 @@ pub use status::Snapshot;
 use deadlines::Deadlines;
 use fleet::Fleet;
 use lanes::{Asked, Lanes};
+use readiness::Launch;
 use respawn::Rng;
 use slot::Slot;
 use status::Death;
@@ -90,6 +91,8 @@ pub struct Cluster {
     takeover_works: Option<bool>,
     /// Were all workers ready, and said to be?
     full: bool,
+    /// Is the start over, for whoever waits for it? It is once, however the cluster changes later.
+    launch: Launch,
     /// How often it was looked who serves what was given.
     unserved_looks: u32,
 }
@@ -121,6 +124,7 @@ impl Cluster {
             kept_a_lane: false,
             takeover_works: None,
             full: false,
+            launch: Launch::Waiting,
             unserved_looks: 0,
             policy,
         }
@@ -227,7 +231,7 @@ impl Cluster {
                 | Why::Kill(id)
                 | Why::KillAgain(id) => self.worker_due(why, id, now, out),
                 Why::Respawn(_) => self.spawn_due(now, out),
-                Why::StartTimeout => self.never_ready(now, out),
+                Why::StartTimeout => self.start_overdue(now, out),
                 Why::Unserved => self.look_for_servers(out),
                 Why::Leftovers => self.kill_leftovers(now, out),
                 Why::GiveUp => self.look_once_more(out),

@@ -140,6 +140,11 @@ pub enum Notice {
         ready: usize,
         lanes: Vec<Addr>,
     },
+    PartlyReady {
+        ready: usize,
+        wanted: usize,
+        limit: Duration,
+    },
     Unserved {
         addr: Addr,
     },
@@ -350,6 +355,7 @@ impl Notice {
             },
             Notice::LaneQuits { .. }
             | Notice::Unserved { .. }
+            | Notice::PartlyReady { .. }
             | Notice::SpawnFailed { .. }
             | Notice::NotReady { .. }
             | Notice::Hangs { .. }
@@ -385,6 +391,7 @@ impl Notice {
             Notice::LetGo { .. } => "let-go",
             Notice::Ready { .. } => "ready",
             Notice::AllReady { .. } => "all-ready",
+            Notice::PartlyReady { .. } => "partly-ready",
             Notice::Unserved { .. } => "unserved",
             Notice::NotReady { .. } => "not-ready",
             Notice::Died { .. } => "died",
@@ -448,6 +455,7 @@ impl Notice {
                 pid: None,
             }),
             Notice::AllReady { .. }
+            | Notice::PartlyReady { .. }
             | Notice::Unserved { .. }
             | Notice::LaneConnects { .. }
             | Notice::Stopping { .. }
@@ -496,6 +504,9 @@ impl Notice {
                 vec![("after", secs(after))]
             }
             Notice::AllReady { ready, .. } => vec![("ready", number(ready))],
+            Notice::PartlyReady { ready, wanted, .. } => {
+                vec![("ready", number(ready)), ("wanted", number(wanted))]
+            }
             Notice::Died {
                 cause,
                 exit,

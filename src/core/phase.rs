@@ -75,6 +75,13 @@ impl Cluster {
                 // The shell that goes away with it hangs up on everyone: once is enough.
                 Phase::Stopping { .. } | Phase::Done(_) => {}
             },
+            MasterSignal::CallerGone => match self.phase {
+                Phase::Serving => {
+                    let why = "the caller of -d has gone before the workers were ready";
+                    self.stop(why, None, 0, now, out);
+                }
+                Phase::Stopping { .. } | Phase::Done(_) => {}
+            },
             MasterSignal::Unused(name) => {
                 self.once(name.to_string(), Notice::SignalUnused { name }, out)
             }
@@ -129,8 +136,16 @@ impl Cluster {
         }
     }
 
+    /// --start-timeout has passed, and not all workers are ready.
+    pub(super) fn start_overdue(&mut self, now: Time, out: &mut Out) {
+        match self.ever_ready {
+            true => self.partly_ready(out),
+            false => self.never_ready(now, out),
+        }
+    }
+
     /// No worker was ever ready.
-    pub(super) fn never_ready(&mut self, now: Time, out: &mut Out) {
+    fn never_ready(&mut self, now: Time, out: &mut Out) {
         let limit = self.policy.start_timeout.unwrap_or_default();
         let last = self
             .deaths

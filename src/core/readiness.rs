@@ -4,7 +4,8 @@
 //! 2. One that listens has to keep the lane for `HOLD`: port probes listen, close, listen again. Once
 //!    COMMAND has kept one, later workers are ready at listen(2).
 //! 3. One that was handed a lane may never call listen(2): it is looked at, less and less often.
-//! 4. If the only port known turns out to be none, the wait for it ends.
+//! 4. The start is over when all workers are ready, or at --start-timeout when one is.
+//! 5. If the only port known turns out to be none, the wait for it ends.
 
 use super::action::Action;
 use super::deadlines::Why;
@@ -22,6 +23,17 @@ pub const HOLD: Duration = Duration::from_millis(50);
 /// First and longest time between two looks at a starting worker that was handed a lane.
 const LOOK_FIRST: Duration = Duration::from_millis(20);
 const LOOK_LONGEST: Duration = Duration::from_secs(1);
+
+/// How the start stands, for whoever waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launch {
+    /// All workers are waited for, until --start-timeout.
+    Waiting,
+    /// That has passed, and those that had been ready were not by then: the next one will do.
+    Overdue,
+    /// All were ready, or enough of them.
+    Over,
+}
 
 impl Cluster {
     pub(super) fn execed(&mut self, id: WorkerId, now: Time, out: &mut Out) {
@@ -154,13 +166,7 @@ impl Cluster {
             who: w.who(),
             after: now - w.born,
         };
-        for why in [
-            Why::Ready(id),
-            Why::Alive(id),
-            Why::Hold(id),
-            Why::Look(id),
-            Why::StartTimeout,
-        ] {
+        for why in [Why::Ready(id), Why::Alive(id), Why::Hold(id), Why::Look(id)] {
             self.deadlines.stop(why);
         }
         self.ever_ready = true;
@@ -169,10 +175,35 @@ impl Cluster {
         let ready = self.ready_count();
         if ready == self.slots.len() && !self.full {
             self.full = true;
+            self.launched();
             let lanes = self.lanes.served_addrs();
             out.push(Action::Note(Notice::AllReady { ready, lanes }));
             self.suspect_unserved(now);
+        } else if self.launch == Launch::Overdue {
+            self.partly_ready(out);
         }
+    }
+
+    fn launched(&mut self) {
+        self.launch = Launch::Over;
+        self.deadlines.stop(Why::StartTimeout);
+    }
+
+    /// The start takes no longer: those that are ready will do, if there are any at this moment.
+    pub(super) fn partly_ready(&mut self, out: &mut Out) {
+        let (ready, wanted) = (self.ready_count(), self.slots.len());
+        if ready == 0 {
+            self.launch = Launch::Overdue;
+            return;
+        }
+        self.launched();
+        let limit = self.policy.start_timeout.unwrap_or_default();
+        let notice = Notice::PartlyReady {
+            ready,
+            wanted,
+            limit,
+        };
+        out.push(Action::Note(notice));
     }
 
     /// The only port that was known has turned out to be none: who waits to be seen listening there

@@ -123,6 +123,15 @@ impl fmt::Display for Notice {
                 [] => write!(f, "{} ready", all_workers(*ready)),
                 some => write!(f, "{} ready on {}", all_workers(*ready), addrs(some)),
             },
+            Notice::PartlyReady {
+                ready,
+                wanted,
+                limit,
+            } => write!(
+                f,
+                "only {ready}/{wanted} workers are ready after {} (--start-timeout); the other slots go on trying",
+                human(*limit)
+            ),
             Notice::Unserved { addr } => write!(
                 f,
                 "nobody takes the connections of {addr}: no worker listens there, nor waits on the socket passed for it, so its clients hang; give only addresses that COMMAND serves"

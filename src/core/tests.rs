@@ -2,6 +2,8 @@
 
 #![allow(clippy::wildcard_enum_match_arm)]
 
+mod launch;
+
 use super::policy::tests::policy;
 use super::*;
 use std::time::Duration;

@@ -2,10 +2,26 @@
 
 use super::{Completes, Opt, Rivals, opt};
 use crate::core::Level;
-use crate::settings::LogFormat;
+use crate::settings::{self, LogFormat, LogTo};
 
 /// In the order of --help.
 pub(super) static LOG: &[Opt] = &[
+    opt(
+        "",
+        "log-file",
+        "FILE",
+        "-, which is stderr",
+        "our log: a file (reopened on USR1), syslog, or -",
+        |s, v| {
+            s.log_file = Some(match v {
+                "-" => LogTo::Stderr,
+                "syslog" => LogTo::Syslog,
+                _ => LogTo::File(settings::path(v)?),
+            });
+            Ok(())
+        },
+    )
+    .completes(Completes::FileOr("syslog -")),
     opt(
         "",
         "log-format",

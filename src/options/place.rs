@@ -7,6 +7,17 @@ use std::path::PathBuf;
 /// In the order of --help.
 pub(super) static PLACE: &[Opt] = &[
     opt(
+        "d",
+        "daemon",
+        "",
+        "",
+        "into the background; returns when all workers are ready",
+        |s, _| {
+            s.daemon = true;
+            Ok(())
+        },
+    ),
+    opt(
         "",
         "config",
         "FILE",

@@ -95,8 +95,12 @@ pub struct Settings {
     pub pid_dir: Option<PathBuf>,
     /// --log-format; `None` is text on a terminal, else logfmt.
     pub log_format: Option<LogFormat>,
+    /// --log-file; `None` is stderr, or syslog for a daemon.
+    pub log_file: Option<LogTo>,
     /// --log-level, -q, -v
     pub log_level: Level,
+    /// --daemon
+    pub daemon: bool,
     /// --json
     pub json: bool,
     /// --no-wait
@@ -156,6 +160,17 @@ impl fmt::Display for Listen {
     }
 }
 
+/// --log-file
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTo {
+    /// Our stderr.
+    Stderr,
+    /// syslogd.
+    Syslog,
+    /// This file.
+    File(PathBuf),
+}
+
 /// --log-format
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -203,8 +218,10 @@ impl Default for Settings {
             name: None,
             pid_file: None,
             pid_dir: None,
+            log_file: None,
             log_format: None,
             log_level: Level::Info,
+            daemon: false,
             json: false,
             no_wait: false,
             command: Vec::new(),
@@ -237,6 +254,12 @@ impl Settings {
                     (false, false) => {}
                 }
             }
+        }
+        if self.daemon && self.log_file == Some(LogTo::Stderr) {
+            return Err(
+                "-d lets go of stderr, so the log cannot go there: --log-file FILE, or syslog"
+                    .into(),
+            );
         }
         if self.backoff > Duration::ZERO && self.respawn > self.backoff {
             return Err(format!(

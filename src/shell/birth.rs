@@ -3,6 +3,7 @@
 
 use super::channel::Stderr;
 use super::environment::{Mastered, Surroundings};
+use super::log::{Stdout, Voice};
 use super::procs::Proc;
 use super::speech::Speech;
 use super::{Kind, Shell, handed, token};
@@ -62,6 +63,11 @@ impl Shell {
             // Or it could not open /dev/stderr, as some servers do. (A sandbox may not allow it.)
             let _ = std::os::unix::fs::fchown(&err_write, Some(uid), None);
         }
+        let stdout = match self.log.stdout() {
+            Stdout::Inherited => None,
+            Stdout::File(file) => Some(file),
+            Stdout::Piped => Some(err_write.as_fd()),
+        };
         let plan = Plan {
             program: &self.program,
             argv: &argv,
@@ -73,6 +79,7 @@ impl Shell {
             nice: self.settings.nice,
             limits: &self.rights.limits,
             stdin: Some(self.devnull.as_fd()),
+            stdout,
             stderr: Some(err_write.as_fd()),
             pass,
             extra,
@@ -90,9 +97,9 @@ impl Shell {
         self.register(ours.as_fd(), token(Kind::Report, worker.0));
         self.register(err_read.as_fd(), token(Kind::Stderr, worker.0));
         self.listen_to(worker, speech);
-        let workers = self.worker_count;
+        let (workers, voice) = (self.worker_count, Voice::new(slot.0, pid));
         self.stderrs
-            .insert(worker, Stderr::new(err_read, inode, workers));
+            .insert(worker, Stderr::new(err_read, inode, workers, voice));
         let proc = Proc {
             pid: Some(pid),
             group: pid,

@@ -1,7 +1,8 @@
 //! What a worker can say before it is ready: its stderr is our pipe until it listens, kept as a
 //! tail for the case that it fails, and forwarded to our own stderr as it comes.
 
-use super::log::{CHUNK, Log};
+use super::log::{Log, Voice};
+use super::stream::CHUNK;
 use super::{Kind, Shell};
 use crate::core::{Level, WorkerId};
 use crate::sys::fds;
@@ -30,6 +31,7 @@ pub struct Stderr {
     limit: usize,
     /// Has its worker gone, with all we know of, so that only what was left behind writes here?
     orphan: bool,
+    voice: Voice,
 }
 
 /// What became of a pipe in a turn.
@@ -45,13 +47,14 @@ pub enum Drained {
 
 impl Stderr {
     /// For one of so many workers.
-    pub fn new(fd: OwnedFd, inode: u64, workers: usize) -> Stderr {
+    pub fn new(fd: OwnedFd, inode: u64, workers: usize, voice: Voice) -> Stderr {
         Stderr {
             fd: Some(fd),
             inode,
             tail: VecDeque::new(),
             limit: (ALL_TAILS / workers.max(1)).clamp(TAIL_LEAST, TAIL),
             orphan: false,
+            voice,
         }
     }
 
@@ -69,7 +72,7 @@ impl Stderr {
                 Ok(0) => return Drained::Closed,
                 Ok(n) => {
                     self.keep(&buf[..n]);
-                    log.forward(&buf[..n]);
+                    log.forward(&mut self.voice, &buf[..n]);
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Drained::Empty,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -89,7 +92,7 @@ impl Stderr {
                 Ok(0) => return false,
                 Ok(n) => {
                     self.keep(&buf[..n]);
-                    log.bequest(&buf[..n]);
+                    log.bequest(&mut self.voice, &buf[..n]);
                 }
                 Err(_) => return true,
             }
@@ -134,6 +137,7 @@ impl Shell {
             }
             // The tail stays until the worker has gone: it may have closed stderr and then failed.
             Drained::Closed => {
+                self.log.end_of(&mut s.voice);
                 let orphan = s.orphan;
                 if let Some(fd) = s.fd.take() {
                     self.deregister(fd.as_fd());
@@ -170,10 +174,11 @@ impl Shell {
     }
 
     fn drop_stderr(&mut self, worker: WorkerId) {
-        if let Some(s) = self.stderrs.remove(&worker)
-            && let Some(fd) = &s.fd
-        {
-            self.deregister(fd.as_fd());
+        if let Some(mut s) = self.stderrs.remove(&worker) {
+            self.log.end_of(&mut s.voice);
+            if let Some(fd) = &s.fd {
+                self.deregister(fd.as_fd());
+            }
         }
     }
 
@@ -181,6 +186,7 @@ impl Shell {
     pub(super) fn last_words(&mut self) {
         for s in self.stderrs.values_mut() {
             s.inherit(&mut self.log);
+            self.log.end_of(&mut s.voice);
         }
         self.log.flush();
     }
@@ -193,7 +199,7 @@ mod tests {
     #[test]
     fn the_tail_keeps_whole_last_lines_within_its_limit() {
         let (r, _w) = fds::pipe().unwrap();
-        let mut s = Stderr::new(r, 0, 4);
+        let mut s = Stderr::new(r, 0, 4, Voice::new(0, 1));
         assert_eq!(s.last_lines(), "");
         s.keep(b"one\ntwo");
         assert_eq!(s.last_lines(), "one\ntwo");

@@ -2,10 +2,12 @@
 
 use super::names::{self, Running};
 use super::pidfile::{self, Found};
+use super::sink;
 use crate::core::codes::{EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, NOT_RUNNING, TIMED_OUT};
 use crate::core::words::{human, reason};
 use crate::options::config::MAX_BYTES;
 use crate::settings::{Control, Settings};
+use crate::sys::signal::Blocked;
 use crate::sys::{pidfd, socket};
 use crate::verbs::{self, What};
 use crate::wire::command::{decode_answer, encode};
@@ -151,6 +153,19 @@ pub fn read_options(path: &str) -> Result<Vec<u8>, String> {
         .and_then(|f| f.take(most).read_to_end(&mut bytes))
         .map_err(|e| reason(&e))?;
     Ok(bytes)
+}
+
+/// A bug of ours: on stderr, and where a daemon's log goes.
+pub fn last_words(message: &str) {
+    complain(message);
+    sink::last_resort(message);
+}
+
+/// On stderr. By now our handlers may stand: in the background of a terminal with `stty tostop` the
+/// write would raise a signal that we handle, and be restarted, for ever.
+pub fn complain(message: &str) {
+    let _blocked = Blocked::all();
+    let _ = writeln!(std::io::stderr(), "minicluster: {message}");
 }
 
 /// On stdout. A reader that has gone is no error of ours (`minicluster --help | head -1`); a disk

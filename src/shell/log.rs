@@ -1,223 +1,279 @@
-//! Our own log, and the workers' early stderr, on our stderr. Never blocks and never fails the
-//! cluster: what cannot be written now waits in a buffer with a limit; what does not fit is
-//! counted; a stderr that has gone away is silence.
+//! Our own log: on our stderr, in a file, or to syslogd; and what workers write, where it passes
+//! through us. In the foreground that goes on to our stderr, wherever the log is: it belongs where
+//! they would have written without us. A daemon has no stderr of its own: what its workers write goes
+//! where the log goes, and, as long as the caller of -d waits, both go to the caller's stderr, too.
 
+use super::sink::Sink;
+use super::stream::Stream;
 use super::{Kind, Shell, token};
+use crate::core::codes::FAILED;
 use crate::core::{Level, Notice};
 use crate::settings::LogFormat;
-use crate::sys::signal::Blocked;
-use crate::sys::{clock, fds};
+use crate::sys::clock;
 use crate::wire::logfmt::Line;
+use crate::wire::syslog::Lines;
 use mio::Interest;
 use mio::unix::SourceFd;
-use std::collections::VecDeque;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
-
-/// Bytes that may wait.
-const MAX_PENDING: usize = 64 * 1024;
-/// Written at once: a pipe that polls writable takes that much without blocking.
-pub const CHUNK: usize = 4096;
 
 /// Where lines go.
 pub struct Log {
-    out: Option<OwnedFd>,
-    /// It has gone away: silence. Its descriptor stays until the poll has let go of it.
-    gone: bool,
-    /// It is a pipe that we could not get a description of our own for (somebody else's, as behind
-    /// su): each write says that it does not wait.
-    nowait: bool,
-    /// What workers get back: `out` may be a description of our own that does not block.
-    shared: Option<OwnedFd>,
-    format: LogFormat,
-    level: Level,
-    terminal: bool,
-    pending: VecDeque<u8>,
+    stream: Stream,
+    sink: Sink,
+    /// Lines that the sink did not take.
     lost: u64,
-    /// Did the disk refuse the last write?
-    full: bool,
+    format: Option<LogFormat>,
+    level: Level,
+    /// Are we one, or about to be?
+    daemon: bool,
+    /// Does the caller of -d still wait?
+    awaited: bool,
+    /// What the cluster is called; syslogd has it as the tag of what workers write.
+    name: String,
+}
+
+/// A worker whose output passes through us.
+pub struct Voice {
+    /// Its slot.
+    pub slot: u16,
+    /// Its pid.
+    pub pid: i32,
+    lines: Lines,
+}
+
+impl Voice {
+    /// That of this one.
+    pub fn new(slot: u16, pid: i32) -> Voice {
+        let lines = Lines::default();
+        Voice { slot, pid, lines }
+    }
+}
+
+/// What a worker's stdout is.
+pub enum Stdout<'a> {
+    /// Ours.
+    Inherited,
+    /// The log file.
+    File(BorrowedFd<'a>),
+    /// The pipe that its stderr is.
+    Piped,
 }
 
 impl Log {
     /// On a copy of our stderr.
     pub fn new(format: Option<LogFormat>, level: Level) -> Log {
-        let err = io::stderr();
-        let terminal = fds::is_terminal(err.as_fd());
-        let default = match terminal {
-            true => LogFormat::Text,
-            false => LogFormat::Logfmt,
-        };
-        let own = fds::own_nonblocking(err.as_fd());
         Log {
-            nowait: own.is_none() && fds::is_pipe(err.as_fd()),
-            out: own.or_else(|| fds::dup(err.as_fd()).ok()),
-            gone: false,
-            shared: fds::dup(err.as_fd()).ok(),
-            format: format.unwrap_or(default),
-            level,
-            terminal,
-            pending: VecDeque::new(),
+            stream: Stream::stderr(),
+            sink: Sink::Stderr,
             lost: 0,
-            full: false,
+            format,
+            level,
+            daemon: false,
+            awaited: false,
+            name: String::new(),
         }
+    }
+
+    /// From here on it goes there.
+    pub fn direct(&mut self, sink: Sink, daemon: bool) {
+        self.sink = sink;
+        (self.daemon, self.awaited) = (daemon, daemon);
+    }
+
+    /// What the cluster is called.
+    pub fn set_name(&mut self, name: &str) {
+        self.name = name.to_string();
     }
 
     /// Says what core has to say.
     pub fn note(&mut self, notice: &Notice) {
         if notice.level() <= self.level {
             let at = clock::wall();
-            let line = Line::of(notice, at, self.offset(at.0)).render(self.format);
-            self.line(line.as_bytes());
+            let line = Line::of(notice, at, self.offset(at.0));
+            self.emit(&line);
         }
     }
 
     /// Says something of the shell's own.
     pub fn say(&mut self, level: Level, event: &'static str, message: String) {
         if level <= self.level {
-            let at = clock::wall();
-            let line = Line {
-                at,
-                offset: self.offset(at.0),
-                level,
-                event,
-                fields: Vec::new(),
-                message,
-            };
-            self.line(line.render(self.format).as_bytes());
+            let line = self.own(level, event, message);
+            self.emit(&line);
+        }
+    }
+
+    fn own(&self, level: Level, event: &'static str, message: String) -> Line {
+        let at = clock::wall();
+        Line {
+            at,
+            offset: self.offset(at.0),
+            level,
+            event,
+            fields: Vec::new(),
+            message,
         }
     }
 
     fn offset(&self, secs: u64) -> i64 {
         match self.format {
-            LogFormat::Text => clock::local_offset(secs),
-            LogFormat::Logfmt | LogFormat::Json => 0,
+            Some(LogFormat::Logfmt | LogFormat::Json) => 0,
+            None | Some(LogFormat::Text) => clock::local_offset(secs),
         }
     }
 
-    /// The descriptor, for the poll.
+    fn emit(&mut self, line: &Line) {
+        self.flush();
+        if self.awaited || matches!(self.sink, Sink::Stderr) {
+            let default = match self.stream.is_terminal() {
+                true => LogFormat::Text,
+                false => LogFormat::Logfmt,
+            };
+            let text = line.render(self.format.unwrap_or(default));
+            self.stream.line(text.as_bytes());
+        }
+        if !matches!(self.sink, Sink::Stderr | Sink::Nowhere) {
+            let taken = self.say_lost() && self.sink.put(line.level, &self.rendered(line));
+            self.lost += u64::from(!taken);
+        }
+    }
+
+    /// As the sink has it.
+    fn rendered(&self, line: &Line) -> String {
+        match (&self.sink, self.format) {
+            (Sink::Syslog(_), None | Some(LogFormat::Text)) => line.bare(),
+            (_, format) => line.render(format.unwrap_or(LogFormat::Logfmt)),
+        }
+    }
+
+    /// Says how many lines the sink did not take, if it takes that. False: it does not.
+    fn say_lost(&mut self) -> bool {
+        if self.lost == 0 {
+            return true;
+        }
+        let n = self.lost;
+        let message =
+            format!("{n} log lines were lost: they could not be written, or were not read");
+        let line = self.own(Level::Warn, "log-lost", message);
+        let taken = self.sink.put(line.level, &self.rendered(&line));
+        if taken {
+            self.lost = 0;
+        }
+        taken
+    }
+
+    /// The descriptor of our stderr, for the poll.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.out.as_ref().map(AsFd::as_fd)
+        self.stream.fd()
     }
 
     /// Is it a terminal?
     pub fn is_terminal(&self) -> bool {
-        self.terminal
+        self.stream.is_terminal()
     }
 
-    /// What workers get back.
-    pub fn shared(&self) -> Option<BorrowedFd<'_>> {
-        self.shared.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Takes a worker's bytes (at most CHUNK) if they can be written now. If not, they stay where
-    /// they are: the worker feels a full pipe, as it would without us.
-    pub fn ready_to_forward(&mut self) -> bool {
-        self.flush();
-        match &self.out {
-            Some(fd) if !self.gone => self.pending.is_empty() && fds::writable_now(fd.as_fd()),
-            Some(_) | None => true,
+    /// What becomes a worker's stderr when it listens; `None`: it stays our pipe.
+    pub fn given_back(&self) -> Option<BorrowedFd<'_>> {
+        match (&self.sink, self.daemon) {
+            (_, false) => self.stream.shared(),
+            (Sink::File(file), true) => file.shared(),
+            (Sink::Stderr | Sink::Syslog(_) | Sink::Nowhere, true) => None,
         }
     }
 
-    /// Forwards them.
-    pub fn forward(&mut self, bytes: &[u8]) {
-        self.write(bytes);
+    /// What a worker's stdout is from its birth.
+    pub fn stdout(&self) -> Stdout<'_> {
+        match (self.daemon, self.given_back()) {
+            (false, _) => Stdout::Inherited,
+            (true, Some(file)) => Stdout::File(file),
+            (true, None) => Stdout::Piped,
+        }
     }
 
-    fn line(&mut self, bytes: &[u8]) {
+    /// Does something wait for our stderr?
+    fn stuck(&mut self) -> bool {
         self.flush();
-        if self.pending.is_empty() {
-            self.write(bytes);
-        } else if self.pending.len() + bytes.len() > MAX_PENDING {
-            self.lost += 1;
-        } else {
-            self.pending.extend(bytes);
+        !self.stream.is_free()
+    }
+
+    /// May a worker's bytes (at most CHUNK) be taken? If our stderr does not take them, they stay
+    /// where they are: the worker feels a full pipe, as it would without us. A daemon's never wait.
+    pub fn ready_to_forward(&mut self) -> bool {
+        self.daemon || !self.stuck()
+    }
+
+    /// Forwards them.
+    pub fn forward(&mut self, from: &mut Voice, bytes: &[u8]) {
+        match self.daemon {
+            true => self.keep(from, bytes),
+            false => self.stream.write(bytes),
         }
     }
 
     /// Takes the last bytes of a worker that has gone: they cannot wait in its pipe. Within a limit.
-    pub fn bequest(&mut self, bytes: &[u8]) {
-        match self.pending.len() + bytes.len() > 2 * MAX_PENDING {
-            true => self.lost += 1,
-            false => self.pending.extend(bytes),
+    pub fn bequest(&mut self, from: &mut Voice, bytes: &[u8]) {
+        match self.daemon {
+            true => self.keep(from, bytes),
+            false => self.stream.bequest(bytes),
+        }
+    }
+
+    fn keep(&mut self, from: &mut Voice, bytes: &[u8]) {
+        if self.awaited {
+            self.flush();
+            self.stream.copy(bytes);
+        }
+        match &mut self.sink {
+            Sink::File(file) => self.lost += u64::from(!file.put(bytes)),
+            Sink::Syslog(_) => {
+                for line in from.lines.push(bytes) {
+                    self.tell(from, &line);
+                }
+            }
+            Sink::Stderr | Sink::Nowhere => {}
+        }
+    }
+
+    /// Nothing more comes from it: what has no end of line is said now.
+    pub fn end_of(&mut self, from: &mut Voice) {
+        if let Some(line) = from.lines.end() {
+            self.tell(from, &line);
+        }
+    }
+
+    fn tell(&mut self, from: &Voice, line: &str) {
+        if let Sink::Syslog(syslog) = &mut self.sink {
+            let text = format!("worker {}: {line}", from.slot);
+            let taken = syslog.put(Level::Info, &self.name, from.pid, &text);
+            self.lost += u64::from(!taken);
         }
     }
 
     /// Writes what waits, as far as it goes without blocking.
     pub fn flush(&mut self) {
-        while !self.pending.is_empty() {
-            let some: Vec<u8> = self.pending.iter().copied().take(CHUNK).collect();
-            match self.try_write(&some) {
-                0 => return,
-                n => drop(self.pending.drain(..n)),
-            }
-        }
-        if self.lost > 0 && self.writable() {
-            let n = std::mem::take(&mut self.lost);
+        let n = self.stream.flush();
+        if n > 0 {
             let message = format!("{n} log lines were lost: stderr was full or not read");
             self.say(Level::Warn, "log-lost", message);
         }
     }
 
-    fn writable(&self) -> bool {
-        let out = self.out.as_ref();
-        !self.full && out.is_some_and(|fd| fds::writable_now(fd.as_fd()))
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.try_write(&rest[..rest.len().min(CHUNK)]) {
-                0 => return self.pending.extend(rest),
-                n => rest = &rest[n..],
-            }
-        }
-    }
-
-    /// Writes what can be written now; 0 if it has to wait. What can never be written counts as
-    /// written: a stderr that has gone away is silence, and what a full disk does not take is lost.
-    fn try_write(&mut self, bytes: &[u8]) -> usize {
-        let Some(fd) = self.out.as_ref().filter(|_| !self.gone) else {
-            return bytes.len();
-        };
-        if !fds::writable_now(fd.as_fd()) {
-            return 0;
-        }
-        let wrote = match self.nowait {
-            true => fds::write_nowait(fd.as_fd(), bytes),
-            false => put(fd.as_fd(), bytes, self.terminal),
-        };
-        self.full = wrote.as_ref().is_err_and(|e| !transient(e));
-        match wrote {
-            Ok(n) => n,
-            Err(e) if transient(&e) => 0,
-            Err(e) if has_gone(&e, self.terminal) => {
-                self.gone = true;
-                bytes.len()
-            }
-            // A full disk, an error of the medium, a line too long for it: it may take the next.
-            Err(_) => {
-                self.lost += 1;
-                bytes.len()
-            }
-        }
-    }
-
     /// The end: what still waits is written, as far as that goes within this time.
     pub fn finish(&mut self, limit: Duration) {
-        let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        let end = clock::monotonic().saturating_add(limit);
-        loop {
-            self.flush();
-            let left = Duration::from_nanos(end.saturating_sub(clock::monotonic()));
-            let Some(fd) = self.out.as_ref().filter(|_| !self.pending.is_empty()) else {
-                return;
-            };
-            if left.is_zero() || !fds::wait_writable(fd.as_fd(), left) {
-                return;
-            }
-        }
+        self.say_lost();
+        self.flush();
+        self.stream.finish(limit);
+    }
+
+    /// Our stderr is nobody's.
+    fn let_go(&mut self) {
+        self.awaited = false;
+        self.stream.close();
+    }
+
+    /// Goes on with the file, or the syslogd, that is there now. What was done, or why not.
+    pub fn reopen(&mut self) -> Result<String, String> {
+        self.sink.reopen()
     }
 }
 
@@ -232,7 +288,7 @@ impl Shell {
     /// again (it may be a line of ours that went through) sees to the workers that wait for it: no
     /// other news of it will come.
     pub(super) fn watch_log(&mut self) {
-        let stuck = !self.log.ready_to_forward();
+        let stuck = self.log.stuck();
         if stuck == self.log_watched {
             return;
         }
@@ -252,6 +308,34 @@ impl Shell {
         }
     }
 
+    /// A daemon has started: nobody listens to its stderr any more.
+    pub(super) fn let_go_of_stderr(&mut self) {
+        self.log.flush();
+        if self.log_watched
+            && let Some(fd) = self.log.fd()
+        {
+            self.deregister(fd);
+        }
+        self.log_watched = false;
+        self.log.let_go();
+    }
+
+    /// Goes on with the files that have their names now: a rotation has moved the old ones away. What
+    /// came of it, for whoever asks.
+    pub(super) fn reopen_logs(&mut self) -> (u8, String) {
+        let done = self.log.reopen();
+        match done {
+            Ok(what) => {
+                self.say(Level::Info, "reopened", what.clone());
+                (0, what)
+            }
+            Err(why) => {
+                self.say(Level::Error, "reopen-failed", why.clone());
+                (FAILED, why)
+            }
+        }
+    }
+
     /// Says something of our own.
     pub(super) fn say(&mut self, level: Level, event: &'static str, message: String) {
         self.log.say(level, event, message);
@@ -263,27 +347,4 @@ impl Shell {
             self.say(level, event, message);
         }
     }
-}
-
-/// Nobody will ever read it again. (A terminal that has hung up says EIO.)
-fn has_gone(e: &io::Error, terminal: bool) -> bool {
-    match e.raw_os_error() {
-        Some(libc::EPIPE | libc::EBADF | libc::ENXIO | libc::ECONNRESET | libc::ENOTCONN) => true,
-        Some(libc::EIO) => terminal,
-        _ => false,
-    }
-}
-
-/// In the background of a terminal with `stty tostop` a write raises SIGTTOU, which we handle, and
-/// would be restarted for ever: unless the signal is blocked, then it just goes through.
-fn put(fd: BorrowedFd<'_>, bytes: &[u8], terminal: bool) -> io::Result<usize> {
-    let _blocked = terminal.then(Blocked::all);
-    fds::write(fd, bytes)
-}
-
-fn transient(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }

@@ -4,6 +4,7 @@
 mod birth;
 mod channel;
 mod clients;
+mod daemon;
 mod environment;
 mod filed;
 mod given;
@@ -19,8 +20,10 @@ mod requests;
 mod rights;
 mod signals;
 mod single;
+mod sink;
 mod sockets;
 mod speech;
+mod stream;
 mod takeover;
 
 pub mod client;
@@ -34,6 +37,7 @@ use crate::sys::{clock, errno_of, fds, process, procfs, spawn};
 use crate::wire::command::Request;
 use channel::Stderr;
 use clients::Clients;
+use daemon::Caller;
 use log::Log;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -76,9 +80,10 @@ enum Kind {
     OurStderr,
     Door,
     Client,
+    Caller,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
@@ -91,6 +96,7 @@ const KINDS: [Kind; 12] = [
     Kind::OurStderr,
     Kind::Door,
     Kind::Client,
+    Kind::Caller,
 ];
 
 fn token(kind: Kind, serial: u64) -> Token {
@@ -125,6 +131,8 @@ pub struct Shell {
     pid_file: Option<PidFile>,
     /// --pid-dir, until the end.
     pid_dir: Option<PidDir>,
+    /// Who typed -d, until the start is over.
+    caller: Option<Caller>,
     program: CString,
     cwd: CString,
     devnull: OwnedFd,
@@ -280,6 +288,12 @@ impl Shell {
         if self.signals.take_child() && self.reap() {
             self.signals.again();
             self.ready.insert((Kind::Signals, 0));
+        }
+        if self.signals.take_reopen() {
+            self.reopen_logs();
+        }
+        if !of(Kind::Caller).is_empty() {
+            self.hear_caller();
         }
         for event in self.signals.take_events() {
             self.queue.push_back(event);

@@ -291,7 +291,9 @@ fn candidates() -> Vec<PathBuf> {
             dirs.push(tmp.join(format!("minicluster-{uid}")));
         }
     }
-    dirs
+    // A daemon goes elsewhere, and clients are.
+    let whole = |d: PathBuf| std::path::absolute(&d).unwrap_or(d);
+    dirs.into_iter().map(whole).collect()
 }
 
 /// The first of them that can be had. One that was named for us and cannot is said.

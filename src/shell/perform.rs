@@ -72,6 +72,9 @@ impl Shell {
         }
         self.log.note(&notice);
         self.watch_log();
+        if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
+            self.release_caller();
+        }
     }
 
     pub(super) fn signal(&mut self, worker: WorkerId, signal: i32, whom: Whom) {

@@ -136,6 +136,13 @@ impl Shell {
         match verb.what {
             What::Status => Some(self.status(r.json)),
             What::Why => Some(self.why(rest.first().copied(), r.json)),
+            What::Reopen => {
+                let (code, what) = self.reopen_logs();
+                Some(match r.json {
+                    true => (code, format!("{{\"reopened\":{}}}\n", code == 0)),
+                    false => (code, format!("{what}\n")),
+                })
+            }
             What::Version => {
                 let v = env!("CARGO_PKG_VERSION");
                 Some(match r.json {

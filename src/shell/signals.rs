@@ -78,6 +78,11 @@ impl Signals {
         self.take(libc::SIGCHLD)
     }
 
+    /// Are the log files to be reopened? There is nothing to decide about that.
+    pub fn take_reopen(&self) -> bool {
+        self.take(libc::SIGUSR1)
+    }
+
     /// A turn was not enough for all children.
     pub fn again(&self) {
         for (n, _, flag) in &self.flags {
@@ -91,7 +96,8 @@ impl Signals {
     pub fn take_events(&self) -> Vec<Event> {
         let mut events = Vec::new();
         for (number, name, flag) in &self.flags {
-            if *number == libc::SIGCHLD || !flag.swap(false, Ordering::SeqCst) {
+            let told = matches!(*number, libc::SIGCHLD | libc::SIGUSR1);
+            if told || !flag.swap(false, Ordering::SeqCst) {
                 continue;
             }
             let meaning = match *number {

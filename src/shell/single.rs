@@ -57,6 +57,7 @@ pub fn run(
         nice: settings.nice,
         limits: &rights.limits,
         stdin: None,
+        stdout: None,
         stderr: None,
         pass: handed.iter().map(|h| h.fd).collect(),
         extra: Vec::new(),

@@ -3,6 +3,7 @@
 //! COMMAND are looked up before anything is bound or written; signals are ours before the first child can end.
 
 use super::clients::Clients;
+use super::daemon::{self, Caller};
 use super::given::{self, Passed};
 use super::log::Log;
 use super::names::{Claim, Refused};
@@ -10,14 +11,15 @@ use super::pidfile::{PidDir, PidFile};
 use super::procs::Procs;
 use super::rights::Rights;
 use super::signals::Signals;
+use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
 use super::{Kind, Shell, handed, lookup, single, token};
 use crate::core::codes::{
-    CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE,
+    CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED,
 };
 use crate::core::words::reason;
 use crate::core::{Asker, Cluster, Given, Level, Time};
-use crate::settings::{self, Control, Ipc, Settings};
+use crate::settings::{self, Control, Ipc, LogTo, Settings};
 use crate::sys::{clock, cpus, fds, process, procfs};
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,21 +32,53 @@ use std::path::{Path, PathBuf};
 pub type Failure = (u8, String);
 
 /// Runs the cluster; returns the exit code.
-pub fn run(mut settings: Settings) -> Result<u8, Failure> {
+pub fn run(settings: Settings) -> Result<u8, Failure> {
+    // While we are who we were when we were executed, and before anything of ours is open.
+    let passed = Passed::from_environment(std::process::id())?;
+    fds::fill_standard();
+    let rights = Rights::find(&settings)?;
+    let here = procfs::working_directory().map_err(os("cannot tell the working directory"))?;
+    let given = given::all(&settings, &rights, &passed, &here)?;
+    let found = Found {
+        rights,
+        here,
+        given,
+    };
+    match settings.daemon && !settings.single {
+        true => daemon::run(settings, found),
+        false => serve(settings, found, &mut None),
+    }
+}
+
+/// What was found out before the first fork.
+pub(super) struct Found {
+    rights: Rights,
+    here: PathBuf,
+    /// What is to be open, and which descriptors were passed for that.
+    pub given: Vec<Given>,
+}
+
+/// The same, in the process that is to be the master. Who waits for a daemon to be ready is taken
+/// when nothing but its workers can fail any more, and told the end if there was no such moment.
+pub(super) fn serve(
+    mut settings: Settings,
+    found: Found,
+    caller: &mut Option<Caller>,
+) -> Result<u8, Failure> {
     if settings.workers.is_none()
         && let Some(text) = std::env::var_os("WEB_CONCURRENCY").filter(|t| !t.is_empty())
     {
         let n = settings::number(&text.to_string_lossy(), 1, settings::MAX_WORKERS);
         settings.workers = Some(n.map_err(|e| (EX_USAGE, format!("WEB_CONCURRENCY: {e}")))?);
     }
-    let passed = Passed::from_environment(std::process::id())?;
     make_absolute(&mut settings);
-    fds::fill_standard();
     fds::seal_inherited();
-    let rights = Rights::find(&settings)?;
-    let here = procfs::working_directory().map_err(os("cannot tell the working directory"))?;
+    let Found {
+        rights,
+        here,
+        given,
+    } = found;
     let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
-    let given = given::all(&settings, &rights, &passed, &here)?;
     if settings.single {
         return Err(single::run(&settings, &rights, &program, &cwd, &given));
     }
@@ -59,7 +93,15 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
         return Err((EX_USAGE, message));
     }
     let mut shell = build(settings, rights, program, &cwd, given)?;
-    Ok(shell.run())
+    if let Some(caller) = caller.take() {
+        shell.become_daemon(caller);
+    }
+    let code = shell.run();
+    if let Some(caller) = shell.caller.take() {
+        // Asked to stop it did as it was told, but nobody was ever served.
+        caller.tell(if code == 0 { FAILED } else { code });
+    }
+    Ok(code)
 }
 
 /// The workers' directory, and COMMAND as seen from there; both by whoever will run it.
@@ -77,12 +119,14 @@ fn with_their_eyes(
         ),
         _ => (code, message),
     };
+    // Where they are left rather than sent, they need no way to. A daemon is elsewhere, and sends them.
+    let left = eyes.is_some() && settings.cwd.is_none() && !settings.daemon;
     let cwd = match &settings.cwd {
         Some(dir) => directory(here.join(dir)).map_err(whose)?,
+        None if settings.daemon => directory(here.to_path_buf()).map_err(whose)?,
         None => here.to_path_buf(),
     };
-    // Where they are left rather than sent, they need no way to.
-    let from = match eyes.is_some() && settings.cwd.is_none() {
+    let from = match left {
         true => Path::new("."),
         false => &cwd,
     };
@@ -101,7 +145,12 @@ fn path_of(settings: &Settings, rights: &Rights) -> Option<OsString> {
 
 /// The paths of our files are those of where we were started, wherever we are later.
 fn make_absolute(s: &mut Settings) {
-    for path in [&mut s.pid_file, &mut s.pid_dir].into_iter().flatten() {
+    let log = match &mut s.log_file {
+        Some(LogTo::File(path)) => Some(path),
+        Some(LogTo::Stderr | LogTo::Syslog) | None => None,
+    };
+    let pids = [&mut s.pid_file, &mut s.pid_dir].into_iter().flatten();
+    for path in pids.chain(log) {
         if let Ok(whole) = std::path::absolute(&path) {
             *path = whole;
         }
@@ -142,8 +191,15 @@ fn build(
 ) -> Result<Shell, Failure> {
     let nofile = rights.nofile.or_else(process::nofile);
     process::raise_nofile();
-    let mut log = Log::new(settings.log_format, settings.log_level);
     let signals = Signals::install().map_err(os("cannot handle signals"))?;
+    // First of all that is taken: who comes second leaves no trace.
+    let pid_file = settings
+        .pid_file
+        .as_deref()
+        .map(PidFile::of_master)
+        .transpose()?;
+    let pid_dir = settings.pid_dir.as_deref().map(PidDir::open).transpose()?;
+    let mut log = open_log(&settings)?;
     if let Err(e) = process::become_subreaper() {
         let why = reason(&e);
         let message =
@@ -154,18 +210,12 @@ fn build(
         let message = "there is no /proc of this pid namespace: workers cannot be looked at, so listen(2) is not seen and what they leave behind is not found; mount one (unshare --mount-proc), or use --ready started";
         log.say(Level::Warn, "no-proc", message.into());
     }
-    // First of all that is taken: who comes second leaves no trace.
-    let pid_file = settings
-        .pid_file
-        .as_deref()
-        .map(PidFile::of_master)
-        .transpose()?;
-    let pid_dir = settings.pid_dir.as_deref().map(PidDir::open).transpose()?;
     let mut warnings = Vec::new();
     let claim = Claim::take(&settings, &mut warnings).map_err(|refused| match refused {
         Refused::Taken(why) => (EX_TEMPFAIL, why),
         Refused::InTheWay(why) => (EX_CANTCREAT, why),
     })?;
+    log.set_name(&claim.name);
     for w in warnings {
         log.say(Level::Warn, "no-control", w);
     }
@@ -200,6 +250,7 @@ fn build(
         claim,
         pid_file,
         pid_dir,
+        caller: None,
         program,
         cwd: CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default(),
         devnull,
@@ -229,6 +280,48 @@ fn build(
         return Err(e);
     }
     Ok(shell)
+}
+
+/// Where --log-file says.
+fn open_log(s: &Settings) -> Result<Log, Failure> {
+    let mut log = Log::new(s.log_format, s.log_level);
+    if s.daemon {
+        sink::set_last_resort(match &s.log_file {
+            Some(LogTo::File(path)) => Some(path),
+            Some(LogTo::Stderr | LogTo::Syslog) | None => None,
+        });
+    }
+    let cannot = |what: &str, e: &std::io::Error| {
+        (EX_CANTCREAT, format!("--log-file {what}: {}", reason(e)))
+    };
+    match &s.log_file {
+        None if s.daemon => match Syslog::open() {
+            Ok(syslog) => log.direct(Sink::Syslog(syslog), true),
+            Err(e) => {
+                log.direct(Sink::Nowhere, true);
+                let why = reason(&e);
+                let message = format!(
+                    "there is no syslog (/dev/log: {why}): from the moment that it is ready the daemon has no log, and what its workers write is lost; --log-file FILE keeps both"
+                );
+                log.say(Level::Warn, "no-log", message);
+            }
+        },
+        None | Some(LogTo::Stderr) => {}
+        Some(LogTo::Syslog) => {
+            let syslog = Syslog::open().map_err(|e| cannot("syslog: /dev/log", &e))?;
+            log.direct(Sink::Syslog(syslog), s.daemon);
+        }
+        Some(LogTo::File(path)) => {
+            let shown = path.display().to_string();
+            let file = LogFile::open(path, s.daemon).map_err(|e| cannot(&shown, &e))?;
+            if s.daemon && file.is_callers() {
+                let why = "is the caller's, and -d lets go of it: name a file of its own";
+                return Err((EX_USAGE, format!("--log-file {shown} {why}")));
+            }
+            log.direct(Sink::File(file), s.daemon);
+        }
+    }
+    Ok(log)
 }
 
 impl Shell {

@@ -321,7 +321,7 @@ impl Shell {
         if rest.is_some_and(|fd| fds::readable_now(fd.as_fd())) {
             return;
         }
-        if let (Some(l), Some(err)) = (self.listener_of(p.worker), self.log.shared()) {
+        if let (Some(l), Some(err)) = (self.listener_of(p.worker), self.log.given_back()) {
             let _ = seccomp::put_fd(l, p.notif.id, err, 2, false);
         }
     }

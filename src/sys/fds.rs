@@ -27,6 +27,36 @@ pub fn seal_inherited() {
     }
 }
 
+/// Closes what we were born with from 3 on, but for these: somebody may wait for the end of it, and a
+/// daemon would never let go. Nothing of ours may be open by then, unless it is one of these.
+pub fn close_inherited(keep: &[RawFd]) {
+    let listed = std::fs::read_dir("/proc/self/fd").map(|dir| {
+        let names = dir.flatten().map(|e| e.file_name());
+        names.filter_map(|n| n.to_str()?.parse().ok()).collect()
+    });
+    let limit = super::process::nofile().map_or(1024, |(soft, _)| soft.min(65_536));
+    let all: Vec<RawFd> =
+        listed.unwrap_or_else(|_| (3..i32::try_from(limit).unwrap_or(1024)).collect());
+    for fd in all.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
+        // SAFETY: by contract nobody of ours owns it; closing what is not open fails harmlessly.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// These numbers become /dev/null.
+pub fn to_null(numbers: &[RawFd]) -> io::Result<()> {
+    // SAFETY: the path ends with NUL; dup2 onto numbers that are given up by this; the new
+    // descriptor is ours to close.
+    unsafe {
+        let flags = libc::O_RDWR | libc::O_CLOEXEC;
+        let null = OwnedFd::from_raw_fd(cerr(libc::open(c"/dev/null".as_ptr(), flags))?);
+        for n in numbers {
+            cerr(libc::dup2(null.as_raw_fd(), *n))?;
+        }
+    }
+    Ok(())
+}
+
 /// A copy, CLOEXEC, numbered 3 or higher.
 pub fn dup(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: fd is open; the result, if any, is new and ours alone.
@@ -72,6 +102,16 @@ pub fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
         let mut st: libc::stat = std::mem::zeroed();
         cerr(libc::fstat(fd.as_raw_fd(), &mut st))?;
         Ok(st.st_ino)
+    }
+}
+
+/// Device and inode of what the descriptor refers to.
+pub fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    // SAFETY: stat is plain data; fd is open.
+    unsafe {
+        let mut st: libc::stat = std::mem::zeroed();
+        cerr(libc::fstat(fd.as_raw_fd(), &mut st))?;
+        Ok((st.st_dev, st.st_ino))
     }
 }
 

@@ -67,6 +67,45 @@ pub fn egid() -> u32 {
     nix::unistd::getegid().as_raw()
 }
 
+/// Which of the two we are after `detach`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that was there before.
+    Caller,
+    /// A process in a session of its own, without a terminal and without a way to one.
+    Daemon,
+}
+
+/// Forks twice: the first child leads a session, so the second can never have its terminal. To be
+/// called before anything is open or handled that one of the two must not have.
+pub fn detach() -> io::Result<Side> {
+    // SAFETY: we are single-threaded, so each child is a whole copy; the one in between makes system
+    // calls only and leaves by _exit.
+    unsafe {
+        let child = cerr(libc::fork())?;
+        if child == 0 {
+            libc::setsid();
+            match libc::fork() {
+                0 => return Ok(Side::Daemon),
+                -1 => libc::_exit(*libc::__errno_location()),
+                _ => libc::_exit(0),
+            }
+        }
+        let mut status = 0;
+        while libc::waitpid(child, &mut status, 0) < 0 {
+            match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::Interrupted => {}
+                // Nobody is to know of our children (SIGCHLD is ignored).
+                _ => return Ok(Side::Caller),
+            }
+        }
+        match libc::WEXITSTATUS(status) {
+            0 => Ok(Side::Caller),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
 /// Leaves at once, without destructors: nothing of ours is worth more than the exit code.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: _exit takes any number and does not return.

@@ -40,6 +40,8 @@ pub struct Plan<'a> {
     pub limits: &'a [(u8, u64, u64)],
     /// Becomes fd 0, if given; else ours stays.
     pub stdin: Option<BorrowedFd<'a>>,
+    /// Becomes fd 1, if given; else ours stays.
+    pub stdout: Option<BorrowedFd<'a>>,
     /// Becomes fd 2, if given; else ours stays.
     pub stderr: Option<BorrowedFd<'a>>,
     /// Become fd 3, 4, .. and LISTEN_PID is set if there are any.
@@ -218,7 +220,7 @@ impl Ready {
             argv: pointers(plan.argv),
             env,
             listen_pid,
-            scratch: Vec::with_capacity(plan.pass.len() + plan.extra.len() + 3),
+            scratch: Vec::with_capacity(plan.pass.len() + plan.extra.len() + 4),
         }
     }
 }
@@ -413,7 +415,7 @@ unsafe fn default_signals() {
     }
 }
 
-/// 0, 2 and 3.. as planned; returns where the report socket is now. Sources may sit on the
+/// 0, 1, 2 and 3.. as planned; returns where the report socket is now. Sources may sit on the
 /// numbers of other targets, so all move out of the way first. dup2 clears CLOEXEC on the target
 /// and only there.
 ///
@@ -435,6 +437,10 @@ unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd
             None => -1,
         };
         let stdin = match &plan.stdin {
+            Some(fd) => Some(lift(fd.as_raw_fd())?),
+            None => None,
+        };
+        let stdout = match &plan.stdout {
             Some(fd) => Some(lift(fd.as_raw_fd())?),
             None => None,
         };
@@ -460,10 +466,12 @@ unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd
         {
             return None;
         }
-        if let Some(fd) = stderr
-            && libc::dup2(fd, 2) < 0
-        {
-            return None;
+        for (fd, target) in [(stdout, 1), (stderr, 2)] {
+            if let Some(fd) = fd
+                && libc::dup2(fd, target) < 0
+            {
+                return None;
+            }
         }
         Some(report)
     }

@@ -54,6 +54,11 @@ impl Line {
     fn text(&self) -> String {
         let local = self.at.0.saturating_add_signed(self.offset);
         let (h, m, s) = (local / 3600 % 24, local / 60 % 60, local % 60);
+        format!("{h:02}:{m:02}:{s:02} minicluster: {}\n", self.bare())
+    }
+
+    /// As text without the time and our name, which syslogd puts before it.
+    pub fn bare(&self) -> String {
         let mark = match self.level {
             Level::Error => "error: ",
             Level::Warn => "warning: ",
@@ -61,10 +66,7 @@ impl Line {
         };
         // Lines that a worker wrote must not pass for ours.
         let message = self.message.replace('\n', "\n         | ");
-        format!(
-            "{h:02}:{m:02}:{s:02} minicluster: {mark}{}\n",
-            printable(&message, true)
-        )
+        format!("{mark}{}", printable(&message, true))
     }
 
     fn logfmt(&self) -> String {
@@ -119,7 +121,7 @@ fn value(text: &str) -> String {
 }
 
 /// A worker's output must not drive the reader's terminal.
-fn printable(text: &str, newlines: bool) -> String {
+pub(super) fn printable(text: &str, newlines: bool) -> String {
     text.chars()
         .map(|c| match c {
             '\n' if newlines => c,
@@ -142,7 +144,7 @@ pub fn timestamp(at: (u64, u32)) -> String {
 }
 
 /// Year, month, day of a day since 1970 (eras of 400 years, years beginning in March).
-fn civil(days: u64) -> (u64, u64, u64) {
+pub(super) fn civil(days: u64) -> (u64, u64, u64) {
     let z = days + 719_468;
     let (era, doe) = (z / 146_097, z % 146_097);
     let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;

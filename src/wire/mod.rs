@@ -7,3 +7,4 @@ pub mod logfmt;
 pub mod node_ipc;
 pub mod notify;
 pub mod report;
+pub mod syslog;

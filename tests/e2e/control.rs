@@ -166,7 +166,7 @@ fn version_and_help() {
     let (rig, _) = pair();
     assert_eq!(rig.verb("version").out.trim(), env!("CARGO_PKG_VERSION"));
     let help = rig.verb("help");
-    for verb in ["status", "why", "stop", "kill", "version", "help"] {
+    for verb in ["status", "why", "stop", "kill", "reopen", "version", "help"] {
         assert!(help.out.contains(verb), "{help:?}");
     }
     assert_eq!(rig.verb("help stop").out.lines().count(), 1);
@@ -202,7 +202,7 @@ fn bash_completes_verbs_options_and_their_values() {
     let script = "eval \"$($0 --completions bash)\"; \
                   t() { COMP_WORDS=(minicluster \"$@\"); COMP_CWORD=$#; _minicluster; \
                   echo \"${COMPREPLY[*]}\"; }; \
-                  t st; t --takeover = re; t --ready s; t --log-f; t help ki; t stop --n; t --name s";
+                  t st; t --takeover = re; t --ready s; t --log-fo; t help ki; t stop --n; t --name s";
     let run_dir = place.dir.join("run");
     std::fs::create_dir_all(&run_dir).unwrap();
     std::fs::write(run_dir.join("shop.lock"), "").unwrap();

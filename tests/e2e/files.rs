@@ -7,6 +7,7 @@ use crate::proc;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -219,4 +220,82 @@ fn a_directory_of_pid_files_that_has_gone_is_one_warning() {
     // The files of the first workers were held open; those of the later ones could not be made.
     rig.signal(Signal::SIGTERM);
     rig.finish(0, &["died", "no-pid-file"]);
+}
+
+#[test]
+fn the_log_goes_to_a_file_and_what_workers_write_stays_on_stderr() {
+    let port = free_port();
+    let words = format!("-n 1 -p {port} --log-file app.log -- ./threaded --bye --stderr-flood");
+    let mut rig = Rig::start(words);
+    rig.wait_status("it serves", |s| s.ready == 1);
+    let log = rig.dir().join("app.log");
+    let text = || fs::read_to_string(&log).unwrap_or_default();
+    assert!(text().contains("\"event\":\"all-ready\""), "{}", text());
+    assert_eq!(fs::metadata(&log).unwrap().mode() & 0o777, 0o640);
+    // A rotation, by signal and by verb.
+    for (n, how) in ["SIGUSR1", "reopen"].into_iter().enumerate() {
+        fs::rename(&log, rig.dir().join(format!("app.log.{n}"))).unwrap();
+        match how {
+            "reopen" => {
+                let said = rig.verb("reopen");
+                let want = format!("reopened {}\n", log.display());
+                assert_eq!((said.code, said.out), (0, want));
+            }
+            _ => rig.signal(Signal::SIGUSR1),
+        }
+        rig.until("the log is reopened", || text().contains("\"reopened\""));
+    }
+    rig.signal(Signal::SIGTERM);
+    rig.wait_exit();
+    let end = text();
+    let stopped = end.contains("\"event\":\"stopped\"");
+    assert!(stopped && !end.contains("bye\n"), "{end}");
+    assert!(rig.lines().iter().any(|l| l == "bye"));
+    assert!(rig.events("all-ready").is_empty());
+    rig.finish(0, &[]);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_or_reopened_costs_lines_and_no_more() {
+    let port = free_port();
+    let words = format!("-n 1 -p {port} --log-file logs/app.log -- ./threaded");
+    let mut rig = Rig::dressed(words, |_, dir| {
+        fs::create_dir(dir.join("logs")).unwrap();
+        std::os::unix::fs::symlink("/dev/full", dir.join("logs/app.log")).unwrap();
+    });
+    rig.wait_status("it serves", |s| s.ready == 1);
+    let logs = rig.dir().join("logs");
+    // The disk has room again.
+    fs::remove_file(logs.join("app.log")).unwrap();
+    assert_eq!(rig.verb("reopen").code, 0);
+    let text = fs::read_to_string(logs.join("app.log")).unwrap();
+    let first = text.lines().next().unwrap();
+    assert!(first.contains("log lines were lost"), "{text}");
+    assert!(
+        text.lines().nth(1).unwrap().contains("\"reopened\""),
+        "{text}"
+    );
+    fs::rename(&logs, rig.dir().join("elsewhere")).unwrap();
+    let said = rig.verb("reopen");
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("going on with the old one"), "{said:?}");
+    rig.signal(Signal::SIGTERM);
+    rig.wait_exit();
+    let text = fs::read_to_string(rig.dir().join("elsewhere/app.log")).unwrap();
+    for event in ["reopen-failed", "stopped"] {
+        assert!(text.contains(&format!("\"event\":\"{event}\"")), "{text}");
+    }
+    rig.finish(0, &[]);
+}
+
+#[test]
+fn where_the_log_goes_to_stderr_usr1_is_harmless() {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 1 -p {port} -- ./threaded"));
+    rig.up();
+    rig.signal(Signal::SIGUSR1);
+    let said = rig.wait("reopened", |_| true);
+    assert!(said.msg.contains("nothing to reopen"), "{said:?}");
+    assert_eq!(rig.status().ready, 1);
+    rig.end(&[]);
 }

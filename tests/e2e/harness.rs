@@ -431,18 +431,7 @@ impl Drop for Rig {
             let _ = self.master.kill();
             let _ = self.master.wait();
         }
-        // They may be forking at this very moment: until none is left.
-        let give_up = Instant::now() + Duration::from_secs(5);
-        loop {
-            let left = proc::marked(&self.place.mark);
-            if left.is_empty() || Instant::now() > give_up {
-                break;
-            }
-            for pid in left {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-            std::thread::sleep(LOOK);
-        }
+        self.place.clear();
         if failed {
             eprintln!("the log of pid {}:", self.pid());
             self.log.dump();

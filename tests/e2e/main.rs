@@ -19,6 +19,7 @@ mod proc;
 
 mod contract;
 mod control;
+mod daemon;
 mod fallbacks;
 mod files;
 mod heavy;

@@ -2,6 +2,9 @@
 //! clean environment, and programs that are built or found once.
 
 use crate::birth;
+use crate::proc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -109,6 +112,23 @@ impl Place {
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         cmd
+    }
+}
+
+impl Place {
+    /// Ends all that carries the mark. They may be forking at this very moment: until none is left.
+    pub fn clear(&self) {
+        let give_up = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left = proc::marked(&self.mark);
+            if left.is_empty() || Instant::now() > give_up {
+                break;
+            }
+            for pid in left {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 }
 

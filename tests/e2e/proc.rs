@@ -51,6 +51,11 @@ pub fn parent(pid: i32) -> Option<i32> {
     field(pid, 1)?.parse().ok()
 }
 
+/// Its session.
+pub fn session(pid: i32) -> Option<i32> {
+    field(pid, 3)?.parse().ok()
+}
+
 /// A field of /proc/PID/stat, counted behind the name, which may hold anything.
 fn field(pid: i32, n: usize) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

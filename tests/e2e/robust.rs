@@ -497,7 +497,7 @@ fn one_error_of_the_medium_costs_a_line_and_not_the_log() {
     rig.up();
     let fails = rig.dir().join("shim-eio");
     fs::write(&fails, "").unwrap();
-    rig.signal(Signal::SIGUSR1);
+    rig.signal(Signal::SIGUSR2);
     rig.until("the line has failed", || !fails.exists());
     let victim = rig.status().pids()[0];
     rig.replace(victim);

@@ -26,7 +26,7 @@ census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Pass Refuse List
     LookForServers OpenLane
         CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
-    Listening LetGo Ready AllReady Unserved NotReady Said Hangs Died LeftRunning Respawning TooSlowToStop StillThere
+    Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning TooSlowToStop StillThere
     Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped SignalUnused
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged);

@@ -266,6 +266,7 @@ pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Misc
         (6, Mischief::Signal(MasterSignal::Term)),
         (1, Mischief::Signal(MasterSignal::Int)),
         (1, Mischief::Signal(MasterSignal::HangUp)),
+        (1, Mischief::Signal(MasterSignal::CallerGone)),
         (1, Mischief::Signal(MasterSignal::Quit)),
         (4, Mischief::Stop { hard: false }),
         (1, Mischief::Stop { hard: true }),

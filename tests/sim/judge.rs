@@ -47,6 +47,8 @@ pub struct Judge {
     ever_execed: bool,
     ever_ready: bool,
     ever_held: bool,
+    /// Was it said that the start is over?
+    launched: bool,
     /// What is being told makes this worker ready, or this one's group reachable.
     evidence: Option<WorkerId>,
     ending_worker: Option<WorkerId>,
@@ -74,6 +76,7 @@ impl Judge {
             ever_execed: false,
             ever_ready: false,
             ever_held: false,
+            launched: false,
             evidence: None,
             ending_worker: None,
             lost: Duration::ZERO,
@@ -143,7 +146,9 @@ impl Judge {
             Event::Signal(MasterSignal::Quit) => {
                 self.wish(1, true, now);
             }
-            Event::Signal(MasterSignal::HangUp) => self.wish(0, false, now),
+            Event::Signal(MasterSignal::HangUp | MasterSignal::CallerGone) => {
+                self.wish(0, false, now)
+            }
             Event::Signal(MasterSignal::Unused(_)) => {}
             Event::Stop { asker, hard, .. } => {
                 self.askers.insert(*asker, None);
@@ -476,6 +481,24 @@ impl Judge {
                 let legit = late && !self.ever_ready && self.policy.start_timeout == Some(*limit);
                 assert!(legit && !self.stopping(), "gives up without a reason");
                 self.give_up(69, now);
+            }
+            Notice::AllReady { ready, .. } => {
+                assert_eq!(*ready, self.places.len(), "all are ready");
+                self.launched = true;
+            }
+            Notice::PartlyReady {
+                ready,
+                wanted,
+                limit,
+            } => {
+                let late = self.opened.is_some_and(|t| now - t >= *limit);
+                let legit = late && self.policy.start_timeout == Some(*limit);
+                assert!(legit && !self.launched, "the start is not over, or was");
+                assert!(
+                    0 < *ready && ready < wanted,
+                    "{ready} of {wanted} are not a part"
+                );
+                self.launched = true;
             }
             Notice::Unserved { addr } => {
                 let lane = |l: &&Lane| l.given && l.open && !l.served && l.addr == *addr;
