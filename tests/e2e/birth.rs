@@ -143,8 +143,14 @@ pub fn with_descriptors(cmd: &mut Command, numbers: &'static [i32]) {
 /// With this open under that number, to be inherited by exec.
 pub fn passing(cmd: &mut Command, what: &impl AsRawFd, number: i32) {
     let from = what.as_raw_fd();
-    // SAFETY: dup2 clears CLOEXEC on the new one; whoever calls us has the old one open meanwhile.
-    in_child(cmd, move || unsafe { libc::dup2(from, number) });
+    // SAFETY: dup2 clears CLOEXEC on the new one, unless it is the old one; whoever calls us has that
+    // open meanwhile.
+    in_child(cmd, move || unsafe {
+        match from == number {
+            true => libc::fcntl(number, libc::F_SETFD, 0),
+            false => libc::dup2(from, number),
+        }
+    });
 }
 
 /// With these limits of open files, soft and hard.
