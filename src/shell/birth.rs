@@ -55,7 +55,7 @@ impl Shell {
         if let (Some(fd), Some(number)) = (&theirs.newline, ready_fd) {
             extra.push((fd.as_fd(), number));
         }
-        let notify = speech.notify_name.as_str();
+        let notify = theirs.notify.as_str();
         let env = around.environment(slot, generation, Mastered::By { notify, channel });
         let (ours, theirs_report) = spawn::report_pair()?;
         let (err_read, err_write) = fds::pipe()?;

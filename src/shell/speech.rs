@@ -21,15 +21,16 @@ const ANCESTORS: usize = 64;
 #[derive(Default)]
 pub struct Speech {
     notify: Option<OwnedFd>,
-    /// Its name, as the worker is told it.
-    pub notify_name: String,
-    ipc: Option<(OwnedFd, Lines)>,
+    /// Most have none, and there may be many workers.
+    ipc: Option<Box<(OwnedFd, Lines)>>,
     newline: Option<OwnedFd>,
 }
 
 /// The worker's ends, to be closed here once it is born.
 #[derive(Default)]
 pub struct Theirs {
+    /// The name of its notification socket, as it is told it.
+    pub notify: String,
     /// Of Node's channel.
     pub ipc: Option<OwnedFd>,
     /// Where a newline says ready.
@@ -48,11 +49,11 @@ impl Speech {
         // none; workers say it in another way.
         if let Ok(fd) = notify::open(&name) {
             s.notify = Some(fd);
-            s.notify_name = format!("@{name}");
+            theirs.notify = format!("@{name}");
         }
         if ipc {
             let (ours, child) = fds::stream_pair()?;
-            s.ipc = Some((ours, Lines::default()));
+            s.ipc = Some(Box::new((ours, Lines::default())));
             theirs.ipc = Some(child);
         }
         if newline {
@@ -71,8 +72,8 @@ impl Shell {
         if let Some(fd) = &speech.notify {
             self.register(fd.as_fd(), token(Kind::Notify, n));
         }
-        if let Some((fd, _)) = &speech.ipc {
-            self.register(fd.as_fd(), token(Kind::Ipc, n));
+        if let Some(ipc) = &speech.ipc {
+            self.register(ipc.0.as_fd(), token(Kind::Ipc, n));
         }
         if let Some(fd) = &speech.newline {
             self.register(fd.as_fd(), token(Kind::Newline, n));
@@ -85,7 +86,7 @@ impl Shell {
         let Some(s) = self.speech.remove(&worker) else {
             return;
         };
-        let ipc = s.ipc.map(|(fd, _)| fd);
+        let ipc = s.ipc.map(|ipc| ipc.0);
         for fd in [s.notify, ipc, s.newline].into_iter().flatten() {
             self.deregister(fd.as_fd());
         }
@@ -131,9 +132,10 @@ impl Shell {
         let mut buf = [0u8; PIECE];
         for _ in 0..TURN {
             let speech = self.speech.get_mut(&worker);
-            let Some((fd, lines)) = speech.and_then(|s| s.ipc.as_mut()) else {
+            let Some(ipc) = speech.and_then(|s| s.ipc.as_mut()) else {
                 return;
             };
+            let (fd, lines) = &mut **ipc;
             match fds::read(fd.as_fd(), &mut buf) {
                 Ok(n) if n > 0 => {
                     let words = lines.feed(&buf[..n]);
@@ -184,8 +186,8 @@ impl Shell {
 
     fn close_ipc(&mut self, worker: WorkerId) {
         let speech = self.speech.get_mut(&worker);
-        if let Some((fd, _)) = speech.and_then(|s| s.ipc.take()) {
-            self.deregister(fd.as_fd());
+        if let Some(ipc) = speech.and_then(|s| s.ipc.take()) {
+            self.deregister(ipc.0.as_fd());
         }
     }
 
@@ -193,9 +195,9 @@ impl Shell {
     /// if it has none. The channel is closed last: an open one keeps Node alive.
     pub(super) fn dismiss(&mut self, worker: WorkerId, sig: i32) {
         let speech = self.speech.get(&worker);
-        if let Some((fd, _)) = speech.and_then(|s| s.ipc.as_ref()) {
+        if let Some(ipc) = speech.and_then(|s| s.ipc.as_ref()) {
             // Full or closed: then there is the signal.
-            let _ = fds::write(fd.as_fd(), DISCONNECT);
+            let _ = fds::write(ipc.0.as_fd(), DISCONNECT);
         }
         self.signal(worker, sig, Whom::Leader);
         self.close_ipc(worker);
