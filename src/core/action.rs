@@ -48,7 +48,7 @@ pub enum Action {
     /// Signal (if any) every child of ours that is no worker, and count them. A signal other than
     /// SIGKILL spares members of a worker's group, who have had it with their group, and those who
     /// have had it from an earlier sweep: a second one means something else to many programs.
-    /// Answered by Strays.
+    /// Answered by Strays or StraysUnnamed.
     SweepStrays { signal: Option<i32> },
     /// Tell a client how its request ended: exit code, and the pids that could not be ended.
     Answer {

@@ -67,6 +67,8 @@ pub enum Event {
     /// Answer to `SweepStrays`: these processes that are ours but no worker remain, and perhaps some
     /// that have ended and are not reaped: their children, if any, will be ours then.
     Strays { left: Vec<Pid>, zombies: bool },
+    /// Answer to `SweepStrays` where they have no names: some remain.
+    StraysUnnamed,
     /// Answer to `LookForServers`: on these of them a worker waits for connections.
     Served { lanes: Vec<LaneId> },
     /// A signal to the master.

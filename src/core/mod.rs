@@ -210,7 +210,9 @@ impl Cluster {
             Event::TreeGone { worker } => self.tree_gone(worker),
             Event::StrayReaped => self.stray_reaped(out),
             Event::Served { lanes } => self.served(&lanes, now, out),
-            Event::Strays { left, zombies } => self.strays(left, zombies, now, out),
+            Event::Strays { left, zombies } => self.strays(left, 0, zombies, now, out),
+            // At least one.
+            Event::StraysUnnamed => self.strays(Vec::new(), 1, false, now, out),
             Event::Signal(signal) => self.signalled(signal, now, out),
             Event::Stop { asker, hard, by } => self.stop_asked(asker, hard, by, now, out),
             Event::AskerGone { asker } => self.askers.retain(|a| *a != asker),

@@ -274,8 +274,15 @@ impl Cluster {
         out.push(Action::SweepStrays { signal });
     }
 
-    /// How many are left of those that are no workers.
-    pub(super) fn strays(&mut self, left: Vec<Pid>, zombies: bool, now: Time, out: &mut Out) {
+    /// Who is left of those that are no workers, and how many beside these.
+    pub(super) fn strays(
+        &mut self,
+        left: Vec<Pid>,
+        unnamed: usize,
+        zombies: bool,
+        now: Time,
+        out: &mut Out,
+    ) {
         let Phase::Stopping {
             code,
             hard,
@@ -291,26 +298,26 @@ impl Cluster {
             (true, true) => LeftoverStage::Overdue(self.policy.stop_timeout),
             (true, false) => LeftoverStage::Killed,
         };
-        let pids = left.clone();
+        let (pids, count) = (left.clone(), left.len() + unnamed);
         self.left = left;
         let stuck = !self.fleet.unreaped().is_empty();
         if killing && !self.last_look {
-            self.left_before.get_or_insert(pids.len());
+            self.left_before.get_or_insert(count);
         }
-        if self.last_look && (stuck || !pids.is_empty()) {
+        if self.last_look && (stuck || count > 0) {
             // They are many, or the machine is busy: not while their number falls.
-            let before = self.left_before.replace(pids.len());
-            if pids.is_empty() || before.is_some_and(|n| n <= pids.len()) {
+            let before = self.left_before.replace(count);
+            if count == 0 || before.is_some_and(|n| n <= count) {
                 return self.give_up_stuck(out);
             }
             self.last_look = false;
             return self.deadlines.set(Why::GiveUp, now + KILLED_GRACE);
         }
         // One that has just ended may have forked before: StrayReaped comes next, and another look.
-        if pids.is_empty() && zombies && !self.last_look {
+        if count == 0 && zombies && !self.last_look {
             return;
         }
-        if pids.is_empty() {
+        if count == 0 {
             return match (stuck, killing) {
                 (false, _) => self.finish(code, Vec::new(), out),
                 // Stuck workers are all that is left, and their time is over; but news of their

@@ -247,20 +247,28 @@ impl fmt::Display for Notice {
             }
             Notice::Leftovers { pids: list, stage } => {
                 let them = match list.len() {
+                    // They cannot be counted either.
+                    0 => "what workers left behind".to_string(),
                     1 => "1 process that workers left behind".to_string(),
                     n => format!("{n} processes that workers left behind"),
                 };
                 match stage {
-                    LeftoverStage::Asked => write!(f, "waiting for {them}: ")?,
+                    LeftoverStage::Asked => write!(f, "waiting for {them}")?,
                     LeftoverStage::Overdue(limit) => write!(
                         f,
-                        "{them} not gone {} after the stop signal, killing: ",
+                        "{them} not gone {} after the stop signal, killing",
                         human(*limit)
                     )?,
-                    LeftoverStage::Killed => write!(f, "killing {them}: ")?,
+                    LeftoverStage::Killed => write!(f, "killing {them}")?,
                 }
-                write!(f, "{}", pids(list))
+                match list.is_empty() {
+                    true => Ok(()),
+                    false => write!(f, ": {}", pids(list)),
+                }
             }
+            Notice::Stuck { pids: list } if list.is_empty() => f.write_str(
+                "cannot end all that workers left behind, not even by SIGKILL; leaving without it",
+            ),
             Notice::Stuck { pids: list } => write!(
                 f,
                 "cannot end these processes, not even by SIGKILL: {}; leaving without them",

@@ -25,6 +25,7 @@ mod sockets;
 mod speech;
 mod stream;
 mod takeover;
+mod unseen;
 
 pub mod client;
 pub mod start;
@@ -153,6 +154,8 @@ pub struct Shell {
     settled: bool,
     /// Children that are no workers and were asked to stop, until they are reaped.
     asked: BTreeSet<i32>,
+    /// Was everybody asked, where they have no names?
+    asked_all: bool,
     /// Children of the program that executed us, until they are reaped: no worker left them.
     born_with: BTreeSet<i32>,
     /// Addresses whose holder was looked for.

@@ -33,6 +33,9 @@ pub struct Claim {
     starting: Option<UnixDatagram>,
 }
 
+/// Where what runs is kept.
+const RUN: &str = "/run";
+
 /// So many looks of clients in a row are taken for a master.
 const REFUSALS: usize = 1000;
 
@@ -284,7 +287,7 @@ fn candidates() -> Vec<PathBuf> {
     let uid = process::euid();
     let mut dirs: Vec<PathBuf> = runtime.into_iter().collect();
     match uid {
-        0 => dirs.push(PathBuf::from("/run/minicluster")),
+        0 => dirs.push(Path::new(RUN).join("minicluster")),
         _ => {
             dirs.extend(var("XDG_RUNTIME_DIR").map(|d| PathBuf::from(d).join("minicluster")));
             let tmp = var("TMPDIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
@@ -317,6 +320,15 @@ fn runtime_dir(warnings: &mut Vec<String>) -> Result<PathBuf, String> {
 
 /// Makes it if need be; it must be ours alone: another user could plant sockets.
 fn make_private(dir: &Path) -> Result<(), String> {
+    if dir.parent() == Some(Path::new(RUN)) {
+        // A root without it (chroot, a container made from nothing): its mode is the usual one.
+        match fs::DirBuilder::new().mode(0o755).create(RUN) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(format!("{RUN}: {}", reason(&e)));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}

@@ -1,6 +1,6 @@
 //! One arm per Action. Every outcome of a syscall comes back as an Event; none ends the loop.
 
-use super::{Kind, Shell, token};
+use super::{Kind, Shell, token, unseen};
 use crate::core::words::reason;
 use crate::core::{Action, Addr, Event, LaneId, Level, Notice, Opening, Pid, Seen, Whom, WorkerId};
 use crate::sys::procfs::{self, Target};
@@ -109,6 +109,10 @@ impl Shell {
             (Some(l), Some(pid)) => {
                 let _worn = self.to_look();
                 match self.sockets.inode(l.lane) {
+                    Some(inode) if !procfs::is_ours() => match unseen::holds(&l, inode) {
+                        true => Seen::Holds,
+                        false => Seen::Nothing,
+                    },
                     Some(inode)
                         if procfs::target(l.pid, l.fd) == Some(Target::Socket(inode))
                             || proclook::holds(&procfs::tree(pid), inode, p.handed) =>
@@ -260,6 +264,9 @@ impl Shell {
     /// behind. One that ends between the list and the look at it may have left others, which the list
     /// lacks: so it is read until it rests.
     fn sweep(&mut self, signal: Option<i32>) {
+        if !procfs::is_ours() {
+            return self.sweep_unseen(signal);
+        }
         let workers = self.procs.pids();
         let stranger = |pid: &i32| !workers.contains(pid) && !self.born_with.contains(pid);
         let (mut left, mut zombies) = (Vec::new(), true);

@@ -1,7 +1,7 @@
 //! What the shell keeps of each worker: pids while unreaped, and the descriptors that come from it.
 
 use crate::core::{Time, WorkerId};
-use crate::sys::{process, procfs, signal};
+use crate::sys::{signal, wait};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
@@ -54,18 +54,20 @@ impl Procs {
         self.map.iter().filter_map(pick).collect()
     }
 
+    /// Workers that are gone and left members of their group, which are our children by now.
+    pub fn groups_left(&self) -> Vec<WorkerId> {
+        let left = |p: &Proc| p.pid.is_none() && wait::any_child(Some(p.group));
+        let pick = |(id, p): (&WorkerId, &Proc)| left(p).then_some(*id);
+        self.map.iter().filter_map(pick).collect()
+    }
+
     /// Signals a worker's group while that number is certainly still its own: its leader is
     /// unreaped, or a child of ours (which cannot vanish unreaped) is in it.
     pub fn signal_group(&self, id: WorkerId, sig: i32) -> std::io::Result<()> {
         let Some(p) = self.map.get(&id) else {
             return Ok(());
         };
-        let ours = || {
-            procfs::children(process::id())
-                .iter()
-                .any(|c| procfs::group_of(*c) == Some(p.group))
-        };
-        match p.pid.is_some() || ours() {
+        match p.pid.is_some() || wait::any_child(Some(p.group)) {
             true => signal::kill_group(p.group, sig),
             false => Ok(()),
         }

@@ -13,7 +13,7 @@ use super::rights::Rights;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
-use super::{Kind, Shell, handed, lookup, single, token};
+use super::{Kind, Shell, handed, lookup, single, token, unseen};
 use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED,
 };
@@ -24,7 +24,7 @@ use crate::sys::{clock, cpus, fds, process, procfs};
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,6 @@ pub type Failure = (u8, String);
 pub fn run(settings: Settings) -> Result<u8, Failure> {
     // While we are who we were when we were executed, and before anything of ours is open.
     let passed = Passed::from_environment(std::process::id())?;
-    fds::fill_standard();
     let rights = Rights::find(&settings)?;
     let here = procfs::working_directory().map_err(os("cannot tell the working directory"))?;
     let given = given::all(&settings, &rights, &passed, &here)?;
@@ -207,8 +206,7 @@ fn build(
         log.say(Level::Warn, "no-subreaper", message);
     }
     if !procfs::is_ours() {
-        let message = "there is no /proc of this pid namespace: workers cannot be looked at, so listen(2) is not seen and what they leave behind is not found; mount one (unshare --mount-proc), or use --ready started";
-        log.say(Level::Warn, "no-proc", message.into());
+        log.say(Level::Warn, "no-proc", unseen::warning());
     }
     let mut warnings = Vec::new();
     let claim = Claim::take(&settings, &mut warnings).map_err(|refused| match refused {
@@ -219,9 +217,7 @@ fn build(
     for w in warnings {
         log.say(Level::Warn, "no-control", w);
     }
-    let devnull: OwnedFd = std::fs::File::open("/dev/null")
-        .map_err(os("/dev/null"))?
-        .into();
+    let devnull = fds::null().map_err(os("/dev/null"))?;
     let now = Time(clock::monotonic());
     // Jitter wants no better seed than when and who we are.
     let seed = now.0 ^ (u64::from(std::process::id()) << 32);
@@ -265,6 +261,7 @@ fn build(
         said: BTreeSet::new(),
         settled: false,
         asked: BTreeSet::new(),
+        asked_all: false,
         born_with: procfs::children(process::id()).into_iter().collect(),
         holders_named: BTreeSet::new(),
         strays_gone: None,

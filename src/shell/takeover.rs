@@ -6,15 +6,15 @@
 //! socket it replaces before the worker can see it; put it onto the worker's number, then answer 0
 //! (answering by the same ioctl would return the number from bind).
 
-use super::Shell;
 use super::sockets::Listened;
+use super::{Shell, unseen};
 use crate::core::words::reason;
 use crate::core::{Addr, Ask, Event, LaneId, Level, Snag, WorkerId};
 use crate::sys::procfs::{self, Target};
 use crate::sys::proclook::{self, Tie};
 use crate::sys::seccomp::{self, Answer, Call, Notification};
 use crate::sys::socket::{self, Reach};
-use crate::sys::{errno_of, fds, inherit, passed, pidfd};
+use crate::sys::{errno_of, fds, inherit, passed};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longest address read.
@@ -221,7 +221,7 @@ impl Shell {
     /// What a worker's descriptor refers to.
     pub(super) fn target(&self, tid: i32, fd: i32) -> Option<Target> {
         let _worn = self.to_look();
-        procfs::target(tid, fd)
+        unseen::target(tid, fd)
     }
 
     fn remember(&mut self, pending: Pending) -> Ask {
@@ -239,9 +239,14 @@ impl Shell {
         let Some(ours) = self.sockets.fd(lane) else {
             return self.answer_call(p.worker, &p.notif, Answer::Error(libc::EBADF));
         };
+        // Without /proc nobody tells whether exec closes it; most servers say that it shall.
+        let unseen = || {
+            let theirs = p.theirs.as_ref().map(|s| fds::status_flags(s.as_fd()));
+            libc::O_CLOEXEC | theirs.and_then(Result::ok).unwrap_or(0)
+        };
         let flags = {
             let _worn = self.to_look();
-            procfs::open_flags(p.notif.tid, p.fd()).unwrap_or(libc::O_CLOEXEC)
+            procfs::open_flags(p.notif.tid, p.fd()).unwrap_or_else(unseen)
         };
         let lane_flags = fds::status_flags(ours).unwrap_or(0);
         let mismatch = flags & libc::O_NONBLOCK == 0 && lane_flags & libc::O_NONBLOCK != 0;
@@ -408,11 +413,7 @@ fn look_at_socket(
 /// A copy of the thread's socket, where we may have one. All looks are at the thread and not at its
 /// process, whose first thread may have ended.
 fn copy_of(tid: i32, fd: i32) -> Option<OwnedFd> {
-    // Most servers bind in their first thread: then the tid is a pid, which every kernel opens.
-    let held = pidfd::open(tid)
-        .or_else(|_| pidfd::open_thread(tid))
-        .or_else(|_| pidfd::open(procfs::process_of(tid).unwrap_or(tid)));
-    let copy = pidfd::getfd(held.ok()?.as_fd(), fd).ok()?;
+    let copy = unseen::copy_of(tid, fd).ok()?;
     if socket::is_bound(copy.as_fd()) {
         inherit::no_linger(copy.as_fd());
     }

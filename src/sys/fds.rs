@@ -1,6 +1,7 @@
 //! Descriptors in general.
 
 use super::cerr;
+use super::procfs::Target;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -43,13 +44,11 @@ pub fn close_inherited(keep: &[RawFd]) {
     }
 }
 
-/// These numbers become /dev/null.
+/// These numbers become what /dev/null is, see `null`.
 pub fn to_null(numbers: &[RawFd]) -> io::Result<()> {
-    // SAFETY: the path ends with NUL; dup2 onto numbers that are given up by this; the new
-    // descriptor is ours to close.
+    // SAFETY: dup2 onto numbers that are given up by this; the new descriptor is ours to close.
     unsafe {
-        let flags = libc::O_RDWR | libc::O_CLOEXEC;
-        let null = OwnedFd::from_raw_fd(cerr(libc::open(c"/dev/null".as_ptr(), flags))?);
+        let null = OwnedFd::from_raw_fd(cerr(raw_null(libc::O_RDWR))?);
         for n in numbers {
             cerr(libc::dup2(null.as_raw_fd(), *n))?;
         }
@@ -81,17 +80,57 @@ pub fn own_nonblocking(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     }
 }
 
-/// Are 0, 1, 2 open? Opens /dev/null in place of those that are not: a socket that landed there
-/// would become some worker's stdout.
-pub fn fill_standard() {
+/// Before `main`, since Rust's own start looks, too, and aborts where there is no /dev/null.
+// SAFETY: .init_array holds functions of this type; this one makes system calls only, and needs
+// nothing that is set up later.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = fill_standard;
+
+/// Are 0, 1, 2 open? Opens nothing, see `null`, in place of those that are not: a socket that landed
+/// there would become some worker's stdout.
+extern "C" fn fill_standard() {
     for fd in 0..3 {
-        // SAFETY: F_GETFD on any number is harmless; the open lands on the lowest free number,
-        // which is fd, and is left open on purpose.
+        // SAFETY: F_GETFD on any number is harmless; what is opened lands on the lowest free number,
+        // which is fd, and is left open on purpose, for good and across exec.
         unsafe {
-            if libc::fcntl(fd, libc::F_GETFD) < 0 {
-                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            if libc::fcntl(fd, libc::F_GETFD) < 0 && raw_null(libc::O_RDWR) >= 0 {
+                libc::fcntl(fd, libc::F_SETFD, 0);
             }
         }
+    }
+}
+
+/// /dev/null, to be read; in a root that has none, an empty file of our own that cannot be written
+/// to or grow.
+pub fn null() -> io::Result<OwnedFd> {
+    // SAFETY: the result, if any, is new and ours alone.
+    unsafe { Ok(OwnedFd::from_raw_fd(cerr(raw_null(libc::O_RDONLY))?)) }
+}
+
+/// A file and no pipe, although either would do for read(2): as with /dev/null it always polls
+/// readable and never hung up, epoll refuses it, lseek(2) works, and who looks what its stdin is sees
+/// a file. A write fails with EPERM and raises no signal.
+fn raw_null(access: i32) -> RawFd {
+    const SEALS: i32 =
+        libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: both names end with NUL; the seals go onto a file that is ours alone.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), access | libc::O_CLOEXEC);
+        if null >= 0 {
+            return null;
+        }
+        // Where only what says that it cannot be executed may be made, it has to say so; before Linux
+        // 6.3 it cannot.
+        let empty = match libc::memfd_create(c"null".as_ptr(), flags | libc::MFD_NOEXEC_SEAL) {
+            -1 => libc::memfd_create(c"null".as_ptr(), flags),
+            fd => fd,
+        };
+        if empty >= 0 {
+            libc::fcntl(empty, libc::F_ADD_SEALS, SEALS);
+        }
+        empty
     }
 }
 
@@ -113,6 +152,21 @@ pub fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
         cerr(libc::fstat(fd.as_raw_fd(), &mut st))?;
         Ok((st.st_dev, st.st_ino))
     }
+}
+
+/// What it refers to, as far as that can be told without /proc.
+pub fn target(fd: BorrowedFd<'_>) -> io::Result<Target> {
+    // SAFETY: stat is plain data; fd is open.
+    let st = unsafe {
+        let mut st: libc::stat = std::mem::zeroed();
+        cerr(libc::fstat(fd.as_raw_fd(), &mut st))?;
+        st
+    };
+    Ok(match st.st_mode & libc::S_IFMT {
+        libc::S_IFSOCK => Target::Socket(st.st_ino),
+        libc::S_IFIFO => Target::Pipe(st.st_ino),
+        _ => Target::Other,
+    })
 }
 
 /// Is it a terminal?
@@ -253,4 +307,38 @@ pub fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: into is valid for its length.
     let n = unsafe { libc::read(fd.as_raw_fd(), into.as_mut_ptr().cast(), into.len()) };
     cerr(n).map(|n| usize::try_from(n).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_root_without_dev_null_there_is_an_empty_file_that_stays_so() {
+        // In a child of its own: the root is the process's.
+        // SAFETY: the child makes system calls only, and leaves.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: as above; all numbers are checked by the calls.
+            unsafe {
+                let flags = libc::CLONE_NEWUSER;
+                let apart = libc::geteuid() == 0 || libc::unshare(flags) == 0;
+                let empty = c"/proc/self/fdinfo".as_ptr();
+                if !apart || libc::chroot(empty) < 0 {
+                    libc::_exit(2);
+                }
+                let (fd, mut byte) = (raw_null(libc::O_RDONLY), 0u8);
+                let at = (&raw mut byte).cast();
+                let empty = fd >= 0 && libc::read(fd, at, 1) == 0;
+                let kept = libc::write(fd, at, 1) == -1 && *libc::__errno_location() == libc::EPERM;
+                let size = libc::ftruncate(fd, 1) == -1 && libc::lseek(fd, 0, libc::SEEK_END) == 0;
+                let sealed = libc::fcntl(fd, libc::F_GETFD) == libc::FD_CLOEXEC;
+                libc::_exit(i32::from(!(empty && kept && size && sealed)));
+            }
+        }
+        let mut status = 0;
+        // SAFETY: status is ours.
+        let done = unsafe { libc::waitpid(pid, &mut status, 0) };
+        assert_eq!((done, status), (pid, 0));
+    }
 }

@@ -57,6 +57,12 @@ pub fn id() -> i32 {
     i32::try_from(std::process::id()).unwrap_or(0)
 }
 
+/// Are we the first process of our pid namespace? Then every orphan of it becomes our child, and all
+/// of it ends with us.
+pub fn is_first() -> bool {
+    id() == 1
+}
+
 /// Effective user.
 pub fn euid() -> u32 {
     nix::unistd::geteuid().as_raw()
@@ -113,25 +119,52 @@ pub fn exit_now(code: u8) -> ! {
 }
 
 /// Gives the pages of all program text back: what ran once, at start, is not needed again, and
-/// what is needed comes back page by page from the page cache. Only executable mappings of files
-/// that are not writable: no page of those can be our own, changed copy.
+/// what is needed comes back page by page from the page cache.
+///
+/// Only segments that can be executed and not written, so no page of them can be our own, changed
+/// copy, but for one case that is left out: text that the loader has relocated in place and made
+/// read-only afterwards. Only whole pages, so that none is a neighbour's, too. The vdso is the
+/// kernel's.
 pub fn give_back_text() {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
-        return;
+    // SAFETY: the callback has the type that is asked for, and gets no data of ours.
+    unsafe { libc::dl_iterate_phdr(Some(give_back_object), std::ptr::null_mut()) };
+}
+
+/// # Safety
+/// As dl_iterate_phdr calls it: `info` is valid, and describes an object that is mapped.
+unsafe extern "C" fn give_back_object(
+    info: *mut libc::dl_phdr_info,
+    _size: usize,
+    _data: *mut libc::c_void,
+) -> i32 {
+    // SAFETY: contract above; dlpi_phnum headers are at dlpi_phdr; sysconf and getauxval take any
+    // number.
+    let (base, headers, page, vdso) = unsafe {
+        let info = &*info;
+        (
+            info.dlpi_addr as usize,
+            std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)),
+            usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(4096),
+            libc::getauxval(libc::AT_SYSINFO_EHDR) as usize,
+        )
     };
-    for line in maps.lines() {
-        let mut fields = line.split_whitespace();
-        let (Some(range), Some("r-xp")) = (fields.next(), fields.next()) else {
-            continue;
-        };
-        let is_file = fields.nth(3).is_some_and(|path| path.starts_with('/'));
-        let bounds = range.split_once('-').map(|(a, b)| {
-            let hex = |t| usize::from_str_radix(t, 16).unwrap_or(0);
-            (hex(a), hex(b))
-        });
-        if let Some((start, end)) = bounds.filter(|(a, b)| is_file && a < b) {
-            // SAFETY: read-only private mapping of a file, never written (its permissions forbid
-            // it), so dropping its pages changes nothing that can be read or executed.
+    let place = |h: &libc::Elf64_Phdr| {
+        let start = base.wrapping_add(h.p_vaddr as usize);
+        start..start.saturating_add(h.p_memsz as usize)
+    };
+    // SAFETY: a dynamic section is mapped with its object and ends with DT_NULL.
+    let relocated = |h: &libc::Elf64_Phdr| unsafe { has_text_relocations(place(h).start) };
+    let of = |kind| headers.iter().filter(move |h| h.p_type == kind);
+    if of(libc::PT_DYNAMIC).any(relocated) {
+        return 0;
+    }
+    let fixed = libc::PF_X | libc::PF_W;
+    for h in of(libc::PT_LOAD).filter(|h| h.p_flags & fixed == libc::PF_X) {
+        let all = place(h);
+        let (start, end) = (all.start.next_multiple_of(page), all.end / page * page);
+        if !all.contains(&vdso) && start < end {
+            // SAFETY: whole pages of a mapping of a file that nothing has written to: dropping them
+            // changes nothing that can be read or executed.
             unsafe {
                 libc::madvise(
                     std::ptr::with_exposed_provenance_mut(start),
@@ -139,6 +172,30 @@ pub fn give_back_text() {
                     libc::MADV_DONTNEED,
                 )
             };
+        }
+    }
+    0
+}
+
+/// Has the loader written to the text of the object with this dynamic section?
+///
+/// # Safety
+/// It is mapped, and ends with DT_NULL.
+unsafe fn has_text_relocations(dynamic: usize) -> bool {
+    const DT_NULL: u64 = 0;
+    const DT_TEXTREL: u64 = 22;
+    const DT_FLAGS: u64 = 30;
+    const DF_TEXTREL: u64 = 4;
+    let mut entry: *const [u64; 2] = std::ptr::with_exposed_provenance(dynamic);
+    loop {
+        // SAFETY: contract above: DT_NULL has not been seen yet.
+        let [tag, value] = unsafe { entry.read() };
+        match tag {
+            DT_NULL => return false,
+            DT_TEXTREL => return true,
+            DT_FLAGS if value & DF_TEXTREL != 0 => return true,
+            // SAFETY: as above.
+            _ => entry = unsafe { entry.add(1) },
         }
     }
 }
@@ -150,4 +207,31 @@ pub fn give_back_heap() {
     unsafe {
         libc::malloc_trim(0)
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_was_given_back_comes_back_as_it_is_needed() {
+        // SAFETY: the pages of a function are mapped, executable or not at the moment.
+        let first = || unsafe { *(give_back_text as *const u8) };
+        let before = first();
+        let resident = || {
+            let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let mut lines = smaps.lines().skip_while(|l| !l.contains(" r-xp "));
+            let rss = lines.find_map(|l| l.strip_prefix("Rss:")).unwrap();
+            let kib = rss.trim().strip_suffix(" kB").unwrap();
+            kib.trim().parse::<usize>().unwrap()
+        };
+        // Other tests run code meanwhile: that comes back at once.
+        let shrinks = || {
+            let held = resident();
+            give_back_text();
+            resident() < held
+        };
+        assert!((0..100).any(|_| shrinks()));
+        assert_eq!(first(), before);
+    }
 }

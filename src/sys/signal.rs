@@ -17,6 +17,17 @@ pub fn kill_group(pgid: i32, signal: i32) -> io::Result<()> {
     unsafe { cerr(libc::kill(-pgid, signal)) }.map(drop)
 }
 
+/// To every process of our pid namespace but ourselves, and no fork escapes it. Only for the first
+/// one of a namespace, and in its end: all of it ends with that one anyway.
+pub fn kill_all(signal: i32) -> io::Result<()> {
+    assert!(
+        super::process::is_first(),
+        "kill(-1) would reach strangers: we are not PID 1"
+    );
+    // SAFETY: plain numbers.
+    unsafe { cerr(libc::kill(-1, signal)) }.map(drop)
+}
+
 /// Is there a process (zombies count) in that group?
 pub fn group_exists(pgid: i32) -> bool {
     match kill_group(pgid, 0) {

@@ -41,6 +41,22 @@ pub fn peek() -> io::Result<Option<(i32, Ended)>> {
     }
 }
 
+/// Have we a child, ended or not: at all, or in that process group? Without /proc, and nothing that
+/// is ours can vanish unreaped, so the number of such a group is certainly still its own.
+pub fn any_child(group: Option<i32>) -> bool {
+    let (kind, id) = match group {
+        Some(group) => (libc::P_PGID, group.unsigned_abs()),
+        None => (libc::P_ALL, 0),
+    };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: siginfo_t is plain data that the kernel fills.
+    let looked = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        cerr(libc::waitid(kind, id, &mut info, flags))
+    };
+    looked.is_ok()
+}
+
 /// Lets a child that stopped go on, with that signal and without us.
 pub fn let_go(pid: i32, signal: i32) -> io::Result<()> {
     let none: *mut libc::c_void = std::ptr::null_mut();
@@ -53,4 +69,28 @@ pub fn let_go(pid: i32, signal: i32) -> io::Result<()> {
 pub fn reap(pid: i32) -> io::Result<()> {
     // SAFETY: a null status is allowed.
     unsafe { cerr(libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG)) }.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+
+    #[test]
+    fn a_child_is_known_by_its_group_until_it_is_reaped() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let pid = child.id().cast_signed();
+        assert!(any_child(None) && any_child(Some(pid)));
+        child.kill().unwrap();
+        while !crate::sys::procfs::is_zombie(pid) {
+            std::thread::yield_now();
+        }
+        assert!(any_child(Some(pid)), "a zombie holds the number, too");
+        child.wait().unwrap();
+        assert!(!any_child(Some(pid)));
+    }
 }

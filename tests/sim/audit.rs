@@ -84,8 +84,16 @@ impl World {
                 "pid {pid} is called stuck but was not killed in time"
             );
         }
-        for (serial, p) in self.procs.iter().filter(|(_, p)| p.lives()) {
-            let mut at = *serial;
+        let living: Vec<Serial> = self.those(|p| p.lives());
+        // What has no names ends with the first process of the namespace, which that one has not done
+        // before it had to.
+        let nameless = self.faults.nameless && self.judge.gave_up_stuck;
+        if nameless && stuck.is_empty() {
+            let tried = |s: &Serial| self.procs[s].killed.is_some_and(|t| self.now - t >= GRACE);
+            assert!(living.iter().any(tried), "gave up too early");
+        }
+        for serial in living.iter().filter(|_| !nameless) {
+            let (mut at, p) = (*serial, &self.procs[serial]);
             while !named(at) && at != MASTER {
                 at = self.procs[&at].parent;
                 if at == MASTER {
@@ -97,7 +105,7 @@ impl World {
             0 => Mark::Exit0,
             1 => Mark::Exit1,
             69 => Mark::Exit69,
-            71 if !stuck.is_empty() => Mark::Exit71Stuck,
+            71 if self.judge.gave_up_stuck => Mark::Exit71Stuck,
             71 => Mark::Exit71GaveUp,
             75 => Mark::Exit75,
             77 => Mark::Exit77,

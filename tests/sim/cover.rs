@@ -20,7 +20,8 @@ macro_rules! census {
 }
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
-    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneDied Exited TreeGone StrayReaped Strays Signal Stop AskerGone
+    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneDied Exited TreeGone StrayReaped Strays
+    StraysUnnamed Signal Stop AskerGone
     Tick);
 census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Pass Refuse Listen CheckHeld LookAt
     LookForServers OpenLane

@@ -27,6 +27,8 @@ pub struct Faults {
     pub shuffled: bool,
     /// A tree's end is told when its last process is reaped, not when it ends (before Linux 6.11).
     pub old_kernel: bool,
+    /// What workers left behind has no names (PID 1 without /proc).
+    pub nameless: bool,
     /// A pid is used again as soon as it is free.
     pub pids_reused: bool,
     /// How long all this goes on.
@@ -107,6 +109,7 @@ pub fn calm() -> Faults {
         latency: Duration::ZERO,
         shuffled: false,
         old_kernel: false,
+        nameless: false,
         pids_reused: false,
         chaos: Duration::ZERO,
         mischief: Vec::new(),
@@ -207,6 +210,7 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
         ]),
         shuffled: r.percent(70),
         old_kernel: r.percent(30),
+        nameless: r.percent(15),
         pids_reused: r.percent(50),
         chaos,
         mischief,

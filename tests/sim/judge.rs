@@ -43,6 +43,7 @@ pub struct Judge {
     heard_at: Option<Time>,
     pub finished: Option<u8>,
     pub stuck: Vec<Pid>,
+    pub gave_up_stuck: bool,
     opened: Option<Time>,
     ever_execed: bool,
     ever_ready: bool,
@@ -72,6 +73,7 @@ impl Judge {
             heard_at: None,
             finished: None,
             stuck: Vec::new(),
+            gave_up_stuck: false,
             opened: None,
             ever_execed: false,
             ever_ready: false,
@@ -183,6 +185,7 @@ impl Judge {
             Event::Tick
             | Event::StrayReaped
             | Event::Strays { .. }
+            | Event::StraysUnnamed
             | Event::Served { .. }
             | Event::LaneOpened { .. } => {}
             Event::Spawned { worker, .. }
@@ -505,7 +508,7 @@ impl Judge {
                 let legit = self.ever_ready && self.lanes.values().any(|l| lane(&l));
                 assert!(legit, "{addr} is served, or not given");
             }
-            Notice::Stuck { pids } => self.stuck = pids.clone(),
+            Notice::Stuck { pids } => (self.stuck, self.gave_up_stuck) = (pids.clone(), true),
             _ => {}
         }
     }
@@ -537,7 +540,7 @@ impl Judge {
         assert!(self.finished.is_none(), "finished twice");
         self.finished = Some(code);
         let ending = self.ending.expect("finished without a reason");
-        let stuck = code == 71 && !self.stuck.is_empty();
+        let stuck = code == 71 && self.gave_up_stuck;
         assert!(
             stuck || code == ending.code,
             "exit {code}, not {}",

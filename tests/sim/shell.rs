@@ -382,6 +382,13 @@ impl World {
         let leaders: Vec<Serial> = self.judge.jobs.values().filter_map(|j| j.leader).collect();
         let strays = self.procs.iter().filter(|(_, p)| p.parent == MASTER);
         let strays: Vec<Serial> = strays.map(|(s, _)| *s).collect();
+        if self.faults.nameless && signal == Some(SIGKILL) {
+            // kill(-1) finds them all, whoever their parents are.
+            let all: Vec<Serial> = self.procs.keys().copied().collect();
+            for serial in all {
+                self.signal(serial, SIGKILL);
+            }
+        }
         let mut left = Vec::new();
         let before = self.swept.replace(strays.len());
         // The end waits on as long as their number falls.
@@ -406,11 +413,22 @@ impl World {
         }
         // What has just ended is reaped in the next turn.
         let calm = self.faults.chaos.is_zero();
-        let zombies = left.is_empty() && !calm && self.rng.one_in(8);
+        let mut zombies = left.is_empty() && !calm && self.rng.one_in(8);
+        // Where wait(2) alone tells: one of them may be the worker whose end is being told.
+        let ended = |s: &Serial| self.procs[s].zombie.is_some();
+        zombies |= self.faults.nameless && leaders.iter().any(ended);
         if zombies {
             self.news(Event::StrayReaped);
         }
-        Event::Strays { left, zombies }
+        // Wait(2) alone cannot tell them from a worker that is stuck.
+        match (self.faults.nameless, leaders.is_empty(), left.is_empty()) {
+            (true, true, false) => Event::StraysUnnamed,
+            (true, false, false) => Event::Strays {
+                left: Vec::new(),
+                zombies,
+            },
+            (false, _, _) | (_, _, true) => Event::Strays { left, zombies },
+        }
     }
 }
 
@@ -434,6 +452,7 @@ fn order(event: &Event) -> u8 {
         | Event::Served { .. }
         | Event::LaneOpened { .. }
         | Event::LaneFailed { .. }
-        | Event::Strays { .. } => 0,
+        | Event::Strays { .. }
+        | Event::StraysUnnamed => 0,
     }
 }

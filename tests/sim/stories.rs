@@ -354,6 +354,23 @@ fn the_leftovers_of_others_are_ended_though_a_worker_is_stuck() {
 }
 
 #[test]
+fn what_has_no_names_is_asked_waited_for_and_killed_all_the_same() {
+    let deaf = Plan {
+        steps: vec![],
+        ..stopping_in(None)
+    };
+    let mut leaves = a(Kind::Good);
+    leaves.steps.push((ms(1), Step::Fork(Box::new(deaf), true)));
+    let mut w = told(of(1), vec![leaves], Kind::Good);
+    w.faults.nameless = true;
+    w.run(secs(5));
+    let (code, took) = stop(&mut w);
+    assert_eq!(code, Some(0));
+    assert!(took >= secs(10), "not waited for: {took:?}");
+    assert_eq!(w.cover.count("Notice::Leftovers"), 2);
+}
+
+#[test]
 fn a_master_that_was_paused_does_not_call_the_dead_unkillable() {
     let mut w = told(of(4), vec![], Kind::Good);
     w.run(secs(5));

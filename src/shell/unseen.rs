@@ -1,0 +1,93 @@
+//! Where there is no /proc of our pid namespace: what can be told of other processes without it.
+//!
+//! A descriptor is looked at by taking a copy of it. What workers have left behind has no names; but
+//! the first process of a namespace reaches all others with one call, and is told by wait(2) when
+//! none is left.
+
+use super::Shell;
+use super::sockets::Listened;
+use crate::core::Event;
+use crate::sys::procfs::{self, Target};
+use crate::sys::{fds, pidfd, process, signal, wait};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What to say about it once, at the start.
+pub fn warning() -> String {
+    let left = match process::is_first() {
+        true => "",
+        false => ", and daemons that workers leave behind are not ended",
+    };
+    format!(
+        "there is no /proc of this pid namespace: workers that serve the socket they are handed are not seen to be ready (--ready started takes them for it), status lacks memory and CPU{left}; mount one (unshare --mount-proc)"
+    )
+}
+
+/// A copy of that descriptor of a thread.
+pub fn copy_of(tid: i32, fd: i32) -> io::Result<OwnedFd> {
+    // Most servers bind in their first thread: then the tid is a pid, which every kernel opens.
+    let held = pidfd::open(tid)
+        .or_else(|_| pidfd::open_thread(tid))
+        .or_else(|_| pidfd::open(procfs::process_of(tid).unwrap_or(tid)))?;
+    pidfd::getfd(held.as_fd(), fd)
+}
+
+/// What that descriptor of a thread refers to, with or without /proc.
+pub fn target(tid: i32, fd: i32) -> Option<Target> {
+    match procfs::is_ours() {
+        true => procfs::target(tid, fd),
+        false => fds::target(copy_of(tid, fd).ok()?.as_fd()).ok(),
+    }
+}
+
+/// Has a thread still the socket it listened on? One that has gone is taken at its word: it may have
+/// been one of several. A worker's end is told otherwise.
+pub fn holds(l: &Listened, inode: u64) -> bool {
+    match copy_of(l.pid, l.fd) {
+        Ok(copy) => fds::inode(copy.as_fd()).is_ok_and(|i| i == inode),
+        Err(e) => e.raw_os_error() != Some(libc::EBADF),
+    }
+}
+
+impl Shell {
+    /// As `sweep`. Members of a worker's group had the stop signal with their group: until those have
+    /// gone the others, who cannot be reached without them, wait for it.
+    pub(super) fn sweep_unseen(&mut self, signal: Option<i32>) {
+        let first = process::is_first();
+        let groups = self.procs.groups_left();
+        let worn = self.to_kill();
+        match signal {
+            // It fails if nobody is left, which the look below tells.
+            Some(libc::SIGKILL) if first => drop(signal::kill_all(libc::SIGKILL)),
+            Some(libc::SIGKILL) => {
+                for id in &groups {
+                    let _ = self.procs.signal_group(*id, libc::SIGKILL);
+                }
+            }
+            Some(stop) if first && groups.is_empty() && !self.asked_all => {
+                self.asked_all = true;
+                let _ = signal::kill_all(stop);
+            }
+            Some(_) | None => {}
+        }
+        drop(worn);
+        // A worker that not even SIGKILL ends is a child, too, and core knows of it.
+        let some = match first && self.procs.pids().is_empty() {
+            true => wait::any_child(None),
+            false => !groups.is_empty(),
+        };
+        let zombies = matches!(wait::peek(), Ok(Some(_)));
+        if zombies {
+            // It may be the last worker, whose end is being told in this moment: with it unreaped
+            // nobody can say that no other is left. So core is to look again when it is.
+            self.strays_gone.get_or_insert(0);
+        }
+        self.queue.push_back(match some && !zombies {
+            true => Event::StraysUnnamed,
+            false => Event::Strays {
+                left: Vec::new(),
+                zombies,
+            },
+        });
+    }
+}
