@@ -19,6 +19,9 @@ PORT ?= 3000
 SEEDS ?= 20000
 
 BIN = target/release/minicluster
+STATIC = target/static/minicluster
+# What the tests run in an empty root.
+STATIC_CHECKED = target/static/minicluster-checked
 DEMO = target/demo/hello
 COMPLETIONS = target/completions/bash target/completions/zsh target/completions/fish
 SOURCES = Cargo.toml Cargo.lock $(shell find src -type f)
@@ -28,7 +31,7 @@ CHECKED = $(CARGO) test $(CARGOFLAGS) --profile checked
 NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
-.PHONY: all help demo test test-servers sim bench lint install uninstall clean deps deps-servers
+.PHONY: all help static static-checked demo test test-servers sim bench lint install uninstall clean deps deps-servers
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -45,6 +48,25 @@ $(BIN): $(SOURCES)
 	$(NEED_CARGO)
 	$(CARGO) build $(CARGOFLAGS) --release
 	@touch $@
+
+static: $(STATIC) ## the release binary without any shared object, target/static/minicluster
+
+static-checked: $(STATIC_CHECKED)
+
+# The target is named so that what runs while building (procedural macros) stays as it is.
+$(STATIC) $(STATIC_CHECKED): $(SOURCES)
+	$(NEED_CARGO)
+	@test -e "$$($(CC) -print-file-name=libc.a)" || \
+		{ echo "libc.a not found: install the C library's development files (Debian: libc6-dev)" >&2; exit 1; }
+	host=$$(rustc -vV | sed -n 's/^host: //p') && \
+	RUSTFLAGS="$$RUSTFLAGS -C target-feature=+crt-static" $(CARGO) build $(CARGOFLAGS) \
+		--profile $(PROFILE) --target "$$host" --target-dir target/static/build && \
+	cp -f "target/static/build/$$host/$(PROFILE)/minicluster" $@
+	@parts=$$(readelf -ldW $@) || exit 1; case $$parts in *INTERP* | *'(NEEDED)'*) \
+		echo "$@ is not static: it names a loader or shared objects" >&2; exit 1 ;; esac
+
+$(STATIC): PROFILE = release
+$(STATIC_CHECKED): PROFILE = checked
 
 $(DEMO): tests/servers/demo/hello.c
 	@mkdir -p $(@D)
@@ -64,11 +86,11 @@ demo: $(BIN) $(DEMO) ## four copies of a small server on PORT
 	@echo
 	@./$(BIN) -n 4 -p $(PORT) -- ./$(DEMO)
 
-test: deps lint ## everything: lint, unit tests, simulation (short), end-to-end tests
+test: deps lint static-checked ## everything: lint, unit tests, simulation (short), end-to-end tests
 	$(NEED_CARGO)
 	RUST_TEST_THREADS=6 $(CHECKED)
 
-test-servers: deps deps-servers ## end-to-end tests with a JVM, a Go and a Ruby server
+test-servers: deps deps-servers static-checked ## end-to-end tests with a JVM, a Go and a Ruby server
 	$(NEED_CARGO)
 	$(CHECKED) --test e2e -- --ignored heavy
 

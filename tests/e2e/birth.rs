@@ -18,6 +18,14 @@ pub fn root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// Options for unshare(1): whoever runs the tests without being root needs a user namespace, too.
+pub fn namespaces(options: &str) -> String {
+    match root() {
+        true => options.to_string(),
+        false => options.replacen('-', "-r", 1),
+    }
+}
+
 /// Unprivileged. Whoever runs the tests without being root is unprivileged already.
 pub fn as_nobody(cmd: &mut Command) {
     if root() {

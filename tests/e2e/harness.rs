@@ -42,7 +42,7 @@ pub struct Status {
 }
 
 impl Status {
-    fn parse(text: &str) -> Status {
+    pub fn parse(text: &str) -> Status {
         let v: JsonValue = text.parse().unwrap();
         let number = |v: &JsonValue| *v.get::<f64>().unwrap();
         let string = |v: &JsonValue| v.get::<String>().unwrap().clone();
@@ -157,6 +157,20 @@ impl Rig {
             fds: None,
             place,
         }
+    }
+
+    /// The first process of a pid namespace without a /proc, in a root with nothing but itself and
+    /// ./forker; and born without stdin and stdout. It is the child of what the rig has started.
+    pub fn in_empty_root(words: impl Words) -> Rig {
+        let place = Place::with_empty_root();
+        let root = place.dir.join("root");
+        let script = "how=$1; shift; exec unshare $how --kill-child chroot \"$@\" <&- >&-";
+        let how = birth::namespaces("-pf");
+        let start = ["sh", "-c", script, "sh", &how, root.to_str().unwrap()];
+        let cmd = place.command_by(&start.map(String::from));
+        Rig::at(place, cmd, words, |cmd, _| {
+            cmd.env_remove("RUNTIME_DIRECTORY");
+        })
     }
 
     /// A master that is nobody's, in a place that is, too.

@@ -20,6 +20,7 @@ mod proc;
 mod contract;
 mod control;
 mod daemon;
+mod empty_root;
 mod fallbacks;
 mod files;
 mod heavy;

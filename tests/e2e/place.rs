@@ -82,6 +82,22 @@ impl Place {
         place
     }
 
+    /// One with a root in it, `root`, in which there is nothing but the binary and a server, both
+    /// static. Copied by another process, as above.
+    pub fn with_empty_root() -> Place {
+        let mut place = Place::new();
+        let root = place.dir.join("root");
+        std::fs::create_dir(&root).unwrap();
+        let mut copy = Command::new("cp");
+        copy.arg(forker()).arg(&root);
+        assert!(copy.status().unwrap().success());
+        let mut copy = Command::new("cp");
+        copy.arg(static_binary()).arg(root.join("minicluster"));
+        assert!(copy.status().unwrap().success());
+        place.binary = "/minicluster".into();
+        place
+    }
+
     /// The binary under test, to be run here.
     pub fn command(&self) -> Command {
         self.surround(Command::new(&self.binary))
@@ -225,6 +241,29 @@ fn threaded() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let sources = ["-pthread", "threaded.c", "serve.c", "report.c"];
     BUILT.get_or_init(|| build("threaded", &sources))
+}
+
+/// The server in C that leaves processes behind, static.
+pub fn forker() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("forker", &["-static", "forker.c"]))
+}
+
+/// The binary under test without any shared object. The Makefile knows how it is made; where that has
+/// just been done, as by `make test`, nothing is left to do.
+fn static_binary() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let here = env!("CARGO_MANIFEST_DIR");
+        let mut make = Command::new("make");
+        // A make that runs us has flags for its own children.
+        for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL"] {
+            make.env_remove(name);
+        }
+        let made = make.args(["-s", "-C", here, "static-checked"]).status();
+        assert!(made.unwrap().success(), "the static binary does not build");
+        Path::new(here).join("target/static/minicluster-checked")
+    })
 }
 
 /// What is preloaded into a master to have rare things happen to it.

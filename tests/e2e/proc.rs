@@ -27,6 +27,27 @@ pub fn alive(pid: i32) -> bool {
     field(pid, 0).is_some_and(|state| state != "Z" && state != "X")
 }
 
+/// Its children.
+pub fn children(pid: i32) -> Vec<i32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().flat_map(str::parse).collect()
+}
+
+/// Those of its children that have ended and were not waited for.
+pub fn zombies(pid: i32) -> Vec<i32> {
+    let ended = |pid: &i32| field(*pid, 0).is_some_and(|state| state == "Z");
+    children(pid).into_iter().filter(ended).collect()
+}
+
+/// How much memory it has, in KiB.
+pub fn resident(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
+    kib.unwrap_or(0)
+}
+
 /// Does it wait for something, rather than run or wait for a CPU?
 pub fn sleeps(pid: i32) -> bool {
     field(pid, 0).is_some_and(|state| state == "S")
