@@ -483,7 +483,7 @@ mod tests {
             ),
             ("statsu", "did you mean status?"),
             ("stat", "did you mean status?"),
-            ("restart", "there are: status why stop"),
+            ("restart", "there are: status workers why"),
             ("-n 0 -- x", "1 to 1024"),
             ("-n 2000 -- x", "1 to 1024"),
             ("-n four -- x", "nor auto"),

@@ -1,7 +1,7 @@
 //! Shell completions, made from the tables of options and verbs.
 
 use crate::options::{self, Completes};
-use crate::verbs::VERBS;
+use crate::verbs::{VERBS, Verb};
 
 /// The script for that shell.
 pub fn script(shell: &str) -> Result<String, String> {
@@ -43,12 +43,27 @@ fn bash() -> String {
         ));
     }
     let verbs: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
-    let waiting: Vec<&str> = VERBS.iter().filter(|v| v.waits).map(|v| v.name).collect();
+    let words: String = VERBS.iter().map(bash_words).collect();
     BASH.replace("@CASES", &cases)
         .replace("@FLAGS", &flags.join(" "))
         .replace("@ANY", &verbs.join("|"))
         .replace("@VERBS", &verbs.join(" "))
-        .replace("@WAITING", &waiting.join("|"))
+        .replace("@WORDS", &words)
+}
+
+/// What may follow a verb.
+fn bash_words(v: &Verb) -> String {
+    let own = match v.name {
+        "help" => VERBS.map(|v| v.name).join(" "),
+        _ => v.proposes().to_string(),
+    };
+    let no_wait = if v.waits { " --no-wait" } else { "" };
+    let all = format!("{own} --json{no_wait}");
+    format!(
+        "    {}) mapfile -t COMPREPLY < <(compgen -W '{}' -- \"$cur\") ;;\n",
+        v.name,
+        all.trim_start()
+    )
 }
 
 /// A word may be split at its `=`. Names are those of the locks in the runtime directories.
@@ -83,10 +98,7 @@ _minicluster() {
 @CASES    esac
     case $verb in
     '') mapfile -t COMPREPLY < <(compgen -W '@FLAGS @VERBS --' -- "$cur") ;;
-    help) mapfile -t COMPREPLY < <(compgen -W '@VERBS --json' -- "$cur") ;;
-    @WAITING) mapfile -t COMPREPLY < <(compgen -W '--json --no-wait' -- "$cur") ;;
-    *) mapfile -t COMPREPLY < <(compgen -W '--json' -- "$cur") ;;
-    esac
+@WORDS    esac
 }
 complete -F _minicluster minicluster
 "#;
@@ -121,13 +133,20 @@ fn zsh() -> String {
         .iter()
         .map(|v| format!("'{}:{}'", v.name, quote(v.help)))
         .collect();
+    let with_words = || VERBS.iter().filter(|v| !v.proposes().is_empty());
+    let names: Vec<&str> = with_words().map(|v| v.name).collect();
+    let words: String = with_words()
+        .map(|v| format!("  {}) compadd -- {} ;;\n", v.name, v.proposes()))
+        .collect();
     format!(
         "#compdef minicluster\n\
+         _minicluster_words() {{\n  case ${{words[(r)({})]}} in\n{words}  esac\n}}\n\
          _minicluster_verbs() {{\n  local -a verbs=({})\n  _describe verb verbs\n}}\n\
          _minicluster() {{\n  local i=${{words[(i)--]}}\n  \
          if (( i < CURRENT )); then\n    shift i words; (( CURRENT -= i )); _normal; return\n  fi\n  \
-         _arguments -S \\\n{lines}    '1:verb:_minicluster_verbs'\n}}\n\
+         _arguments -S \\\n{lines}    '1:verb:_minicluster_verbs' '2::word:_minicluster_words'\n}}\n\
          _minicluster \"$@\"\n",
+        names.join("|"),
         verbs.join(" ")
     )
 }
@@ -161,6 +180,13 @@ fn fish() -> String {
             v.name,
             quote(v.help)
         ));
+        if !v.proposes().is_empty() {
+            text.push_str(&format!(
+                "complete -c minicluster -n '__fish_seen_subcommand_from {}' -a '{}'\n",
+                v.name,
+                v.proposes()
+            ));
+        }
     }
     text
 }
@@ -178,6 +204,7 @@ mod tests {
             }
             for v in &VERBS {
                 assert!(text.contains(v.name), "{shell} {}", v.name);
+                assert!(text.contains(v.proposes()), "{shell} {}", v.name);
             }
         }
     }

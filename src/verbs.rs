@@ -22,6 +22,8 @@ pub struct Verb {
 pub enum What {
     /// Look.
     Status,
+    /// Look at the workers alone.
+    Workers,
     /// The story of the last deaths.
     Why,
     /// Graceful stop.
@@ -37,7 +39,7 @@ pub enum What {
 }
 
 /// All of them, in the order of help.
-pub const VERBS: [Verb; 7] = [
+pub const VERBS: [Verb; 8] = [
     Verb {
         name: "status",
         words: "",
@@ -45,6 +47,14 @@ pub const VERBS: [Verb; 7] = [
         waits: false,
         help: "the cluster, its ports and its workers",
         what: What::Status,
+    },
+    Verb {
+        name: "workers",
+        words: "[simple|details]",
+        takes: 1,
+        waits: false,
+        help: "slot, pid and state of each worker; or all that is known of it",
+        what: What::Workers,
     },
     Verb {
         name: "why",
@@ -109,8 +119,46 @@ impl Verb {
         };
         match stray {
             Some(word) => Err(format!("{} does not take {word}", self.name)),
-            None => Ok(()),
+            None => self.check_words(rest),
         }
+    }
+
+    /// Do those that it takes mean something?
+    fn check_words(&self, rest: &[&str]) -> Result<(), String> {
+        match self.what {
+            What::Workers => details(rest.first().copied()).map(drop),
+            // Slots and verbs: who answers knows them.
+            What::Status
+            | What::Why
+            | What::Reopen
+            | What::Stop
+            | What::Kill
+            | What::Version
+            | What::Help => Ok(()),
+        }
+    }
+
+    /// What may stand first behind it, as far as that is a list.
+    pub fn proposes(&self) -> &'static str {
+        match self.what {
+            What::Workers => "simple details",
+            What::Status
+            | What::Why
+            | What::Reopen
+            | What::Stop
+            | What::Kill
+            | What::Version
+            | What::Help => "",
+        }
+    }
+}
+
+/// `simple|details`: is the second asked for?
+pub fn details(word: Option<&str>) -> Result<bool, String> {
+    match word {
+        None | Some("simple") => Ok(false),
+        Some("details") => Ok(true),
+        Some(word) => Err(format!("'{word}' is neither simple nor details")),
     }
 }
 
@@ -131,7 +179,7 @@ pub fn named(name: Option<&str>) -> Result<Vec<&'static Verb>, String> {
 pub fn help(verbs: &[&Verb]) -> String {
     let line = |v: &&Verb| {
         let usage = format!("{} {}", v.name, v.words);
-        format!("{usage:<18} {}\n", v.help)
+        format!("{usage:<25} {}\n", v.help)
     };
     verbs.iter().map(line).collect()
 }

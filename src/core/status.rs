@@ -65,6 +65,8 @@ pub struct SlotView {
     pub slot: SlotNr,
     /// Of the worker in it.
     pub pid: Option<Pid>,
+    /// Of its code.
+    pub generation: u32,
     /// One word.
     pub state: &'static str,
     /// Since it was asked for; of an empty slot: until the next one.
@@ -122,6 +124,7 @@ impl Cluster {
         SlotView {
             slot: nr,
             pid: worker.and_then(|w| w.pid),
+            generation: worker.map_or(self.generation, |w| w.generation),
             state,
             age: worker.map_or(until, |w| now - w.born),
             restarts: slot.restarts,

@@ -8,6 +8,7 @@ use crate::verbs::{self, What};
 use crate::wire::command::{self, Request, encode_answer};
 use crate::wire::json::quote;
 use crate::wire::report::{self, Master};
+use crate::wire::workers::{self, Row};
 use mio::Interest;
 use std::time::Duration;
 
@@ -135,6 +136,7 @@ impl Shell {
         let wait = !rest.contains(&verbs::NO_WAIT);
         match verb.what {
             What::Status => Some(self.status(r.json)),
+            What::Workers => Some(self.workers(rest.first().copied(), r.json)),
             What::Why => Some(self.why(rest.first().copied(), r.json)),
             What::Reopen => {
                 let (code, what) = self.reopen_logs();
@@ -217,6 +219,35 @@ impl Shell {
             true => (0, report::status_json(&s, &m)),
             false => (0, report::status_text(&s, &m)),
         }
+    }
+
+    fn workers(&self, word: Option<&str>, json: bool) -> Answer {
+        let details = match verbs::details(word) {
+            Ok(details) => details,
+            Err(e) => return (EX_USAGE, format!("{e}\n")),
+        };
+        let s = self.cluster.status(self.now());
+        let around = self.surroundings();
+        let alive = s.slots.into_iter().filter(|v| v.pid.is_some());
+        let rows: Vec<Row> = alive
+            .map(|view| {
+                let usage = view.pid.filter(|_| details);
+                let words = around.argv(view.slot);
+                let word = |w: &std::ffi::CString| w.to_string_lossy().into_owned();
+                Row {
+                    usage: usage.and_then(|p| procfs::tree_usage(p.0)),
+                    command: words.iter().map(word).collect(),
+                    view,
+                }
+            })
+            .collect();
+        let text = match (details, json) {
+            (false, false) => workers::simple_text(&rows),
+            (false, true) => workers::simple_json(&rows),
+            (true, false) => workers::details_text(&rows),
+            (true, true) => workers::details_json(&rows),
+        };
+        (0, text)
     }
 
     fn why(&self, slot: Option<&str>, json: bool) -> Answer {

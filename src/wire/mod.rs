@@ -8,3 +8,4 @@ pub mod node_ipc;
 pub mod notify;
 pub mod report;
 pub mod syslog;
+pub mod workers;

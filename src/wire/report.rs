@@ -53,18 +53,23 @@ pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
         .map(String::from),
     ];
     rows.extend(s.slots.iter().zip(&m.usage).map(|(v, u)| row(v, *u)));
+    text.push_str(&table(&rows));
+    text
+}
+
+/// Columns as wide as they need to be.
+pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |col: usize| rows.iter().map(|r| r[col].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..8).map(width).collect();
-    for r in &rows {
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |r: &[String; N]| {
         let cells: Vec<String> = r
             .iter()
             .zip(&widths)
             .map(|(c, w)| format!("{c:<w$}"))
             .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 fn row(v: &SlotView, usage: Option<(u64, u64)>) -> [String; 8] {
@@ -87,7 +92,7 @@ fn row(v: &SlotView, usage: Option<(u64, u64)>) -> [String; 8] {
     ]
 }
 
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..=1_048_575 => format!("{}K", bytes / 1024),
         1_048_576..=1_073_741_823 => format!("{:.1}M", bytes as f64 / 1_048_576.0),
@@ -175,15 +180,16 @@ pub fn why_text(deaths: &[Death], m: &Master<'_>) -> String {
             d.exit,
             human(d.lived)
         ));
-        for line in d.last.lines() {
-            let safe: String = line
-                .chars()
-                .map(|c| if c.is_control() && c != '\t' { '?' } else { c })
-                .collect();
-            text.push_str(&format!("    | {safe}\n"));
-        }
+        text.push_str(&last_lines(&d.last));
     }
     text
+}
+
+/// What a worker wrote, for a terminal that must not be told anything by it.
+pub(super) fn last_lines(last: &str) -> String {
+    let safe = |c: char| if c.is_control() && c != '\t' { '?' } else { c };
+    let line = |l: &str| format!("    | {}\n", l.chars().map(safe).collect::<String>());
+    last.lines().map(line).collect()
 }
 
 /// `why --json`
@@ -237,6 +243,7 @@ mod tests {
         let view = |slot, pid, state, last| SlotView {
             slot: SlotNr(slot),
             pid,
+            generation: 7,
             state,
             age: Duration::from_millis(1600),
             restarts: 2,

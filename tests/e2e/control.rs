@@ -114,6 +114,43 @@ fn status_as_json_says_the_same() {
 }
 
 #[test]
+fn workers_are_listed_with_their_commands() {
+    let port = free_port();
+    let words = format!("-n 2 -p {port} -- ./threaded --backlog {{slot+100}}");
+    let mut rig = Rig::start(words);
+    rig.up();
+    let pids = rig.status().pids();
+    let cells = |line: &str| {
+        line.split_whitespace()
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let simple = rig.verb("workers").out;
+    assert_eq!(simple.lines().count(), 2);
+    let first = simple.lines().next().unwrap();
+    assert_eq!(cells(first), ["0", &pids[0].to_string(), "ready"]);
+    assert_eq!(rig.verb("workers simple").out, simple);
+    let details = rig.verb("workers details").out;
+    let lines: Vec<&str> = details.lines().collect();
+    let head = "PID SLOT GENERATION STATE AGE RSS CPU RESTARTS COMMAND";
+    assert_eq!(cells(lines[0]), head.words());
+    assert_eq!(
+        cells(lines[2])[..4],
+        [&pids[1].to_string(), "1", "1", "ready"]
+    );
+    assert!(
+        lines[2].ends_with("0         ./threaded --backlog 101"),
+        "{details}"
+    );
+    let json: JsonValue = rig.verb("workers details --json").out.parse().unwrap();
+    assert_eq!(json[0]["pid"].get::<f64>(), Some(&f64::from(pids[0])));
+    assert!(*json[0]["rss"].get::<f64>().unwrap() > 1e5);
+    let word = json[1]["command"][2].get::<String>();
+    assert_eq!(word.unwrap(), "101");
+    rig.end(&[]);
+}
+
+#[test]
 fn why_tells_of_the_last_deaths() {
     let (mut rig, _) = pair();
     assert_eq!(rig.verb("why").out, "no worker has ended\n");

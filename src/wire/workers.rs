@@ -1,0 +1,193 @@
+//! Answers to `workers`: those that have a process, in a word or with all that is known of them.
+
+use super::json::quote;
+use super::report::{size, table};
+use crate::core::status::SlotView;
+use crate::core::words::human;
+use std::time::Duration;
+
+/// One worker.
+pub struct Row {
+    /// As core has it.
+    pub view: SlotView,
+    /// Resident bytes and CPU milliseconds.
+    pub usage: Option<(u64, u64)>,
+    /// The words of the command that it runs.
+    pub command: Vec<String>,
+}
+
+impl Row {
+    fn pid(&self) -> String {
+        self.view.pid.map_or_else(|| "-".into(), |p| p.to_string())
+    }
+}
+
+/// `workers`: no head, a line each.
+pub fn simple_text(rows: &[Row]) -> String {
+    let row = |r: &Row| [r.view.slot.to_string(), r.pid(), r.view.state.to_string()];
+    let all: Vec<[String; 3]> = rows.iter().map(row).collect();
+    match all.is_empty() {
+        true => nobody(),
+        false => table(&all),
+    }
+}
+
+/// `workers details`
+pub fn details_text(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return nobody();
+    }
+    let head = [
+        "PID",
+        "SLOT",
+        "GENERATION",
+        "STATE",
+        "AGE",
+        "RSS",
+        "CPU",
+        "RESTARTS",
+        "COMMAND",
+    ];
+    let dash = || "-".to_string();
+    let row = |r: &Row| {
+        [
+            r.pid(),
+            r.view.slot.to_string(),
+            r.view.generation.to_string(),
+            r.view.state.to_string(),
+            human(r.view.age),
+            r.usage.map_or_else(dash, |(rss, _)| size(rss)),
+            r.usage
+                .map_or_else(dash, |(_, ms)| human(Duration::from_millis(ms))),
+            r.view.restarts.to_string(),
+            typed(&r.command),
+        ]
+    };
+    let mut all = vec![head.map(String::from)];
+    all.extend(rows.iter().map(row));
+    table(&all)
+}
+
+fn nobody() -> String {
+    "there is no worker now\n".into()
+}
+
+/// As it could be typed: words that a shell would read otherwise are quoted, on one line.
+fn typed(words: &[String]) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "%+,-./:=@_".contains(c);
+    let one = |w: &String| match !w.is_empty() && w.chars().all(plain) {
+        true => w.clone(),
+        false => {
+            let safe: String = w
+                .chars()
+                .map(|c| if c.is_control() { '?' } else { c })
+                .collect();
+            format!("'{}'", safe.replace('\'', "'\\''"))
+        }
+    };
+    let all: Vec<String> = words.iter().map(one).collect();
+    all.join(" ")
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    let all: Vec<String> = items.collect();
+    format!("[{}]", all.join(","))
+}
+
+/// `workers --json`
+pub fn simple_json(rows: &[Row]) -> String {
+    let item = |r: &Row| {
+        format!(
+            "{{\"slot\":{},\"pid\":{},\"state\":{}}}",
+            r.view.slot,
+            r.pid(),
+            quote(r.view.state)
+        )
+    };
+    format!("{}\n", list(rows.iter().map(item)))
+}
+
+/// `workers details --json`
+pub fn details_json(rows: &[Row]) -> String {
+    let null = || "null".to_string();
+    let item = |r: &Row| {
+        format!(
+            "{{\"pid\":{},\"slot\":{},\"generation\":{},\"state\":{},\"age\":{:.3},\"rss\":{},\"cpu\":{},\"restarts\":{},\"command\":{}}}",
+            r.pid(),
+            r.view.slot,
+            r.view.generation,
+            quote(r.view.state),
+            r.view.age.as_secs_f64(),
+            r.usage.map_or_else(null, |(rss, _)| rss.to_string()),
+            r.usage
+                .map_or_else(null, |(_, ms)| format!("{:.3}", ms as f64 / 1000.0)),
+            r.view.restarts,
+            list(r.command.iter().map(|w| quote(w)))
+        )
+    };
+    format!("{}\n", list(rows.iter().map(item)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Pid, SlotNr};
+
+    fn rows() -> Vec<Row> {
+        let view = |slot, pid, state| SlotView {
+            slot: SlotNr(slot),
+            pid: Some(Pid(pid)),
+            generation: 1,
+            state,
+            age: Duration::from_millis(2500),
+            restarts: 3,
+            last: None,
+        };
+        vec![
+            Row {
+                view: view(0, 4711, "ready"),
+                usage: Some((3 << 20, 1250)),
+                command: ["./server", "-l", "a b", "it's", ""]
+                    .map(String::from)
+                    .to_vec(),
+            },
+            Row {
+                view: view(10, 5, "draining"),
+                usage: None,
+                command: vec!["x\n\u{1b}[2J".into()],
+            },
+        ]
+    }
+
+    #[test]
+    fn a_line_each() {
+        assert_eq!(
+            simple_text(&rows()),
+            "0   4711  ready\n10  5     draining\n"
+        );
+        assert_eq!(simple_text(&[]), "there is no worker now\n");
+        assert_eq!(details_text(&[]), "there is no worker now\n");
+    }
+
+    #[test]
+    fn all_there_is() {
+        assert_eq!(
+            details_text(&rows()),
+            "PID   SLOT  GENERATION  STATE     AGE   RSS   CPU   RESTARTS  COMMAND\n\
+             4711  0     1           ready     2.5s  3.0M  1.2s  3         ./server -l 'a b' 'it'\\''s' ''\n\
+             5     10    1           draining  2.5s  -     -     3         'x??[2J'\n"
+        );
+    }
+
+    #[test]
+    fn both_are_json_too() {
+        let parse = |text: String| crate::wire::json::parse(text.trim_end()).unwrap();
+        let simple = parse(simple_json(&rows()));
+        assert_eq!(simple[1]["pid"].get::<f64>(), Some(&5.0));
+        let details = parse(details_json(&rows()));
+        assert_eq!(details[0]["command"][2].get::<String>().unwrap(), "a b");
+        assert_eq!(details[0]["age"].get::<f64>(), Some(&2.5));
+        assert!(details[1]["rss"].is_null());
+        assert_eq!(simple_json(&[]), "[]\n");
+    }
+}
