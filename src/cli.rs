@@ -210,7 +210,10 @@ fn client(mut s: Settings, words: Vec<String>) -> Result<Invocation, String> {
                 return Ok(Invocation::Print(verbs::help(&one)));
             }
             _ if w.starts_with('-') && w.len() > 1 && !kept.is_empty() => {
-                return Err(misplaced(&w, &kept[0]));
+                if !verbs::find(&kept[0]).is_some_and(|v| v.takes_number(&w)) {
+                    return Err(misplaced(&w, &kept[0]));
+                }
+                kept.push(w);
             }
             _ => kept.push(w),
         }
@@ -473,6 +476,16 @@ mod tests {
     }
 
     #[test]
+    fn a_number_below_zero_is_a_word_where_a_verb_takes_one() {
+        for line in ["resize -1", "resize --json -1", "resize -1 --no-wait"] {
+            match run(line) {
+                Ok(Invocation::Control(_, words)) => assert_eq!(words, ["resize", "-1"]),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn bad_input_says_what_would_be_right() {
         for (line, want) in [
             ("", "minicluster -n 4 -p 3000 -- ./server"),
@@ -509,6 +522,9 @@ mod tests {
                 "in front of the verb: minicluster --name NAME why",
             ),
             ("status -n 4", "does not take -n"),
+            ("resize -x", "does not take -x"),
+            ("status -1", "does not take -1"),
+            ("--stop-budget 10ms -- x", "shorter than 1s"),
             ("-C /x --name web stop", "give one"),
             ("--takeover 8080=70000 -- x", "1 to 65535"),
             ("--takeover 80= -- x", "PORT[=OURPORT]"),

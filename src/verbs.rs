@@ -1,6 +1,8 @@
 //! The table of verbs: what a running cluster can be asked. The command line, the control socket,
 //! --help, the completions and the check of the manual page all read it.
 
+use crate::settings;
+
 /// One verb.
 pub struct Verb {
     /// What is typed.
@@ -26,6 +28,10 @@ pub enum What {
     Workers,
     /// The story of the last deaths.
     Why,
+    /// Another number of slots.
+    Resize,
+    /// A signal to workers.
+    Signal,
     /// Graceful stop.
     Stop,
     /// Hard stop.
@@ -39,7 +45,7 @@ pub enum What {
 }
 
 /// All of them, in the order of help.
-pub const VERBS: [Verb; 8] = [
+pub const VERBS: [Verb; 10] = [
     Verb {
         name: "status",
         words: "",
@@ -63,6 +69,22 @@ pub const VERBS: [Verb; 8] = [
         waits: false,
         help: "the last deaths: reason, status, age, last stderr lines, what followed",
         what: What::Why,
+    },
+    Verb {
+        name: "resize",
+        words: "N|+K|-K",
+        takes: 1,
+        waits: true,
+        help: "so many workers; returns when they are ready (--no-wait: at once)",
+        what: What::Resize,
+    },
+    Verb {
+        name: "signal",
+        words: "SIG [all|SLOT|PID]",
+        takes: 2,
+        waits: false,
+        help: "send a signal to the workers' first processes",
+        what: What::Signal,
     },
     Verb {
         name: "stop",
@@ -125,8 +147,12 @@ impl Verb {
 
     /// Do those that it takes mean something?
     fn check_words(&self, rest: &[&str]) -> Result<(), String> {
+        let words: Vec<&str> = rest.iter().copied().filter(|w| *w != NO_WAIT).collect();
+        let first = words.first().copied();
         match self.what {
-            What::Workers => details(rest.first().copied()).map(drop),
+            What::Workers => details(first).map(drop),
+            What::Resize => settings::size(first.unwrap_or_default()).map(drop),
+            What::Signal => settings::signal_to(&words).map(drop),
             // Slots and verbs: who answers knows them.
             What::Status
             | What::Why
@@ -138,10 +164,18 @@ impl Verb {
         }
     }
 
+    /// May this word, which looks like an option, be one of its own?
+    pub fn takes_number(&self, word: &str) -> bool {
+        let number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+        self.what == What::Resize && word.strip_prefix('-').is_some_and(number)
+    }
+
     /// What may stand first behind it, as far as that is a list.
     pub fn proposes(&self) -> &'static str {
         match self.what {
             What::Workers => "simple details",
+            What::Resize => "+1 -1",
+            What::Signal => "HUP INT QUIT USR1 USR2 WINCH TERM KILL",
             What::Status
             | What::Why
             | What::Reopen
@@ -187,7 +221,7 @@ pub fn help(verbs: &[&Verb]) -> String {
 /// What to say of a word that is no verb.
 pub fn unknown(word: &str) -> String {
     let names: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
-    let near = crate::settings::nearest(word, &names);
+    let near = settings::nearest(word, &names);
     match near {
         Some(n) => format!("unknown verb {word}; did you mean {n}?"),
         None => format!(

@@ -1,15 +1,16 @@
 //! What core wants done. The shell has one arm for each; outcomes come back as events.
 
 use super::addr::Given;
-use super::ids::{Ask, Asker, LaneId, Pid, SlotNr, WorkerId};
+use super::ids::{Ask, Asker, LaneId, SlotNr, WorkerId};
 use super::notice::Notice;
+use super::outcome::Outcome;
 use std::net::SocketAddr;
 
 /// One thing to do, in the order given.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Fork and execute COMMAND for this slot. Answered by Spawned or SpawnFailed, in this turn
-    /// or one of the next; SpawnFailed without a try if a stop came meanwhile.
+    /// or one of the next; SpawnFailed without a try if it is not wanted any more by then.
     Spawn {
         worker: WorkerId,
         slot: SlotNr,
@@ -50,12 +51,8 @@ pub enum Action {
     /// have had it from an earlier sweep: a second one means something else to many programs.
     /// Answered by Strays or StraysUnnamed.
     SweepStrays { signal: Option<i32> },
-    /// Tell a client how its request ended: exit code, and the pids that could not be ended.
-    Answer {
-        asker: Asker,
-        code: u8,
-        stuck: Vec<Pid>,
-    },
+    /// Tell a client how its request ended.
+    Answer { asker: Asker, outcome: Outcome },
     /// Say it in the log.
     Note(Notice),
     /// Leave with this exit code. Nothing follows.

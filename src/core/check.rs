@@ -23,8 +23,9 @@ impl Cluster {
     fn check_places(&self) -> Result<(), String> {
         let mut pids = BTreeSet::new();
         for w in self.fleet.iter() {
-            let slot = &self.slots[usize::from(w.slot.0)];
-            let placed = slot.current == Some(w.id);
+            // The slot of a dead one may be gone.
+            let slot = self.slots.get(usize::from(w.slot.0));
+            let placed = slot.is_some_and(|s| s.current == Some(w.id));
             if placed != w.unreaped() {
                 return Err(format!("I1: {:?} placed {placed}, {:?}", w.id, w.state));
             }
@@ -79,7 +80,9 @@ impl Cluster {
                 Why::Watchdog(id) => {
                     self.policy.watchdog.is_some() && matches!(state(id), Some(State::Ready { .. }))
                 }
-                Why::Kill(id) => matches!(state(id), Some(State::Draining { .. })),
+                Why::Kill(id) => {
+                    matches!(state(id), Some(State::Draining { .. } | State::Remnant))
+                }
                 Why::KillAgain(id) => matches!(state(id), Some(State::Killed { .. })),
                 Why::Respawn(nr) => serving && self.slots[usize::from(nr.0)].current.is_none(),
                 Why::StartTimeout => serving && self.launch == Launch::Waiting,
@@ -99,21 +102,37 @@ impl Cluster {
         Ok(())
     }
 
-    /// I7: a slot has a worker or a date for one. I8: not while stopping.
+    /// I7: a wanted slot has a worker or a date for one, another one neither a date nor a worker that
+    /// may stay; none is missing. I8: no date while stopping.
     fn check_slots(&self) -> Result<(), String> {
+        if self.slots.len() < usize::from(self.wanted) {
+            return Err(format!("I7: {} slots of {}", self.slots.len(), self.wanted));
+        }
         for nr in self.slot_numbers() {
             let current = self.slots[usize::from(nr.0)].current;
             let date = self.deadlines.get(Why::Respawn(nr));
-            let fine = match self.phase {
-                Phase::Serving => current.is_some() != date.is_some() || !self.opened,
-                Phase::Stopping { .. } => date.is_none(),
-                Phase::Done(_) => true,
+            let state = current.and_then(|id| self.fleet.get(id)).map(|w| w.state);
+            let goes = match state {
+                Some(State::Starting { .. } | State::Ready { .. } | State::Remnant) => false,
+                Some(State::Spawning | State::Draining { .. } | State::Killed { .. }) | None => {
+                    true
+                }
+            };
+            let fine = match (self.phase, self.is_wanted(nr)) {
+                (Phase::Serving, true) => current.is_some() != date.is_some() || !self.opened,
+                (Phase::Serving, false) => date.is_none() && goes,
+                (Phase::Stopping { .. }, _) => date.is_none(),
+                (Phase::Done(_), _) => true,
             };
             if !fine {
                 return Err(format!("I7/I8: slot {nr}: {current:?}, {date:?}"));
             }
         }
-        Ok(())
+        match self.phase {
+            Phase::Serving => Ok(()),
+            Phase::Stopping { .. } | Phase::Done(_) if self.resizers.is_empty() => Ok(()),
+            Phase::Stopping { .. } | Phase::Done(_) => Err("a resize outlives the service".into()),
+        }
     }
 
     /// I9: nothing grows without limit.
@@ -131,7 +150,7 @@ impl Cluster {
                 self.lanes.connect_from(),
                 MAX_LANES,
             ),
-            ("askers", self.askers.len(), MAX_ASKERS),
+            ("askers", self.waiting(), MAX_ASKERS),
             ("deaths", self.deaths.len(), 32.max(self.slots.len())),
             ("things said once", self.said.len(), super::MAX_SAID),
         ] {

@@ -16,7 +16,7 @@ pub enum Why {
     Ready(WorkerId),
     /// The worker should have said by now that it is well.
     Watchdog(WorkerId),
-    /// The worker was asked to stop and should have gone by now.
+    /// The worker was asked to stop and should have gone by now, with its group.
     Kill(WorkerId),
     /// The worker was killed and should have gone by now.
     KillAgain(WorkerId),
@@ -45,6 +45,13 @@ impl Deadlines {
         self.stop(why);
         self.at.insert(why, at);
         self.order.insert((at, why));
+    }
+
+    /// Moves it forward, never back. No-op if there is none.
+    pub fn sooner(&mut self, why: Why, at: Time) {
+        if self.get(why).is_some_and(|old| at < old) {
+            self.set(why, at);
+        }
     }
 
     /// Forgets it. No-op if there is none.

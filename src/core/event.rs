@@ -75,10 +75,49 @@ pub enum Event {
     Signal(MasterSignal),
     /// A client (that process, of that user) wants the cluster stopped, and to hear of the end.
     Stop { asker: Asker, hard: bool, by: By },
+    /// A client wants another number of slots, and to hear of the outcome, or (not `wait`) at once
+    /// what is going to be tried.
+    Resize {
+        asker: Asker,
+        to: Size,
+        by: By,
+        wait: bool,
+    },
+    /// A client wants workers signalled.
+    SignalWorkers {
+        asker: Asker,
+        signal: i32,
+        target: Target,
+        by: By,
+    },
     /// That client hung up. Changes nothing but who is told.
     AskerGone { asker: Asker },
     /// Time has passed: the deadlines that are due fire. Told last in a turn.
     Tick,
+}
+
+/// How many slots there are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// So many.
+    To(u16),
+    /// So many more.
+    More(u16),
+    /// So many fewer.
+    Fewer(u16),
+}
+
+/// Which workers are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// All there are.
+    All,
+    /// The one in that slot.
+    Slot(u32),
+    /// The one whose first process that is.
+    Pid(u32),
+    /// A slot if there is one of that number, else a pid.
+    Number(u32),
 }
 
 /// Who asks: as a log should name them.
@@ -160,6 +199,10 @@ pub enum MasterSignal {
     HangUp,
     /// No signal, but as a hang-up: the caller of -d has gone while it still waited for us.
     CallerGone,
+    /// SIGTTIN: one worker more.
+    More,
+    /// SIGTTOU: one fewer.
+    Fewer,
     /// A signal that has no meaning yet.
     Unused(&'static str),
 }

@@ -373,7 +373,7 @@ impl Cluster {
             PassWhy::Connects => false,
             // Not even one worker can have it.
             PassWhy::Privileged(_) => true,
-            PassWhy::NotServed | PassWhy::NotListed | PassWhy::Full => self.slots.len() > 1,
+            PassWhy::NotServed | PassWhy::NotListed | PassWhy::Full => self.wanted > 1,
         };
         if worth_it {
             let ours = self.lanes.given_ports();
@@ -401,7 +401,7 @@ impl Cluster {
     pub(super) fn say_handed_only(&mut self, who: Who, out: &mut Out) {
         let open = |l: &&Lane| l.given && l.state == LaneState::Open;
         let addr = self.lanes.iter().find(open).map(|l| l.addr.clone());
-        if addr.is_some() || self.policy.given.is_empty() && self.slots.len() > 1 {
+        if addr.is_some() || self.policy.given.is_empty() && self.wanted > 1 {
             let notice = Notice::HandedOnly { who, addr };
             self.once("handed only".into(), notice, out);
         }

@@ -3,12 +3,15 @@
 //! done; `Cluster::deadline` says when to call again if nothing happens.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod budget;
 mod check;
 mod deadlines;
 mod lanes;
 mod phase;
 mod readiness;
+mod relay;
 mod remnants;
+mod resize;
 mod sentences;
 mod slot;
 mod speech;
@@ -19,9 +22,11 @@ pub mod action;
 pub mod addr;
 pub mod codes;
 pub mod event;
+pub mod fields;
 pub mod fleet;
 pub mod ids;
 pub mod notice;
+pub mod outcome;
 pub mod policy;
 pub mod respawn;
 pub mod status;
@@ -31,11 +36,12 @@ pub use action::{Action, Opening, Whom};
 pub use addr::{Addr, FileIs, Given, share_clients};
 pub use codes::EXEC_STEP;
 pub use deadlines::Why;
-pub use event::{By, Event, Exit, MasterSignal, Seen, Snag, Word};
+pub use event::{By, Event, Exit, MasterSignal, Seen, Size, Snag, Target, Word};
 pub use ids::{Ask, Asker, LaneId, Pid, SlotNr, Time, WorkerId};
-pub use notice::{Level, Notice, PassWhy, Who};
+pub use notice::{Cause, Level, Notice, PassWhy, Who};
+pub use outcome::{Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
-pub use policy::{Policy, ReadyRule, Takeover};
+pub use policy::{MAX_WORKERS, Policy, ReadyRule, Takeover};
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
 
@@ -61,12 +67,22 @@ pub struct Cluster {
     phase: Phase,
     generation: u32,
     started: Time,
+    /// How many slots there are to be.
+    wanted: u16,
+    /// Those, and behind them the ones that are to go but still have a worker.
     slots: Vec<Slot>,
     fleet: Fleet,
     lanes: Lanes,
     deadlines: Deadlines,
     deaths: VecDeque<Death>,
+    /// Who waits for the end.
     askers: Vec<Asker>,
+    /// Who waits for there to be as many slots as are wanted.
+    resizers: Vec<Asker>,
+    /// Was another number asked for, and not said to be reached?
+    resizing: bool,
+    /// When a final stop that has begun is to be over.
+    over_by: Option<Time>,
     /// Has somebody asked for the end (or do we give up by ourselves)?
     asked_to_stop: bool,
     /// When the last TERM or INT came that was no echo.
@@ -104,12 +120,16 @@ impl Cluster {
             phase: Phase::Serving,
             generation: 1,
             started: now,
+            wanted: policy.workers,
             slots: vec![Slot::default(); usize::from(policy.workers)],
             fleet: Fleet::default(),
             lanes: Lanes::default(),
             deadlines: Deadlines::default(),
             deaths: VecDeque::new(),
             askers: Vec::new(),
+            resizers: Vec::new(),
+            resizing: false,
+            over_by: None,
             asked_to_stop: false,
             heard_at: None,
             left: Vec::new(),
@@ -158,12 +178,7 @@ impl Cluster {
     /// happened comes before what should have.
     pub fn handle(&mut self, event: Event, now: Time, out: &mut Out) {
         if let Phase::Done(code) = self.phase {
-            // Nothing follows Finish; but who asks for the end in this very turn hears of it.
-            if let Event::Stop { asker, .. } = event {
-                let stuck = Vec::new();
-                out.push(Action::Answer { asker, code, stuck });
-            }
-            return;
+            return self.too_late(event, code, out);
         }
         match event {
             Event::Spawned { worker, pid } => self.spawned(worker, pid, now, out),
@@ -215,10 +230,63 @@ impl Cluster {
             Event::StraysUnnamed => self.strays(Vec::new(), 1, false, now, out),
             Event::Signal(signal) => self.signalled(signal, now, out),
             Event::Stop { asker, hard, by } => self.stop_asked(asker, hard, by, now, out),
-            Event::AskerGone { asker } => self.askers.retain(|a| *a != asker),
+            Event::Resize {
+                asker,
+                to,
+                by,
+                wait,
+            } => self.resize_asked(asker, to, by, wait, now, out),
+            Event::SignalWorkers {
+                asker,
+                signal,
+                target,
+                by,
+            } => self.relay(asker, signal, target, by, out),
+            Event::AskerGone { asker } => {
+                self.askers.retain(|a| *a != asker);
+                self.resizers.retain(|a| *a != asker);
+            }
             Event::Tick => self.expire(now, out),
         }
         self.assert_invariants();
+    }
+
+    /// Nothing follows Finish; but who asks in this very turn hears of it.
+    fn too_late(&self, event: Event, code: u8, out: &mut Out) {
+        let (asker, outcome) = match event {
+            Event::Stop { asker, .. } => {
+                let stuck = Vec::new();
+                (asker, Outcome::Ended { code, stuck })
+            }
+            Event::Resize { asker, .. } => {
+                let (workers, hitch) = (self.wanted, Hitch::Stopping);
+                (asker, Outcome::NotResized { workers, hitch })
+            }
+            Event::SignalWorkers { asker, target, .. } => (asker, Outcome::Nobody { target }),
+            Event::Spawned { .. }
+            | Event::SpawnFailed { .. }
+            | Event::TakeoverRefused { .. }
+            | Event::Execed { .. }
+            | Event::ExecFailed { .. }
+            | Event::BindAsked { .. }
+            | Event::ListenAsked { .. }
+            | Event::Listens { .. }
+            | Event::Seen { .. }
+            | Event::Said { .. }
+            | Event::LaneOpened { .. }
+            | Event::LaneFailed { .. }
+            | Event::LaneDied { .. }
+            | Event::Exited { .. }
+            | Event::TreeGone { .. }
+            | Event::StrayReaped
+            | Event::Strays { .. }
+            | Event::StraysUnnamed
+            | Event::Served { .. }
+            | Event::Signal(_)
+            | Event::AskerGone { .. }
+            | Event::Tick => return,
+        };
+        out.push(Action::Answer { asker, outcome });
     }
 
     /// Every deadline that is due, each once.

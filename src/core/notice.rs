@@ -1,10 +1,9 @@
-//! Everything core has to say, as values: each with its level, its event name and its fields.
-//! Its sentence is in `sentences`.
+//! Everything core has to say, as values: each with its level and its event name. Its sentence is in
+//! `sentences`, its fields are in `fields`.
 
 use super::addr::Addr;
 use super::event::{By, Exit, Snag, Word};
 use super::ids::{Pid, SlotNr, WorkerId};
-use super::words::signal_name;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,8 +28,10 @@ pub enum Cause {
     Failure,
     /// By itself, with status 0.
     Finished,
-    /// Asked to.
+    /// Asked to: the cluster stops.
     Shutdown,
+    /// Asked to: fewer workers are wanted.
+    Resize,
     /// Killed by a hard stop, or because it did not stop in time.
     Kill,
     /// Killed because it was not ready in time.
@@ -48,6 +49,7 @@ impl Cause {
             Cause::Failure => "failure",
             Cause::Finished => "finished",
             Cause::Shutdown => "shutdown",
+            Cause::Resize => "resize",
             Cause::Kill => "kill",
             Cause::NotReady => "not-ready",
             Cause::Hang => "hang",
@@ -73,23 +75,6 @@ impl fmt::Display for Who {
             None => Ok(()),
         }
     }
-}
-
-/// What a field of a notice holds: machines want to know which, whatever it looks like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// Digits.
-    Number(String),
-    /// Anything.
-    Text(String),
-}
-
-fn number(n: impl ToString) -> Value {
-    Value::Number(n.to_string())
-}
-
-fn text(t: impl ToString) -> Value {
-    Value::Text(t.to_string())
 }
 
 /// What there is to say.
@@ -182,7 +167,8 @@ pub enum Notice {
     },
     TooSlowToStop {
         who: Who,
-        limit: Duration,
+        after: Duration,
+        limit: Limit,
     },
     StillThere {
         who: Who,
@@ -196,7 +182,7 @@ pub enum Notice {
         why: &'static str,
         by: Option<By>,
         workers: usize,
-        limit: Duration,
+        limit: Limit,
     },
     HardStop {
         why: &'static str,
@@ -219,9 +205,28 @@ pub enum Notice {
     },
     Stuck {
         pids: Vec<Pid>,
+        budget: Option<Duration>,
     },
     Stopped {
         code: u8,
+    },
+    Resizing {
+        from: u16,
+        to: u16,
+        why: &'static str,
+        by: Option<By>,
+    },
+    Resized {
+        workers: u16,
+    },
+    AtBound {
+        why: &'static str,
+        workers: u16,
+    },
+    Signalled {
+        signal: i32,
+        whom: Vec<Who>,
+        by: By,
     },
     SignalUnused {
         name: &'static str,
@@ -290,13 +295,31 @@ pub enum PassWhy {
     Connects,
 }
 
+/// How long workers have to stop, and what says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// --stop-timeout.
+    Timeout(Duration),
+    /// --stop-budget, of which that is left for them.
+    Budget { time: Duration, budget: Duration },
+}
+
+impl Limit {
+    /// How long.
+    pub fn time(self) -> Duration {
+        match self {
+            Limit::Timeout(time) | Limit::Budget { time, .. } => time,
+        }
+    }
+}
+
 /// What is done about processes that workers left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftoverStage {
     /// They were asked to stop.
     Asked,
     /// They were asked, had that long, and are killed.
-    Overdue(Duration),
+    Overdue(Limit),
     /// They are killed along with all else.
     Killed,
 }
@@ -306,7 +329,7 @@ pub enum LeftoverStage {
 pub enum Next {
     /// A successor, after this delay.
     Respawn(Duration),
-    /// Nothing: the cluster stops.
+    /// Nothing: the cluster stops, or the slot is not wanted any more.
     Nothing,
 }
 
@@ -319,6 +342,9 @@ impl Notice {
             | Notice::AllReady { .. }
             | Notice::Stopping { .. }
             | Notice::Stopped { .. }
+            | Notice::Resizing { .. }
+            | Notice::Resized { .. }
+            | Notice::Signalled { .. }
             | Notice::V4Only { .. }
             | Notice::Leftovers {
                 stage: LeftoverStage::Asked | LeftoverStage::Killed,
@@ -332,7 +358,8 @@ impl Notice {
             | Notice::Said { .. }
             | Notice::Respawning { .. } => Debug,
             Notice::Died { cause, next, .. } => match (cause, next) {
-                (Cause::Shutdown, _) | (Cause::Kill | Cause::Finished, Next::Nothing) => Info,
+                (Cause::Shutdown | Cause::Resize, _)
+                | (Cause::Kill | Cause::Finished, Next::Nothing) => Info,
                 (Cause::Finished, Next::Respawn(_)) => Warn,
                 (
                     Cause::Failure
@@ -368,6 +395,7 @@ impl Notice {
                 stage: LeftoverStage::Overdue(_),
                 ..
             }
+            | Notice::AtBound { .. }
             | Notice::SignalUnused { .. }
             | Notice::BindPassed { .. }
             | Notice::HandedOnly { .. }
@@ -409,6 +437,10 @@ impl Notice {
             Notice::Leftovers { .. } => "leftovers",
             Notice::Stuck { .. } => "stuck",
             Notice::Stopped { .. } => "stopped",
+            Notice::Resizing { .. } => "resizing",
+            Notice::Resized { .. } => "resized",
+            Notice::AtBound { .. } => "at-bound",
+            Notice::Signalled { .. } => "signalled",
             Notice::SignalUnused { .. } => "signal-unused",
             Notice::TakeoverRefused { .. } => "takeover-refused",
             Notice::BindPassed { .. } => "bind-passed",
@@ -454,8 +486,15 @@ impl Notice {
                 slot: *slot,
                 pid: None,
             }),
+            Notice::Signalled { whom, .. } => match whom.as_slice() {
+                [one] => Some(*one),
+                _ => None,
+            },
             Notice::AllReady { .. }
             | Notice::PartlyReady { .. }
+            | Notice::Resizing { .. }
+            | Notice::Resized { .. }
+            | Notice::AtBound { .. }
             | Notice::Unserved { .. }
             | Notice::LaneConnects { .. }
             | Notice::Stopping { .. }
@@ -466,97 +505,6 @@ impl Notice {
             | Notice::Stuck { .. }
             | Notice::Stopped { .. }
             | Notice::SignalUnused { .. } => None,
-        }
-    }
-
-    /// What a machine wants apart from the sentence. Durations in seconds.
-    pub fn fields(&self) -> Vec<(&'static str, Value)> {
-        // Cut off, not rounded, as the message has it.
-        let secs =
-            |d: &Duration| Value::Number(format!("{}.{:03}", d.as_secs(), d.subsec_millis()));
-        let exit_field = |exit: &Exit| match exit {
-            Exit::Code(c) => ("code", number(c)),
-            Exit::Signal(s) => ("signal", text(format!("SIG{}", signal_name(*s)))),
-        };
-        match self {
-            Notice::LaneOpen { addr, .. }
-            | Notice::Unserved { addr }
-            | Notice::HandedOnly {
-                addr: Some(addr), ..
-            }
-            | Notice::Snagged { addr, .. } => vec![("addr", text(addr))],
-            Notice::LaneConnects { addr }
-            | Notice::LaneQuits { addr, .. }
-            | Notice::BindPassed { addr, .. } => vec![("addr", text(addr))],
-            Notice::LaneBusy { addr, errno, .. } => {
-                vec![("addr", text(addr)), ("errno", number(errno))]
-            }
-            Notice::Forked {
-                generation, reason, ..
-            } => vec![("generation", number(generation)), ("reason", text(reason))],
-            Notice::SpawnFailed { errno, .. }
-            | Notice::ExecFailed { errno, .. }
-            | Notice::TakeoverRefused { errno, .. } => vec![("errno", number(errno))],
-            Notice::Listening { addr, after, .. } => {
-                vec![("addr", text(addr)), ("after", secs(after))]
-            }
-            Notice::Ready { after, .. } | Notice::NotReady { after, .. } => {
-                vec![("after", secs(after))]
-            }
-            Notice::AllReady { ready, .. } => vec![("ready", number(ready))],
-            Notice::PartlyReady { ready, wanted, .. } => {
-                vec![("ready", number(ready)), ("wanted", number(wanted))]
-            }
-            Notice::Died {
-                cause,
-                exit,
-                lived,
-                last,
-                ..
-            } => {
-                let mut fields = vec![
-                    ("reason", text(cause.word())),
-                    exit_field(exit),
-                    ("lived", secs(lived)),
-                ];
-                // Not in the sentence: on the same stderr they stand right above it.
-                if !last.is_empty() {
-                    fields.push(("stderr", text(last)));
-                }
-                fields
-            }
-            Notice::Respawning {
-                delay, failures, ..
-            } => vec![("delay", secs(delay)), ("failures", number(failures))],
-            Notice::Stopping { why, by, .. } | Notice::HardStop { why, by, .. } => {
-                let mut fields = vec![("reason", text(why))];
-                if let Some(by) = by {
-                    fields.push(("by_pid", number(by.pid)));
-                    fields.push(("by_uid", number(by.uid)));
-                }
-                fields
-            }
-            Notice::CannotRun { code } | Notice::Stopped { code } => {
-                vec![("code", number(code))]
-            }
-            Notice::Narrower { asked, lane, .. }
-            | Notice::V4Only { asked, lane, .. }
-            | Notice::DeviceWider { asked, lane, .. }
-            | Notice::FamilyNeeded { asked, lane, .. } => {
-                vec![("asked", text(asked)), ("addr", text(lane))]
-            }
-            Notice::Said { word, .. } => vec![("word", text(word.name()))],
-            Notice::Hangs { limit, .. } => vec![("limit", secs(limit))],
-            Notice::LetGo { .. }
-            | Notice::HandedOnly { addr: None, .. }
-            | Notice::LeftRunning { .. }
-            | Notice::TooSlowToStop { .. }
-            | Notice::StillThere { .. }
-            | Notice::Forgotten { .. }
-            | Notice::NeverReady { .. }
-            | Notice::Leftovers { .. }
-            | Notice::Stuck { .. }
-            | Notice::SignalUnused { .. } => Vec::new(),
         }
     }
 }

@@ -8,22 +8,23 @@
 //!    then; the rest shows up as our children (we are subreaper) when its parents die, and is
 //!    signalled then, and killed when the stop timeout, counted from the beginning, is over.
 //! 4. Every way leads to Done: the last deadline is GiveUp, exit 71 with the pids. It is set again
-//!    only while the number of those that are left falls.
+//!    only while the number of those that are left falls, and `budget` lets it.
+//! 5. Who waits for a resize hears of the stop at its beginning.
 
 use super::action::Action;
-use super::codes::{CANNOT_EXECUTE, EX_OSERR, EX_TEMPFAIL, EX_UNAVAILABLE, FAILED, NOT_FOUND};
+use super::codes::{CANNOT_EXECUTE, EX_OSERR, EX_UNAVAILABLE, FAILED, NOT_FOUND};
 use super::deadlines::Why;
-use super::event::{By, MasterSignal};
+use super::event::{By, MasterSignal, Size};
 use super::ids::{Asker, Pid, Time};
 use super::notice::{LeftoverStage, Notice};
-use super::worker::KILLED_GRACE;
+use super::outcome::{Hitch, Outcome};
+use super::worker::SIGKILL;
 use super::{Cluster, Out};
 use std::time::Duration;
 
 /// A TERM or INT that follows another within that time is its echo.
 const ECHO: Duration = Duration::from_millis(100);
-const SIGKILL: i32 = 9;
-/// So many clients may wait for the end (I9): fewer than there may be, so that others are heard.
+/// So many clients may wait for what they asked for (I9): fewer than there may be, so that others are heard.
 pub const MAX_ASKERS: usize = 192;
 
 /// Where in its life the cluster is.
@@ -82,6 +83,12 @@ impl Cluster {
                 }
                 Phase::Stopping { .. } | Phase::Done(_) => {}
             },
+            MasterSignal::More => {
+                self.resize_by_signal(Size::More(1), "SIGTTIN received", now, out)
+            }
+            MasterSignal::Fewer => {
+                self.resize_by_signal(Size::Fewer(1), "SIGTTOU received", now, out)
+            }
             MasterSignal::Unused(name) => {
                 self.once(name.to_string(), Notice::SignalUnused { name }, out)
             }
@@ -96,15 +103,14 @@ impl Cluster {
         now: Time,
         out: &mut Out,
     ) {
-        if self.askers.len() < MAX_ASKERS {
-            self.askers.push(asker);
-        } else {
-            let stuck = Vec::new();
-            out.push(Action::Answer {
+        // Whatever comes of it, it is the end of a resize.
+        self.answer_resizers(&Hitch::Stopping, out);
+        match self.waiting() < MAX_ASKERS {
+            true => self.askers.push(asker),
+            false => out.push(Action::Answer {
                 asker,
-                code: EX_TEMPFAIL,
-                stuck,
-            });
+                outcome: Outcome::TooMany,
+            }),
         }
         match (hard, self.phase) {
             (true, _) => self.hard_stop("asked by a client", Some(by), now, out),
@@ -112,6 +118,11 @@ impl Cluster {
             // It is on its way already; a verb, unlike a signal, says clearly which one it means.
             (false, Phase::Stopping { .. } | Phase::Done(_)) => {}
         }
+    }
+
+    /// How many clients wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.askers.len() + self.resizers.len()
     }
 
     fn stop_or_harder(&mut self, why: &'static str, now: Time, out: &mut Out) {
@@ -169,7 +180,10 @@ impl Cluster {
     }
 
     fn stop(&mut self, why: &'static str, by: Option<By>, code: u8, now: Time, out: &mut Out) {
-        let kill_at = now + self.policy.stop_timeout;
+        let limit = self.stop_limit();
+        let kill_at = now + limit.time();
+        self.budget_runs(now);
+        self.answer_resizers(&Hitch::Stopping, out);
         self.phase = Phase::Stopping {
             code,
             hard: false,
@@ -190,7 +204,7 @@ impl Cluster {
                 why,
                 by,
                 workers: living.len(),
-                limit: self.policy.stop_timeout,
+                limit,
             }));
         }
         for id in living {
@@ -207,6 +221,8 @@ impl Cluster {
             } => step,
             Phase::Stopping { hard: true, .. } | Phase::Done(_) => return,
         };
+        self.budget_runs(now);
+        self.answer_resizers(&Hitch::Stopping, out);
         self.phase = Phase::Stopping {
             code: FAILED,
             hard: true,
@@ -269,7 +285,8 @@ impl Cluster {
 
     pub(super) fn kill_leftovers(&mut self, now: Time, out: &mut Out) {
         self.deadlines.stop(Why::Leftovers);
-        self.deadlines.set(Why::GiveUp, now + KILLED_GRACE);
+        let give_up_by = self.give_up_by(now);
+        self.deadlines.set(Why::GiveUp, give_up_by);
         let signal = Some(SIGKILL);
         out.push(Action::SweepStrays { signal });
     }
@@ -295,7 +312,7 @@ impl Cluster {
         let killing = self.deadlines.get(Why::GiveUp).is_some();
         let stage = match (killing, self.left_asked && !hard) {
             (false, _) => LeftoverStage::Asked,
-            (true, true) => LeftoverStage::Overdue(self.policy.stop_timeout),
+            (true, true) => LeftoverStage::Overdue(self.stop_limit()),
             (true, false) => LeftoverStage::Killed,
         };
         let (pids, count) = (left.clone(), left.len() + unnamed);
@@ -307,11 +324,12 @@ impl Cluster {
         if self.last_look && (stuck || count > 0) {
             // They are many, or the machine is busy: not while their number falls.
             let before = self.left_before.replace(count);
-            if count == 0 || before.is_some_and(|n| n <= count) {
+            let again = self.give_up_by(now);
+            if count == 0 || before.is_some_and(|n| n <= count) || again <= now {
                 return self.give_up_stuck(out);
             }
             self.last_look = false;
-            return self.deadlines.set(Why::GiveUp, now + KILLED_GRACE);
+            return self.deadlines.set(Why::GiveUp, again);
         }
         // One that has just ended may have forked before: StrayReaped comes next, and another look.
         if count == 0 && zombies && !self.last_look {
@@ -364,8 +382,10 @@ impl Cluster {
     fn give_up_stuck(&mut self, out: &mut Out) {
         let mut pids = self.fleet.pids();
         pids.extend(self.left.iter().copied());
-        let notice = Notice::Stuck { pids: pids.clone() };
-        out.push(Action::Note(notice));
+        out.push(Action::Note(Notice::Stuck {
+            pids: pids.clone(),
+            budget: self.policy.stop_budget,
+        }));
         self.finish(EX_OSERR, pids, out);
     }
 
@@ -374,11 +394,9 @@ impl Cluster {
         self.deadlines = Default::default();
         out.push(Action::Note(Notice::Stopped { code }));
         for asker in std::mem::take(&mut self.askers) {
-            out.push(Action::Answer {
-                asker,
-                code,
-                stuck: stuck.clone(),
-            });
+            let stuck = stuck.clone();
+            let outcome = Outcome::Ended { code, stuck };
+            out.push(Action::Answer { asker, outcome });
         }
         out.push(Action::Finish(code));
     }

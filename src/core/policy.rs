@@ -3,10 +3,13 @@
 use super::addr::Given;
 use std::time::Duration;
 
+/// Most workers there can be (I9).
+pub const MAX_WORKERS: u16 = 1024;
+
 /// The whole of it. Built by `Settings::policy`.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// How many slots, 1..=1024.
+    /// How many slots at first, 1..=MAX_WORKERS.
     pub workers: u16,
     /// What is open before the first worker starts.
     pub given: Vec<Given>,
@@ -28,6 +31,8 @@ pub struct Policy {
     pub stop_signal: i32,
     /// After that long, SIGKILL to its process group.
     pub stop_timeout: Duration,
+    /// How long a final stop may take in all; `None` is for as long as it takes.
+    pub stop_budget: Option<Duration>,
     /// Whose bind(2) is answered by us.
     pub takeover: Takeover,
     /// The lowest port that may be learnt: workers that may not open those below do not get them by
@@ -104,6 +109,7 @@ pub(crate) mod tests {
             backoff_reset: Duration::from_secs(30),
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
+            stop_budget: None,
             takeover: Takeover::Auto,
             learn_from: 1,
             seed: 1,

@@ -162,8 +162,9 @@ impl Cluster {
         };
         w.state = State::Ready { since: now };
         w.ready_since = Some(now);
+        let who = w.who();
         let notice = Notice::Ready {
-            who: w.who(),
+            who,
             after: now - w.born,
         };
         for why in [Why::Ready(id), Why::Alive(id), Why::Hold(id), Why::Look(id)] {
@@ -171,9 +172,16 @@ impl Cluster {
         }
         self.ever_ready = true;
         self.watch_pulse(id, now);
+        self.slots[usize::from(who.slot.0)].proven = true;
         out.push(Action::Note(notice));
+        self.say_if_full(now, out);
+        self.resize_progress(out);
+    }
+
+    /// Says once that all workers are ready, or those that will do.
+    pub(super) fn say_if_full(&mut self, now: Time, out: &mut Out) {
         let ready = self.ready_count();
-        if ready == self.slots.len() && !self.full {
+        if ready == usize::from(self.wanted) && !self.full {
             self.full = true;
             self.launched();
             let lanes = self.lanes.served_addrs();
@@ -191,7 +199,7 @@ impl Cluster {
 
     /// The start takes no longer: those that are ready will do, if there are any at this moment.
     pub(super) fn partly_ready(&mut self, out: &mut Out) {
-        let (ready, wanted) = (self.ready_count(), self.slots.len());
+        let (ready, wanted) = (self.ready_count(), usize::from(self.wanted));
         if ready == 0 {
             self.launch = Launch::Overdue;
             return;

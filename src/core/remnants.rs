@@ -44,6 +44,7 @@ impl Cluster {
                 },
                 out,
             );
+            self.deadlines.stop_worker(*id);
             self.fleet.strike(*id);
             out.push(Action::ForgetTree { worker: *id });
         }

@@ -6,8 +6,9 @@ use super::codes;
 use super::event::{By, Snag};
 use super::ids::Pid;
 use super::lanes::MAX_LANES;
-use super::notice::{LeftoverStage, Next, Notice, PassWhy};
-use super::words::{count, errno_text, human};
+use super::notice::{LeftoverStage, Limit, Next, Notice, PassWhy};
+use super::policy::MAX_WORKERS;
+use super::words::{count, errno_text, human, signal_name};
 use std::fmt;
 
 fn pids(list: &[Pid]) -> String {
@@ -31,12 +32,34 @@ fn all_workers(n: usize) -> String {
     }
 }
 
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid.0 {
+            // The number of a process in another pid namespace is not seen here.
+            0 => write!(f, "of uid {}, in another pid namespace", self.uid),
+            pid => write!(f, "pid {pid} of uid {}", self.uid),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::Timeout(time) => write!(f, "{}", human(*time)),
+            Limit::Budget { time, budget } => write!(
+                f,
+                "{}, so that the end comes within --stop-budget {}",
+                human(*time),
+                human(*budget)
+            ),
+        }
+    }
+}
+
 /// Which client it was.
 fn asked_by(by: &Option<By>) -> String {
     match by {
-        // The number of a process in another pid namespace is not seen here.
-        Some(by) if by.pid.0 == 0 => format!(", of uid {}, in another pid namespace", by.uid),
-        Some(by) => format!(", pid {} of uid {}", by.pid, by.uid),
+        Some(by) => format!(", {by}"),
         None => String::new(),
     }
 }
@@ -191,11 +214,10 @@ impl fmt::Display for Notice {
                 "slot {slot} respawns in {} (failures in a row: {failures})",
                 human(*delay)
             ),
-            Notice::TooSlowToStop { who, limit } => write!(
+            Notice::TooSlowToStop { who, after, limit } => write!(
                 f,
-                "{who} not gone {} after its stop signal (limit {}), killing its process group",
-                human(*limit),
-                human(*limit)
+                "{who} not gone {} after its stop signal (limit {limit}), killing its process group",
+                human(*after)
             ),
             Notice::StillThere { who, since } => write!(
                 f,
@@ -214,11 +236,22 @@ impl fmt::Display for Notice {
             } => {
                 write!(f, "stopping: {why}{}; ", asked_by(by))?;
                 let them = count(*workers, "worker");
+                let time = human(limit.time());
                 match workers {
-                    0 => write!(f, "there is no worker to wait for"),
-                    _ if limit.is_zero() => write!(f, "{them} killed if not gone at once"),
-                    1 => write!(f, "{them} has {} before it is killed", human(*limit)),
-                    _ => write!(f, "{them} have {} before they are killed", human(*limit)),
+                    0 => return write!(f, "there is no worker to wait for"),
+                    _ if limit.time().is_zero() => write!(f, "{them} killed if not gone at once")?,
+                    1 => write!(f, "{them} has {time} before it is killed")?,
+                    _ => write!(f, "{them} have {time} before they are killed")?,
+                }
+                match limit {
+                    Limit::Timeout(_) => Ok(()),
+                    Limit::Budget { budget, .. } => {
+                        write!(
+                            f,
+                            ", all has to be over in {} (--stop-budget)",
+                            human(*budget)
+                        )
+                    }
                 }
             }
             Notice::HardStop { why, by, workers } => {
@@ -254,10 +287,16 @@ impl fmt::Display for Notice {
                 };
                 match stage {
                     LeftoverStage::Asked => write!(f, "waiting for {them}")?,
-                    LeftoverStage::Overdue(limit) => write!(
+                    LeftoverStage::Overdue(Limit::Timeout(time)) => write!(
                         f,
                         "{them} not gone {} after the stop signal, killing",
-                        human(*limit)
+                        human(*time)
+                    )?,
+                    LeftoverStage::Overdue(Limit::Budget { time, budget }) => write!(
+                        f,
+                        "{them} not gone {} after the stop signal, of the {} that all of it may take (--stop-budget), killing",
+                        human(*time),
+                        human(*budget)
                     )?,
                     LeftoverStage::Killed => write!(f, "killing {them}")?,
                 }
@@ -266,15 +305,50 @@ impl fmt::Display for Notice {
                     false => write!(f, ": {}", pids(list)),
                 }
             }
-            Notice::Stuck { pids: list } if list.is_empty() => f.write_str(
-                "cannot end all that workers left behind, not even by SIGKILL; leaving without it",
-            ),
-            Notice::Stuck { pids: list } => write!(
-                f,
-                "cannot end these processes, not even by SIGKILL: {}; leaving without them",
-                pids(list)
-            ),
+            Notice::Stuck { pids: list, budget } => {
+                match list.is_empty() {
+                    true => {
+                        f.write_str("cannot end all that workers left behind, not even by SIGKILL")?
+                    }
+                    false => f.write_str("cannot end these processes, not even by SIGKILL")?,
+                }
+                if let Some(budget) = budget {
+                    write!(f, ", within {} (--stop-budget)", human(*budget))?;
+                }
+                match list.is_empty() {
+                    true => f.write_str("; leaving without it"),
+                    false => write!(f, ": {}; leaving without them", pids(list)),
+                }
+            }
             Notice::Stopped { code } => write!(f, "stopped (exit {code})"),
+            Notice::Resizing { from, to, why, by } => write!(
+                f,
+                "resizing from {from} to {}: {why}{}",
+                count(usize::from(*to), "worker"),
+                asked_by(by)
+            ),
+            Notice::Resized { workers } => {
+                write!(f, "resized: {}", count(usize::from(*workers), "worker"))
+            }
+            Notice::AtBound { why, workers } => write!(
+                f,
+                "{why}, but there can be 1 to {MAX_WORKERS} workers and there {} already: ignored",
+                match workers {
+                    1 => "is 1".to_string(),
+                    n => format!("are {n}"),
+                }
+            ),
+            Notice::Signalled { signal, whom, by } => {
+                let name = signal_name(*signal);
+                match whom.as_slice() {
+                    [one] => write!(f, "SIG{name} sent to {one}: asked by a client, {by}"),
+                    all => write!(
+                        f,
+                        "SIG{name} sent to {}: asked by a client, {by}",
+                        count(all.len(), "worker")
+                    ),
+                }
+            }
             Notice::SignalUnused { name } => {
                 write!(
                     f,

@@ -1,6 +1,7 @@
 //! The slots. Rules:
 //!
-//! 1. A slot outlives its workers. While the cluster serves, it has a worker or a date for the next (I7).
+//! 1. A slot outlives its workers. While the cluster serves and wants it, it has a worker or a date
+//!    for the next (I7).
 //! 2. At the start the first worker goes ahead of the others until it listens, at most `LEAD`: the
 //!    first answer is what clients wait for, and a crowd of starting siblings would take the CPUs
 //!    from it.
@@ -9,7 +10,7 @@
 use super::action::Action;
 use super::deadlines::Why;
 use super::ids::{SlotNr, Time, WorkerId};
-use super::notice::Notice;
+use super::notice::{Cause, Notice};
 use super::policy::Takeover;
 use super::respawn::Backoff;
 use super::{Cluster, Out};
@@ -31,25 +32,38 @@ pub struct Slot {
     pub restarts: u64,
     /// Has it had any?
     pub used: bool,
+    /// Was it added while the cluster ran?
+    pub added: bool,
+    /// Has one of its workers been ready?
+    pub proven: bool,
 }
 
 impl Slot {
+    /// One that a resize adds.
+    pub fn added() -> Slot {
+        Slot {
+            added: true,
+            ..Slot::default()
+        }
+    }
+
     /// Why its present worker was forked.
     pub fn reason(&self) -> &'static str {
-        if self.restarts == 0 {
-            "start"
-        } else {
-            "failure"
+        match (self.restarts, self.added) {
+            (0, false) => "start",
+            (0, true) => "resize",
+            (_, _) => "failure",
         }
     }
 }
 
 impl Cluster {
-    /// The slot has lost its worker. Sets the date for the next one, `least` from now or later, and
-    /// returns the delay; `None` if there will be none.
+    /// The slot has lost its worker, by that cause. Sets the date for the next one, `least` from now
+    /// or later, and returns the delay; `None` if there will be none.
     pub(super) fn slot_vacated(
         &mut self,
         nr: SlotNr,
+        cause: Cause,
         ready_for: Option<Duration>,
         least: Duration,
         now: Time,
@@ -60,7 +74,16 @@ impl Cluster {
         if self.stop_is_hard().is_some() {
             return None;
         }
+        if !self.is_wanted(nr) {
+            self.drop_empty_slots();
+            return None;
+        }
         let slot = &mut self.slots[usize::from(nr.0)];
+        if cause == Cause::Resize {
+            // Wanted again before its worker had gone: the next spawn is now.
+            *slot = Slot::added();
+            return Some(Duration::ZERO);
+        }
         let delay = slot
             .backoff
             .after_death(ready_for, &self.policy, &mut self.rng)
@@ -97,12 +120,12 @@ impl Cluster {
         }
     }
 
-    /// Spawns for every slot that is empty and due.
+    /// Spawns for every wanted slot that is empty and due.
     pub(super) fn spawn_due(&mut self, now: Time, out: &mut Out) {
         if self.stop_is_hard().is_some() {
             return;
         }
-        for nr in 0..self.slots.len() {
+        for nr in 0..usize::from(self.wanted) {
             let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
             let slot = &mut self.slots[nr];
             let later = self

@@ -64,7 +64,10 @@ impl Cluster {
         let Some(w) = self.fleet.get_mut(id) else {
             return;
         };
-        w.state = State::Draining { cause: Cause::Hang };
+        w.state = State::Draining {
+            cause: Cause::Hang,
+            since: now,
+        };
         let notice = Notice::Hangs {
             who: w.who(),
             limit: self.policy.watchdog.unwrap_or_default(),

@@ -42,7 +42,7 @@ pub struct Snapshot {
     pub phase: Phase,
     /// Of the code that runs.
     pub generation: u32,
-    /// How many slots.
+    /// How many slots there are to be.
     pub wanted: usize,
     /// How many serve.
     pub ready: usize,
@@ -52,7 +52,7 @@ pub struct Snapshot {
     pub lanes: Vec<Addr>,
     /// `on`, `off`, `refused`, `unused`.
     pub takeover: &'static str,
-    /// One each.
+    /// One each, and those that are to go but have not.
     pub slots: Vec<SlotView>,
     /// Oldest first.
     pub deaths: Vec<Death>,
@@ -83,12 +83,16 @@ impl Cluster {
         Snapshot {
             phase: self.phase,
             generation: self.generation,
-            wanted: self.slots.len(),
+            wanted: usize::from(self.wanted),
             ready: self.ready_count(),
             up: now - self.started,
             lanes: self.lanes.served_addrs(),
             takeover: self.takeover_word(),
-            slots: self.slot_numbers().map(|s| self.view(s, now)).collect(),
+            slots: self
+                .slot_numbers()
+                .filter(|s| self.is_wanted(*s) || self.slots[usize::from(s.0)].current.is_some())
+                .map(|s| self.view(s, now))
+                .collect(),
             deaths: self.deaths.iter().cloned().collect(),
         }
     }
@@ -133,45 +137,31 @@ impl Cluster {
     }
 
     /// Says it and keeps it for `why`.
-    #[allow(clippy::too_many_arguments)] // a Death, field by field, from the one place that has them
-    pub(super) fn record_death(
-        &mut self,
-        who: Who,
-        cause: Cause,
-        exit: Exit,
-        lived: Duration,
-        ready_for: Option<Duration>,
-        next: Next,
-        last: String,
-        now: Time,
-        out: &mut Out,
-    ) {
+    pub(super) fn record_death(&mut self, d: &Death, out: &mut Out) {
         out.push(Action::Note(Notice::Died {
-            who,
-            cause,
-            exit,
-            lived,
-            was_ready: ready_for.is_some(),
-            next,
-            last: last.clone(),
+            who: d.who,
+            cause: d.cause,
+            exit: d.exit,
+            lived: d.lived,
+            was_ready: d.ready_for.is_some(),
+            next: d.next,
+            last: d.last.clone(),
         }));
-        self.deaths.push_back(Death {
-            who,
-            cause,
-            exit,
-            at: now,
-            lived,
-            ready_for,
-            next,
-            last,
-        });
-        if self.deaths.len() > MAX_DEATHS.max(self.slots.len()) {
-            // The oldest whose slot has a newer one; there is one, by the pigeonhole.
-            let newer = |i: usize| {
+        self.deaths.push_back(d.clone());
+        self.trim_deaths();
+    }
+
+    /// Forgets the oldest deaths beyond the limit.
+    pub(super) fn trim_deaths(&mut self) {
+        while self.deaths.len() > MAX_DEATHS.max(self.slots.len()) {
+            // The oldest whose slot has a newer one, or is not there any more; there is one, by the
+            // pigeonhole.
+            let spare = |i: usize| {
                 let slot = self.deaths[i].who.slot;
-                self.deaths.iter().skip(i + 1).any(|d| d.who.slot == slot)
+                usize::from(slot.0) >= self.slots.len()
+                    || self.deaths.iter().skip(i + 1).any(|d| d.who.slot == slot)
             };
-            let victim = (0..self.deaths.len()).find(|i| newer(*i)).unwrap_or(0);
+            let victim = (0..self.deaths.len()).find(|i| spare(*i)).unwrap_or(0);
             self.deaths.remove(victim);
         }
     }

@@ -316,8 +316,7 @@ fn a_stop_passes_over_to_the_group_and_then_kills() {
             a,
             Action::Answer {
                 asker: Asker(7),
-                code: 0,
-                ..
+                outcome: Outcome::Ended { code: 0, .. },
             }
         )
     };

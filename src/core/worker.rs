@@ -9,7 +9,8 @@
 //!    tree has gone: descendants may still bind and listen, and are answered.
 //! 4. An unexpected death takes its process group along. A death after the stop signal passes the
 //!    stop signal on to the group, once: `sh -c` does not forward it.
-//! 5. Every state but Ready and Remnant has a deadline (I6).
+//! 5. Every state but Ready and Remnant has a deadline (I6). A Remnant may keep that of its worker,
+//!    when the slot is not there any more (`resize`, rule 5).
 
 use super::action::{Action, Whom};
 use super::codes;
@@ -17,9 +18,10 @@ use super::deadlines::Why;
 use super::event::Exit;
 use super::ids::{LaneId, Pid, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice, Who};
+use super::outcome::Hitch;
 use super::policy::ReadyRule;
 use super::respawn::FORK_AGAIN;
-use super::speech::HANG_GRACE;
+use super::status::Death;
 use super::words::errno_text;
 use super::{Cluster, Out};
 use std::time::Duration;
@@ -29,7 +31,8 @@ pub const KILLED_GRACE: Duration = Duration::from_secs(5);
 /// then each time after that long.
 const KILL_AGAIN: Duration = Duration::from_secs(30);
 
-const SIGKILL: i32 = 9;
+/// The signal that nobody can ignore.
+pub(super) const SIGKILL: i32 = 9;
 
 /// Where in its life a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub enum State {
     Draining {
         /// Why it has to go.
         cause: Cause,
+        /// From then on.
+        since: Time,
     },
     /// It was sent SIGKILL.
     Killed {
@@ -152,8 +157,10 @@ impl Cluster {
             generation,
             reason,
         }));
-        if let Some(hard) = self.stop_is_hard() {
-            self.end_worker(id, hard, now, out);
+        match self.stop_is_hard() {
+            Some(hard) => self.end_worker(id, hard, now, out),
+            None if !self.is_wanted(who.slot) => self.ask_to_stop(id, Cause::Resize, now, out),
+            None => {}
         }
         self.say_what_stays(who, now, out);
     }
@@ -170,13 +177,16 @@ impl Cluster {
             | State::Remnant => return,
         }
         let who = w.who();
-        // While stopping it was not tried: the stop came first.
-        if self.stop_is_hard().is_none() {
+        // Else it was not tried: the stop, or that its slot is to go, came first.
+        if self.wants(id) {
             out.push(Action::Note(Notice::SpawnFailed { who, errno }));
         }
         self.deadlines.stop_worker(id);
         self.fleet.strike(id);
-        self.slot_vacated(who.slot, None, FORK_AGAIN, now, out);
+        self.slot_vacated(who.slot, Cause::NotStarted, None, FORK_AGAIN, now, out);
+        let slot = who.slot;
+        self.resize_failed(slot, || Hitch::NotForked { slot, errno }, out);
+        self.resize_progress(out);
         self.stop_progress(now, out);
     }
 
@@ -246,21 +256,13 @@ impl Cluster {
                 out.push(Action::Note(notice));
                 self.kill_worker(id, Cause::NotReady, now, out);
             }
-            (State::Draining { cause }, Why::Kill(_)) => {
-                let limit = match cause {
-                    Cause::Hang => HANG_GRACE,
-                    Cause::Failure
-                    | Cause::Finished
-                    | Cause::Shutdown
-                    | Cause::Kill
-                    | Cause::NotReady
-                    | Cause::NotStarted => self.policy.stop_timeout,
-                };
-                let who = w.who();
-                let notice = Notice::TooSlowToStop { who, limit };
-                out.push(Action::Note(notice));
+            (State::Draining { cause, since }, Why::Kill(_)) => {
+                let (who, after) = (w.who(), now - since);
+                let limit = self.limit_met(cause, after);
+                out.push(Action::Note(Notice::TooSlowToStop { who, after, limit }));
                 self.kill_worker(id, cause, now, out);
             }
+            (State::Remnant, Why::Kill(_)) => self.kill_rest(id, out),
             (State::Ready { .. }, Why::Watchdog(_)) => self.hangs(id, now, out),
             (State::Killed { since, .. }, Why::KillAgain(_)) => {
                 let notice = Notice::StillThere {
@@ -271,7 +273,8 @@ impl Cluster {
                 w.stuck = true;
                 out.push(kill_group(id));
                 self.deadlines.set(Why::KillAgain(id), now + KILL_AGAIN);
-                // A stop need not wait for it any longer.
+                // Nobody need wait for it any longer.
+                self.resize_stuck(id, out);
                 self.stop_progress(now, out);
             }
             // Every way out of a state stops that state's deadlines, so these cannot be due.
@@ -300,35 +303,45 @@ impl Cluster {
 
     /// Ends a worker for the sake of a stop: by its stop signal, or at once.
     pub(super) fn end_worker(&mut self, id: WorkerId, hard: bool, now: Time, out: &mut Out) {
+        match (self.fleet.get(id).map(|w| w.state), hard) {
+            (Some(State::Starting { .. } | State::Ready { .. } | State::Draining { .. }), true) => {
+                self.kill_worker(id, Cause::Kill, now, out)
+            }
+            // Its `Spawned` is still to come and ends it then; or there is nothing left to signal.
+            (Some(State::Spawning | State::Remnant) | None, true) => {}
+            (Some(State::Killed { .. }), true) => self.hurry(id, now),
+            (_, false) => self.ask_to_stop(id, Cause::Shutdown, now, out),
+        }
+    }
+
+    /// Asks a worker to go, for this cause.
+    pub(super) fn ask_to_stop(&mut self, id: WorkerId, why: Cause, now: Time, out: &mut Out) {
+        let kill_by = self.kill_by(now);
         let Some(w) = self.fleet.get_mut(id) else {
             return;
         };
-        match (w.state, hard) {
-            // Its `Spawned` is still to come and ends it then.
-            (State::Spawning, _) => {}
-            (State::Starting { .. } | State::Ready { .. }, false) => {
+        match w.state {
+            // Its `Spawned` is still to come and asks it then.
+            State::Spawning => {}
+            State::Starting { .. } | State::Ready { .. } => {
                 let failed = w.why_not.is_some() && w.state == State::Starting { execed: false };
                 let cause = match failed {
                     true => Cause::NotStarted,
-                    false => Cause::Shutdown,
+                    false => why,
                 };
-                w.state = State::Draining { cause };
+                w.state = State::Draining { cause, since: now };
                 self.deadlines.stop_worker(id);
-                self.deadlines
-                    .set(Why::Kill(id), now + self.policy.stop_timeout);
+                self.deadlines.set(Why::Kill(id), kill_by);
                 // One that failed before COMMAND leaves by itself, and shall be seen to.
                 if !failed {
                     let signal = self.policy.stop_signal;
                     out.push(Action::Dismiss { worker: id, signal });
                 }
             }
-            (State::Starting { .. } | State::Ready { .. } | State::Draining { .. }, true) => {
-                self.kill_worker(id, Cause::Kill, now, out)
-            }
-            // Already under way, or nothing left to signal.
-            (State::Draining { .. } | State::Killed { .. }, false)
-            | (State::Killed { .. }, true)
-            | (State::Remnant, _) => {}
+            // Already under way, but perhaps with more time than there is.
+            State::Draining { .. } | State::Killed { .. } => self.hurry(id, now),
+            // There is nothing left to signal.
+            State::Remnant => {}
         }
     }
 
@@ -338,7 +351,8 @@ impl Cluster {
         };
         w.state = State::Killed { cause, since: now };
         self.deadlines.stop_worker(id);
-        self.deadlines.set(Why::KillAgain(id), now + KILLED_GRACE);
+        let stuck_by = self.stuck_by(now);
+        self.deadlines.set(Why::KillAgain(id), stuck_by);
         out.push(kill_group(id));
     }
 
@@ -369,9 +383,12 @@ impl Cluster {
             // Its group is itself alone.
             State::Draining {
                 cause: Cause::NotStarted,
+                ..
             } => (Cause::NotStarted, SIGKILL),
-            State::Draining { cause: Cause::Hang } => (Cause::Hang, SIGKILL),
-            State::Draining { cause } => (cause, self.policy.stop_signal),
+            State::Draining {
+                cause: Cause::Hang, ..
+            } => (Cause::Hang, SIGKILL),
+            State::Draining { cause, .. } => (cause, self.policy.stop_signal),
             State::Killed { cause, .. } => (cause, SIGKILL),
             // There was no process, or it is reaped already.
             State::Spawning | State::Remnant => return,
@@ -379,8 +396,9 @@ impl Cluster {
         w.state = State::Remnant;
         w.pid = None;
         let (tree_gone, watched) = (w.tree_gone, w.watched);
+        let had_until = self.deadlines.get(Why::Kill(id));
         self.deadlines.stop_worker(id);
-        self.full = false;
+        self.full &= !self.is_wanted(who.slot);
         out.push(Action::Signal {
             worker: id,
             signal: to_group,
@@ -389,9 +407,19 @@ impl Cluster {
         let ready_for = ready_since.map(|t| now - t);
         // The death is said before what follows from it.
         let mut then = Out::new();
-        let delay = self.slot_vacated(who.slot, ready_for, Duration::ZERO, now, &mut then);
+        let delay = self.slot_vacated(who.slot, cause, ready_for, Duration::ZERO, now, &mut then);
         let next = delay.map_or(super::notice::Next::Nothing, super::notice::Next::Respawn);
-        self.record_death(who, cause, status, lived, ready_for, next, last, now, out);
+        let died = Box::new(Death {
+            who,
+            cause,
+            exit: status,
+            at: now,
+            lived,
+            ready_for,
+            next,
+            last,
+        });
+        self.record_death(&died, out);
         out.append(&mut then);
         if cause == Cause::Failure && ready_for.is_none() && !watched {
             self.say_handed_only(who, out);
@@ -403,8 +431,14 @@ impl Cluster {
         {
             w.finished = Some(now);
         }
+        if cause == Cause::Resize {
+            self.watch_rest(id, had_until);
+        } else if ready_for.is_none() {
+            self.resize_failed(who.slot, || Hitch::Died(died), out);
+        }
         self.forget_old_remnants(out);
         self.spawn_due(now, out);
+        self.resize_progress(out);
         self.stop_progress(now, out);
     }
 
@@ -414,7 +448,10 @@ impl Cluster {
             return;
         };
         match w.state {
-            State::Remnant => self.fleet.strike(id),
+            State::Remnant => {
+                self.deadlines.stop_worker(id);
+                self.fleet.strike(id);
+            }
             State::Spawning
             | State::Starting { .. }
             | State::Ready { .. }

@@ -87,4 +87,12 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "SIGKILL to its process group after that",
         keep!(stop_timeout, settings::duration),
     ),
+    opt(
+        "",
+        "stop-budget",
+        "DUR",
+        "9s as PID 1, else none",
+        "a stop of the cluster takes no longer; 0: none",
+        keep!(stop_budget, settings::budget),
+    ),
 ];

@@ -12,13 +12,17 @@ use std::time::Duration;
 mod envfile;
 mod parse;
 mod rights;
+mod words;
 
 pub use envfile::*;
 pub use parse::*;
 pub use rights::*;
+pub use words::*;
 
-/// Most workers there can be.
-pub const MAX_WORKERS: u16 = 1024;
+pub use crate::core::MAX_WORKERS;
+
+/// --stop-budget of PID 1: whoever runs containers gives 10 s or more.
+pub const PID1_BUDGET: Duration = Duration::from_secs(9);
 /// Most -p times -H there can be.
 pub const MAX_PORTS: usize = 64;
 /// Longest of all durations.
@@ -67,6 +71,8 @@ pub struct Settings {
     pub stop_signal: i32,
     /// --stop-timeout
     pub stop_timeout: Duration,
+    /// --stop-budget; zero is none, `None` hangs on whether we are PID 1.
+    pub stop_budget: Option<Duration>,
     /// --env, in order
     pub env: Vec<(String, String)>,
     /// --env-file, in order
@@ -205,6 +211,7 @@ impl Default for Settings {
             backoff_reset: Duration::from_secs(30),
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
+            stop_budget: None,
             env: Vec::new(),
             env_files: Vec::new(),
             clear_env: false,
@@ -323,6 +330,7 @@ impl Settings {
             backoff_reset: self.backoff_reset,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
+            stop_budget: self.stop_budget.and_then(unless_zero),
             takeover: self.takeover.clone(),
             learn_from: 1,
             seed,

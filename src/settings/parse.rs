@@ -31,6 +31,19 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos(ns.round() as u64))
 }
 
+/// None at all, or long enough for a SIGKILL to work.
+pub fn budget(text: &str) -> Result<Option<Duration>, String> {
+    const LEAST: Duration = Duration::from_secs(1);
+    match duration(text)? {
+        d if d.is_zero() || d >= LEAST => Ok(Some(d)),
+        d => Err(format!(
+            "{} is shorter than {}: to kill workers and to leave takes time, too (0: no budget)",
+            human(d),
+            human(LEAST)
+        )),
+    }
+}
+
 /// A whole number within bounds.
 pub fn number<T>(text: &str, least: T, most: T) -> Result<T, String>
 where

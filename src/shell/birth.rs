@@ -7,7 +7,7 @@ use super::log::{Stdout, Voice};
 use super::procs::Proc;
 use super::speech::Speech;
 use super::{Kind, Shell, handed, token};
-use crate::core::{Event, Phase, Pid, SlotNr, Takeover, WorkerId};
+use crate::core::{Event, Pid, SlotNr, Takeover, WorkerId};
 use crate::sys::spawn::{self, Plan, Watch};
 use crate::sys::{errno_of, fds};
 use std::io;
@@ -16,12 +16,10 @@ use std::os::fd::AsFd;
 impl Shell {
     pub(super) fn spawn(&mut self, worker: WorkerId, slot: SlotNr, generation: u32) {
         self.spawned = true;
-        // A stop came between the wish and its turn.
-        let tried = match self.cluster.phase() {
-            Phase::Serving => self.try_spawn(worker, slot, generation),
-            Phase::Stopping { .. } | Phase::Done(_) => {
-                Err(io::Error::from_raw_os_error(libc::ECANCELED))
-            }
+        // A stop, or a resize, may have come between the wish and its turn.
+        let tried = match self.cluster.wants(worker) {
+            true => self.try_spawn(worker, slot, generation),
+            false => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
         };
         let event = match tried {
             Ok(pid) => Event::Spawned {
@@ -97,7 +95,8 @@ impl Shell {
         self.register(ours.as_fd(), token(Kind::Report, worker.0));
         self.register(err_read.as_fd(), token(Kind::Stderr, worker.0));
         self.listen_to(worker, speech);
-        let (workers, voice) = (self.worker_count, Voice::new(slot.0, pid));
+        let workers = usize::from(self.cluster.wanted());
+        let voice = Voice::new(slot.0, pid);
         self.stderrs
             .insert(worker, Stderr::new(err_read, inode, workers, voice));
         let proc = Proc {
@@ -122,7 +121,7 @@ impl Shell {
             sockets: &self.sockets,
             name: &self.claim.name,
             control: self.claim.socket.as_deref(),
-            workers: self.worker_count,
+            workers: usize::from(self.cluster.wanted()),
         }
     }
 }

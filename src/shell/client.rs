@@ -51,8 +51,9 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
     let master = socket::peer(stream.as_fd())
         .and_then(|(pid, _)| pidfd::open(pid))
         .ok();
-    let ends = verb.waits && !s.no_wait;
-    if !ends {
+    let waits = verb.waits && !s.no_wait;
+    let ends = waits && matches!(what, What::Stop | What::Kill);
+    if !waits {
         // What only looks is answered at once by a master that is well.
         let _ = stream.set_read_timeout(Some(PATIENCE));
     }
@@ -71,6 +72,8 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
     }
     match code {
         0 => print(&text),
+        // It was tried, and what came of it is the answer.
+        FAILED if s.json && waits => print(&text).map(|_| code),
         _ => Err((code, text.trim_end().to_string())),
     }
 }

@@ -2,7 +2,7 @@
 //! or hostile is dropped, and the cluster does not notice.
 
 use crate::core::codes::EX_NOPERM;
-use crate::core::{Asker, By, Pid, Time};
+use crate::core::{By, Pid, Time};
 use crate::sys::{fds, process, socket};
 use crate::wire::command::{MAX_LINE, encode_answer};
 use mio::net::{UnixListener, UnixStream};
@@ -26,6 +26,10 @@ const FIRST_LINE: Duration = Duration::from_secs(10);
 /// Time for a person to type the next.
 const NEXT_LINE: Duration = Duration::from_secs(600);
 
+/// One connection, for as long as it lasts; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
 /// One of them.
 struct Client {
     stream: UnixStream,
@@ -33,8 +37,10 @@ struct Client {
     by: By,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// `None` while it waits for an answer that takes its time.
-    deadline: Option<Time>,
+    /// By when it has to say its next line. Does not count while it waits.
+    say_by: Time,
+    /// Answers that take their time.
+    waits: u32,
     /// To be closed once the output is out.
     last: bool,
     /// It will say no more, but may still listen.
@@ -44,15 +50,18 @@ struct Client {
 impl Client {
     /// It will not ask again, and has had what it asked for.
     fn is_done(&self) -> bool {
-        let waits = self.deadline.is_none();
-        self.output.is_empty() && (self.last || self.heard_all && !waits)
+        self.output.is_empty() && (self.last || self.heard_all && self.waits == 0)
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        (self.waits == 0).then_some(self.say_by)
     }
 }
 
 /// All of them, and the socket they come through.
 pub struct Clients {
     listener: Option<UnixListener>,
-    map: BTreeMap<Asker, Client>,
+    map: BTreeMap<ClientId, Client>,
     next: u64,
     /// There may be more to accept although no new edge will come.
     pub more_to_accept: bool,
@@ -103,7 +112,7 @@ impl Clients {
     }
 
     /// Takes in who knocks; names those who were let in, for registration.
-    pub fn accept(&mut self, now: Time) -> Vec<(Asker, i32)> {
+    pub fn accept(&mut self, now: Time) -> Vec<(ClientId, i32)> {
         let mut new = Vec::new();
         self.more_to_accept = true;
         self.try_again = None;
@@ -136,14 +145,15 @@ impl Clients {
             }
             let by = By { pid: Pid(pid), uid };
             self.next += 1;
-            let id = Asker(self.next);
+            let id = ClientId(self.next);
             new.push((id, stream.as_raw_fd()));
             let client = Client {
                 stream,
                 by,
                 input: Vec::new(),
                 output: Vec::new(),
-                deadline: Some(now + FIRST_LINE),
+                say_by: now + FIRST_LINE,
+                waits: 0,
                 last: false,
                 heard_all: false,
             };
@@ -154,14 +164,14 @@ impl Clients {
 
     /// Hangs up on the one that has been silent longest. Those who wait for an answer stay.
     fn make_room(&mut self) -> bool {
-        let silent = |(id, c): (&Asker, &Client)| Some((c.deadline?, *id));
+        let silent = |(id, c): (&ClientId, &Client)| Some((c.deadline()?, *id));
         let victim = self.map.iter().filter_map(silent).min();
         // Its descriptor leaves the poll by being closed: nobody has another one of it.
         victim.is_some_and(|(_, id)| self.map.remove(&id).is_some())
     }
 
     /// Who it is.
-    pub fn by(&self, id: Asker) -> By {
+    pub fn by(&self, id: ClientId) -> By {
         let nobody = By {
             pid: Pid(0),
             uid: u32::MAX,
@@ -170,12 +180,12 @@ impl Clients {
     }
 
     /// For registration with the poll.
-    pub fn stream(&mut self, id: Asker) -> Option<&mut UnixStream> {
+    pub fn stream(&mut self, id: ClientId) -> Option<&mut UnixStream> {
         self.map.get_mut(&id).map(|c| &mut c.stream)
     }
 
     /// Reads what has come from one. Call again until it says Nothing or Gone.
-    pub fn hear(&mut self, id: Asker, now: Time) -> Heard {
+    pub fn hear(&mut self, id: ClientId, now: Time) -> Heard {
         let Some(c) = self.map.get_mut(&id) else {
             return Heard::Gone;
         };
@@ -189,7 +199,7 @@ impl Clients {
             if let Some(end) = c.input.iter().position(|b| *b == b'\n') {
                 let mut line: Vec<u8> = c.input.drain(..=end).collect();
                 line.pop();
-                c.deadline = Some(now + NEXT_LINE);
+                c.say_by = now + NEXT_LINE;
                 return Heard::Line(line);
             }
             if c.input.len() > MAX_LINE {
@@ -218,14 +228,22 @@ impl Clients {
     }
 
     /// It waits for the end of what it asked: no deadline runs.
-    pub fn patient(&mut self, id: Asker) {
+    pub fn patient(&mut self, id: ClientId) {
         if let Some(c) = self.map.get_mut(&id) {
-            c.deadline = None;
+            c.waits += 1;
+        }
+    }
+
+    /// The end has come; what is to be said of it follows.
+    pub fn waited(&mut self, id: ClientId, now: Time) {
+        if let Some(c) = self.map.get_mut(&id) {
+            c.waits = c.waits.saturating_sub(1);
+            c.say_by = now + NEXT_LINE;
         }
     }
 
     /// Answers; after a `last` one it is hung up on. False: it is gone.
-    pub fn answer(&mut self, id: Asker, text: &str, last: bool) -> bool {
+    pub fn answer(&mut self, id: ClientId, text: &str, last: bool) -> bool {
         let Some(c) = self.map.get_mut(&id) else {
             return false;
         };
@@ -235,7 +253,7 @@ impl Clients {
     }
 
     /// Writes what waits. False: it is gone.
-    pub fn push(&mut self, id: Asker) -> bool {
+    pub fn push(&mut self, id: ClientId) -> bool {
         let Some(c) = self.map.get_mut(&id) else {
             return false;
         };
@@ -251,13 +269,13 @@ impl Clients {
     }
 
     /// Forgets one. The caller deregisters it first.
-    pub fn drop_one(&mut self, id: Asker) {
+    pub fn drop_one(&mut self, id: ClientId) {
         self.map.remove(&id);
     }
 
     /// The earliest deadline.
     pub fn deadline(&self) -> Option<Time> {
-        let all = self.map.values().filter_map(|c| c.deadline);
+        let all = self.map.values().filter_map(Client::deadline);
         all.chain(self.try_again).min()
     }
 
@@ -267,8 +285,9 @@ impl Clients {
     }
 
     /// Those whose deadline has passed.
-    pub fn overdue(&self, now: Time) -> Vec<Asker> {
-        let late = |(id, c): (&Asker, &Client)| c.deadline.is_some_and(|d| d <= now).then_some(*id);
+    pub fn overdue(&self, now: Time) -> Vec<ClientId> {
+        let late =
+            |(id, c): (&ClientId, &Client)| c.deadline().is_some_and(|d| d <= now).then_some(*id);
         self.map.iter().filter_map(late).collect()
     }
 }

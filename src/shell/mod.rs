@@ -31,13 +31,12 @@ pub mod client;
 pub mod start;
 
 use crate::core::codes::EX_OSERR;
-use crate::core::{Action, Ask, Asker, Cluster, Event, LaneId, Level, Time, WorkerId};
+use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
 use crate::settings::Settings;
 use crate::sys::spawn::Report;
 use crate::sys::{clock, errno_of, fds, process, procfs, spawn};
-use crate::wire::command::Request;
 use channel::Stderr;
-use clients::Clients;
+use clients::{ClientId, Clients};
 use daemon::Caller;
 use log::Log;
 use mio::unix::SourceFd;
@@ -46,6 +45,7 @@ use names::Claim;
 use nix::sys::inotify::Inotify;
 use pidfile::{PidDir, PidFile};
 use procs::Procs;
+use requests::Waiting;
 use rights::Rights;
 use signals::Signals;
 use sockets::Sockets;
@@ -140,7 +140,6 @@ pub struct Shell {
     rights: Rights,
     /// The limit of open files that workers get: that of --rlimit, else the one we had.
     nofile: Option<(u64, u64)>,
-    worker_count: usize,
     out: VecDeque<Action>,
     /// Has this turn had its fork? Then the others wait here for the next ones.
     spawned: bool,
@@ -163,11 +162,11 @@ pub struct Shell {
     /// Strangers have been reaped, in so many turns, and core was not told yet.
     strays_gone: Option<u32>,
     /// The client that was served last.
-    served_last: Asker,
-    /// Who waits for the end, and how they asked.
-    waiting: BTreeMap<Asker, Request>,
+    served_last: ClientId,
+    /// Requests that core has not answered yet.
+    waiting: Waiting,
     /// Answers to those who asked for the end: sent when it has come.
-    farewells: Vec<(Asker, String)>,
+    farewells: Vec<(ClientId, String)>,
     finished: Option<u8>,
 }
 
@@ -465,10 +464,12 @@ impl Shell {
         self.claim.release();
         self.pid_dir = None;
         self.pid_file = None;
-        for (asker, text) in std::mem::take(&mut self.farewells) {
-            self.clients.answer(asker, &text, true);
+        for (client, text) in std::mem::take(&mut self.farewells) {
+            self.clients.answer(client, &text, true);
         }
-        self.log.finish(LAST_LINES);
+        let left = self.cluster.over_by().map(|at| at - self.now());
+        self.log
+            .finish(left.map_or(LAST_LINES, |t| t.min(LAST_LINES)));
     }
 }
 

@@ -47,7 +47,7 @@ impl Shell {
             }
             Action::ForgetTree { worker } => self.forget(worker),
             Action::SweepStrays { signal } => self.sweep(signal),
-            Action::Answer { asker, code, stuck } => self.farewell(asker, code, &stuck),
+            Action::Answer { asker, outcome } => self.tell(asker, outcome),
             Action::Note(notice) => self.note(notice),
             Action::Finish(code) => self.finished = Some(code),
         }

@@ -62,12 +62,14 @@ impl Procs {
     }
 
     /// Signals a worker's group while that number is certainly still its own: its leader is
-    /// unreaped, or a child of ours (which cannot vanish unreaped) is in it.
+    /// unreaped, or a child of ours (which cannot vanish unreaped) is in it. Once the group is
+    /// empty a later worker may have the number.
     pub fn signal_group(&self, id: WorkerId, sig: i32) -> std::io::Result<()> {
         let Some(p) = self.map.get(&id) else {
             return Ok(());
         };
-        match p.pid.is_some() || wait::any_child(Some(p.group)) {
+        let anothers = self.by_pid(p.group).is_some_and(|owner| owner != id);
+        match p.pid.is_some() || !anothers && wait::any_child(Some(p.group)) {
             true => signal::kill_group(p.group, sig),
             false => Ok(()),
         }

@@ -2,17 +2,20 @@
 
 use super::{Kind, Shell, token};
 use crate::core::codes::EX_USAGE;
-use crate::core::{Asker, Event, MAX_ASKERS, Phase, Pid, Time};
+use crate::core::{Asker, Event, Outcome, Time};
+use crate::settings;
 use crate::sys::procfs;
-use crate::verbs::{self, What};
+use crate::verbs::{self, Verb, What};
 use crate::wire::command::{self, Request, encode_answer};
 use crate::wire::json::quote;
+use crate::wire::outcome;
 use crate::wire::report::{self, Master};
 use crate::wire::workers::{self, Row};
 use mio::Interest;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::clients::Heard;
+use super::clients::{ClientId, Heard};
 
 /// An answer: exit code and text.
 type Answer = (u8, String);
@@ -22,6 +25,43 @@ const LINES: usize = 16;
 /// So long a turn is about clients: an answer may need a look at every worker, and workers wait in
 /// bind(2) meanwhile. Who has not had their turn is first in the next.
 const TURN: Duration = Duration::from_millis(5);
+
+/// Requests that core has not answered yet. One client may have several.
+#[derive(Default)]
+pub struct Waiting {
+    map: BTreeMap<Asker, (ClientId, Request)>,
+    last: u64,
+}
+
+impl Waiting {
+    /// This one waits from now on.
+    fn add(&mut self, client: ClientId, request: Option<&Request>) -> Asker {
+        self.last += 1;
+        let asker = Asker(self.last);
+        if let Some(r) = request {
+            self.map.insert(asker, (client, r.clone()));
+        }
+        asker
+    }
+
+    /// All requests of one that has gone.
+    fn drop_client(&mut self, client: ClientId) -> Vec<Asker> {
+        let of_it = self.map.iter().filter(|(_, (c, _))| *c == client);
+        let all: Vec<Asker> = of_it.map(|(a, _)| *a).collect();
+        self.map.retain(|_, (c, _)| *c != client);
+        all
+    }
+}
+
+/// The words behind the verb.
+fn behind(r: &Request) -> impl Iterator<Item = &str> {
+    r.words.iter().skip(1).map(String::as_str)
+}
+
+/// `None`: core answers.
+fn refused(done: Result<(), String>) -> Option<Answer> {
+    done.err().map(|e| (EX_USAGE, format!("{e}\n")))
+}
 
 /// As our client reads it, or a person.
 fn framed(ours: bool, code: u8, text: String) -> String {
@@ -35,7 +75,7 @@ impl Shell {
     /// New clients, lines of old ones, and those that are too slow.
     pub(super) fn serve_clients(&mut self, knock: bool, ready: &[u64]) {
         let now = self.now();
-        let mut ready: Vec<Asker> = ready.iter().map(|n| Asker(*n)).collect();
+        let mut ready: Vec<ClientId> = ready.iter().map(|n| ClientId(*n)).collect();
         if knock || self.clients.knocking(now) {
             for (id, _) in self.clients.accept(now) {
                 let registry = self.poll.registry();
@@ -70,7 +110,7 @@ impl Shell {
     }
 
     /// Lines of one client, no more than its share of a turn. True: there may be more.
-    fn hear_lines(&mut self, id: Asker, now: Time) -> bool {
+    fn hear_lines(&mut self, id: ClientId, now: Time) -> bool {
         for _ in 0..LINES {
             match self.clients.hear(id, now) {
                 Heard::Line(line) => {
@@ -89,16 +129,17 @@ impl Shell {
         true
     }
 
-    fn hang_up(&mut self, id: Asker) {
+    fn hang_up(&mut self, id: ClientId) {
         if let Some(stream) = self.clients.stream(id) {
             let _ = self.poll.registry().deregister(stream);
             self.clients.drop_one(id);
-            self.waiting.remove(&id);
-            self.queue.push_back(Event::AskerGone { asker: id });
+            for asker in self.waiting.drop_client(id) {
+                self.queue.push_back(Event::AskerGone { asker });
+            }
         }
     }
 
-    fn request(&mut self, id: Asker, line: &[u8]) {
+    fn request(&mut self, id: ClientId, line: &[u8]) {
         let speaker = self.clients.by(id).pid.0;
         if let Some(text) = self.acknowledge(line, speaker) {
             if !self.clients.answer(id, &text, false) {
@@ -120,7 +161,7 @@ impl Shell {
     }
 
     /// `None`: the answer comes when it is over.
-    fn dispatch(&mut self, id: Asker, r: &Request) -> Option<Answer> {
+    fn dispatch(&mut self, id: ClientId, r: &Request) -> Option<Answer> {
         let verb = match r.words.first() {
             // A person pressed return.
             None => return Some((0, String::new())),
@@ -129,11 +170,10 @@ impl Shell {
                 None => return Some((EX_USAGE, format!("{}\n", verbs::unknown(word)))),
             },
         };
-        let rest: Vec<&str> = r.words.iter().skip(1).map(String::as_str).collect();
+        let rest: Vec<&str> = behind(r).collect();
         if let Err(e) = verb.check(&rest) {
             return Some((EX_USAGE, format!("{e}\n")));
         }
-        let wait = !rest.contains(&verbs::NO_WAIT);
         match verb.what {
             What::Status => Some(self.status(r.json)),
             What::Workers => Some(self.workers(rest.first().copied(), r.json)),
@@ -157,52 +197,71 @@ impl Shell {
                 Ok(all) => (0, verbs::help(&all)),
                 Err(e) => (EX_USAGE, format!("{e}\n")),
             }),
-            What::Stop | What::Kill => {
-                let hard = verb.what == What::Kill;
-                let by = self.clients.by(id);
-                self.queue.push_back(Event::Stop {
-                    asker: id,
-                    hard,
-                    by,
-                });
-                if !wait {
-                    return Some(match r.json {
-                        true => (0, "{\"stopping\":true}\n".to_string()),
-                        false => (0, "stopping\n".to_string()),
-                    });
-                }
-                self.waiting.insert(id, r.clone());
-                None
-            }
+            What::Stop | What::Kill => self.stop(id, verb, r),
+            What::Resize => refused(self.resize(id, r)),
+            What::Signal => refused(self.signal_workers(id, r)),
         }
     }
 
-    /// What one who waited for the end is told; sent when it has come.
-    pub(super) fn farewell(&mut self, id: Asker, code: u8, stuck: &[Pid]) {
-        let Some(r) = self.waiting.remove(&id) else {
+    fn stop(&mut self, id: ClientId, verb: &Verb, r: &Request) -> Option<Answer> {
+        let hard = verb.what == What::Kill;
+        let by = self.clients.by(id);
+        let wait = !behind(r).any(|w| w == verbs::NO_WAIT);
+        let asker = self.waiting.add(id, wait.then_some(r));
+        self.queue.push_back(Event::Stop { asker, hard, by });
+        if wait {
+            return None;
+        }
+        // Of the end it does not want to hear.
+        self.queue.push_back(Event::AskerGone { asker });
+        Some(match r.json {
+            true => (0, "{\"stopping\":true}\n".to_string()),
+            false => (0, "stopping\n".to_string()),
+        })
+    }
+
+    /// Core does it, and answers in the end; or at once, where nobody wants to wait.
+    fn resize(&mut self, id: ClientId, r: &Request) -> Result<(), String> {
+        let (no_wait, words): (Vec<&str>, Vec<&str>) =
+            behind(r).partition(|w| *w == verbs::NO_WAIT);
+        let to = settings::size(words.first().copied().unwrap_or_default())?;
+        let (wait, by) = (no_wait.is_empty(), self.clients.by(id));
+        let asker = self.waiting.add(id, Some(r));
+        self.queue.push_back(Event::Resize {
+            asker,
+            to,
+            by,
+            wait,
+        });
+        Ok(())
+    }
+
+    fn signal_workers(&mut self, id: ClientId, r: &Request) -> Result<(), String> {
+        let words: Vec<&str> = behind(r).collect();
+        let (signal, target) = settings::signal_to(&words)?;
+        let by = self.clients.by(id);
+        let asker = self.waiting.add(id, Some(r));
+        self.queue.push_back(Event::SignalWorkers {
+            asker,
+            signal,
+            target,
+            by,
+        });
+        Ok(())
+    }
+
+    /// What a request has come to. Of the end it is told when the end has come.
+    pub(super) fn tell(&mut self, asker: Asker, outcome: Outcome) {
+        let Some((id, r)) = self.waiting.map.remove(&asker) else {
             return;
         };
-        if !matches!(self.cluster.phase(), Phase::Done(_)) {
-            return self.too_many(id, &r, code);
+        let (code, text) = outcome::answer(&outcome, r.json);
+        let text = framed(r.framed, code, text);
+        if matches!(outcome, Outcome::Ended { .. }) {
+            return self.farewells.push((id, text));
         }
-        let pids: Vec<String> = stuck.iter().map(Pid::to_string).collect();
-        let text = match (r.json, pids.is_empty()) {
-            (true, _) => format!("{{\"code\":{code},\"left\":[{}]}}\n", pids.join(",")),
-            (false, true) => "stopped\n".to_string(),
-            (false, false) => format!(
-                "stopped, but not even SIGKILL has ended: {}\n",
-                pids.join(" ")
-            ),
-        };
-        let text = framed(r.framed, code, text);
-        self.farewells.push((id, text));
-    }
-
-    /// It is not told when the end has come, so it hears of that now.
-    fn too_many(&mut self, id: Asker, r: &Request, code: u8) {
-        let text = format!("stopping, but {MAX_ASKERS} clients wait for the end already\n");
-        let text = framed(r.framed, code, text);
-        if !self.clients.answer(id, &text, true) {
+        self.clients.waited(id, self.now());
+        if !self.clients.answer(id, &text, r.framed) {
             self.hang_up(id);
         }
     }
@@ -253,10 +312,14 @@ impl Shell {
     fn why(&self, slot: Option<&str>, json: bool) -> Answer {
         let mut deaths = self.cluster.status(self.now()).deaths;
         if let Some(word) = slot {
-            match word.parse::<u16>() {
-                Ok(n) if usize::from(n) < self.worker_count => deaths.retain(|d| d.who.slot.0 == n),
-                _ => {
-                    let last = self.worker_count - 1;
+            let wanted = self.cluster.wanted();
+            let nr = word.parse::<u16>().ok();
+            // One that is not there any more may still have a story.
+            let known = |n: u16| n < wanted || deaths.iter().any(|d| d.who.slot.0 == n);
+            match nr.filter(|n| known(*n)) {
+                Some(n) => deaths.retain(|d| d.who.slot.0 == n),
+                None => {
+                    let last = wanted - 1;
                     return (
                         EX_USAGE,
                         format!("'{word}' is not a slot from 0 to {last}\n"),

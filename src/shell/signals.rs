@@ -11,16 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// In the order in which they are told: the gentler first, so that TERM and QUIT in one turn are
 /// a hard stop.
-const HANDLED: [(i32, &str); 9] = [
+const HANDLED: [(i32, &str); 7] = [
     (libc::SIGHUP, "SIGHUP"),
     (libc::SIGUSR1, "SIGUSR1"),
     (libc::SIGUSR2, "SIGUSR2"),
-    (libc::SIGTTIN, "SIGTTIN"),
-    (libc::SIGTTOU, "SIGTTOU"),
     (libc::SIGTERM, "SIGTERM"),
     (libc::SIGINT, "SIGINT"),
     (libc::SIGQUIT, "SIGQUIT"),
     (libc::SIGCHLD, "SIGCHLD"),
+];
+
+/// Told before those: a stop comes after what was asked before it. Terminals send these, too, so it
+/// matters who it was.
+const SENT: [(i32, MasterSignal); 2] = [
+    (libc::SIGTTIN, MasterSignal::More),
+    (libc::SIGTTOU, MasterSignal::Fewer),
 ];
 
 /// Pipe and flags.
@@ -46,6 +51,7 @@ impl Signals {
             signal_hook::low_level::pipe::register(number, write.try_clone()?)?;
             flags.push((number, name, flag));
         }
+        signal::catch_sent(&SENT.map(|(n, _)| n), write.into())?;
         // A log that may not grow is an error of write(2), not our end.
         signal::ignore(libc::SIGXFSZ);
         signal::unblock_all();
@@ -94,7 +100,8 @@ impl Signals {
 
     /// All others, as core knows them.
     pub fn take_events(&self) -> Vec<Event> {
-        let mut events = Vec::new();
+        let sent = SENT.iter().filter(|(n, _)| signal::take_sent(*n));
+        let mut events: Vec<Event> = sent.map(|(_, what)| Event::Signal(*what)).collect();
         for (number, name, flag) in &self.flags {
             let told = matches!(*number, libc::SIGCHLD | libc::SIGUSR1);
             if told || !flag.swap(false, Ordering::SeqCst) {

@@ -2,13 +2,14 @@
 //! sealed first, so that nothing we were born with reaches a worker; users, files of variables and
 //! COMMAND are looked up before anything is bound or written; signals are ours before the first child can end.
 
-use super::clients::Clients;
+use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
 use super::given::{self, Passed};
 use super::log::Log;
 use super::names::{Claim, Refused};
 use super::pidfile::{PidDir, PidFile};
 use super::procs::Procs;
+use super::requests::Waiting;
 use super::rights::Rights;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
@@ -18,7 +19,7 @@ use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED,
 };
 use crate::core::words::reason;
-use crate::core::{Asker, Cluster, Given, Level, Time};
+use crate::core::{Cluster, Given, Level, Time};
 use crate::settings::{self, Control, Ipc, LogTo, Settings};
 use crate::sys::{clock, cpus, fds, process, procfs};
 use mio::unix::SourceFd;
@@ -27,6 +28,7 @@ use std::ffi::{CString, OsString};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Why nothing was started: exit code and a whole sentence.
 pub type Failure = (u8, String);
@@ -70,6 +72,12 @@ pub(super) fn serve(
         let n = settings::number(&text.to_string_lossy(), 1, settings::MAX_WORKERS);
         settings.workers = Some(n.map_err(|e| (EX_USAGE, format!("WEB_CONCURRENCY: {e}")))?);
     }
+    // Whoever runs us as PID 1 kills everything when its grace period is over.
+    let budget = match process::id() {
+        1 => settings::PID1_BUDGET,
+        _ => Duration::ZERO,
+    };
+    settings.stop_budget.get_or_insert(budget);
     make_absolute(&mut settings);
     fds::seal_inherited();
     let Found {
@@ -229,7 +237,6 @@ fn build(
         Ipc::Off => false,
     };
     let mut shell = Shell {
-        worker_count: usize::from(policy.workers),
         cluster: Cluster::new(policy, now),
         poll: mio::Poll::new().map_err(os("cannot poll"))?,
         log,
@@ -265,8 +272,8 @@ fn build(
         born_with: procfs::children(process::id()).into_iter().collect(),
         holders_named: BTreeSet::new(),
         strays_gone: None,
-        served_last: Asker(0),
-        waiting: BTreeMap::new(),
+        served_last: ClientId(0),
+        waiting: Waiting::default(),
         farewells: Vec::new(),
         finished: None,
         settings,

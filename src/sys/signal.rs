@@ -2,6 +2,9 @@
 
 use super::cerr;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// To one process. `pid` must be an unreaped child of ours, or be proven by a pidfd.
 pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
@@ -50,6 +53,56 @@ pub fn is_ignored(signal: i32) -> bool {
 pub fn ignore(signal: i32) {
     // SAFETY: SIG_IGN is a valid disposition and runs no code of ours.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Signals that some process has sent us (`catch_sent`), and who is woken by them.
+static SENT: [AtomicBool; 65] = [const { AtomicBool::new(false) }; 65];
+static WAKE: OnceLock<OwnedFd> = OnceLock::new();
+
+/// From here on these are noted if a process has sent them, and forgotten if they are the kernel's
+/// own: a terminal sends TTIN and TTOU to the whole group of a process that uses it in the
+/// background. `wake`, a socket, gets a byte for each. Once in the life of the program.
+pub fn catch_sent(signals: &[i32], wake: OwnedFd) -> io::Result<()> {
+    if WAKE.set(wake).is_err() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    for signal in signals {
+        // SAFETY: the action is plain data, all of it set. Its handler stays for as long as the
+        // program, and does nothing but what is async-signal-safe: atomics, and one system call.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = note_sent as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+            libc::sigemptyset(&mut action.sa_mask);
+            cerr(libc::sigaction(*signal, &action, std::ptr::null_mut()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Was it sent since the last look?
+pub fn take_sent(signal: i32) -> bool {
+    let flag = usize::try_from(signal).ok().and_then(|n| SENT.get(n));
+    flag.is_some_and(|f| f.swap(false, Ordering::SeqCst))
+}
+
+extern "C" fn note_sent(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel hands a handler with SA_SIGINFO a valid one.
+    let code = unsafe { (*info).si_code };
+    let flag = usize::try_from(signal).ok().and_then(|n| SENT.get(n));
+    // kill(2), tgkill(2), sigqueue(3): nothing of the kernel's own is that low.
+    let (Some(flag), true, Some(wake)) = (flag, code <= 0, WAKE.get()) else {
+        return;
+    };
+    flag.store(true, Ordering::SeqCst);
+    // SAFETY: one byte of ours to a descriptor that is never closed; who is interrupted finds its
+    // errno as it was. A socket that is full has woken whom it has to.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        libc::send(wake.as_raw_fd(), [0u8].as_ptr().cast(), 1, flags);
+        *libc::__errno_location() = errno;
+    }
 }
 
 /// All signals blocked from here to the drop: no handler of ours runs in a child that still

@@ -1,7 +1,7 @@
 //! One line of our log in each of its formats.
 
 use super::json;
-use crate::core::notice::Value;
+use crate::core::fields::Value;
 use crate::core::{Level, Notice};
 use crate::settings::LogFormat;
 

@@ -6,6 +6,7 @@ pub mod json;
 pub mod logfmt;
 pub mod node_ipc;
 pub mod notify;
+pub mod outcome;
 pub mod report;
 pub mod syslog;
 pub mod workers;

@@ -27,6 +27,7 @@ mod heavy;
 mod hostile;
 mod odd;
 mod readiness;
+mod resize;
 mod respawn;
 mod rights;
 mod robust;

@@ -53,6 +53,11 @@ pub fn sleeps(pid: i32) -> bool {
     field(pid, 0).is_some_and(|state| state == "S")
 }
 
+/// Was it stopped, by whatever signal?
+pub fn stopped(pid: i32) -> bool {
+    field(pid, 0).is_some_and(|state| state == "T")
+}
+
 /// How often it has given up the CPU to wait for something.
 pub fn switches(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

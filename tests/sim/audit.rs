@@ -4,7 +4,7 @@
 
 use crate::cover::Mark;
 use crate::judge::GRACE;
-use crate::kernel::{MASTER, Serial};
+use crate::kernel::{MASTER, Process, Serial};
 use crate::records::{Ending, Job};
 use crate::world::World;
 use minicluster::core::{Ask, Event, Phase, Time, WorkerId};
@@ -21,7 +21,8 @@ impl World {
         }
         self.nothing_overdue(Time(self.now.0 + 1));
         let view = self.cluster.status(self.now);
-        assert_eq!(view.slots.len(), view.wanted);
+        assert!(view.slots.len() >= view.wanted);
+        assert_eq!(view.wanted, self.judge.wanted);
         assert_eq!(view.ready, self.cluster.ready_count());
         assert_eq!(view.phase == Phase::Serving, !self.judge.stopping());
     }
@@ -30,7 +31,7 @@ impl World {
     pub fn nothing_overdue(&self, now: Time) {
         self.judge.nothing_overdue(now);
         // Once the workers have gone and the stop timeout is over, what is left was sent SIGKILL.
-        let over = |e: Ending| e.since + self.policy.stop_timeout < now;
+        let over = |e: Ending| e.since + self.judge.kill_limit() < now;
         let workers = self.judge.jobs.values().any(|j| j.leader.is_some());
         if workers || !self.judge.ending.is_some_and(over) {
             return;
@@ -74,9 +75,10 @@ impl World {
                 "pid {pid} is called stuck but is dead"
             );
             // One that became ours late, when its parent ended, may have had less time than that.
-            let grace = match p.adopted {
-                Some(_) => Duration::ZERO,
-                None => GRACE,
+            // And with a budget there is what is left of it.
+            let grace = match (p.adopted, self.policy.stop_budget) {
+                (Some(_), _) | (_, Some(_)) => Duration::ZERO,
+                (None, None) => GRACE,
             };
             let tried = p.killed.is_some_and(|t| self.now - t >= grace);
             assert!(
@@ -89,8 +91,18 @@ impl World {
         // before it had to.
         let nameless = self.faults.nameless && self.judge.gave_up_stuck;
         if nameless && stuck.is_empty() {
-            let tried = |s: &Serial| self.procs[s].killed.is_some_and(|t| self.now - t >= GRACE);
-            assert!(living.iter().any(tried), "gave up too early");
+            // With a budget there is what is left of it, and the news of their end may be under way.
+            let grace = match self.policy.stop_budget {
+                Some(_) => Duration::ZERO,
+                None => GRACE,
+            };
+            let tried = |p: &Process| {
+                let fresh = p
+                    .ended
+                    .is_none_or(|at| self.now - at <= self.faults.latency);
+                fresh && p.killed.is_some_and(|t| self.now - t >= grace)
+            };
+            assert!(self.procs.values().any(tried), "gave up too early");
         }
         for serial in living.iter().filter(|_| !nameless) {
             let (mut at, p) = (*serial, &self.procs[serial]);

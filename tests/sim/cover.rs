@@ -21,14 +21,14 @@ macro_rules! census {
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
     ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneDied Exited TreeGone StrayReaped Strays
-    StraysUnnamed Signal Stop AskerGone
-    Tick);
+    StraysUnnamed Signal Stop Resize SignalWorkers AskerGone Tick);
 census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Pass Refuse Listen CheckHeld LookAt
     LookForServers OpenLane
         CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
     Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning TooSlowToStop StillThere
-    Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped SignalUnused
+    Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped SignalUnused Resizing
+    Resized AtBound Signalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged);
 census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Kill KillAgain Respawn StartTimeout Unserved Leftovers
@@ -79,6 +79,24 @@ pub enum Mark {
     AskerLeft,
     /// There were more waiting clients than the limit.
     AskersRefused,
+    /// Even for a resize.
+    SizesRefused,
+    /// A resize was waited for, and reached.
+    Resized,
+    /// A worker of a new slot ended, or could not be forked.
+    ResizeFailed,
+    /// Another resize came.
+    ResizeSuperseded,
+    /// The stop came.
+    ResizeStopped,
+    /// A worker that had to go did not, or a new one could not be ended.
+    ResizeStuck,
+    /// A slot was wanted again while its worker was going.
+    WantedAgain,
+    /// What a worker that had to go left in its group was killed.
+    RestKilled,
+    /// The budget was shorter than the stop timeout.
+    BudgetCut,
     /// A learnt lane was refused for want of room.
     LanesFull,
     /// A daemon's child became ours when the daemon ended, during the stop.
@@ -107,7 +125,8 @@ pub enum Mark {
 census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos 
     StoppedBeforeExec TreeGoneOvertook AskOvertookExec EndedBeforeExec StuckBeforeExec ForkCancelled
     AskedTooLate RemnantAsked StrangerAsked
-    KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused LanesFull Adopted Exit0 Exit1
+    KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused SizesRefused Resized ResizeFailed
+    ResizeSuperseded ResizeStopped ResizeStuck WantedAgain RestKilled BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 
 /// How often each was seen.

@@ -5,7 +5,7 @@
 use crate::plan::Kind;
 use crate::prng::Prng;
 use minicluster::core::{Addr, Given};
-use minicluster::core::{MasterSignal, Policy, ReadyRule, Takeover};
+use minicluster::core::{MasterSignal, Policy, ReadyRule, Size, Takeover, Target};
 use std::time::Duration;
 
 /// What the world does to the cluster, apart from what the processes do by themselves.
@@ -59,10 +59,21 @@ pub enum Mischief {
         /// A hard one?
         hard: bool,
     },
+    /// A client asks for another number of workers.
+    Resize {
+        /// Which.
+        to: Size,
+        /// And waits for it?
+        wait: bool,
+    },
+    /// A client asks for a signal to workers.
+    Relay(i32, Target),
     /// One of those clients hangs up.
     HangUp,
     /// More clients ask for a stop than may wait.
     Crowd,
+    /// More clients ask for the same size than may wait.
+    CrowdOfSizes,
 }
 
 fn secs(n: u64) -> Duration {
@@ -92,6 +103,7 @@ pub fn manual() -> Policy {
         backoff_reset: secs(30),
         stop_signal: 15,
         stop_timeout: secs(10),
+        stop_budget: None,
         takeover: Takeover::Auto,
         learn_from: 1,
         seed: 1,
@@ -173,6 +185,13 @@ pub fn policy(r: &mut Prng) -> Policy {
             (5, secs(1)),
             (10, secs(10)),
             (2, secs(60)),
+        ]),
+        stop_budget: r.weighted(&[
+            (10, None),
+            (2, limit(1)),
+            (3, limit(9)),
+            (1, limit(30)),
+            (1, limit(90)),
         ]),
         takeover,
         seed: r.bits(),
@@ -260,7 +279,47 @@ fn nuisances(r: &mut Prng, chaos: Duration) -> Vec<(Duration, Mischief)> {
     if r.percent(10) {
         some(r, 2, |_| Mischief::Signal(MasterSignal::Unused("SIGUSR2")));
     }
+    if r.percent(50) {
+        some(r, 6, resize);
+    }
+    if r.percent(20) {
+        some(r, 3, |r| {
+            let signal = [MasterSignal::More, MasterSignal::Fewer];
+            Mischief::Signal(r.pick(&signal))
+        });
+    }
+    if r.percent(20) {
+        some(r, 3, |r| {
+            let n = r.range(0, 10) as u32;
+            let target = [
+                Target::All,
+                Target::Slot(n),
+                Target::Number(n),
+                Target::Pid(n + 100),
+            ];
+            Mischief::Relay(r.pick(&[15, 10, 9]), r.pick(&target))
+        });
+    }
+    if r.percent(2) {
+        some(r, 1, |_| Mischief::CrowdOfSizes);
+    }
     list
+}
+
+/// Another number of workers, which there can mostly be.
+fn resize(r: &mut Prng) -> Mischief {
+    let n = r.range(1, 10) as u16;
+    let step = r.range(1, 3) as u16;
+    let to = r.weighted(&[
+        (6, Size::To(n)),
+        (3, Size::More(step)),
+        (3, Size::Fewer(step)),
+        (1, Size::Fewer(1024)),
+    ]);
+    Mischief::Resize {
+        to,
+        wait: !r.one_in(8),
+    }
 }
 
 /// One way to ask for the end, and what may follow.
@@ -280,6 +339,7 @@ pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Misc
         list.push((at, Mischief::Crowd));
     }
     for _ in 0..r.below(3) {
+        let size = resize(r);
         let next = r.weighted(&[
             (2, Mischief::Signal(MasterSignal::Int)),
             (2, Mischief::Signal(MasterSignal::Term)),
@@ -288,6 +348,9 @@ pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Misc
             (6, Mischief::Stop { hard: false }),
             (1, Mischief::Stop { hard: true }),
             (6, Mischief::HangUp),
+            (2, size),
+            (1, Mischief::Signal(MasterSignal::More)),
+            (1, Mischief::Relay(10, Target::All)),
         ]);
         list.push((at + r.upto(soon), next));
     }

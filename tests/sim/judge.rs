@@ -5,9 +5,10 @@
 use crate::cover::{Cover, Mark};
 use crate::kernel::SIGKILL;
 use crate::records::{Ending, Job, Lane, Place};
+use crate::sizes::Happens;
 use minicluster::core::Addr;
 use minicluster::core::{
-    Ask, Asker, Event, LaneId, MasterSignal, Notice, Pid, Policy, ReadyRule, Seen, SlotNr,
+    Ask, Asker, Event, LaneId, MasterSignal, Notice, Pid, Policy, ReadyRule, Seen, Size, SlotNr,
     Takeover, Time, Whom, Word, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,20 +32,26 @@ const CALLS_AT_ONCE: u64 = 20_000;
 
 /// The account.
 pub struct Judge {
-    policy: Policy,
+    pub policy: Policy,
     pub jobs: BTreeMap<WorkerId, Job>,
     pub lanes: BTreeMap<LaneId, Lane>,
-    places: Vec<Place>,
+    /// How many slots there are to be; those that are to go stand behind them.
+    pub wanted: usize,
+    pub places: Vec<Place>,
     asks: BTreeMap<Ask, Option<Addr>>,
     /// Clients that wait, and whether they were answered.
-    askers: BTreeMap<Asker, Option<u8>>,
+    pub askers: BTreeMap<Asker, Option<u8>>,
+    /// Those that wait for a number of workers.
+    pub resizers: BTreeSet<Asker>,
+    /// What is being told of sizes and signals.
+    pub happens: Happens,
     pub ending: Option<Ending>,
     /// When the last TERM or INT came that was no echo.
     heard_at: Option<Time>,
     pub finished: Option<u8>,
     pub stuck: Vec<Pid>,
     pub gave_up_stuck: bool,
-    opened: Option<Time>,
+    pub opened: Option<Time>,
     ever_execed: bool,
     ever_ready: bool,
     ever_held: bool,
@@ -66,9 +73,12 @@ impl Judge {
             policy: policy.clone(),
             jobs: BTreeMap::new(),
             lanes: BTreeMap::new(),
+            wanted: usize::from(policy.workers),
             places: vec![Place::default(); usize::from(policy.workers)],
             asks: BTreeMap::new(),
             askers: BTreeMap::new(),
+            resizers: BTreeSet::new(),
+            happens: Happens::Other,
             ending: None,
             heard_at: None,
             finished: None,
@@ -96,7 +106,7 @@ impl Judge {
     pub fn ready(&self) -> usize {
         let ready = |p: &&Place| {
             let job = p.worker.and_then(|w| self.jobs.get(&w));
-            job.is_some_and(|j| j.ready.is_some())
+            job.is_some_and(|j| j.ready.is_some() && j.surplus.is_none())
         };
         self.places.iter().filter(ready).count()
     }
@@ -133,6 +143,7 @@ impl Judge {
         self.at_once.1 += 1;
         assert!(self.at_once.1 < CALLS_AT_ONCE, "the loop spins at {now:?}");
         (self.evidence, self.ending_worker) = (None, None);
+        self.happens = Happens::Other;
         match event {
             // The second one is hard; while it gives up by itself the first is only heard.
             // And the echo of the first is none.
@@ -152,12 +163,24 @@ impl Judge {
                 self.wish(0, false, now)
             }
             Event::Signal(MasterSignal::Unused(_)) => {}
+            Event::Signal(MasterSignal::More) => self.sized(Size::More(1), None, now, cover),
+            Event::Signal(MasterSignal::Fewer) => self.sized(Size::Fewer(1), None, now, cover),
+            Event::Resize {
+                asker, to, wait, ..
+            } => self.sized(*to, Some((*asker, *wait)), now, cover),
+            Event::SignalWorkers { asker, signal, .. } => {
+                self.happens = Happens::Relay {
+                    asker: *asker,
+                    signal: *signal,
+                    sent: 0,
+                };
+            }
             Event::Stop { asker, hard, .. } => {
                 self.askers.insert(*asker, None);
                 self.wish(u8::from(*hard), *hard, now);
             }
             Event::AskerGone { asker } => {
-                if self.askers.remove(asker).is_some() {
+                if self.askers.remove(asker).is_some() | self.resizers.remove(asker) {
                     cover.mark(Mark::AskerLeft);
                 }
             }
@@ -179,7 +202,8 @@ impl Judge {
             }
             Event::SpawnFailed { worker, .. } => {
                 if let Some(job) = self.jobs.remove(worker) {
-                    self.vacate(job.slot, None, FORK_AGAIN, now);
+                    self.happens = Happens::Ended(job.slot);
+                    self.vacate(job.slot, false, None, FORK_AGAIN, now);
                 }
             }
             Event::Tick
@@ -269,12 +293,13 @@ impl Judge {
                 assert!(!job.exit_told, "the end of {worker:?} is told twice");
                 job.exit_told = true;
                 let ready_for = job.ready.map(|t| now - t);
-                let slot = job.slot;
+                let (slot, drained) = (job.slot, job.stop.is_some());
                 if ending && job.execed.is_none() {
                     cover.mark(Mark::StoppedBeforeExec);
                 }
                 self.ending_worker = Some(worker);
-                self.vacate(slot, ready_for, Duration::ZERO, now);
+                self.happens = Happens::Ended(slot);
+                self.vacate(slot, drained, ready_for, Duration::ZERO, now);
             }
             Event::TreeGone { .. } => {
                 job.gone_told = true;
@@ -287,9 +312,26 @@ impl Judge {
     }
 
     /// The slot is empty now; how long it may and must stay so is the policy's word.
-    fn vacate(&mut self, slot: SlotNr, ready_for: Option<Duration>, floor: Duration, now: Time) {
+    /// If it is not wanted, or its worker was asked to go, it begins anew, if it does.
+    fn vacate(
+        &mut self,
+        slot: SlotNr,
+        drained: bool,
+        ready_for: Option<Duration>,
+        floor: Duration,
+        now: Time,
+    ) {
         let p = &self.policy;
         let place = &mut self.places[usize::from(slot.0)];
+        let wanted = usize::from(slot.0) < self.wanted;
+        if !wanted || drained {
+            let at_once = Some((now, Duration::ZERO, Duration::ZERO));
+            *place = Place {
+                vacant: at_once.filter(|_| wanted),
+                ..Place::default()
+            };
+            return;
+        }
         place.worker = None;
         if ready_for.is_some_and(|r| r >= p.backoff_reset) {
             place.failures = 0;
@@ -318,10 +360,14 @@ impl Judge {
         );
         if self.opened.is_none() {
             self.opened = Some(now);
-            for place in &mut self.places {
+            for place in &mut self.places[..self.wanted] {
                 place.vacant = Some((now, Duration::ZERO, LEAD));
             }
         }
+        assert!(
+            usize::from(slot.0) < self.wanted,
+            "slot {slot} is not wanted"
+        );
         let place = &mut self.places[usize::from(slot.0)];
         assert!(place.worker.is_none(), "slot {slot} has a worker already");
         if let Some((since, least, _)) = place.vacant.take() {
@@ -345,6 +391,7 @@ impl Judge {
             said: false,
             pulse: None,
             abort: None,
+            surplus: None,
             stop: None,
             kill: None,
             exit_told: false,
@@ -360,9 +407,22 @@ impl Judge {
 
     /// A worker is signalled: only while its first process is not reaped, and for a reason.
     pub fn signalled(&mut self, worker: WorkerId, signal: i32, whom: Whom, now: Time) {
+        let cut = self.kill_limit();
         let p = &self.policy;
         let job = self.jobs.get_mut(&worker).expect("signal to nobody");
-        assert!(job.leader.is_some(), "signal to {worker:?}, which is gone");
+        let over = |from: Option<Time>, limit: Duration| from.is_some_and(|t| now - t >= limit);
+        if self.happens.relays(signal, whom) {
+            let runs = job.execed.or(job.stop).or(job.kill);
+            assert!(job.leader.is_some() && runs.is_some() && !job.exit_told);
+            return;
+        }
+        if job.leader.is_none() {
+            // What it left, when its own time would have been over.
+            let known = !job.gone_told && !job.forgotten && whom == Whom::Group;
+            let late = over(job.stop, p.stop_timeout) && signal == SIGKILL;
+            assert!(known && late, "signal to {worker:?}, which is gone");
+            return;
+        }
         if self.ending_worker == Some(worker) {
             let passed_on = signal == p.stop_signal && job.stop.is_some();
             assert!(whom == Whom::Group && (signal == SIGKILL || passed_on));
@@ -370,12 +430,12 @@ impl Judge {
         }
         assert!(!job.exit_told, "signal to {worker:?} after its end");
         if signal == p.stop_signal && whom == Whom::Leader {
-            let ending = self.ending.expect("stop signal while serving");
-            assert!(!ending.hard && job.stop.is_none() && !job.failed);
+            let soft = self.ending.map_or(job.surplus.is_some(), |e| !e.hard);
+            assert!(soft, "stop signal without a reason");
+            assert!(job.stop.is_none() && !job.failed);
             job.stop = Some(now);
             return;
         }
-        let over = |from: Option<Time>, limit: Duration| from.is_some_and(|t| now - t >= limit);
         if signal == SIGABRT && whom == Whom::Leader {
             let silent = p.watchdog.is_some_and(|l| over(job.pulse, l));
             assert!(silent, "{worker:?} was heard: {job:?}");
@@ -386,8 +446,11 @@ impl Judge {
         assert!(signal == SIGKILL && whom == Whom::Group);
         let hard = self.ending.is_some_and(|e| e.hard);
         let hung = over(job.abort, Duration::from_secs(2));
-        let leaves = self.ending.filter(|_| job.failed).map(|e| e.since);
-        let asked = over(job.stop.or(leaves), p.stop_timeout);
+        let since = self.ending.map(|e| e.since);
+        let leaves = job.surplus.or(since).filter(|_| job.failed);
+        let goes = job.stop.or(leaves).or(job.abort);
+        let asked = over(job.stop.or(leaves), p.stop_timeout) || goes.is_some() && over(since, cut);
+        let hurried = since.is_some() && p.stop_budget.is_some();
         let never_ready = job.ready.is_none();
         let late = p
             .ready_timeout
@@ -397,7 +460,10 @@ impl Judge {
                 hard || asked || late || hung,
                 "{worker:?} killed without a reason: {job:?}"
             ),
-            Some(_) => assert!(over(job.kill, GRACE), "{worker:?} killed again too soon"),
+            Some(_) => assert!(
+                over(job.kill, GRACE) || hurried,
+                "{worker:?} killed again too soon"
+            ),
         }
         job.kill = Some(now);
     }
@@ -434,27 +500,20 @@ impl Judge {
         );
     }
 
-    /// A client is answered: each once, and all the same.
-    pub fn replied(&mut self, asker: Asker, code: u8, stuck: &[Pid], full: bool) {
+    /// A client is answered that asked for the end: each once, and all the same.
+    pub fn told_the_end(&mut self, asker: Asker, code: u8, stuck: &[Pid]) {
         match self.finished {
             None => assert_eq!(stuck, self.stuck, "{asker:?} hears of other pids"),
             Some(end) => assert_eq!(code, end, "{asker:?} came late and hears of another end"),
         }
         let answer = self.askers.get_mut(&asker).expect("answer to nobody");
         assert!(answer.is_none(), "{asker:?} answered twice");
-        assert!(
-            !full || code == 75,
-            "{asker:?} was too many, but got {code}"
-        );
         *answer = Some(code);
-        if full {
-            self.askers.remove(&asker);
-        }
     }
 
     /// How many clients wait.
     pub fn waiting(&self) -> usize {
-        self.askers.values().filter(|a| a.is_none()).count()
+        self.askers.values().filter(|a| a.is_none()).count() + self.resizers.len()
     }
 
     /// Something is said that has to be true.
@@ -477,6 +536,7 @@ impl Judge {
                 assert!(fair, "{worker:?} is not ready yet");
                 job.ready = Some(now);
                 job.pulse = Some(now);
+                self.places[usize::from(who.slot.0)].proven = true;
                 self.ever_ready = true;
             }
             Notice::NeverReady { limit, .. } => {
@@ -486,7 +546,7 @@ impl Judge {
                 self.give_up(69, now);
             }
             Notice::AllReady { ready, .. } => {
-                assert_eq!(*ready, self.places.len(), "all are ready");
+                assert_eq!(*ready, self.wanted, "all are ready");
                 self.launched = true;
             }
             Notice::PartlyReady {
@@ -508,7 +568,7 @@ impl Judge {
                 let legit = self.ever_ready && self.lanes.values().any(|l| lane(&l));
                 assert!(legit, "{addr} is served, or not given");
             }
-            Notice::Stuck { pids } => (self.stuck, self.gave_up_stuck) = (pids.clone(), true),
+            Notice::Stuck { pids, .. } => (self.stuck, self.gave_up_stuck) = (pids.clone(), true),
             _ => {}
         }
     }
@@ -516,6 +576,7 @@ impl Judge {
     /// The outcomes of one piece of news are all known.
     pub fn settled(&self) {
         assert!(self.asks.is_empty(), "left blocked: {:?}", self.asks);
+        self.sizes_settled();
     }
 
     /// What should have been done before this moment has been.
@@ -528,7 +589,7 @@ impl Judge {
         if self.stopping() || self.opened.is_none() {
             return;
         }
-        for (nr, place) in self.places.iter().enumerate() {
+        for (nr, place) in self.places.iter().take(self.wanted).enumerate() {
             let waits = place.vacant.is_some_and(|(at, _, most)| at + most >= now);
             let fine = place.worker.is_some() || waits;
             assert!(fine, "slot {nr} is overdue: {place:?}");
@@ -549,6 +610,7 @@ impl Judge {
         let took = now - ending.since;
         let most = limit + self.lost;
         assert!(took <= most, "stopping took {took:?}, more than {most:?}");
+        assert!(self.resizers.is_empty(), "somebody waits for a resize");
         let right: BTreeSet<_> = self.askers.values().collect();
         assert!(
             right.iter().all(|a| **a == Some(code)),

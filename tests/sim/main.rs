@@ -14,7 +14,9 @@ mod kernel;
 mod plan;
 mod prng;
 mod records;
+mod resizing;
 mod shell;
+mod sizes;
 mod sockets;
 mod stories;
 mod trace;
@@ -56,10 +58,10 @@ fn live(seed: u64, summary: &mut String) -> Cover {
 fn converge(world: &mut World) {
     world.heal();
     let limit = world.convergence();
-    let all = usize::from(world.policy.workers);
+    let all = |w: &World| w.judge.ready() == w.judge.wanted && w.judge.none_above();
     // With --watchdog workers have to speak for ever, and the master has to listen.
     let quiet = world.policy.watchdog.is_none();
-    let done = |w: &World| w.judge.stopping() || (w.judge.ready() == all && (w.still() || !quiet));
+    let done = |w: &World| w.judge.stopping() || (all(w) && (w.still() || !quiet));
     let converged = world.run_until(limit, done);
     assert!(converged, "not converged {limit:?} after the healing");
     if world.judge.stopping() {
@@ -70,7 +72,8 @@ fn converge(world: &mut World) {
     if world.judge.stopping() {
         return;
     }
-    assert_eq!(world.judge.ready(), all, "ready workers were lost");
+    assert!(all(world), "ready workers were lost");
+    assert!(world.judge.resizers.is_empty(), "somebody still waits");
     if !quiet {
         return;
     }

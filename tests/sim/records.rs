@@ -27,6 +27,8 @@ pub struct Job {
     pub said: bool,
     pub pulse: Option<Time>,
     pub abort: Option<Time>,
+    /// Since when its slot is not wanted: it goes even if that is wanted again.
+    pub surplus: Option<Time>,
     /// When the stop signal and the last SIGKILL were sent.
     pub stop: Option<Time>,
     pub kill: Option<Time>,
@@ -78,4 +80,6 @@ pub struct Place {
     /// When it fell vacant, and the shortest and longest time it may stay so.
     pub vacant: Option<(Time, Duration, Duration)>,
     pub failures: u32,
+    /// Has a worker of it been ready?
+    pub proven: bool,
 }

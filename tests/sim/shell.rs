@@ -3,21 +3,22 @@
 //! from the processes of the world.
 
 use crate::cover::{Mark, action_name, event_name, notice_name, seen_name, why_name};
-use crate::kernel::{MASTER, SIGKILL, Serial};
+use crate::kernel::{MASTER, Process, SIGKILL, Serial};
 use crate::plan::Fate;
 use crate::records::{Job, Lane};
 use crate::world::{Mail, World};
+use minicluster::core::notice::Limit;
 use minicluster::core::{
-    Action, Addr, Ask, Event, LaneId, Notice, Opening, PassWhy, Phase, Seen, Takeover, Time, Whom,
-    WorkerId,
+    Action, Addr, Ask, Event, Hitch, LaneId, Notice, Opening, Outcome, PassWhy, Seen, Takeover,
+    Time, Whom, WorkerId,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// So many clients may wait.
-const MAX_ASKERS: usize = 192;
 /// A child that has not executed COMMAND by then no longer keeps others from being forked.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
+/// Who comes last in a turn.
+const CLIENTS: u8 = 5;
 /// More turns than that without sleep are a loop that spins: every worker may need one for its fork.
 const TURNS_AT_ONCE: usize = 200;
 
@@ -43,7 +44,7 @@ impl World {
             true => self.rng.shuffle(&mut batch),
             false => batch.sort_by_key(|mail| order(&mail.event)),
         }
-        let client = |m: &Mail| matches!(m.event, Event::Stop { .. } | Event::AskerGone { .. });
+        let client = |m: &Mail| order(&m.event) == CLIENTS;
         let (clients, news): (Vec<Mail>, Vec<Mail>) = batch.into_iter().partition(client);
         for mail in news {
             self.deliver(mail);
@@ -170,23 +171,23 @@ impl World {
     /// The master is leaving: nothing is done any more, and who asks for the end hears of it.
     fn too_late(&mut self, event: Event) {
         let asker = match event {
-            Event::Stop { asker, .. } => Some(asker),
+            Event::Stop { asker, .. }
+            | Event::Resize { asker, .. }
+            | Event::SignalWorkers { asker, .. } => Some(asker),
             _ => None,
         };
         let mut out = Vec::new();
         self.cluster.handle(event, self.now, &mut out);
         match (asker, out.as_slice()) {
             (None, []) => {}
-            (
-                Some(asker),
-                [
-                    Action::Answer {
-                        asker: to, code, ..
-                    },
-                ],
-            ) => {
+            (Some(asker), [Action::Answer { asker: to, outcome }]) => {
                 self.cover.mark(Mark::AskedTooLate);
-                assert_eq!((asker, Some(*code)), (*to, self.judge.finished));
+                assert_eq!(asker, *to);
+                match outcome {
+                    Outcome::Ended { code, .. } => assert_eq!(Some(*code), self.judge.finished),
+                    Outcome::NotResized { hitch, .. } => assert!(matches!(hitch, Hitch::Stopping)),
+                    other => assert!(matches!(other, Outcome::Nobody { .. }), "{other:?}"),
+                }
             }
             (_, done) => panic!("{done:?} after the master has left"),
         }
@@ -271,12 +272,10 @@ impl World {
                 None
             }
             Action::SweepStrays { signal } => Some(self.sweep(signal)),
-            Action::Answer { asker, code, stuck } => {
-                let full = self.judge.waiting() > MAX_ASKERS;
-                if full {
-                    self.cover.mark(Mark::AskersRefused);
-                }
-                self.judge.replied(asker, code, &stuck, full);
+            Action::Answer { asker, outcome } => {
+                self.judge
+                    .replied(asker, &outcome, self.now, &mut self.cover);
+                self.answers.push((asker, outcome));
                 None
             }
             Action::Note(notice) => {
@@ -299,6 +298,13 @@ impl World {
         {
             self.cover.mark(Mark::LanesFull);
         }
+        if let Notice::Stopping {
+            limit: Limit::Budget { .. },
+            ..
+        } = notice
+        {
+            self.cover.mark(Mark::BudgetCut);
+        }
         self.cover.hit(notice_name(notice));
         if let Notice::StillThere { .. } = notice {
             self.cover.mark(Mark::KilledAgain);
@@ -313,8 +319,8 @@ impl World {
 
     fn spawn(&mut self, worker: WorkerId) -> Event {
         self.forked = true;
-        if self.cluster.phase() != Phase::Serving {
-            // The stop came between the wish and its turn.
+        if !self.cluster.wants(worker) {
+            // The stop, or the resize, came between the wish and its turn.
             self.cover.mark(Mark::ForkCancelled);
             return Event::SpawnFailed { worker, errno: 125 };
         }
@@ -336,10 +342,18 @@ impl World {
 
     fn kill(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
         self.judge.signalled(worker, signal, whom, self.now);
-        let leader = self.leader(worker).expect("the judge has looked");
-        match whom {
-            Whom::Leader => self.signal(leader, signal),
-            Whom::Group => self.signal_group(leader, signal),
+        let group = self.judge.jobs[&worker].group.expect("it was forked");
+        match (whom, self.leader(worker)) {
+            (Whom::Leader, leader) => self.signal(leader.expect("the judge has looked"), signal),
+            (Whom::Group, Some(leader)) => self.signal_group(leader, signal),
+            // Nobody says that the number is still its group's but a child of ours in it.
+            (Whom::Group, None) => {
+                let ours = |p: &Process| p.group == group && p.parent == MASTER;
+                if self.procs.values().any(ours) {
+                    self.cover.mark(Mark::RestKilled);
+                    self.signal_group(group, signal);
+                }
+            }
         }
     }
 
@@ -443,7 +457,10 @@ fn order(event: &Event) -> u8 {
         Event::Exited { .. } | Event::StrayReaped => 2,
         Event::Signal(_) | Event::Said { .. } => 3,
         Event::Tick => 4,
-        Event::Stop { .. } | Event::AskerGone { .. } => 5,
+        Event::Stop { .. }
+        | Event::Resize { .. }
+        | Event::SignalWorkers { .. }
+        | Event::AskerGone { .. } => CLIENTS,
         // Outcomes: told at once.
         Event::Spawned { .. }
         | Event::SpawnFailed { .. }

@@ -8,16 +8,16 @@ use crate::world::World;
 use minicluster::core::{Addr, Exit, MasterSignal, Policy, ReadyRule, Takeover};
 use std::time::Duration;
 
-fn secs(n: u64) -> Duration {
+pub fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn ms(n: u64) -> Duration {
+pub fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
 /// The manual's policy with so many workers.
-fn of(workers: u16) -> Policy {
+pub fn of(workers: u16) -> Policy {
     Policy {
         workers,
         ..draw::manual()
@@ -25,12 +25,12 @@ fn of(workers: u16) -> Policy {
 }
 
 /// A program of this kind.
-fn a(kind: Kind) -> Plan {
+pub fn a(kind: Kind) -> Plan {
     plan::draw(kind, &mut Prng::new(1), &draw::manual())
 }
 
 /// A server that takes so long to stop; `None` is deaf.
-fn stopping_in(term: Option<Duration>) -> Plan {
+pub fn stopping_in(term: Option<Duration>) -> Plan {
     Plan {
         term,
         ..a(Kind::Good)
@@ -38,7 +38,7 @@ fn stopping_in(term: Option<Duration>) -> Plan {
 }
 
 /// The first forks follow the script, all later ones are of this kind.
-fn told(policy: Policy, script: Vec<Plan>, then: Kind) -> World {
+pub fn told(policy: Policy, script: Vec<Plan>, then: Kind) -> World {
     let mut faults = draw::calm();
     faults.mix = vec![(1, then)];
     let mut world = World::new(policy, faults, Prng::new(7));
@@ -47,19 +47,19 @@ fn told(policy: Policy, script: Vec<Plan>, then: Kind) -> World {
     world
 }
 
-fn term(world: &mut World) {
+pub fn term(world: &mut World) {
     world.mischief(Mischief::Signal(MasterSignal::Term));
 }
 
 /// Until the master has left: the exit code, and how long that took.
-fn end(world: &mut World) -> (Option<u8>, Duration) {
+pub fn end(world: &mut World) -> (Option<u8>, Duration) {
     let from = world.now;
     world.run(secs(1000));
     (world.judge.finished, world.now - from)
 }
 
 /// Asks for the end and waits for it.
-fn stop(world: &mut World) -> (Option<u8>, Duration) {
+pub fn stop(world: &mut World) -> (Option<u8>, Duration) {
     term(world);
     end(world)
 }

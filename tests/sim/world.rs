@@ -10,7 +10,7 @@ use crate::plan::{self, Plan};
 use crate::prng::Prng;
 use crate::trace;
 use minicluster::core::{
-    Ask, Asker, By, Cluster, Event, Exit, Pid, Policy, Takeover, Time, WorkerId,
+    Ask, Asker, By, Cluster, Event, Exit, Outcome, Pid, Policy, Size, Takeover, Time, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -65,6 +65,8 @@ pub struct World {
     pub later: VecDeque<WorkerId>,
     /// Has this turn had its fork?
     pub forked: bool,
+    /// What clients were told.
+    pub answers: Vec<(Asker, Outcome)>,
     /// Strays that had the stop signal from a sweep.
     pub asked: BTreeSet<Serial>,
     /// How many the last sweep found, and how often one found fewer than the one before.
@@ -97,6 +99,7 @@ impl World {
             healed: false,
             later: VecDeque::new(),
             forked: false,
+            answers: Vec::new(),
             asked: BTreeSet::new(),
             swept: None,
             fell: 0,
@@ -283,6 +286,41 @@ impl World {
                 };
                 self.post(Event::Stop { asker, hard, by });
             }
+            Mischief::Resize { to, wait } => {
+                self.next_asker += 1;
+                let asker = Asker(self.next_asker);
+                let by = By {
+                    pid: Pid(1),
+                    uid: 0,
+                };
+                self.post(Event::Resize {
+                    asker,
+                    to,
+                    by,
+                    wait,
+                });
+            }
+            Mischief::Relay(signal, target) => {
+                self.next_asker += 1;
+                let asker = Asker(self.next_asker);
+                let by = By {
+                    pid: Pid(1),
+                    uid: 0,
+                };
+                self.post(Event::SignalWorkers {
+                    asker,
+                    signal,
+                    target,
+                    by,
+                });
+            }
+            Mischief::CrowdOfSizes => {
+                // One that takes its time, and then all of them for that.
+                let to = Size::To(self.judge.wanted as u16 % 1024 + 1);
+                for _ in 0..300 {
+                    self.mischief(Mischief::Resize { to, wait: true });
+                }
+            }
             Mischief::Crowd => {
                 for _ in 0..300 {
                     self.mischief(Mischief::Stop { hard: false });
@@ -339,14 +377,18 @@ impl World {
         let p = &self.policy;
         let again = Duration::from_secs(30 + 5);
         let backoff = p.respawn.max(p.backoff);
-        backoff * 2 + p.ready_timeout.unwrap_or_default() + again + Duration::from_secs(10)
+        let going = p.stop_timeout + p.ready_timeout.unwrap_or_default();
+        backoff * 2 + going + again + Duration::from_secs(10)
     }
 
     /// Longest time from the first wish to stop until the master has left.
     pub fn stop_limit(&self) -> Duration {
         let grace = Duration::from_secs(5 + 5);
         let more = Duration::from_secs(5) * self.fell;
-        more + self.policy.stop_timeout + grace + self.faults.latency * 20 + Duration::from_secs(1)
+        let slack = self.faults.latency * 20 + Duration::from_secs(1);
+        let all = more + self.policy.stop_timeout + grace + slack;
+        // That one is a promise.
+        self.policy.stop_budget.map_or(all, |b| all.min(b))
     }
 
     /// Is nothing on its way any more?

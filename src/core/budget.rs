@@ -1,0 +1,106 @@
+//! How long a final stop may take in all (--stop-budget), so that whoever gave us a grace period
+//! never comes to use its own SIGKILL. Rules:
+//!
+//! 1. It is counted from the first request, also if a second one makes the stop hard.
+//! 2. Workers, and what they left behind, are killed at the stop timeout, or when the budget less
+//!    its margin is used up, whichever is sooner.
+//! 3. Of the margin the first half is for SIGKILL to work on workers: those still there then are
+//!    not waited for, as without a budget after `KILLED_GRACE`. The last fifth is for leaving.
+//! 4. The end of one worker while the cluster goes on has no budget.
+
+use super::Cluster;
+use super::deadlines::Why;
+use super::ids::{Time, WorkerId};
+use super::notice::{Cause, Limit};
+use super::phase::Phase;
+use super::speech::HANG_GRACE;
+use super::worker::KILLED_GRACE;
+use std::time::Duration;
+
+/// The margin is no longer than that,
+const MARGIN: Duration = Duration::from_millis(500);
+/// and no more than this part of the budget.
+const PART: u32 = 4;
+
+fn margin(budget: Duration) -> Duration {
+    MARGIN.min(budget / PART)
+}
+
+impl Cluster {
+    /// By when a final stop that has begun is to be over, if there is a limit.
+    pub fn over_by(&self) -> Option<Time> {
+        self.over_by
+    }
+
+    /// The final stop begins.
+    pub(super) fn budget_runs(&mut self, now: Time) {
+        let end = self.policy.stop_budget.map(|b| now + b);
+        self.over_by = self.over_by.or(end);
+    }
+
+    /// How long workers have in a final stop.
+    pub(super) fn stop_limit(&self) -> Limit {
+        let timeout = self.policy.stop_timeout;
+        match self.policy.stop_budget {
+            Some(budget) if budget - margin(budget) < timeout => Limit::Budget {
+                time: budget - margin(budget),
+                budget,
+            },
+            Some(_) | None => Limit::Timeout(timeout),
+        }
+    }
+
+    /// What a worker has run into that was not gone in this time.
+    pub(super) fn limit_met(&self, cause: Cause, after: Duration) -> Limit {
+        let own = match cause {
+            Cause::Hang => HANG_GRACE,
+            Cause::Failure
+            | Cause::Finished
+            | Cause::Shutdown
+            | Cause::Resize
+            | Cause::Kill
+            | Cause::NotReady
+            | Cause::NotStarted => self.policy.stop_timeout,
+        };
+        match self.stop_limit() {
+            limit @ Limit::Budget { .. } if after < own => limit,
+            Limit::Budget { .. } | Limit::Timeout(_) => Limit::Timeout(own),
+        }
+    }
+
+    /// When a worker that is asked to stop now is killed.
+    pub(super) fn kill_by(&self, now: Time) -> Time {
+        match self.phase {
+            Phase::Serving => now + self.policy.stop_timeout,
+            Phase::Stopping { kill_at, .. } => kill_at,
+            Phase::Done(_) => now,
+        }
+    }
+
+    /// When one that is killed now counts as stuck.
+    pub(super) fn stuck_by(&self, now: Time) -> Time {
+        self.before_the_end(now + KILLED_GRACE, |m| m / 2)
+    }
+
+    /// When those that are killed now are no longer waited for.
+    pub(super) fn give_up_by(&self, now: Time) -> Time {
+        self.before_the_end(now + KILLED_GRACE, |m| m / 5)
+    }
+
+    /// Then, or so much before the budget is used up.
+    fn before_the_end(&self, then: Time, part: fn(Duration) -> Duration) -> Time {
+        match (self.over_by, self.policy.stop_budget) {
+            (Some(end), Some(budget)) => then.min(end.before(part(margin(budget)))),
+            (Some(_) | None, _) => then,
+        }
+    }
+
+    /// A worker that had to go before the stop began has no more time than the others.
+    pub(super) fn hurry(&mut self, id: WorkerId, now: Time) {
+        let (kill_by, stuck_by) = (self.kill_by(now), self.stuck_by(now));
+        self.deadlines.sooner(Why::Kill(id), kill_by);
+        if self.over_by.is_some() {
+            self.deadlines.sooner(Why::KillAgain(id), stuck_by);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What a machine wants of each notice apart from its sentence: fields, by name.
+
+use super::event::{By, Exit};
+use super::notice::Notice;
+use super::words::signal_name;
+use std::time::Duration;
+
+/// What a field of a notice holds: machines want to know which, whatever it looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Digits.
+    Number(String),
+    /// Anything.
+    Text(String),
+}
+
+fn number(n: impl ToString) -> Value {
+    Value::Number(n.to_string())
+}
+
+fn text(t: impl ToString) -> Value {
+    Value::Text(t.to_string())
+}
+
+/// And who asked for it.
+fn asked(mut fields: Vec<(&'static str, Value)>, by: &Option<By>) -> Vec<(&'static str, Value)> {
+    if let Some(by) = by {
+        fields.push(("by_pid", number(by.pid)));
+        fields.push(("by_uid", number(by.uid)));
+    }
+    fields
+}
+
+impl Notice {
+    /// What a machine wants apart from the sentence. Durations in seconds.
+    pub fn fields(&self) -> Vec<(&'static str, Value)> {
+        // Cut off, not rounded, as the message has it.
+        let secs =
+            |d: &Duration| Value::Number(format!("{}.{:03}", d.as_secs(), d.subsec_millis()));
+        let exit_field = |exit: &Exit| match exit {
+            Exit::Code(c) => ("code", number(c)),
+            Exit::Signal(s) => ("signal", text(format!("SIG{}", signal_name(*s)))),
+        };
+        match self {
+            Notice::LaneOpen { addr, .. }
+            | Notice::Unserved { addr }
+            | Notice::HandedOnly {
+                addr: Some(addr), ..
+            }
+            | Notice::Snagged { addr, .. } => vec![("addr", text(addr))],
+            Notice::LaneConnects { addr }
+            | Notice::LaneQuits { addr, .. }
+            | Notice::BindPassed { addr, .. } => vec![("addr", text(addr))],
+            Notice::LaneBusy { addr, errno, .. } => {
+                vec![("addr", text(addr)), ("errno", number(errno))]
+            }
+            Notice::Forked {
+                generation, reason, ..
+            } => vec![("generation", number(generation)), ("reason", text(reason))],
+            Notice::SpawnFailed { errno, .. }
+            | Notice::ExecFailed { errno, .. }
+            | Notice::TakeoverRefused { errno, .. } => vec![("errno", number(errno))],
+            Notice::Listening { addr, after, .. } => {
+                vec![("addr", text(addr)), ("after", secs(after))]
+            }
+            Notice::Ready { after, .. } | Notice::NotReady { after, .. } => {
+                vec![("after", secs(after))]
+            }
+            Notice::TooSlowToStop { after, limit, .. } => {
+                vec![("after", secs(after)), ("limit", secs(&limit.time()))]
+            }
+            Notice::AllReady { ready, .. } => vec![("ready", number(ready))],
+            Notice::PartlyReady { ready, wanted, .. } => {
+                vec![("ready", number(ready)), ("wanted", number(wanted))]
+            }
+            Notice::Died {
+                cause,
+                exit,
+                lived,
+                last,
+                ..
+            } => {
+                let mut fields = vec![
+                    ("reason", text(cause.word())),
+                    exit_field(exit),
+                    ("lived", secs(lived)),
+                ];
+                // Not in the sentence: on the same stderr they stand right above it.
+                if !last.is_empty() {
+                    fields.push(("stderr", text(last)));
+                }
+                fields
+            }
+            Notice::Respawning {
+                delay, failures, ..
+            } => vec![("delay", secs(delay)), ("failures", number(failures))],
+            Notice::Stopping { why, by, .. } | Notice::HardStop { why, by, .. } => {
+                asked(vec![("reason", text(why))], by)
+            }
+            Notice::Resizing { from, to, why, by } => {
+                let numbers = vec![("from", number(from)), ("to", number(to))];
+                asked([numbers, vec![("reason", text(why))]].concat(), by)
+            }
+            Notice::Signalled { signal, whom, by } => {
+                let signal = text(format!("SIG{}", signal_name(*signal)));
+                let fields = vec![("signal", signal), ("workers", number(whom.len()))];
+                asked(fields, &Some(*by))
+            }
+            Notice::Resized { workers } | Notice::AtBound { workers, .. } => {
+                vec![("workers", number(workers))]
+            }
+            Notice::CannotRun { code } | Notice::Stopped { code } => {
+                vec![("code", number(code))]
+            }
+            Notice::Narrower { asked, lane, .. }
+            | Notice::V4Only { asked, lane, .. }
+            | Notice::DeviceWider { asked, lane, .. }
+            | Notice::FamilyNeeded { asked, lane, .. } => {
+                vec![("asked", text(asked)), ("addr", text(lane))]
+            }
+            Notice::Said { word, .. } => vec![("word", text(word.name()))],
+            Notice::Hangs { limit, .. } => vec![("limit", secs(limit))],
+            Notice::LetGo { .. }
+            | Notice::HandedOnly { addr: None, .. }
+            | Notice::LeftRunning { .. }
+            | Notice::StillThere { .. }
+            | Notice::Forgotten { .. }
+            | Notice::NeverReady { .. }
+            | Notice::Leftovers { .. }
+            | Notice::Stuck { .. }
+            | Notice::SignalUnused { .. } => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Signals passed on to workers because a client asks for it. Which worker that is, is decided here;
+//! what it makes of it is its own business: one that dies of it is replaced like any other.
+
+use super::action::{Action, Whom};
+use super::event::{By, Target};
+use super::ids::{Asker, Pid, WorkerId};
+use super::notice::{Notice, Who};
+use super::outcome::Outcome;
+use super::worker::{State, Worker};
+use super::{Cluster, Out};
+
+impl Cluster {
+    pub(super) fn relay(
+        &mut self,
+        asker: Asker,
+        signal: i32,
+        target: Target,
+        by: By,
+        out: &mut Out,
+    ) {
+        let outcome = match self.meant(target) {
+            None => Outcome::Unknown {
+                target,
+                slots: self.wanted,
+            },
+            Some(all) if all.is_empty() => Outcome::Nobody { target },
+            Some(all) => {
+                for (worker, _) in &all {
+                    out.push(Action::Signal {
+                        worker: *worker,
+                        signal,
+                        whom: Whom::Leader,
+                    });
+                }
+                let whom: Vec<Who> = all.into_iter().map(|(_, who)| who).collect();
+                out.push(Action::Note(Notice::Signalled {
+                    signal,
+                    whom: whom.clone(),
+                    by,
+                }));
+                Outcome::Signalled { signal, whom }
+            }
+        };
+        out.push(Action::Answer { asker, outcome });
+    }
+
+    /// Those that are meant and run COMMAND now, by slot; `None` if there is no such slot or worker.
+    fn meant(&self, target: Target) -> Option<Vec<(WorkerId, Who)>> {
+        let runs = |w: &&Worker| match w.state {
+            State::Spawning | State::Starting { execed: false } | State::Remnant => false,
+            State::Starting { execed: true }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. } => w.pid.is_some(),
+        };
+        let slot_there = |n: u32| {
+            let slot = usize::try_from(n).ok().and_then(|n| self.slots.get(n));
+            let wanted = n < u32::from(self.wanted);
+            wanted || slot.is_some_and(|s| s.current.is_some())
+        };
+        let pid_of = |n: u32| i32::try_from(n).ok().map(Pid);
+        let (slot, pid) = match target {
+            Target::All => (None, None),
+            Target::Slot(n) => (Some(n), None),
+            Target::Number(n) if slot_there(n) => (Some(n), None),
+            Target::Pid(n) | Target::Number(n) => (None, Some(pid_of(n)?)),
+        };
+        let known = |pid: Pid| self.fleet.iter().any(|w| w.pid == Some(pid));
+        if !slot.is_none_or(slot_there) || !pid.is_none_or(known) {
+            return None;
+        }
+        let meant = |w: &&Worker| {
+            slot.is_none_or(|n| n == u32::from(w.slot.0)) && (pid.is_none() || w.pid == pid)
+        };
+        let all = self.fleet.iter().filter(meant).filter(runs);
+        let mut all: Vec<(WorkerId, Who)> = all.map(|w| (w.id, w.who())).collect();
+        all.sort_by_key(|(_, who)| who.slot);
+        Some(all)
+    }
+}

@@ -1,0 +1,237 @@
+//! How many slots there are to be. Rules:
+//!
+//! 1. What is wanted is one number, and what there is is compared with it (I7): a slot below it has
+//!    a worker or a date for one; one above it is being emptied, or is not there.
+//! 2. Growing spawns at once. Shrinking empties the highest slots: their workers are asked to stop,
+//!    and killed at the stop timeout. A slot goes when its worker is reaped, an empty one at once.
+//! 3. A slot that is wanted again while its worker goes begins anew when that has gone.
+//! 4. Who asked hears once: that all wanted slots have been ready and nothing is left above them; or
+//!    of the first failure of a slot that has never been ready; or of what came between.
+//! 5. What such a worker leaves in its group had the stop signal by then (`worker`, rule 4), and is
+//!    killed when the worker itself would have been: nothing serves on in a slot that is not there.
+
+use super::action::{Action, Whom};
+use super::deadlines::Why;
+use super::event::{By, Size};
+use super::ids::{Asker, SlotNr, Time, WorkerId};
+use super::notice::{Cause, Notice};
+use super::outcome::{Hitch, Outcome};
+use super::phase::{MAX_ASKERS, Phase};
+use super::policy::MAX_WORKERS;
+use super::slot::Slot;
+use super::{Cluster, Out};
+
+impl Size {
+    /// Of so many; `None` if there cannot be as many as that makes.
+    fn of(self, wanted: u16) -> Option<u16> {
+        let n = match self {
+            Size::To(n) => Some(n),
+            Size::More(n) => wanted.checked_add(n),
+            Size::Fewer(n) => wanted.checked_sub(n),
+        };
+        n.filter(|n| (1..=MAX_WORKERS).contains(n))
+    }
+}
+
+impl Cluster {
+    /// How many slots there are to be.
+    pub fn wanted(&self) -> u16 {
+        self.wanted
+    }
+
+    /// Is it one of those that there are to be?
+    pub(super) fn is_wanted(&self, nr: SlotNr) -> bool {
+        nr.0 < self.wanted
+    }
+
+    /// Is this worker, which was asked for, still to be forked?
+    pub fn wants(&self, id: WorkerId) -> bool {
+        let slot = self.fleet.get(id).map(|w| w.slot);
+        self.phase == Phase::Serving && slot.is_some_and(|s| self.is_wanted(s))
+    }
+
+    /// A client asks for another number.
+    pub(super) fn resize_asked(
+        &mut self,
+        asker: Asker,
+        asked: Size,
+        by: By,
+        wait: bool,
+        now: Time,
+        out: &mut Out,
+    ) {
+        let at_once = match (self.phase, asked.of(self.wanted)) {
+            (Phase::Stopping { .. } | Phase::Done(_), _) => Some(Outcome::NotResized {
+                workers: self.wanted,
+                hitch: Hitch::Stopping,
+            }),
+            (Phase::Serving, None) => Some(Outcome::OutOfBounds {
+                workers: self.wanted,
+                asked,
+            }),
+            (Phase::Serving, Some(_)) if wait && self.waiting() >= MAX_ASKERS => {
+                Some(Outcome::TooMany)
+            }
+            (Phase::Serving, Some(to)) => {
+                self.resize(to, "asked by a client", Some(by), now, out);
+                let workers = to;
+                (!wait).then_some(Outcome::Resizing { workers })
+            }
+        };
+        match at_once {
+            Some(outcome) => out.push(Action::Answer { asker, outcome }),
+            None => {
+                self.resizers.push(asker);
+                self.resize_progress(out);
+            }
+        }
+    }
+
+    /// A signal asks for one more or one fewer.
+    pub(super) fn resize_by_signal(
+        &mut self,
+        by: Size,
+        why: &'static str,
+        now: Time,
+        out: &mut Out,
+    ) {
+        match (self.phase, by.of(self.wanted)) {
+            (Phase::Serving, Some(to)) => self.resize(to, why, None, now, out),
+            (Phase::Serving, None) => out.push(Action::Note(Notice::AtBound {
+                why,
+                workers: self.wanted,
+            })),
+            (Phase::Stopping { .. } | Phase::Done(_), _) => {}
+        }
+    }
+
+    fn resize(&mut self, to: u16, why: &'static str, by: Option<By>, now: Time, out: &mut Out) {
+        let from = self.wanted;
+        if to == from {
+            return;
+        }
+        self.wanted = to;
+        self.resizing = true;
+        self.answer_resizers(&Hitch::Superseded { to, why, by }, out);
+        out.push(Action::Note(Notice::Resizing { from, to, why, by }));
+        match to > from {
+            true => self.grow(from, now, out),
+            false => self.shrink(now, out),
+        }
+        self.resize_progress(out);
+    }
+
+    fn grow(&mut self, from: u16, now: Time, out: &mut Out) {
+        self.full = false;
+        let len = self.slots.len().max(usize::from(self.wanted));
+        self.slots.resize_with(len, Slot::added);
+        for slot in &mut self.slots[usize::from(from)..usize::from(self.wanted)] {
+            match slot.current {
+                None => *slot = Slot::added(),
+                // Its worker is on its way out, or not yet on its way in.
+                Some(_) => slot.proven = false,
+            }
+        }
+        if self.opened {
+            self.spawn_due(now, out);
+        }
+    }
+
+    fn shrink(&mut self, now: Time, out: &mut Out) {
+        for nr in self.slot_numbers().skip(usize::from(self.wanted)) {
+            self.deadlines.stop(Why::Respawn(nr));
+            if let Some(id) = self.slots[usize::from(nr.0)].current {
+                self.ask_to_stop(id, Cause::Resize, now, out);
+            }
+        }
+        self.drop_empty_slots();
+        self.say_if_full(now, out);
+    }
+
+    /// Slots above the wanted number are not there when they are empty. One below an occupied one
+    /// keeps its place in the list, and nothing else.
+    pub(super) fn drop_empty_slots(&mut self) {
+        let wanted = usize::from(self.wanted);
+        while self.slots.len() > wanted && self.slots.last().is_some_and(|s| s.current.is_none()) {
+            self.slots.pop();
+        }
+        for slot in self.slots.iter_mut().skip(wanted) {
+            if slot.current.is_none() {
+                *slot = Slot::default();
+            }
+        }
+        self.trim_deaths();
+    }
+
+    /// Compares what there is with what is wanted; says so when it is the same.
+    pub(super) fn resize_progress(&mut self, out: &mut Out) {
+        if !self.resizing && self.resizers.is_empty() {
+            return;
+        }
+        let (wanted, surplus) = self.slots.split_at(usize::from(self.wanted));
+        let there = wanted.iter().all(|s| s.proven) && surplus.iter().all(|s| s.current.is_none());
+        if !there || self.phase != Phase::Serving {
+            return;
+        }
+        let workers = self.wanted;
+        if std::mem::take(&mut self.resizing) {
+            out.push(Action::Note(Notice::Resized { workers }));
+        }
+        for asker in std::mem::take(&mut self.resizers) {
+            let outcome = Outcome::Resized { workers };
+            out.push(Action::Answer { asker, outcome });
+        }
+    }
+
+    /// A worker of this slot has ended, or there was none, without one having ever been ready.
+    pub(super) fn resize_failed(
+        &mut self,
+        nr: SlotNr,
+        hitch: impl FnOnce() -> Hitch,
+        out: &mut Out,
+    ) {
+        let unproven = self.slots.get(usize::from(nr.0)).is_some_and(|s| !s.proven);
+        if unproven && self.is_wanted(nr) && !self.resizers.is_empty() {
+            self.answer_resizers(&hitch(), out);
+        }
+    }
+
+    /// A worker does not even mind SIGKILL: nobody is to wait for that.
+    pub(super) fn resize_stuck(&mut self, id: WorkerId, out: &mut Out) {
+        let Some(who) = self.fleet.who(id) else {
+            return;
+        };
+        let slot = self.slots.get(usize::from(who.slot.0));
+        if !self.is_wanted(who.slot) || slot.is_some_and(|s| !s.proven) {
+            self.answer_resizers(&Hitch::Stuck(who), out);
+        }
+    }
+
+    pub(super) fn answer_resizers(&mut self, hitch: &Hitch, out: &mut Out) {
+        for asker in std::mem::take(&mut self.resizers) {
+            let outcome = Outcome::NotResized {
+                workers: self.wanted,
+                hitch: hitch.clone(),
+            };
+            out.push(Action::Answer { asker, outcome });
+        }
+    }
+
+    /// The worker has gone on account of a resize, within its time: until that is over, what it
+    /// left in its group may take.
+    pub(super) fn watch_rest(&mut self, id: WorkerId, until: Option<Time>) {
+        let left = self.fleet.get(id).is_some_and(|w| !w.tree_gone);
+        if let Some(at) = until.filter(|_| left && self.phase == Phase::Serving) {
+            self.deadlines.set(Why::Kill(id), at);
+        }
+    }
+
+    /// That time is over.
+    pub(super) fn kill_rest(&mut self, worker: WorkerId, out: &mut Out) {
+        out.push(Action::Signal {
+            worker,
+            signal: super::worker::SIGKILL,
+            whom: Whom::Group,
+        });
+    }
+}

@@ -1,0 +1,100 @@
+//! What people type behind verbs, understood.
+
+use super::{MAX_WORKERS, number, signal};
+use crate::core::{Size, Target};
+
+/// `N`, `+K`, `-K`: how many workers there are to be.
+pub fn size(text: &str) -> Result<Size, String> {
+    let (make, digits): (fn(u16) -> Size, &str) = match text.split_at_checked(1) {
+        Some(("+", rest)) => (Size::More, rest),
+        Some(("-", rest)) => (Size::Fewer, rest),
+        Some(_) | None => (Size::To, text),
+    };
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let n = number(digits, 1, MAX_WORKERS).ok().filter(|_| plain);
+    n.map(make).ok_or_else(|| {
+        let what = match text {
+            "" => "how many workers?".to_string(),
+            _ => format!("'{text}' is no number of workers:"),
+        };
+        format!("{what} write one from 1 to {MAX_WORKERS}, or +1, -1 for one more, one fewer")
+    })
+}
+
+/// `all`, `N`, `slot:N`, `pid:N`: which workers.
+pub fn target(text: &str) -> Result<Target, String> {
+    let bad = || {
+        format!("'{text}' is no worker: write all, the number of a slot or a pid, slot:N or pid:N")
+    };
+    let (make, digits): (fn(u32) -> Target, &str) = match text.split_once(':') {
+        None if text == "all" => return Ok(Target::All),
+        None => (Target::Number, text),
+        Some(("slot", n)) => (Target::Slot, n),
+        Some(("pid", n)) => (Target::Pid, n),
+        Some(_) => return Err(bad()),
+    };
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let n = digits.parse().ok().filter(|_| plain);
+    n.map(make).ok_or_else(bad)
+}
+
+/// `SIG [all|SLOT|PID]`: what is sent, and to whom.
+pub fn signal_to(words: &[&str]) -> Result<(i32, Target), String> {
+    let first = words
+        .first()
+        .ok_or("which signal? write USR1, HUP, .. or its number")?;
+    let whom = words.get(1).map_or(Ok(Target::All), |w| target(w))?;
+    Ok((signal(first)?, whom))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_numbers_or_steps() {
+        for (text, want) in [
+            ("1", Size::To(1)),
+            ("1024", Size::To(1024)),
+            ("+3", Size::More(3)),
+            ("-1", Size::Fewer(1)),
+        ] {
+            assert_eq!(size(text), Ok(want), "{text}");
+        }
+        for bad in [
+            "", "0", "1025", "+0", "-0", "+", "-", "++1", "+-1", "four", "1.5", "é", "-2000",
+        ] {
+            assert!(size(bad).unwrap_err().contains("1 to 1024"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_worker_is_named_by_slot_or_pid() {
+        for (text, want) in [
+            ("all", Target::All),
+            ("0", Target::Number(0)),
+            ("4711", Target::Number(4711)),
+            ("slot:3", Target::Slot(3)),
+            ("pid:3", Target::Pid(3)),
+        ] {
+            assert_eq!(target(text), Ok(want), "{text}");
+        }
+        for bad in [
+            "",
+            "-1",
+            "+1",
+            "slot:",
+            "slot:x",
+            "pid:-3",
+            "worker:3",
+            "99999999999",
+            "ALL",
+        ] {
+            assert!(target(bad).is_err(), "{bad}");
+        }
+        assert_eq!(signal_to(&["SIGUSR1"]), Ok((10, Target::All)));
+        assert_eq!(signal_to(&["hup", "slot:1"]), Ok((1, Target::Slot(1))));
+        assert!(signal_to(&[]).unwrap_err().contains("which signal"));
+        assert!(signal_to(&["all", "USR1"]).is_err());
+    }
+}

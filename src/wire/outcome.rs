@@ -1,0 +1,292 @@
+//! What a client is told of how its request has ended: exit code, and text or JSON.
+
+use super::json::quote;
+use super::report::last_lines;
+use crate::core::codes::{EX_TEMPFAIL, EX_USAGE, FAILED};
+use crate::core::notice::{Next, Who};
+use crate::core::words::{count, errno_text, human, signal_name};
+use crate::core::{Hitch, MAX_ASKERS, MAX_WORKERS, Outcome, Pid, Size, Target};
+
+/// The exit code of the verb (of a stop: of the master), and the text.
+pub fn answer(outcome: &Outcome, json: bool) -> (u8, String) {
+    match outcome {
+        Outcome::Ended { code, stuck } => (*code, ended(*code, stuck, json)),
+        Outcome::TooMany => {
+            let text = format!("{MAX_ASKERS} clients wait already: ");
+            let next =
+                "a stop goes on all the same, a resize was not begun; --no-wait needs no place\n";
+            (EX_TEMPFAIL, text + next)
+        }
+        Outcome::Resizing { workers } => (0, resized(*workers, false, json)),
+        Outcome::Resized { workers } => (0, resized(*workers, true, json)),
+        Outcome::NotResized { workers, hitch } => (FAILED, not_resized(*workers, hitch, json)),
+        Outcome::OutOfBounds { workers, asked } => (EX_USAGE, out_of_bounds(*workers, *asked)),
+        Outcome::Signalled { signal, whom } => (0, signalled(*signal, whom, json)),
+        Outcome::Nobody { target } => (FAILED, nobody(*target)),
+        Outcome::Unknown { target, slots } => (EX_USAGE, unknown(*target, *slots)),
+    }
+}
+
+fn words(pids: &[Pid], between: &str) -> String {
+    let all: Vec<String> = pids.iter().map(Pid::to_string).collect();
+    all.join(between)
+}
+
+fn ended(code: u8, stuck: &[Pid], json: bool) -> String {
+    match (json, stuck) {
+        (true, _) => format!("{{\"code\":{code},\"left\":[{}]}}\n", words(stuck, ",")),
+        (false, []) => "stopped\n".to_string(),
+        (false, some) => format!(
+            "stopped, but not even SIGKILL has ended: {}\n",
+            words(some, " ")
+        ),
+    }
+}
+
+fn resize_json(workers: u16, done: bool, error: Option<&str>, stderr: &str) -> String {
+    format!(
+        "{{\"workers\":{workers},\"done\":{done},\"error\":{},\"stderr\":{}}}\n",
+        error.map_or_else(|| "null".into(), quote),
+        quote(stderr)
+    )
+}
+
+fn resized(workers: u16, done: bool, json: bool) -> String {
+    let them = count(usize::from(workers), "worker");
+    match (json, done) {
+        (true, _) => resize_json(workers, done, None, ""),
+        (false, true) => format!("{them}\n"),
+        (false, false) => format!("resizing to {them}\n"),
+    }
+}
+
+fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
+    let (why, last) = match hitch {
+        Hitch::Died(d) => {
+            let next = match d.next {
+                Next::Respawn(delay) => format!("in {}", human(delay)),
+                Next::Nothing => "no more".into(),
+            };
+            let (who, cause, lived) = (d.who, d.cause.word(), human(d.lived));
+            let why = format!(
+                "{who} ended: {cause} ({}) after {lived}, never ready; its slot goes on trying, again {next}",
+                d.exit
+            );
+            (why, d.last.as_str())
+        }
+        Hitch::NotForked { slot, errno } => {
+            let why = format!(
+                "cannot fork for slot {slot}: {}; it goes on trying",
+                errno_text(*errno)
+            );
+            (why, "")
+        }
+        Hitch::Stuck(who) => {
+            let why = format!("{who} is still there after SIGKILL; it is killed again and again");
+            (why, "")
+        }
+        Hitch::Superseded { to, why, by } => {
+            let by = by.map_or_else(String::new, |by| format!(", {by}"));
+            (format!("superseded by resize {to}: {why}{by}"), "")
+        }
+        Hitch::Stopping => ("the cluster stops".to_string(), ""),
+    };
+    match (json, hitch) {
+        (true, _) => resize_json(workers, false, Some(&why), last),
+        (false, Hitch::Superseded { .. } | Hitch::Stopping) => format!("{why}\n"),
+        (false, Hitch::Died(_) | Hitch::NotForked { .. } | Hitch::Stuck(_)) => {
+            let them = count(usize::from(workers), "worker");
+            format!("not {them} yet: {why}\n{}", last_lines(last))
+        }
+    }
+}
+
+fn out_of_bounds(workers: u16, asked: Size) -> String {
+    let there = match workers {
+        1 => "there is 1 worker".to_string(),
+        n => format!("there are {n} workers"),
+    };
+    let asked = match asked {
+        Size::To(n) => n.to_string(),
+        Size::More(n) => format!("+{n}"),
+        Size::Fewer(n) => format!("-{n}"),
+    };
+    format!("{there}, and {asked} is refused: there can be 1 to {MAX_WORKERS}\n")
+}
+
+fn signalled(signal: i32, whom: &[Who], json: bool) -> String {
+    let name = format!("SIG{}", signal_name(signal));
+    let pids: Vec<Pid> = whom.iter().filter_map(|w| w.pid).collect();
+    if json {
+        let one = |w: &Who| {
+            let pid = w.pid.map_or_else(|| "null".into(), |p| p.to_string());
+            format!("{{\"slot\":{},\"pid\":{pid}}}", w.slot)
+        };
+        let all: Vec<String> = whom.iter().map(one).collect();
+        return format!(
+            "{{\"signal\":{},\"workers\":[{}]}}\n",
+            quote(&name),
+            all.join(",")
+        );
+    }
+    match whom {
+        [one] => format!("{name} sent to {one}\n"),
+        all => format!(
+            "{name} sent to {}: {}\n",
+            count(all.len(), "worker"),
+            words(&pids, " ")
+        ),
+    }
+}
+
+fn nobody(target: Target) -> String {
+    match target {
+        Target::All => "there is no worker now\n".into(),
+        Target::Slot(n) | Target::Number(n) => format!("slot {n} has no worker now\n"),
+        Target::Pid(n) => format!("pid {n} does not run the command\n"),
+    }
+}
+
+fn unknown(target: Target, slots: u16) -> String {
+    let last = slots.saturating_sub(1);
+    match target {
+        Target::Slot(n) => format!("there is no slot {n}: slots are 0 to {last}\n"),
+        Target::Pid(n) => format!("pid {n} is no worker; minicluster workers lists them\n"),
+        Target::Number(n) => format!(
+            "{n} is neither a slot (0 to {last}) nor the pid of a worker; minicluster workers lists them\n"
+        ),
+        // There may be none, but never none of that name.
+        Target::All => nobody(target),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::notice::Cause;
+    use crate::core::status::Death;
+    use crate::core::{By, Exit, SlotNr, Time};
+    use std::time::Duration;
+
+    fn who(slot: u16, pid: i32) -> Who {
+        Who {
+            slot: SlotNr(slot),
+            pid: Some(Pid(pid)),
+        }
+    }
+
+    fn hitches() -> Vec<Hitch> {
+        let died = Death {
+            who: who(5, 77),
+            cause: Cause::Failure,
+            exit: Exit::Code(3),
+            at: Time(0),
+            lived: Duration::from_millis(20),
+            ready_for: None,
+            next: Next::Respawn(Duration::from_millis(90)),
+            last: "no database\u{7}".into(),
+        };
+        let by = By {
+            pid: Pid(9),
+            uid: 0,
+        };
+        vec![
+            Hitch::Died(Box::new(died)),
+            Hitch::NotForked {
+                slot: SlotNr(5),
+                errno: 11,
+            },
+            Hitch::Stuck(who(5, 77)),
+            Hitch::Superseded {
+                to: 8,
+                why: "asked by a client",
+                by: Some(by),
+            },
+            Hitch::Stopping,
+        ]
+    }
+
+    #[test]
+    fn what_came_between_is_told_with_what_happens_next() {
+        let told: Vec<String> = hitches()
+            .into_iter()
+            .map(|hitch| answer(&Outcome::NotResized { workers: 6, hitch }, false))
+            .map(|(code, text)| {
+                assert_eq!(code, 1);
+                text
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "not 6 workers yet: worker 5 pid 77 ended: failure (exit 3) after 20ms, never ready; its slot goes on trying, again in 90ms\n    | no database?\n",
+                "not 6 workers yet: cannot fork for slot 5: Resource temporarily unavailable; it goes on trying\n",
+                "not 6 workers yet: worker 5 pid 77 is still there after SIGKILL; it is killed again and again\n",
+                "superseded by resize 8: asked by a client, pid 9 of uid 0\n",
+                "the cluster stops\n",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_outcome_is_json_too_unless_it_is_an_error_of_usage() {
+        let mut all = vec![
+            Outcome::Ended {
+                code: 71,
+                stuck: vec![Pid(3), Pid(4)],
+            },
+            Outcome::Resizing { workers: 6 },
+            Outcome::Resized { workers: 6 },
+            Outcome::Signalled {
+                signal: 10,
+                whom: vec![who(0, 3), who(1, 4)],
+            },
+        ];
+        let hitch = |hitch| Outcome::NotResized { workers: 6, hitch };
+        all.extend(hitches().into_iter().map(hitch));
+        for outcome in all {
+            let (_, text) = answer(&outcome, true);
+            crate::wire::json::parse(text.trim_end()).unwrap();
+        }
+    }
+
+    #[test]
+    fn bounds_and_names_are_told() {
+        for (outcome, code, want) in [
+            (
+                Outcome::OutOfBounds {
+                    workers: 1,
+                    asked: Size::Fewer(1),
+                },
+                64,
+                "there is 1 worker, and -1 is refused: there can be 1 to 1024\n",
+            ),
+            (Outcome::Resized { workers: 1 }, 0, "1 worker\n"),
+            (
+                Outcome::Unknown {
+                    target: Target::Number(9),
+                    slots: 4,
+                },
+                64,
+                "9 is neither a slot (0 to 3) nor the pid of a worker; minicluster workers lists them\n",
+            ),
+            (
+                Outcome::Nobody {
+                    target: Target::Slot(2),
+                },
+                1,
+                "slot 2 has no worker now\n",
+            ),
+            (
+                Outcome::Signalled {
+                    signal: 10,
+                    whom: vec![who(0, 3), who(1, 4)],
+                },
+                0,
+                "SIGUSR1 sent to 2 workers: 3 4\n",
+            ),
+        ] {
+            assert_eq!(answer(&outcome, false), (code, want.to_string()));
+        }
+    }
+}

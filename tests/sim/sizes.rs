@@ -1,0 +1,245 @@
+//! The judge of sizes: how many slots are wanted, whether those that are not are emptied at once, and
+//! what clients are told of it: each once, and the truth. And of signals that they ask for.
+
+use crate::cover::{Cover, Mark};
+use crate::judge::Judge;
+use crate::records::Place;
+use minicluster::core::{Asker, Hitch, Outcome, Size, SlotNr, Time, Whom};
+use std::time::Duration;
+
+/// So many clients may wait.
+const MAX_ASKERS: usize = 192;
+/// Most workers there can be.
+const MAX_WORKERS: usize = 1024;
+
+/// What is being told that an answer may hang on.
+#[derive(Clone, Copy, Debug)]
+pub enum Happens {
+    /// Another number is asked for, by a client that was too many, or for one that cannot be.
+    Size {
+        refused: bool,
+        full: bool,
+        wait: bool,
+    },
+    /// A worker of that slot has ended, or could not be forked.
+    Ended(SlotNr),
+    /// A signal is to be passed on.
+    Relay {
+        asker: Asker,
+        signal: i32,
+        sent: usize,
+    },
+    /// Anything else.
+    Other,
+}
+
+impl Happens {
+    /// Is it what was asked for? Counts it, if so.
+    pub fn relays(&mut self, sig: i32, whom: Whom) -> bool {
+        match self {
+            Happens::Relay { signal, sent, .. } if *signal == sig && whom == Whom::Leader => {
+                *sent += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Judge {
+    /// Another number is asked for.
+    pub fn sized(&mut self, to: Size, who: Option<(Asker, bool)>, now: Time, cover: &mut Cover) {
+        let wait = who.is_some_and(|(_, wait)| wait);
+        if let Some((asker, _)) = who {
+            self.resizers.insert(asker);
+        }
+        let n = match to {
+            Size::To(n) => i64::from(n),
+            Size::More(n) => self.wanted as i64 + i64::from(n),
+            Size::Fewer(n) => self.wanted as i64 - i64::from(n),
+        };
+        let n = usize::try_from(n)
+            .ok()
+            .filter(|n| (1..=MAX_WORKERS).contains(n));
+        let full = wait && self.waiting() > MAX_ASKERS;
+        self.happens = Happens::Size {
+            refused: n.is_none(),
+            full,
+            wait,
+        };
+        if let Some(n) = n.filter(|_| !full && !self.stopping()) {
+            self.want(n, now, cover);
+        }
+    }
+
+    fn want(&mut self, n: usize, now: Time, cover: &mut Cover) {
+        let from = std::mem::replace(&mut self.wanted, n);
+        let len = self.places.len().max(n);
+        self.places.resize(len, Place::default());
+        for nr in from.min(n)..from.max(n) {
+            let place = &mut self.places[nr];
+            let Some(worker) = place.worker else {
+                let at_once = Some((now, Duration::ZERO, Duration::ZERO));
+                *place = Place {
+                    vacant: at_once.filter(|_| n > from && self.opened.is_some()),
+                    ..Place::default()
+                };
+                continue;
+            };
+            let job = self.jobs.get_mut(&worker).expect("it was spawned");
+            match (n > from, job.leader.is_some()) {
+                (true, true) => {
+                    place.proven = false;
+                    cover.mark(Mark::WantedAgain);
+                }
+                // Not forked yet: it may stay.
+                (true, false) => (place.proven, job.surplus) = (false, None),
+                (false, _) => {
+                    job.surplus.get_or_insert(now);
+                }
+            }
+        }
+    }
+
+    /// Is nobody left above the wanted number?
+    pub fn none_above(&self) -> bool {
+        self.places[self.wanted..]
+            .iter()
+            .all(|p| p.worker.is_none())
+    }
+
+    fn reached(&self) -> bool {
+        self.none_above() && self.places[..self.wanted].iter().all(|p| p.proven)
+    }
+
+    /// When one piece of news has had all its consequences.
+    pub fn sizes_settled(&self) {
+        if self.stopping() {
+            assert!(
+                self.resizers.is_empty(),
+                "the stop is not told to a resizer"
+            );
+            return;
+        }
+        assert!(
+            self.resizers.is_empty() || !self.reached(),
+            "there are {} workers, and nobody is told",
+            self.wanted
+        );
+        for place in &self.places[self.wanted..] {
+            let job = place.worker.and_then(|w| self.jobs.get(&w));
+            let fine = job.is_none_or(|j| {
+                let asked = j.stop.or(j.kill).or(j.abort).is_some() || j.failed;
+                asked || j.leader.is_none() || j.exit_told
+            });
+            assert!(fine, "{job:?} is not wanted, and not asked to go");
+        }
+    }
+
+    /// How long workers have in a final stop.
+    pub fn kill_limit(&self) -> Duration {
+        let timeout = self.policy.stop_timeout;
+        let cut = |b: Duration| b - (b / 4).min(Duration::from_millis(500));
+        self.policy
+            .stop_budget
+            .map_or(timeout, |b| timeout.min(cut(b)))
+    }
+
+    /// A client is answered.
+    pub fn replied(&mut self, asker: Asker, outcome: &Outcome, now: Time, cover: &mut Cover) {
+        match (outcome, self.happens) {
+            (Outcome::Ended { code, stuck }, _) => {
+                return self.told_the_end(asker, *code, stuck);
+            }
+            (Outcome::TooMany, Happens::Size { full, .. }) => {
+                assert!(full, "{asker:?} was not too many");
+                cover.mark(Mark::SizesRefused);
+            }
+            (Outcome::TooMany, _) => {
+                assert!(self.waiting() > MAX_ASKERS, "{asker:?} was not too many");
+                cover.mark(Mark::AskersRefused);
+                self.askers.remove(&asker).expect("answer to nobody");
+                return;
+            }
+            (
+                Outcome::Signalled { signal, whom },
+                Happens::Relay {
+                    asker: of,
+                    signal: asked,
+                    sent,
+                },
+            ) => {
+                assert_eq!((asker, *signal, whom.len()), (of, asked, sent));
+                assert!(sent > 0 && whom.iter().all(|w| w.pid.is_some()));
+                self.happens = Happens::Other;
+                return;
+            }
+            (
+                Outcome::Nobody { .. } | Outcome::Unknown { .. },
+                Happens::Relay {
+                    asker: of, sent, ..
+                },
+            ) => {
+                assert_eq!((asker, 0), (of, sent));
+                self.happens = Happens::Other;
+                return;
+            }
+            (Outcome::Signalled { .. } | Outcome::Nobody { .. } | Outcome::Unknown { .. }, _) => {
+                panic!("{outcome:?} without a question")
+            }
+            (Outcome::OutOfBounds { .. }, happens) => {
+                assert!(matches!(happens, Happens::Size { refused: true, .. }));
+            }
+            (Outcome::Resizing { workers }, happens) => {
+                assert!(matches!(happens, Happens::Size { wait: false, .. }));
+                assert_eq!(usize::from(*workers), self.wanted);
+            }
+            (Outcome::Resized { workers }, _) => {
+                assert_eq!(usize::from(*workers), self.wanted);
+                assert!(self.reached(), "not all are ready, or some are left");
+                cover.mark(Mark::Resized);
+            }
+            (Outcome::NotResized { workers, hitch }, _) => {
+                assert_eq!(usize::from(*workers), self.wanted);
+                self.hitch(hitch, now, cover);
+            }
+        }
+        assert!(self.resizers.remove(&asker), "{asker:?} is answered twice");
+    }
+
+    fn hitch(&self, hitch: &Hitch, now: Time, cover: &mut Cover) {
+        let unproven = |slot: SlotNr| {
+            let nr = usize::from(slot.0);
+            nr < self.wanted && !self.places[nr].proven
+        };
+        match (hitch, self.happens) {
+            (Hitch::Died(d), Happens::Ended(slot)) => {
+                assert!(d.who.slot == slot && unproven(slot) && d.ready_for.is_none());
+                cover.mark(Mark::ResizeFailed);
+            }
+            (Hitch::NotForked { slot, .. }, Happens::Ended(of)) => {
+                assert!(*slot == of && unproven(of));
+                cover.mark(Mark::ResizeFailed);
+            }
+            (Hitch::Stuck(who), _) => {
+                let nr = usize::from(who.slot.0);
+                let worker = self.places[nr].worker.expect("nobody is stuck");
+                // Which was not too soon, or it would have been a breach.
+                let again = self.jobs[&worker].kill == Some(now);
+                assert!(again && (nr >= self.wanted || unproven(who.slot)));
+                cover.mark(Mark::ResizeStuck);
+            }
+            (Hitch::Superseded { to, .. }, Happens::Size { .. }) => {
+                assert_eq!(usize::from(*to), self.wanted);
+                cover.mark(Mark::ResizeSuperseded);
+            }
+            (Hitch::Stopping, _) => {
+                assert!(self.stopping());
+                cover.mark(Mark::ResizeStopped);
+            }
+            (Hitch::Died(_) | Hitch::NotForked { .. } | Hitch::Superseded { .. }, happens) => {
+                panic!("{hitch:?} although {happens:?}")
+            }
+        }
+    }
+}
