@@ -83,8 +83,9 @@ fn a_static_master_is_small() {
     let mut rig = Rig::in_empty_root(format!("-n 4 -p {port} -- /forker"));
     rig.wait("all-ready", |_| true);
     let master = master(&rig);
-    // The tests have a binary that is bigger than the one that is installed, which needs half of it.
-    rig.until("it needs less than 2 MiB", || proc::resident(master) < 2048);
+    // The tests have a binary that is several times the one that is installed, and on a busy machine
+    // more of it runs after its text was given back.
+    rig.until("it needs less than 3 MiB", || proc::resident(master) < 3072);
     kill(Pid::from_raw(master), Signal::SIGTERM).unwrap();
     rig.wait_exit();
     assert!(rig.events("leftovers").is_empty());
