@@ -219,7 +219,7 @@ pub fn env_pair(text: &str) -> Result<(String, String), String> {
         },
         // What is behind a = may be secret.
         Some(_) => Err("not NAME=VALUE: nothing stands before the =".into()),
-        None => Err(format!("'{text}' is not NAME=VALUE")),
+        None => Err("not NAME=VALUE: there is no = in it".into()),
     }
 }
 

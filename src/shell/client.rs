@@ -96,11 +96,20 @@ fn by_signal(s: &Settings, what: What, master: &Found) -> Result<u8, (u8, String
     let signal = match what {
         What::Stop => libc::SIGTERM,
         What::Kill => libc::SIGQUIT,
+        // That it runs is what an init script asks.
+        What::Status => {
+            return print(&match s.json {
+                true => format!("{{\"pid\":{pid},\"control\":null}}\n"),
+                false => format!(
+                    "pid {pid} runs, without a control socket that can be found from here\n"
+                ),
+            });
+        }
         _ => {
             let why = format!("pid {pid} has no control socket that can be found from here");
             return Err((
                 FAILED,
-                format!("{why}: only stop and kill work without one"),
+                format!("{why}: only status, stop and kill work without one"),
             ));
         }
     };

@@ -9,7 +9,7 @@ use mio::net::{UnixListener, UnixStream};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use std::time::Duration;
 const MAX_CLIENTS: usize = 256;
 /// A client for which there was no descriptor is tried again after that long.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+/// So many more may knock.
+const BACKLOG: i32 = 1024;
 /// Accepted in one turn.
 const ACCEPTS: usize = 16;
 /// Answers that may wait for one client.
@@ -101,13 +103,13 @@ impl Clients {
         if std::fs::symlink_metadata(&unnamed).is_ok_and(|m| m.file_type().is_socket()) {
             let _ = std::fs::remove_file(&unnamed);
         }
-        let listener = UnixListener::bind(&unnamed)?;
-        let named = std::fs::set_permissions(&unnamed, std::fs::Permissions::from_mode(0o600))
-            .and_then(|()| std::fs::rename(&unnamed, path));
-        if named.is_err() {
+        let socket = socket::listen_unix(&unnamed, Some(0o600), BACKLOG)?;
+        fds::add_nonblock(socket.as_fd())?;
+        if let Err(e) = std::fs::rename(&unnamed, path) {
             let _ = std::fs::remove_file(&unnamed);
+            return Err(e);
         }
-        named?;
+        let listener = UnixListener::from_std(socket.into());
         Ok(self.listener.insert(listener))
     }
 

@@ -16,12 +16,17 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long another start on the same path is waited for.
 const STARTING: Duration = Duration::from_millis(200);
+
+/// So often in one turn it is read what has happened to files.
+const READS: usize = 16;
+/// Longest path by which clients can come.
+const LONGEST: usize = 107;
 
 /// The file of a lane.
 pub struct Filed {
@@ -51,21 +56,14 @@ impl Filed {
     /// Opens a socket that listens at this path. One that answers there is in use; one that does not
     /// was left by somebody who has gone.
     pub fn open(path: &Path, like: &FileIs, backlog: i32) -> io::Result<(OwnedFd, Filed)> {
+        if path.as_os_str().len() > LONGEST {
+            return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+        }
         let _starting = socket::lock_abstract(&lock_of(path), STARTING);
         remove_stale(path)?;
         let hidden = hidden_name(path);
         remove_stale(&hidden)?;
-        let socket = match socket::listen_unix(&hidden, backlog) {
-            Ok(socket) => socket,
-            // The second name is the longer one: then there is none.
-            Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => {
-                let socket = socket::listen_unix(path, backlog)?;
-                dress(path, like)?;
-                let filed = Filed::at(path, None)?;
-                return Ok((socket, filed));
-            }
-            Err(e) => return Err(e),
-        };
+        let socket = listen_at(&hidden, like, backlog)?;
         let named = dress(&hidden, like).and_then(|()| match fs::hard_link(&hidden, path) {
             Ok(()) => Filed::at(path, Some(hidden.clone())),
             // It appeared in this very moment: that is somebody's.
@@ -90,6 +88,10 @@ impl Filed {
 
     /// The file of a socket that was passed to us: it stays when we go, but until then it is kept.
     pub fn passed(path: &Path) -> Option<Filed> {
+        // What is no socket is somebody else's by now.
+        if !fs::symlink_metadata(path).ok()?.file_type().is_socket() {
+            return None;
+        }
         let hidden = hidden_name(path);
         let _ = remove_stale(&hidden);
         let linked = fs::hard_link(path, &hidden).is_ok();
@@ -183,13 +185,24 @@ fn in_use() -> io::Error {
     io::Error::from_raw_os_error(libc::EADDRINUSE)
 }
 
-/// The owner first: a change of it can cost a file some bits of its mode.
-fn dress(path: &Path, like: &FileIs) -> io::Result<()> {
-    if like.uid.is_some() || like.gid.is_some() {
-        std::os::unix::fs::lchown(path, like.uid, like.gid)?;
+/// The second name is the longer one: where that is too long for a socket's address, it is reached
+/// through its directory.
+fn listen_at(hidden: &Path, like: &FileIs, backlog: i32) -> io::Result<OwnedFd> {
+    match socket::listen_unix(hidden, like.mode, backlog) {
+        Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => {}
+        other => return other,
     }
-    match like.mode {
-        Some(mode) => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+    let dir = hidden.parent().filter(|d| !d.as_os_str().is_empty());
+    let dir = fs::File::open(dir.unwrap_or(Path::new(".")))?;
+    let short = Path::new("/proc/self/fd")
+        .join(dir.as_raw_fd().to_string())
+        .join(hidden.file_name().unwrap_or_default());
+    socket::listen_unix(&short, like.mode, backlog)
+}
+
+fn dress(path: &Path, like: &FileIs) -> io::Result<()> {
+    match like.uid.or(like.gid) {
+        Some(_) => socket::give_socket(path, like.uid, like.gid),
         None => Ok(()),
     }
 }
@@ -237,7 +250,11 @@ impl Shell {
         }
         if let Some(inotify) = &self.files {
             // A name less is a change of the file's attributes.
-            inotify.add_watch(file, AddWatchFlags::IN_ATTRIB)?;
+            let gone = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF;
+            inotify.add_watch(
+                file,
+                gone | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_DONT_FOLLOW,
+            )?;
         }
         Ok(())
     }
@@ -245,7 +262,13 @@ impl Shell {
     /// Something happened to one of them. All are looked at: they are few.
     pub(super) fn files_changed(&mut self) {
         if let Some(inotify) = &self.files {
-            while inotify.read_events().is_ok_and(|some| !some.is_empty()) {}
+            let mut reads = 0..READS;
+            while reads.next().is_some() && inotify.read_events().is_ok_and(|some| !some.is_empty())
+            {
+            }
+            if reads.is_empty() {
+                self.ready.insert((Kind::Files, 0));
+            }
         }
         for lane in self.sockets.all_filed() {
             self.mend_file(lane);
@@ -260,8 +283,16 @@ impl Shell {
         let Some(filed) = self.sockets.filed(lane) else {
             return;
         };
-        let shown = filed.path().display().to_string();
-        let (level, event, message) = match filed.mend() {
+        let (shown, path) = (
+            filed.path().display().to_string(),
+            filed.path().to_path_buf(),
+        );
+        let mended = filed.mend();
+        if let Mended::Taken = mended {
+            // When that goes, it is our turn again.
+            let _ = self.try_watch(&path);
+        }
+        let (level, event, message) = match mended {
             Mended::Fine => return,
             Mended::PutBack => (
                 Level::Debug,
@@ -294,6 +325,7 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_name_that_is_removed_is_put_back_and_a_strangers_is_left_alone() {
@@ -328,6 +360,33 @@ mod tests {
         drop(dead);
         let (_socket, filed) = Filed::open(&path, &FileIs::default(), 16).unwrap();
         filed.remove();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_longest_path_has_a_second_name_too_and_a_longer_one_is_refused() {
+        let dir = std::env::temp_dir().join(format!("mc-long-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let room = LONGEST - dir.as_os_str().len() - 1;
+        for (length, fits) in [
+            (room - 2, true),
+            (room - 1, true),
+            (room, true),
+            (room + 1, false),
+        ] {
+            let path = dir.join("x".repeat(length));
+            match (Filed::open(&path, &FileIs::default(), 16), fits) {
+                (Ok((_socket, filed)), true) => {
+                    fs::remove_file(&path).unwrap();
+                    assert!(matches!(filed.mend(), Mended::PutBack), "{length}");
+                    std::os::unix::net::UnixStream::connect(&path).unwrap();
+                    filed.remove();
+                }
+                (Err(e), false) => assert_eq!(e.raw_os_error(), Some(libc::ENAMETOOLONG)),
+                (other, _) => panic!("{length}: {:?}", other.err()),
+            }
+        }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         fs::remove_dir(&dir).unwrap();
     }

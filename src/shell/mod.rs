@@ -198,7 +198,8 @@ impl Shell {
             }
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                // Stopped and continued, for one: what waits is heard before time is news.
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(e) => {
                     let message = format!("epoll_wait: {e}");
                     self.say(Level::Error, "poll-error", message);

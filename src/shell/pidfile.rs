@@ -28,6 +28,9 @@ const SWEEP: usize = 65_536;
 const LOOKS: usize = 100;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// So far apart are two looks at a file that somebody else has locked.
+const STRANGER: Duration = Duration::from_millis(100);
+
 /// One that is ours.
 pub struct PidFile {
     lock: Flock<File>,
@@ -55,7 +58,13 @@ impl From<io::Error> for Refused {
 impl PidFile {
     /// Takes it for this process.
     pub fn take(path: &Path, pid: i32) -> Result<PidFile, Refused> {
-        let Some(mut lock) = lock_file(path, 0o644)? else {
+        let mut lock = lock_file(path, 0o644)?;
+        if lock.is_none() && is_held_by_a_stranger(path) {
+            // It was a dead master's. The stranger keeps that file, and we have a new one.
+            fs::remove_file(path)?;
+            lock = lock_file(path, 0o644)?;
+        }
+        let Some(mut lock) = lock else {
             let text = fs::read_to_string(path).unwrap_or_default();
             return Err(Refused::Held(text.trim().to_string()));
         };
@@ -191,6 +200,25 @@ fn proves(path: &Path, pid: i32) -> Result<(), Failure> {
     }
 }
 
+/// Is it locked by somebody who is not the process it names? A master that starts has the lock for a
+/// moment before the number is its own, so two looks must agree.
+fn is_held_by_a_stranger(path: &Path) -> bool {
+    let look = || {
+        let m = fs::symlink_metadata(path).ok().filter(|m| m.is_file())?;
+        let text = fs::read_to_string(path).ok()?;
+        let pid: i32 = text.trim().parse().ok()?;
+        let none = |e: io::Error| e.raw_os_error() == Some(libc::ESRCH);
+        let gone = pidfd::open(pid).is_err_and(none);
+        let other = procfs::has_open(pid, m.dev(), m.ino()) == Some(false);
+        (gone || other).then_some(pid)
+    };
+    let first = look();
+    first.is_some() && {
+        clock::pause(STRANGER);
+        look() == first
+    }
+}
+
 enum Held {
     Yes(String),
     No(String),
@@ -322,10 +350,14 @@ mod tests {
         let dir = place("one");
         let at = dir.join("x.pid");
         fs::write(&at, "12345\n").unwrap();
-        let first = PidFile::take(&at, 77).ok().unwrap();
-        assert_eq!(fs::read_to_string(&at).unwrap(), "77\n");
-        assert!(matches!(PidFile::take(&at, 78), Err(Refused::Held(p)) if p == "77"));
-        assert_eq!(fs::read_to_string(&at).unwrap(), "77\n");
+        let me = process::id();
+        let text = format!("{me}\n");
+        let first = PidFile::take(&at, me).ok().unwrap();
+        assert_eq!(fs::read_to_string(&at).unwrap(), text);
+        let held =
+            |r: Result<PidFile, Refused>| matches!(r, Err(Refused::Held(p)) if p == me.to_string());
+        assert!(held(PidFile::take(&at, 78)));
+        assert_eq!(fs::read_to_string(&at).unwrap(), text);
         drop(first);
         assert!(!at.exists());
         fs::write(&at, "precious").unwrap();
@@ -338,6 +370,26 @@ mod tests {
             PidFile::take(Path::new("/dev/null"), 77),
             Err(Refused::Cannot(_))
         ));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_strangers_lock_on_a_dead_masters_file_keeps_nobody_from_starting() {
+        let dir = place("stranger");
+        let at = dir.join("x.pid");
+        // No process has the highest number there can be.
+        fs::write(&at, "4194304\n").unwrap();
+        for how in [
+            FlockArg::LockExclusiveNonblock,
+            FlockArg::LockSharedNonblock,
+        ] {
+            let stranger = Flock::lock(File::open(&at).unwrap(), how).unwrap();
+            let file = PidFile::take(&at, process::id()).ok().unwrap();
+            assert_eq!(find(&at).ok().unwrap().pid, process::id());
+            drop((file, stranger));
+            assert!(!at.exists());
+            fs::write(&at, "4194304\n").unwrap();
+        }
         fs::remove_dir_all(&dir).unwrap();
     }
 

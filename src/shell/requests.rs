@@ -115,6 +115,8 @@ impl Shell {
             match self.clients.hear(id, now) {
                 Heard::Line(line) => {
                     self.request(id, &line);
+                    // Before the next one is answered, which may look at what this one has done.
+                    self.settle();
                     if self.now() - now > TURN {
                         return true;
                     }

@@ -4,13 +4,19 @@ use super::filed::Filed;
 use crate::core::{Addr, Given, LaneId};
 use crate::settings::Settings;
 use crate::sys::socket::{self, Patience, Reach};
-use crate::sys::{fds, inherit, passed};
+use crate::sys::{clock, fds, inherit, passed};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
+
+/// An address that is in use is tried again so often,
+const AGAIN: u32 = 50;
+/// after that long.
+const IN_A_MOMENT: Duration = Duration::from_millis(20);
 
 /// One lane.
 struct Lane {
@@ -61,7 +67,23 @@ impl Sockets {
 
     /// Opens what was given, and makes it listen; where is it? (Port 0 has been replaced by a real
     /// one.)
+    ///
+    /// Workers of a master that was killed hold its sockets for a moment longer: who starts again at
+    /// once waits for them, that long.
     pub fn open_given(&mut self, id: LaneId, given: &Given) -> io::Result<Addr> {
+        let busy = |e: &io::Error| e.raw_os_error() == Some(libc::EADDRINUSE);
+        let mut waits = 0..AGAIN;
+        loop {
+            match self.try_given(id, given) {
+                Err(e) if busy(&e) && given.passed.is_none() && waits.next().is_some() => {
+                    clock::pause(IN_A_MOMENT);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn try_given(&mut self, id: LaneId, given: &Given) -> io::Result<Addr> {
         let mut filed = None;
         let (fd, addr) = match (&given.passed, &given.addr) {
             (Some((n, _)), addr) => {
@@ -78,9 +100,10 @@ impl Sockets {
                 let addr = socket::local_addr(fd.as_fd())?;
                 (fd, Addr::Tcp(addr))
             }
-            (None, Addr::Unix(path)) if is_abstract(path) => {
-                (socket::listen_unix(path, self.backlog)?, given.addr.clone())
-            }
+            (None, Addr::Unix(path)) if is_abstract(path) => (
+                socket::listen_unix(path, None, self.backlog)?,
+                given.addr.clone(),
+            ),
             (None, Addr::Unix(path)) => {
                 let (fd, file) = Filed::open(path, &given.file, self.backlog)?;
                 filed = Some(file);

@@ -5,7 +5,7 @@
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
 use crate::core::{Event, Level, Whom, Word, WorkerId};
-use crate::sys::{fds, notify, process, procfs};
+use crate::sys::{closer, fds, notify, process, procfs};
 use crate::wire::node_ipc::{DISCONNECT, Lines};
 use crate::wire::{einhorn, notify as datagrams};
 use std::io;
@@ -95,30 +95,40 @@ impl Shell {
     /// Datagrams as of sd_notify.
     pub(super) fn hear_datagrams(&mut self, worker: WorkerId) {
         let mut buf = [0u8; datagrams::MAX];
+        let mut fds = Vec::new();
         for _ in 0..TURN {
             let speech = self.speech.get(&worker);
             let Some(fd) = speech.and_then(|s| s.notify.as_ref()) else {
-                return;
+                break;
             };
             match notify::receive(fd.as_fd(), &mut buf) {
-                Ok(None) => return,
-                Ok(Some((n, uid))) if self.may_speak(uid) => {
-                    self.say_for(worker, datagrams::words(&buf[..n]));
-                }
-                Ok(Some((_, uid))) => {
-                    let message = format!(
-                        "uid {uid} speaks to the notification socket of a worker and is not heard"
-                    );
-                    self.say_once(Level::Warn, "notify-stranger", message);
+                Ok(None) => return closer::elsewhere(fds),
+                Ok(Some(mut came)) => {
+                    fds.append(&mut came.fds);
+                    self.hear_datagram(worker, came.uid, &buf[..came.bytes]);
                 }
                 Err(e) => {
                     let message = format!("cannot hear a worker's notification: {}", reason(&e));
                     self.say_once(Level::Warn, "notify-error", message);
-                    return;
+                    return closer::elsewhere(fds);
                 }
             }
         }
+        closer::elsewhere(fds);
         self.ready.insert((Kind::Notify, worker.0));
+    }
+
+    fn hear_datagram(&mut self, worker: WorkerId, uid: Option<u32>, bytes: &[u8]) {
+        if uid.is_some_and(|uid| self.may_speak(uid)) {
+            return self.say_for(worker, datagrams::words(bytes));
+        }
+        let who = uid.map_or("nobody that is known".into(), |uid| format!("uid {uid}"));
+        let message =
+            format!("{who} speaks to the notification socket of a worker and is not heard");
+        self.say_once(Level::Warn, "notify-stranger", message);
+        // The queue is short and shared with it: the worker may have found no room, so that its silence
+        // proves nothing.
+        self.say_for(worker, vec![Word::Ping]);
     }
 
     /// Root, ourselves, and the user of the workers.
@@ -136,15 +146,17 @@ impl Shell {
                 return;
             };
             let (fd, lines) = &mut **ipc;
-            match fds::read(fd.as_fd(), &mut buf) {
-                Ok(n) if n > 0 => {
-                    let words = lines.feed(&buf[..n]);
+            match notify::receive(fd.as_fd(), &mut buf) {
+                Ok(None) => return,
+                Ok(Some(came)) if came.bytes > 0 => {
+                    // Node passes sockets with some messages; we have no use for any.
+                    closer::elsewhere(came.fds);
+                    let words = lines.feed(&buf[..came.bytes]);
                     self.say_for(worker, words);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // It has closed its end.
-                Ok(_) | Err(_) => return self.close_ipc(worker),
+                Ok(Some(_)) | Err(_) => return self.close_ipc(worker),
             }
         }
         self.ready.insert((Kind::Ipc, worker.0));

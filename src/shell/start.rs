@@ -21,7 +21,7 @@ use crate::core::codes::{
 use crate::core::words::reason;
 use crate::core::{Cluster, Given, Level, Time};
 use crate::settings::{self, Control, Ipc, LogTo, Settings};
-use crate::sys::{clock, cpus, fds, process, procfs};
+use crate::sys::{clock, closer, cpus, fds, process, procfs};
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CString, OsString};
@@ -79,7 +79,10 @@ pub(super) fn serve(
     };
     settings.stop_budget.get_or_insert(budget);
     make_absolute(&mut settings);
-    fds::seal_inherited();
+    if !settings.single {
+        // Who takes our place has what we have.
+        fds::seal_inherited();
+    }
     let Found {
         rights,
         here,
@@ -88,6 +91,15 @@ pub(super) fn serve(
     let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
     if settings.single {
         return Err(single::run(&settings, &rights, &program, &cwd, &given));
+    }
+    let most = process::nofile().map_or(u64::MAX, |(_, hard)| hard);
+    if let Some(n) = settings
+        .ready_fd
+        .filter(|n| n.unsigned_abs() as u64 >= most)
+    {
+        let message =
+            format!("--ready fd:{n}: no number is that high: the limit of open files is {most}");
+        return Err((EX_CONFIG, message));
     }
     if let Some(n) = settings.ready_fd
         && usize::try_from(n).is_ok_and(|n| n < handed::FIRST + given.len())
@@ -196,6 +208,14 @@ fn build(
     cwd: &Path,
     given: Vec<Given>,
 ) -> Result<Shell, Failure> {
+    if rights
+        .ids
+        .as_ref()
+        .and_then(|ids| ids.uid)
+        .is_some_and(|uid| uid != process::euid())
+    {
+        closer::beware();
+    }
     let nofile = rights.nofile.or_else(process::nofile);
     process::raise_nofile();
     let signals = Signals::install().map_err(os("cannot handle signals"))?;

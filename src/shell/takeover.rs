@@ -10,12 +10,13 @@ use super::sockets::Listened;
 use super::{Shell, unseen};
 use crate::core::words::reason;
 use crate::core::{Addr, Ask, Event, LaneId, Level, Snag, WorkerId};
+use crate::sys::closer::Copy;
 use crate::sys::procfs::{self, Target};
 use crate::sys::proclook::{self, Tie};
 use crate::sys::seccomp::{self, Answer, Call, Notification};
 use crate::sys::socket::{self, Reach};
 use crate::sys::{errno_of, fds, inherit, passed};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Longest address read.
 const MAX_ADDR: usize = 128;
@@ -31,7 +32,7 @@ pub struct Pending {
     /// What the kernel told.
     notif: Notification,
     /// The worker's own socket, where we may have a copy.
-    theirs: Option<OwnedFd>,
+    theirs: Option<Copy>,
 }
 
 impl Pending {
@@ -171,12 +172,7 @@ impl Shell {
     }
 
     /// Why a swap of this socket would harm the worker, if it would.
-    fn snag(
-        &self,
-        worker: WorkerId,
-        notif: &Notification,
-        theirs: Option<&OwnedFd>,
-    ) -> Option<Snag> {
+    fn snag(&self, worker: WorkerId, notif: &Notification, theirs: Option<&Copy>) -> Option<Snag> {
         if theirs.is_some_and(|s| socket::is_filtered(s.as_fd())) {
             return Some(Snag::Filtered);
         }
@@ -388,7 +384,7 @@ fn look_at_socket(
     fd: i32,
     wanted: Option<&str>,
     concerns: bool,
-) -> Option<(Option<u64>, Option<OwnedFd>)> {
+) -> Option<(Option<u64>, Option<Copy>)> {
     // A link of /proc is read first: to ask, or to copy and close, what is no socket can take as
     // long as some file system likes.
     let target = procfs::target(tid, fd);
@@ -412,7 +408,7 @@ fn look_at_socket(
 
 /// A copy of the thread's socket, where we may have one. All looks are at the thread and not at its
 /// process, whose first thread may have ended.
-fn copy_of(tid: i32, fd: i32) -> Option<OwnedFd> {
+fn copy_of(tid: i32, fd: i32) -> Option<Copy> {
     let copy = unseen::copy_of(tid, fd).ok()?;
     if socket::is_bound(copy.as_fd()) {
         inherit::no_linger(copy.as_fd());

@@ -7,10 +7,11 @@
 use super::Shell;
 use super::sockets::Listened;
 use crate::core::Event;
+use crate::sys::closer::Copy;
 use crate::sys::procfs::{self, Target};
 use crate::sys::{fds, pidfd, process, signal, wait};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// What to say about it once, at the start.
 pub fn warning() -> String {
@@ -24,12 +25,12 @@ pub fn warning() -> String {
 }
 
 /// A copy of that descriptor of a thread.
-pub fn copy_of(tid: i32, fd: i32) -> io::Result<OwnedFd> {
+pub fn copy_of(tid: i32, fd: i32) -> io::Result<Copy> {
     // Most servers bind in their first thread: then the tid is a pid, which every kernel opens.
     let held = pidfd::open(tid)
         .or_else(|_| pidfd::open_thread(tid))
         .or_else(|_| pidfd::open(procfs::process_of(tid).unwrap_or(tid)))?;
-    pidfd::getfd(held.as_fd(), fd)
+    pidfd::getfd(held.as_fd(), fd).map(Copy::of)
 }
 
 /// What that descriptor of a thread refers to, with or without /proc.

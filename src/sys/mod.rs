@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod closer;
 pub mod cpus;
 pub mod fds;
 pub mod guise;

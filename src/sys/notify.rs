@@ -3,7 +3,7 @@
 use super::{cerr, socket};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
@@ -15,10 +15,23 @@ pub fn open(name: &str) -> io::Result<OwnedFd> {
     Ok(s.into())
 }
 
-/// The next datagram, and the user who sent it; `None`: no more. Descriptors that come with it are
-/// closed by the kernel, since there is no room for them: which is what a barrier waits for.
-pub fn receive(s: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Option<(usize, u32)>> {
-    let mut room = nix::cmsg_space!(UnixCredentials);
+/// So many descriptors can come with one message.
+const MOST: usize = 253;
+
+/// What came.
+pub struct Came {
+    /// So many bytes.
+    pub bytes: usize,
+    /// From this user; of a stream it is not told.
+    pub uid: Option<u32>,
+    /// With these, to be closed elsewhere: what they are somebody else has decided. (If there were no
+    /// room for them the kernel would close them in our place.)
+    pub fds: Vec<OwnedFd>,
+}
+
+/// What has come next; `None`: nothing more.
+pub fn receive(s: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Option<Came>> {
+    let mut room = nix::cmsg_space!(UnixCredentials, [RawFd; MOST]);
     let mut parts = [IoSliceMut::new(into)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let got = match recvmsg::<()>(s.as_raw_fd(), &mut parts, Some(&mut room), flags) {
@@ -26,14 +39,25 @@ pub fn receive(s: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Option<(usize, 
         Err(nix::errno::Errno::EAGAIN) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    let uid = got.cmsgs().ok().and_then(|mut all| {
-        all.find_map(|c| match c {
-            ControlMessageOwned::ScmCredentials(who) => Some(who.uid()),
-            _ => None,
-        })
-    });
-    // Who it is not known of is nobody we trust.
-    Ok(Some((got.bytes, uid.unwrap_or(u32::MAX))))
+    let mut came = Came {
+        bytes: got.bytes,
+        uid: None,
+        fds: Vec::new(),
+    };
+    for message in got.cmsgs().into_iter().flatten() {
+        match message {
+            ControlMessageOwned::ScmCredentials(who) => came.uid = Some(who.uid()),
+            ControlMessageOwned::ScmRights(raw) => {
+                // SAFETY: the kernel has just made them for us, CLOEXEC, and nobody else knows them.
+                let own = raw
+                    .into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+                came.fds.extend(own);
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(came))
 }
 
 /// Bytes that nobody can guess.
@@ -52,6 +76,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn descriptors_that_come_along_are_told_and_so_is_who_sent_them() {
+        use nix::sys::socket::{ControlMessage, sendmsg};
+        let (a, b) = UnixDatagram::pair().unwrap();
+        socket::set(b.as_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, 1).unwrap();
+        let many = vec![a.as_raw_fd(); MOST];
+        let part = [io::IoSlice::new(b"READY=1")];
+        let with = [ControlMessage::ScmRights(&many)];
+        sendmsg::<()>(a.as_raw_fd(), &part, &with, MsgFlags::empty(), None).unwrap();
+        let came = receive(b.as_fd(), &mut [0; 64]).unwrap().unwrap();
+        assert_eq!((came.bytes, came.fds.len()), (7, MOST));
+        assert_eq!(came.uid, Some(crate::sys::process::euid()));
+    }
+
+    #[test]
     fn a_datagram_tells_its_sender() {
         let name = format!("minicluster-test-notify-{}", std::process::id());
         let s = open(&name).unwrap();
@@ -60,9 +98,10 @@ mod tests {
         let c = UnixDatagram::unbound().unwrap();
         let to = SocketAddr::from_abstract_name(&name).unwrap();
         c.send_to_addr(b"READY=1", &to).unwrap();
-        let (n, uid) = receive(s.as_fd(), &mut buf).unwrap().unwrap();
-        assert_eq!(&buf[..n], b"READY=1");
-        assert_eq!(uid, crate::sys::process::euid());
+        let came = receive(s.as_fd(), &mut buf).unwrap().unwrap();
+        assert_eq!(&buf[..came.bytes], b"READY=1");
+        assert_eq!(came.uid, Some(crate::sys::process::euid()));
+        assert!(came.fds.is_empty());
         assert_ne!(random(), random());
     }
 }

@@ -105,6 +105,27 @@ extern "C" fn note_sent(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c
     }
 }
 
+/// Was SIGPIPE ignored when we were executed? By the time of `main` Rust ignores it in any case.
+static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn look_at_sigpipe() {
+    PIPE_WAS_IGNORED.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+}
+
+#[used]
+// SAFETY: the linker puts the address of a function there, which is what the section is a list of; it
+// makes one system call.
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = look_at_sigpipe;
+
+/// Gives SIGPIPE back as we found it.
+pub fn restore_sigpipe() {
+    if !PIPE_WAS_IGNORED.load(Ordering::Relaxed) {
+        // SAFETY: SIG_DFL is a valid disposition.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
+}
+
 /// All signals blocked from here to the drop: no handler of ours runs in a child that still
 /// shares our self-pipe.
 pub struct Blocked(libc::sigset_t);

@@ -225,7 +225,11 @@ fn lock_port(port: u16) -> Option<UnixDatagram> {
 
 /// A unix stream socket that listens at that path, or at a name in the abstract namespace if it
 /// begins with `@`.
-pub fn listen_unix(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
+///
+/// Its file is born with that mode: changed later by its name, whoever owns the directory could have
+/// something else there.
+pub fn listen_unix(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<OwnedFd> {
+    let _mask = mode.map(Mask::for_mode);
     let listener = match path.as_os_str().as_bytes() {
         [b'@', name @ ..] => UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?),
         _ => UnixListener::bind(path),
@@ -237,6 +241,48 @@ pub fn listen_unix(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
     })?;
     listen(listener.as_fd(), backlog)?;
     Ok(listener.into())
+}
+
+/// The mask of file modes, until it is dropped.
+struct Mask(libc::mode_t);
+
+impl Mask {
+    fn for_mode(mode: u32) -> Mask {
+        // SAFETY: any number will do; we are single-threaded.
+        Mask(unsafe { libc::umask(!mode & 0o777) })
+    }
+}
+
+impl Drop for Mask {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { libc::umask(self.0) };
+    }
+}
+
+/// Gives the socket at that path to this user and group, if it is a socket, and still ours.
+pub fn give_socket(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+    let mut options = std::fs::OpenOptions::new();
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let file = options.read(true).custom_flags(flags).open(path)?;
+    let m = file.metadata()?;
+    if !m.file_type().is_socket() || m.uid() != super::process::euid() {
+        return Err(io::Error::from_raw_os_error(libc::ESTALE));
+    }
+    let id = |n: Option<u32>| n.unwrap_or(u32::MAX);
+    // SAFETY: the path is empty: it is the file behind the descriptor.
+    let done = unsafe {
+        let empty = c"".as_ptr();
+        libc::fchownat(
+            file.as_raw_fd(),
+            empty,
+            id(uid),
+            id(gid),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    cerr(done).map(drop)
 }
 
 /// How long the connections of a listening TCP socket may be silent, and unacknowledged.
@@ -480,6 +526,26 @@ mod tests {
         ] {
             assert_eq!(parse_addr(bad), None);
         }
+    }
+
+    #[test]
+    fn a_unix_socket_is_born_with_its_mode_and_given_away_only_if_it_is_ours() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let dir = std::env::temp_dir().join(format!("mc-give-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("s");
+        let _s = listen_unix(&path, Some(0o640), 8).unwrap();
+        let m = std::fs::metadata(&path).unwrap();
+        assert_eq!(m.permissions().mode() & 0o777, 0o640);
+        give_socket(&path, Some(m.uid()), Some(m.gid())).unwrap();
+        let (file, link) = (dir.join("file"), dir.join("link"));
+        std::fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for other in [file, link] {
+            let e = give_socket(&other, Some(m.uid()), None).unwrap_err();
+            assert_eq!(e.raw_os_error(), Some(libc::ESTALE), "{other:?}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -229,11 +229,10 @@ impl Ready {
 static INSTEAD: OnceLock<fn(&'static str, i32) -> !> = OnceLock::new();
 
 /// Executes the plan in our own place: no child, no group, no filter, and signals that were ignored
-/// stay so (but for SIGPIPE, which only Rust ignores). `instead` says why not, and leaves.
+/// stay so. `instead` says why not, and leaves.
 pub fn exec_here(plan: &Plan<'_>, instead: fn(&'static str, i32) -> !) -> ! {
     let _ = INSTEAD.set(instead);
-    // SAFETY: SIG_DFL is a valid disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    super::signal::restore_sigpipe();
     // SAFETY: we are the only thread; what a child may not do is not done for want of a report socket.
     unsafe { child(plan, &mut Ready::of(plan), 0) }
 }

@@ -2,7 +2,7 @@
 
 use crate::client::{get, get_unix, v4};
 use crate::harness::Rig;
-use crate::place::{Place, free_port, run};
+use crate::place::{Place, Said, free_port, run};
 use nix::sys::signal::Signal;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -72,6 +72,30 @@ fn a_unix_socket_is_left_to_the_command_under_its_one_name() {
     assert!(!rig.dir().join(".a.sock~").exists());
     rig.signal(Signal::SIGKILL);
     drop(rig);
+}
+
+#[test]
+fn what_was_ignored_and_what_was_open_stays_so() {
+    let place = Place::new();
+    let mut cmd = place.command();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    crate::birth::passing(&mut cmd, &null, 9);
+    crate::birth::ignoring(&mut cmd, &[libc::SIGHUP, libc::SIGPIPE]);
+    cmd.args("--single -- grep SigIgn /proc/self/status /proc/self/fdinfo/9".split(' '));
+    let said = run(cmd, Instant::now() + Duration::from_secs(30));
+    let ignored = |said: &Said, n: i32| {
+        let hex = said.out.split_whitespace().last().unwrap();
+        u64::from_str_radix(hex, 16).unwrap() >> (n - 1) & 1 == 1
+    };
+    for n in [libc::SIGHUP, libc::SIGPIPE] {
+        assert!(ignored(&said, n), "{said:?}");
+    }
+    assert!(!said.err.contains("No such file"), "{said:?}");
+    // What only we ignore it does not.
+    let mut cmd = place.command();
+    cmd.args("--single -- grep SigIgn /proc/self/status".split(' '));
+    let said = run(cmd, Instant::now() + Duration::from_secs(30));
+    assert!(!ignored(&said, libc::SIGPIPE), "{said:?}");
 }
 
 #[test]

@@ -258,3 +258,22 @@ fn the_file_of_a_unix_socket_is_whose_it_is_said_to_be_else_the_workers() {
         rig.end(&[]);
     }
 }
+
+#[test]
+fn a_name_that_a_stranger_has_taken_is_put_back_when_it_has_gone() {
+    let mut rig = Rig::start("-n 1 -l unix:a.sock -- python3 sockets.py bind a.sock");
+    rig.up();
+    let (path, strange) = (rig.dir().join("a.sock"), rig.dir().join("strange"));
+    fs::write(&strange, "strange").unwrap();
+    fs::rename(&strange, &path).unwrap();
+    rig.wait("socket-taken", |_| true);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "strange");
+    fs::remove_file(&path).unwrap();
+    rig.until("it is there again", || path.exists());
+    at(&path);
+    // Nor does it stay away under another name.
+    fs::rename(&path, rig.dir().join("moved")).unwrap();
+    rig.until("it is there again", || path.exists());
+    at(&path);
+    rig.end(&["socket-taken"]);
+}

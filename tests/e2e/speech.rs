@@ -146,6 +146,49 @@ fn a_worker_that_stops_saying_that_it_is_well_is_aborted_and_replaced() {
 }
 
 #[test]
+fn a_master_that_was_stopped_hears_its_workers_before_it_judges_them() {
+    let port = free_port();
+    let mut rig = Rig::start(format!(
+        "-n 2 -p {port} --ready ready --watchdog 1s -- python3 speech.py pulse 1000"
+    ));
+    fs::write(rig.dir().join("go"), "").unwrap();
+    rig.up();
+    for _ in 0..2 {
+        let so_far = rig.tales("pulse").len();
+        rig.signal(nix::sys::signal::Signal::SIGSTOP);
+        // Twice as long as they may be silent: a pulse is a quarter of that.
+        rig.until("they were well all the time", || {
+            rig.tales("pulse").len() >= so_far + 2 * 2 * 4
+        });
+        rig.signal(nix::sys::signal::Signal::SIGCONT);
+        assert_eq!(rig.status().ready, 2);
+    }
+    rig.end(&[]);
+}
+
+#[test]
+fn descriptors_that_come_with_a_word_change_nothing_about_it() {
+    let port = free_port();
+    // As systemd-notify --ready does: a word, then a barrier with a descriptor.
+    let server = "import os,socket,array,signal; \
+        s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); \
+        to='\\0'+os.environ['NOTIFY_SOCKET'][1:]; r,w=os.pipe(); \
+        s.sendmsg([b'READY=1'],[(socket.SOL_SOCKET,socket.SCM_RIGHTS,array.array('i',[w]))],0,to); \
+        os.close(w); os.read(r,1); open('closed','w'); signal.pause()";
+    let p = port.to_string();
+    let mut rig = Rig::start([
+        "-n", "1", "-p", &p, "--ready", "ready", "--", "python3", "-c", server,
+    ]);
+    rig.wait("all-ready", |_| true);
+    // Ours are closed, which is what a barrier waits for.
+    let closed = rig.dir().join("closed");
+    rig.until("the barrier is passed", || closed.exists());
+    rig.note_descriptors();
+    rig.signal(nix::sys::signal::Signal::SIGTERM);
+    rig.finish(0, &["unserved"]);
+}
+
+#[test]
 fn a_worker_that_never_says_it_is_ready_is_told_how() {
     let rig =
         Rig::start("-n 1 --ready ready --ready-timeout 300ms --start-timeout 500ms -- sleep 60");

@@ -62,6 +62,7 @@ def pulse(count):
     signal.signal(signal.SIGABRT, lambda *_: (say("aborted"), os._exit(1)))
     for _ in range(count):
         time.sleep(int(os.environ["WATCHDOG_USEC"]) / 4e6)
+        say("pulse")
         notify("WATCHDOG=1")
     say("hangs")
     while True:
