@@ -294,3 +294,16 @@ fn many_who_wait_for_the_end_leave_room_for_others() {
     }
     rig.finish(1, &["hard-stop"]);
 }
+
+#[test]
+fn a_worker_that_passes_sockets_which_linger_holds_up_nobody() {
+    let mut rig = Rig::start("-n 1 --ready started --ipc node -- python3 odd.py passes");
+    rig.up();
+    // Each of them would take half a minute, and a client has ten seconds of patience.
+    while rig.tales("passed").is_empty() {
+        assert_eq!(rig.status().ready, 1);
+    }
+    assert_eq!(rig.status().ready, 1);
+    rig.signal(nix::sys::signal::Signal::SIGTERM);
+    rig.finish(0, &[]);
+}

@@ -8,6 +8,8 @@
   connects    no server: connects from the first port to the second, writes a line with its slot, reads
               to the end, and again
   forking     has two threads that start programs all the time, and binds meanwhile, 20 times
+  passes      sends sockets that linger, as the last who has them, over NODE_CHANNEL_FD and to
+              NOTIFY_SOCKET, all the time
   comet       serves, and has a child that ignores TERM, forks and ends, and so on for 20 s
 
 What it does it tells, one line each, in the file $SAY.
@@ -119,6 +121,37 @@ def forking(port):
         t.join()
 
 
+def lingering(listener, peers):
+    """A connection with something unsent that nobody will read: its last close waits."""
+    s = socket.create_connection(listener.getsockname())
+    peers.append(listener.accept()[0])
+    s.setblocking(False)
+    try:
+        while True:
+            s.send(b"x" * 65536)
+    except BlockingIOError:
+        pass
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 30))
+    return s
+
+
+def passes():
+    """Until it is stopped. Few at a time: each is a connection."""
+    channel = socket.socket(fileno=int(os.environ["NODE_CHANNEL_FD"]))
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.connect("\0" + os.environ["NOTIFY_SOCKET"][1:])
+    listener = socket.create_server(("127.0.0.1", 0))
+    peers = []
+    for n in range(24):
+        s = lingering(listener, peers)
+        to = channel if n % 2 else notify
+        socket.send_fds(to, [b"{}\n"], [s.fileno()])
+        # Ours may be the last but one: either way it must hold up nobody but us.
+        threading.Thread(target=s.close).start()
+    say("passed")
+    signal.pause()
+
+
 def comet():
     """Never the same process for long."""
     if os.fork() == 0:
@@ -140,6 +173,8 @@ def main():
         connects(*ports)
     if habit == "forking":
         forking(ports[0])
+    if habit == "passes":
+        passes()
     s, host = tcp(), "0.0.0.0"
     if habit == "device":
         s.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, os.environ["DEVICE"].encode())
