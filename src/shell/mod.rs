@@ -153,8 +153,8 @@ pub struct Shell {
     settled: bool,
     /// Children that are no workers and were asked to stop, until they are reaped.
     asked: BTreeSet<i32>,
-    /// Was everybody asked, where they have no names?
-    asked_all: bool,
+    /// What everybody was told last, where they have no names.
+    told_all: Option<i32>,
     /// Children of the program that executed us, until they are reaped: no worker left them.
     born_with: BTreeSet<i32>,
     /// Addresses whose holder was looked for.

@@ -288,7 +288,7 @@ fn build(
         said: BTreeSet::new(),
         settled: false,
         asked: BTreeSet::new(),
-        asked_all: false,
+        told_all: None,
         born_with: procfs::children(process::id()).into_iter().collect(),
         holders_named: BTreeSet::new(),
         strays_gone: None,

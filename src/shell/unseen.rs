@@ -6,7 +6,7 @@
 
 use super::Shell;
 use super::sockets::Listened;
-use crate::core::Event;
+use crate::core::{Event, WorkerId};
 use crate::sys::closer::Copy;
 use crate::sys::procfs::{self, Target};
 use crate::sys::{fds, pidfd, process, signal, wait};
@@ -56,23 +56,8 @@ impl Shell {
     pub(super) fn sweep_unseen(&mut self, signal: Option<i32>) {
         let first = process::is_first();
         let groups = self.procs.groups_left();
-        let worn = self.to_kill();
-        match signal {
-            // It fails if nobody is left, which the look below tells.
-            Some(libc::SIGKILL) if first => drop(signal::kill_all(libc::SIGKILL)),
-            Some(libc::SIGKILL) => {
-                for id in &groups {
-                    let _ = self.procs.signal_group(*id, libc::SIGKILL);
-                }
-            }
-            Some(stop) if first && groups.is_empty() && !self.asked_all => {
-                self.asked_all = true;
-                let _ = signal::kill_all(stop);
-            }
-            Some(_) | None => {}
-        }
-        drop(worn);
-        // A worker that not even SIGKILL ends is a child, too, and core knows of it.
+        // Before they are killed: a moment later they are gone, and nobody would say that they were
+        // there. A worker that not even SIGKILL ends is a child, too, and core knows of it.
         let some = match first && self.procs.pids().is_empty() {
             true => wait::any_child(None),
             false => !groups.is_empty(),
@@ -83,12 +68,38 @@ impl Shell {
             // nobody can say that no other is left. So core is to look again when it is.
             self.strays_gone.get_or_insert(0);
         }
-        self.queue.push_back(match some && !zombies {
+        // Whether one of them lives cannot be told while one has just ended. That they are killed is
+        // said all the same.
+        let begins = signal == Some(libc::SIGKILL) && self.told_all != signal;
+        let event = match some && (begins || !zombies) {
             true => Event::StraysUnnamed,
             false => Event::Strays {
                 left: Vec::new(),
                 zombies,
             },
-        });
+        };
+        self.tell_unseen(signal, first, &groups);
+        self.queue.push_back(event);
+    }
+
+    fn tell_unseen(&mut self, signal: Option<i32>, first: bool, groups: &[WorkerId]) {
+        let _worn = self.to_kill();
+        match signal {
+            Some(libc::SIGKILL) => {
+                self.told_all = signal;
+                if first {
+                    // It fails if nobody is left, which the look has told.
+                    let _ = signal::kill_all(libc::SIGKILL);
+                }
+                for id in groups.iter().filter(|_| !first) {
+                    let _ = self.procs.signal_group(*id, libc::SIGKILL);
+                }
+            }
+            Some(stop) if first && groups.is_empty() && self.told_all.is_none() => {
+                self.told_all = signal;
+                let _ = signal::kill_all(stop);
+            }
+            Some(_) | None => {}
+        }
     }
 }
