@@ -63,6 +63,7 @@ fn a_static_master_needs_nothing_but_its_command() {
     count(&rig, "stays", 8);
     count(&rig, "deaf", 4);
     kill(Pid::from_raw(master), Signal::SIGTERM).unwrap();
+    rig.wait("stopped", |_| true);
     rig.wait_exit();
     // Each was asked once, in its worker's group or without: a second time may mean something else.
     count(&rig, "asked", 8);
@@ -80,16 +81,22 @@ fn a_static_master_needs_nothing_but_its_command() {
 #[test]
 fn a_static_master_is_small() {
     let port = free_port();
-    let mut rig = Rig::in_empty_root(format!("-n 4 -p {port} -- /forker"));
-    rig.wait("all-ready", |_| true);
-    let master = master(&rig);
-    // The tests have a binary that is several times the one that is installed, and on a busy machine
-    // more of it runs after its text was given back.
-    rig.until("it needs less than 3 MiB", || proc::resident(master) < 3072);
-    kill(Pid::from_raw(master), Signal::SIGTERM).unwrap();
-    rig.wait_exit();
-    assert!(rig.events("leftovers").is_empty());
-    rig.finish(0, &["no-proc"]);
+    // The tests have a binary that is bigger than the one that is installed: 1.5 MiB, and 2.4 MiB before
+    // it gives back what only the start needed. How much of a file is mapped at once is the kernel's
+    // choice, and rarely, on a busy machine, that is most of it: hence more than one try.
+    let small = |_| {
+        let mut rig = Rig::in_empty_root(format!("-n 4 -p {port} -- /forker"));
+        rig.wait("all-ready", |_| true);
+        let master = master(&rig);
+        rig.until("nothing more is due", || proc::sleeps_for_good(master));
+        let resident = proc::resident(master);
+        kill(Pid::from_raw(master), Signal::SIGTERM).unwrap();
+        rig.wait_exit();
+        rig.finish(0, &["no-proc"]);
+        resident
+    };
+    let tries: Vec<u64> = (0..5).map(small).collect();
+    assert!(tries.iter().any(|kib| *kib < 2048), "{tries:?} KiB");
 }
 
 #[test]
@@ -104,12 +111,14 @@ fn the_first_process_of_a_container_leaves_no_zombie() {
     count(&rig, "stormed 1000", 2);
     let master = master(&rig);
     rig.until("no zombie is left", || proc::zombies(master).is_empty());
-    // Two workers, and what each has left.
+    // Two workers, and what each has left; the storms themselves go.
     count(&rig, "stays", 2);
-    assert_eq!(proc::children(master).len(), 4);
+    rig.until("four processes are left", || {
+        proc::children(master).len() == 4
+    });
     assert!(get(v4(port), "/").is_ok_and(|a| a.status == 200));
     kill(Pid::from_raw(master), Signal::SIGTERM).unwrap();
-    rig.wait_exit();
+    rig.wait("stopped", |_| true);
     count(&rig, "asked", 2);
     rig.finish(0, &[]);
 }

@@ -58,6 +58,21 @@ pub fn stopped(pid: i32) -> bool {
     field(pid, 0).is_some_and(|state| state == "T")
 }
 
+/// Does it wait in epoll_wait(2) without a timeout?
+pub fn sleeps_for_good(pid: i32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let number = words.first().and_then(|w| w.parse::<i64>().ok());
+    // epoll_pwait on arm64. The timeout is the fourth argument: -1, as an int.
+    let waits = number.is_some_and(|n| n == libc::SYS_epoll_pwait || n == EPOLL_WAIT);
+    waits && words.get(4).is_some_and(|t| t.ends_with("ffffffff"))
+}
+
+#[cfg(target_arch = "x86_64")]
+const EPOLL_WAIT: i64 = libc::SYS_epoll_wait;
+#[cfg(not(target_arch = "x86_64"))]
+const EPOLL_WAIT: i64 = libc::SYS_epoll_pwait;
+
 /// How often it has given up the CPU to wait for something.
 pub fn switches(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
