@@ -174,10 +174,17 @@ impl Filed {
     }
 }
 
-/// `.NAME~` beside it.
+/// `.NAME~` beside it; where that is too long for a socket's address, a short one that is always the
+/// same, so that the next start finds what this one has left.
 fn hidden_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().as_bytes();
-    let hidden = [b".", name, b"~"].concat();
+    let mut hidden = [b".", name, b"~"].concat();
+    if path.as_os_str().len() + 2 > LONGEST {
+        // FNV-1a.
+        let mix = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3);
+        let hash = name.iter().fold(0xcbf2_9ce4_8422_2325, mix);
+        hidden = format!(".{hash:016x}~").into_bytes();
+    }
     path.with_file_name(std::ffi::OsStr::from_bytes(&hidden))
 }
 
@@ -185,8 +192,7 @@ fn in_use() -> io::Error {
     io::Error::from_raw_os_error(libc::EADDRINUSE)
 }
 
-/// The second name is the longer one: where that is too long for a socket's address, it is reached
-/// through its directory.
+/// In a directory whose path leaves no room for it, the second name is reached through that.
 fn listen_at(hidden: &Path, like: &FileIs, backlog: i32) -> io::Result<OwnedFd> {
     match socket::listen_unix(hidden, like.mode, backlog) {
         Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => {}
@@ -388,7 +394,14 @@ mod tests {
             }
         }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
-        fs::remove_dir(&dir).unwrap();
+        // And in a directory whose path is nearly all of it.
+        let deep = dir.join("y".repeat(LONGEST - dir.as_os_str().len() - 3));
+        fs::create_dir(&deep).unwrap();
+        let (_socket, filed) = Filed::open(&deep.join("z"), &FileIs::default(), 16).unwrap();
+        fs::remove_file(deep.join("z")).unwrap();
+        assert!(matches!(filed.mend(), Mended::PutBack));
+        filed.remove();
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
