@@ -3,7 +3,7 @@
 use crate::core::codes::{EX_CONFIG, EX_USAGE};
 use crate::options::config::{self, Entry};
 use crate::options::{self, Opt, Rivals, Scope, name_of};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Control, Settings};
 use crate::verbs;
 use std::ffi::OsString;
 
@@ -102,6 +102,14 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
     if split.is_some() {
         let verb = &client_words[0];
         return Err(format!("{verb} is a verb and takes no COMMAND").into());
+    }
+    // A file that does not say which cluster is meant must not mean whichever runs.
+    let says = s.name.is_some() || s.pid_file.is_some() || s.control != Control::Named;
+    if m.opt_present("config") && !says {
+        let file = m.opt_str("config").unwrap_or_default();
+        return Err(in_file(format!(
+            "--config {file} does not say which cluster is meant: it has no name, pid-file or control"
+        )));
     }
     Ok(client(s, client_words)?)
 }
@@ -496,7 +504,7 @@ mod tests {
             ),
             ("statsu", "did you mean status?"),
             ("stat", "did you mean status?"),
-            ("restart", "there are: status workers why"),
+            ("restart", "there is no restart yet"),
             ("-n 0 -- x", "1 to 1024"),
             ("-n 2000 -- x", "1 to 1024"),
             ("-n four -- x", "nor auto"),
@@ -580,6 +588,20 @@ mod tests {
             ]
         );
         assert!(start("--single -n 1 -p 80 --user 1 --group 1 -q -- x").single);
+    }
+
+    #[test]
+    fn a_file_that_does_not_say_which_cluster_is_meant_means_none() {
+        let args = ["--config", "f", "stop"].map(OsString::from);
+        let with = |text: &'static str| parse(&args, &|_| Ok(text.as_bytes().to_vec()));
+        for (text, says) in [
+            ("port 3999\n", false),
+            ("name web\n", true),
+            ("pid-file /run/web.pid\n", true),
+            ("control /run/web.sock\n", true),
+        ] {
+            assert_eq!(with(text).is_ok(), says, "{text}");
+        }
     }
 
     #[test]

@@ -83,7 +83,13 @@ _minicluster() {
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
         --)
-            if declare -F _command_offset >/dev/null; then _command_offset $((i + 1)); fi
+            if declare -F _command_offset >/dev/null; then
+                _command_offset $((i + 1))
+            elif ((COMP_CWORD == i + 1)); then
+                mapfile -t COMPREPLY < <(compgen -c -f -- "$cur")
+            else
+                mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+            fi
             return
             ;;
         @ANY) verb=${COMP_WORDS[i]} ;;

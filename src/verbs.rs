@@ -221,6 +221,9 @@ pub fn help(verbs: &[&Verb]) -> String {
 /// What to say of a word that is no verb.
 pub fn unknown(word: &str) -> String {
     let names: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
+    if let "reload" | "restart" | "upgrade" = word {
+        return format!("there is no {word} yet: minicluster stop, then start again");
+    }
     let near = settings::nearest(word, &names);
     match near {
         Some(n) => format!("unknown verb {word}; did you mean {n}?"),

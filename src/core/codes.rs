@@ -49,6 +49,7 @@ pub const ALL: [u8; 13] = [
 pub const EXEC_STEP: &str = "exec";
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
+const ENOEXEC: i32 = 8;
 const EAGAIN: i32 = 11;
 const EACCES: i32 = 13;
 const EEXIST: i32 = 17;
@@ -92,6 +93,12 @@ pub fn remedy(step: &str, errno: i32) -> Option<&'static str> {
         ("chdir", EPERM | EACCES) => Some(
             "the user that workers run as needs a way there: chmod +x the directories above it",
         ),
+        (EXEC_STEP, ENOENT) => Some(
+            "what it names to run it is not there: the loader of a program that is not static, or the interpreter of a script (whose first line may end in a carriage return)",
+        ),
+        (EXEC_STEP, ENOEXEC) => {
+            Some("it is no program of this machine, nor a script whose first line is #!INTERPRETER")
+        }
         (EXEC_STEP, EAGAIN) => {
             Some("as many processes of that user run as its limit allows (--rlimit nproc)")
         }

@@ -29,6 +29,7 @@ impl Fleet {
             rule: ReadyRule::Auto,
             listened: None,
             said_ready: false,
+            pinged: false,
             looked: 0,
             tree_gone: false,
             watched,

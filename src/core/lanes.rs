@@ -43,6 +43,13 @@ pub struct Lane {
     pub served: bool,
 }
 
+impl Lane {
+    /// Is it one to listen on?
+    pub fn is_a_port(&self) -> bool {
+        !matches!(self.addr, Addr::Other(_))
+    }
+}
+
 /// What a lane is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneState {
@@ -84,13 +91,15 @@ impl Lanes {
     fn add(&mut self, asked: Asked, given: bool, state: LaneState) -> LaneId {
         self.next += 1;
         let id = LaneId(self.next);
+        // What is done with something that we only pass on cannot be seen.
+        let served = matches!(asked.addr, Addr::Other(_));
         self.list.push(Lane {
             id,
             addr: asked.addr,
             device: asked.device,
             given,
             state,
-            served: false,
+            served,
         });
         id
     }

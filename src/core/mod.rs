@@ -47,7 +47,7 @@ pub use status::Snapshot;
 
 use deadlines::Deadlines;
 use fleet::Fleet;
-use lanes::{Asked, Lanes};
+use lanes::{Asked, Lane, Lanes};
 use readiness::Launch;
 use respawn::Rng;
 use slot::Slot;
@@ -339,7 +339,7 @@ impl Cluster {
     /// --ready, settled: a worker executed now waits for listen(2) if we know a port by now.
     fn ready_rule(&self) -> ReadyRule {
         match self.policy.ready {
-            ReadyRule::Auto if self.lanes.iter().next().is_some() => ReadyRule::Listening,
+            ReadyRule::Auto if self.lanes.iter().any(Lane::is_a_port) => ReadyRule::Listening,
             rule @ (ReadyRule::Auto
             | ReadyRule::Started
             | ReadyRule::Listening

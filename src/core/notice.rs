@@ -156,6 +156,8 @@ pub enum Notice {
         who: Who,
         limit: Duration,
         then: Duration,
+        /// Had it ever said so?
+        ever: bool,
     },
     LeftRunning {
         who: Who,

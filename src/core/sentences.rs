@@ -128,13 +128,25 @@ impl fmt::Display for Notice {
                 write!(f, "{who} listens on {addr} after {}", human(*after))
             }
             Notice::Said { who, word } => write!(f, "{who} says: {}", word.name()),
-            Notice::Hangs { who, limit, then } => write!(
-                f,
-                "{who} has not said for {} that it is well (--watchdog {}): sending SIGABRT, and SIGKILL {} later",
-                human(*limit),
-                human(*limit),
-                human(*then)
-            ),
+            Notice::Hangs {
+                who,
+                limit,
+                then,
+                ever,
+            } => {
+                let (limit, then) = (human(*limit), human(*then));
+                match ever {
+                    true => write!(f, "{who} has not said for {limit} that it is well")?,
+                    false => write!(
+                        f,
+                        "{who} has never said that it is well (does COMMAND speak sd_notify?)"
+                    )?,
+                }
+                write!(
+                    f,
+                    " (--watchdog {limit}): sending SIGABRT, and SIGKILL {then} later"
+                )
+            }
             Notice::LetGo { who } => {
                 write!(
                     f,

@@ -35,7 +35,10 @@ impl Cluster {
                     self.become_ready(id, now, out);
                 }
             }
-            (Word::Ping, State::Ready { .. }) => self.watch_pulse(id, now),
+            (Word::Ping, State::Ready { .. }) => {
+                w.pinged = true;
+                self.watch_pulse(id, now);
+            }
             (Word::Stopping, State::Ready { .. } | State::Starting { .. }) => {
                 out.push(Action::Note(Notice::Said { who, word }));
             }
@@ -72,6 +75,7 @@ impl Cluster {
             who: w.who(),
             limit: self.policy.watchdog.unwrap_or_default(),
             then: HANG_GRACE,
+            ever: w.pinged,
         };
         self.full = false;
         self.deadlines.stop_worker(id);

@@ -90,6 +90,8 @@ pub struct Worker {
     pub listened: Option<LaneId>,
     /// Has it said that it is ready?
     pub said_ready: bool,
+    /// Has it ever said that it is well?
+    pub pinged: bool,
     /// How often it was looked at while starting.
     pub looked: u32,
     /// Has the last process of its tree gone?

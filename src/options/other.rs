@@ -14,7 +14,7 @@ pub(super) static OTHER: &[Opt] = &[
         "no-wait",
         "",
         "",
-        "stop and kill return at once",
+        "stop, kill and resize return at once",
         |s, _| {
             s.no_wait = true;
             Ok(())

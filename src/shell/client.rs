@@ -73,7 +73,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
     match code {
         0 => print(&text),
         // It was tried, and what came of it is the answer.
-        FAILED if s.json && waits => print(&text).map(|_| code),
+        FAILED if s.json && (waits || what == What::Reopen) => print(&text).map(|_| code),
         _ => Err((code, text.trim_end().to_string())),
     }
 }

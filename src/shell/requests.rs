@@ -183,7 +183,10 @@ impl Shell {
             What::Reopen => {
                 let (code, what) = self.reopen_logs();
                 Some(match r.json {
-                    true => (code, format!("{{\"reopened\":{}}}\n", code == 0)),
+                    true => {
+                        let (done, what) = (code == 0, quote(&what));
+                        (code, format!("{{\"reopened\":{done},\"what\":{what}}}\n"))
+                    }
                     false => (code, format!("{what}\n")),
                 })
             }

@@ -212,6 +212,8 @@ impl Shell {
             let _ = fds::write(ipc.0.as_fd(), DISCONNECT);
         }
         self.signal(worker, sig, Whom::Leader);
+        // One that is stopped does not hear.
+        self.signal(worker, libc::SIGCONT, Whom::Leader);
         self.close_ipc(worker);
     }
 

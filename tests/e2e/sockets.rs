@@ -277,3 +277,25 @@ fn a_name_that_a_stranger_has_taken_is_put_back_when_it_has_gone() {
     at(&path);
     rig.end(&["socket-taken"]);
 }
+
+#[test]
+fn what_can_only_be_passed_on_is_no_port_to_wait_for() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = socket.local_addr().unwrap();
+    let server = "import os,socket; s=socket.socket(fileno=3); \
+                  [s.sendto(b'%d' % os.getpid(), s.recvfrom(99)[1]) for _ in iter(int, 1)]";
+    let mut rig = Rig::dressed(
+        ["-n", "2", "-l", "fd:7", "--", "python3", "-c", server],
+        |cmd, _| birth::passing(cmd, &socket, 7),
+    );
+    // By the rule for commands without a port: they have lived for a second.
+    rig.up();
+    let pids = rig.status().pids();
+    let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"who", to).unwrap();
+    let mut answer = [0; 32];
+    let (n, _) = client.recv_from(&mut answer).unwrap();
+    let pid: i32 = std::str::from_utf8(&answer[..n]).unwrap().parse().unwrap();
+    assert!(pids.contains(&pid));
+    rig.end(&[]);
+}
