@@ -3,7 +3,7 @@
 
 use super::cerr;
 use std::fs;
-use std::io;
+use std::io::{self, BufRead};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -202,25 +202,29 @@ pub fn read_memory(tid: i32, addr: u64, into: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Sockets that listen in our network namespace: where, and which inode.
+/// Sockets that listen in our network namespace: where, and which inode. The kernel lists them before
+/// the connections, of which there may be very many: those are not read.
 pub fn listeners() -> Vec<(SocketAddr, u64)> {
     let mut all = Vec::new();
     for file in ["self/net/tcp", "self/net/tcp6"] {
-        let text = fs::read_to_string(format!("{}/{file}", base())).unwrap_or_default();
-        all.extend(text.lines().skip(1).filter_map(listener));
+        let Ok(file) = fs::File::open(format!("{}/{file}", base())) else {
+            continue;
+        };
+        let lines = io::BufReader::with_capacity(4096, file).lines().skip(1);
+        let listening = lines.map_while(Result::ok).take_while(|l| listens(l));
+        all.extend(listening.filter_map(|l| listener(&l)));
     }
     all
 }
 
+fn listens(line: &str) -> bool {
+    line.split_whitespace().nth(3) == Some("0A")
+}
+
 fn listener(line: &str) -> Option<(SocketAddr, u64)> {
-    const LISTEN: &str = "0A";
     let mut f = line.split_whitespace();
     let local = f.nth(1)?;
-    let state = f.nth(1)?;
-    let inode = f.nth(5)?.parse().ok()?;
-    if state != LISTEN {
-        return None;
-    }
+    let inode = f.nth(7)?.parse().ok()?;
     let (ip, port) = local.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     // Words of four bytes in the machine's order.
@@ -375,6 +379,34 @@ pub fn working_directory() -> io::Result<PathBuf> {
 mod tests {
     use super::*;
     use std::os::fd::{AsFd, AsRawFd};
+
+    #[test]
+    fn listeners_are_found_and_connections_are_not_read() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let here = |a: &SocketAddr| listeners().iter().any(|(l, _)| l == a);
+        assert!(here(&addr));
+        let conn = std::net::TcpStream::connect(addr).unwrap();
+        assert!(here(&addr) && !here(&conn.local_addr().unwrap()));
+        let v6 = std::net::TcpListener::bind("[::1]:0").unwrap();
+        assert!(here(&v6.local_addr().unwrap()));
+        for (line, is) in [
+            (
+                "   0: 00000000:0BB8 00000000:0000 0A 00000000:00000000",
+                true,
+            ),
+            (
+                "   1: 0100007F:0BB8 0100007F:B1A2 01 00000000:00000000",
+                false,
+            ),
+            (
+                "   2: 0100007F:0BB8 0100007F:B1A2 06 00000000:00000000",
+                false,
+            ),
+        ] {
+            assert_eq!(listens(line), is, "{line}");
+        }
+    }
 
     #[test]
     fn a_listener_of_ours_is_found_by_port_and_its_holder_named() {
