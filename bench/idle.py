@@ -26,10 +26,10 @@ def switches(pid):
 
 
 def memory(pid):
-    """RSS and PSS in KiB."""
+    """RSS, PSS and anonymous memory in KiB."""
     with open(f"/proc/{pid}/smaps_rollup") as f:
         fields = dict(line.split(":", 1) for line in f if ":" in line)
-    return tuple(int(fields[k].split()[0]) for k in ("Rss", "Pss"))
+    return tuple(int(fields[k].split()[0]) for k in ("Rss", "Pss", "Anonymous"))
 
 
 def free_port():
@@ -83,7 +83,7 @@ def main():
 
     four = Cluster(4)
     time.sleep(a.settle)
-    rss, pss = memory(four.pid)
+    rss, pss, anon = memory(four.pid)
     begin = switches(four.pid)
     time.sleep(a.watch)
     figure(f"context switches, idle {a.watch:g} s, 4 workers", switches(four.pid) - begin, 0)
@@ -98,9 +98,10 @@ def main():
     many = Cluster(a.many)
     print(f"{a.many} workers all ready after {time.monotonic() - begin:.2f} s")
     time.sleep(a.settle)
-    rss_many, pss_many = memory(many.pid)
-    figure("PSS per further worker", (pss_many - pss) / (a.many - 4), 2, " KiB")
-    print(f"RSS {rss} -> {rss_many} KiB, PSS {pss} -> {pss_many} KiB")
+    rss_many, pss_many, anon_many = memory(many.pid)
+    # Not PSS: how much of the program's text is in memory says nothing of the workers.
+    figure("own memory per further worker", (anon_many - anon) / (a.many - 4), 2, " KiB")
+    print(f"RSS {rss} -> {rss_many} KiB, PSS {pss} -> {pss_many} KiB, own {anon} -> {anon_many} KiB")
     code, took, rest = many.stop()
     figure(f"exit code of stop, {a.many} workers", code, 0)
     warned = [l for l in rest.splitlines() if '"level":"warn"' in l or '"level":"error"' in l]
