@@ -375,8 +375,10 @@ fn what_workers_write_goes_to_the_log_file_and_a_rotated_one_is_let_go_of() {
     });
     // Those that run have the old one open; the next has the new one.
     kill(Pid::from_raw(old[0]), Signal::SIGKILL).unwrap();
-    g.until("another worker writes", || {
-        g.file("app.log").contains("\nerr ")
+    // It is asked to stop only when it knows what to say then.
+    g.until("another worker writes, and serves", || {
+        let log = g.file("app.log");
+        log.contains("\nerr ") && log.contains("event=ready")
     });
     assert_eq!(g.run("--pid-file app.pid stop").code, 0);
     assert!(g.file("app.log").lines().any(|l| l == "bye"));
