@@ -75,7 +75,7 @@ fn imports_flow_downwards_only() {
         ("src/options/", &["core", "options", "settings"]),
         ("src/completions.rs", &["options", "verbs"]),
         (
-            "src/cli.rs",
+            "src/cli/",
             &["core", "options", "settings", "verbs", "completions"],
         ),
         (

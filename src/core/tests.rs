@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm)]
 
 mod launch;
+mod stopping;
 
 use super::policy::tests::policy;
 use super::*;
@@ -245,86 +246,6 @@ fn a_worker_that_dies_young_waits_and_a_settled_one_does_not() {
 }
 
 #[test]
-fn term_twice_is_a_hard_stop_and_exit_1() {
-    let mut r = Rig::new(policy());
-    let ids = r.run_spawns();
-    r.did();
-    r.tell(Event::Signal(MasterSignal::Term));
-    let want: Vec<_> = ids.iter().map(|w| (*w, 15, Whom::Leader)).collect();
-    assert_eq!(signals(&r.did()), want);
-    // What comes right behind it is the same one, heard twice.
-    r.now = ms(99);
-    r.tell(Event::Signal(MasterSignal::Term));
-    assert_eq!(signals(&r.did()), []);
-    r.now = ms(100);
-    r.tell(Event::Signal(MasterSignal::Int));
-    let want: Vec<_> = ids.iter().map(|w| (*w, 9, Whom::Group)).collect();
-    assert_eq!(signals(&r.did()), want);
-    for w in ids {
-        r.exits(w, Exit::Signal(9));
-    }
-    r.tell(Event::Strays {
-        left: Vec::new(),
-        zombies: false,
-    });
-    assert_eq!(finished(&r.did()), Some(1));
-}
-
-#[test]
-fn a_stop_passes_over_to_the_group_and_then_kills() {
-    let mut p = policy();
-    p.workers = 2;
-    let mut r = Rig::new(p);
-    let ids = r.run_spawns();
-    r.did();
-    r.tell(Event::Stop {
-        asker: Asker(7),
-        hard: false,
-        by: By {
-            pid: Pid(4711),
-            uid: 0,
-        },
-    });
-    let by = |a: &Action| matches!(a, Action::Note(n) if n.to_string().contains("pid 4711"));
-    assert_eq!(r.out.iter().filter(|a| by(a)).count(), 1);
-    r.did();
-    r.tell(Event::Exited {
-        worker: ids[0],
-        status: Exit::Signal(15),
-        last: String::new(),
-    });
-    assert_eq!(signals(&r.did()), [(ids[0], 15, Whom::Group)]);
-    r.at(10_000);
-    assert_eq!(signals(&r.did()), [(ids[1], 9, Whom::Group)]);
-    r.exits(ids[1], Exit::Signal(9));
-    let left = vec![Pid(999)];
-    r.tell(Event::Strays {
-        left,
-        zombies: false,
-    });
-    let did = r.did();
-    let swept = |a: &Action| matches!(a, Action::SweepStrays { signal: Some(9) });
-    assert!(did.iter().any(swept), "{did:?}");
-    r.tell(Event::StrayReaped);
-    r.tell(Event::Strays {
-        left: Vec::new(),
-        zombies: false,
-    });
-    let did = r.did();
-    let told = |a: &Action| {
-        matches!(
-            a,
-            Action::Answer {
-                asker: Asker(7),
-                outcome: Outcome::Ended { code: 0, .. },
-            }
-        )
-    };
-    assert!(did.iter().any(told));
-    assert_eq!(finished(&did), Some(0));
-}
-
-#[test]
 fn never_ready_gives_up_with_69_and_the_last_words() {
     let mut p = policy();
     p.workers = 1;
@@ -401,38 +322,6 @@ fn what_failed_before_the_command_is_told_with_the_death() {
 }
 
 #[test]
-fn a_hard_stop_while_leftovers_are_waited_for_calls_nobody_late() {
-    let mut p = policy();
-    p.workers = 1;
-    let mut r = Rig::new(p);
-    let ids = r.run_spawns();
-    r.tell(Event::Signal(MasterSignal::Term));
-    r.exits(ids[0], Exit::Signal(15));
-    let left = vec![Pid(999)];
-    r.tell(Event::Strays {
-        left: left.clone(),
-        zombies: false,
-    });
-    r.at(1_000);
-    r.did();
-    r.tell(Event::Signal(MasterSignal::Term));
-    r.tell(Event::Strays {
-        left,
-        zombies: false,
-    });
-    let said: Vec<String> = r
-        .did()
-        .iter()
-        .filter_map(|a| match a {
-            Action::Note(n @ Notice::Leftovers { .. }) => Some(n.to_string()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].starts_with("killing 1 "), "{said:?}");
-}
-
-#[test]
 fn a_command_that_cannot_be_executed_is_not_tried_again() {
     for (errno, code) in [(2, 127), (13, 126), (8, 126)] {
         let mut p = policy();
@@ -458,32 +347,6 @@ fn a_command_that_cannot_be_executed_is_not_tried_again() {
         assert_eq!(finished(&did), Some(code));
         assert_eq!(spawns(&did), 0);
     }
-}
-
-#[test]
-fn dead_workers_that_leave_processes_are_forgotten_in_the_end() {
-    let mut p = policy();
-    p.workers = 1;
-    p.backoff = Duration::ZERO;
-    p.respawn = Duration::from_millis(1);
-    let mut r = Rig::new(p);
-    let mut forgotten = 0;
-    for n in 1..=(MAX_REMNANTS as u64 + 3) {
-        let w = r.run_spawns()[0];
-        r.tell(Event::Exited {
-            worker: w,
-            status: Exit::Code(0),
-            last: String::new(),
-        });
-        forgotten += r
-            .out
-            .iter()
-            .filter(|a| matches!(a, Action::ForgetTree { .. }))
-            .count();
-        r.did();
-        r.at(n * 10);
-    }
-    assert_eq!(forgotten, 3);
 }
 
 #[test]
@@ -546,49 +409,6 @@ fn without_a_known_port_a_worker_is_ready_when_it_listens_or_has_lived_for_a_sec
     r.at(1_000);
     assert_eq!(r.cluster.ready_count(), 2);
     assert_eq!(r.cluster.deadline(), None);
-}
-
-#[test]
-fn a_signal_while_giving_up_keeps_the_reason_and_a_second_one_is_hard() {
-    let mut p = policy();
-    p.workers = 1;
-    p.ready = ReadyRule::Listening;
-    p.start_timeout = Some(Duration::from_secs(5));
-    let mut r = Rig::new(p);
-    let w = r.run_spawns()[0];
-    r.at(5_000);
-    r.did();
-    r.tell(Event::Signal(MasterSignal::Term));
-    assert_eq!(signals(&r.did()), []);
-    let mut hard = r.cluster.clone();
-    r.exits(w, Exit::Signal(15));
-    r.tell(Event::Strays {
-        left: Vec::new(),
-        zombies: false,
-    });
-    assert_eq!(finished(&r.did()), Some(69));
-    let mut out = Vec::new();
-    hard.handle(Event::Signal(MasterSignal::Term), ms(5_100), &mut out);
-    assert_eq!(signals(&out), [(w, 9, Whom::Group)]);
-}
-
-#[test]
-fn what_becomes_ours_during_a_graceful_stop_is_asked_to_stop_too() {
-    let mut p = policy();
-    p.workers = 1;
-    let mut r = Rig::new(p);
-    let w = r.run_spawns()[0];
-    r.tell(Event::Signal(MasterSignal::Term));
-    r.exits(w, Exit::Signal(15));
-    let left = vec![Pid(900)];
-    r.tell(Event::Strays {
-        left,
-        zombies: false,
-    });
-    r.did();
-    r.tell(Event::StrayReaped);
-    let asked = |a: &Action| matches!(a, Action::SweepStrays { signal: Some(15) });
-    assert!(r.did().iter().any(asked));
 }
 
 #[test]

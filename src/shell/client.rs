@@ -8,7 +8,7 @@ use crate::core::words::{human, reason};
 use crate::options::config::MAX_BYTES;
 use crate::settings::{Control, Settings};
 use crate::sys::signal::Blocked;
-use crate::sys::{pidfd, socket};
+use crate::sys::{pidfd, unix};
 use crate::verbs::{self, What};
 use crate::wire::command::{decode_answer, encode};
 use crate::wire::report;
@@ -48,7 +48,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
     if s.json {
         words.push("--json".into());
     }
-    let master = socket::peer(stream.as_fd())
+    let master = unix::peer(stream.as_fd())
         .and_then(|(pid, _)| pidfd::open(pid))
         .ok();
     let waits = verb.waits && !s.no_wait;
@@ -215,7 +215,7 @@ fn ask(mut stream: UnixStream, words: &[String]) -> Result<(u8, String), (u8, St
 }
 
 fn connect(path: &Path) -> Result<UnixStream, (u8, String)> {
-    socket::connect_unix(path, PATIENCE).map_err(|e| {
+    unix::connect_unix(path, PATIENCE).map_err(|e| {
         let at = path.display();
         match e.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {

@@ -3,7 +3,7 @@
 
 use crate::core::codes::EX_NOPERM;
 use crate::core::{By, Pid, Time};
-use crate::sys::{fds, process, socket};
+use crate::sys::{fds, process, unix};
 use crate::wire::command::{MAX_LINE, encode_answer};
 use mio::net::{UnixListener, UnixStream};
 use std::collections::BTreeMap;
@@ -103,7 +103,7 @@ impl Clients {
         if std::fs::symlink_metadata(&unnamed).is_ok_and(|m| m.file_type().is_socket()) {
             let _ = std::fs::remove_file(&unnamed);
         }
-        let socket = socket::listen_unix(&unnamed, Some(0o600), BACKLOG)?;
+        let socket = unix::listen_unix(&unnamed, Some(0o600), BACKLOG)?;
         fds::add_nonblock(socket.as_fd())?;
         if let Err(e) = std::fs::rename(&unnamed, path) {
             let _ = std::fs::remove_file(&unnamed);
@@ -133,7 +133,7 @@ impl Clients {
                     break;
                 }
             };
-            let Ok((pid, uid)) = socket::peer(stream.as_fd()) else {
+            let Ok((pid, uid)) = unix::peer(stream.as_fd()) else {
                 continue;
             };
             if uid != 0 && uid != process::euid() {

@@ -9,7 +9,7 @@ use super::names::{identity, lock_of};
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
 use crate::core::{FileIs, LaneId, Level, Phase};
-use crate::sys::{procfs, socket};
+use crate::sys::{procfs, unix};
 use mio::unix::SourceFd;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs;
@@ -59,7 +59,7 @@ impl Filed {
         if path.as_os_str().len() > LONGEST {
             return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
         }
-        let _starting = socket::lock_abstract(&lock_of(path), STARTING);
+        let _starting = unix::lock_abstract(&lock_of(path), STARTING);
         remove_stale(path)?;
         let hidden = hidden_name(path);
         remove_stale(&hidden)?;
@@ -194,7 +194,7 @@ fn in_use() -> io::Error {
 
 /// In a directory whose path leaves no room for it, the second name is reached through that.
 fn listen_at(hidden: &Path, like: &FileIs, backlog: i32) -> io::Result<OwnedFd> {
-    match socket::listen_unix(hidden, like.mode, backlog) {
+    match unix::listen_unix(hidden, like.mode, backlog) {
         Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => {}
         other => return other,
     }
@@ -203,12 +203,12 @@ fn listen_at(hidden: &Path, like: &FileIs, backlog: i32) -> io::Result<OwnedFd> 
     let short = Path::new("/proc/self/fd")
         .join(dir.as_raw_fd().to_string())
         .join(hidden.file_name().unwrap_or_default());
-    socket::listen_unix(&short, like.mode, backlog)
+    unix::listen_unix(&short, like.mode, backlog)
 }
 
 fn dress(path: &Path, like: &FileIs) -> io::Result<()> {
     match like.uid.or(like.gid) {
-        Some(_) => socket::give_socket(path, like.uid, like.gid),
+        Some(_) => unix::give_socket(path, like.uid, like.gid),
         None => Ok(()),
     }
 }
@@ -222,7 +222,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !kind.is_socket() {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
-    match socket::connect_unix(path, Duration::from_millis(1)) {
+    match unix::connect_unix(path, Duration::from_millis(1)) {
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
         // No answer in time is one, too: its queue is full. So is a socket of another type.
         Ok(_) | Err(_) => Err(in_use()),

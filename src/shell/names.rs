@@ -6,7 +6,7 @@
 
 use crate::core::words::reason;
 use crate::settings::{Control, Settings};
-use crate::sys::{clock, process, socket};
+use crate::sys::{clock, process, unix};
 use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -72,7 +72,7 @@ impl Claim {
     pub fn take(s: &Settings, warnings: &mut Vec<String>) -> Result<Claim, Refused> {
         // Two that start together on one path: the second waits until the first answers there.
         let starting = match &s.control {
-            Control::Path(p) => socket::lock_abstract(&lock_of(p), STARTING),
+            Control::Path(p) => unix::lock_abstract(&lock_of(p), STARTING),
             Control::Named | Control::Off => None,
         };
         // Before the lock: what is refused here leaves nothing behind.
@@ -152,7 +152,7 @@ fn explicit_socket(path: &Path) -> Result<PathBuf, Refused> {
     }
     if found.is_some() {
         let shown = path.display();
-        match socket::connect_unix(path, Duration::from_millis(1)) {
+        match unix::connect_unix(path, Duration::from_millis(1)) {
             // Nobody listens there: a cluster that was killed left it.
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 let _ = fs::remove_file(path);

@@ -4,7 +4,7 @@ use super::filed::Filed;
 use crate::core::{Addr, Given, LaneId};
 use crate::settings::Settings;
 use crate::sys::socket::{self, Patience, Reach};
-use crate::sys::{clock, fds, inherit, passed};
+use crate::sys::{clock, fds, inherit, passed, unix};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -101,7 +101,7 @@ impl Sockets {
                 (fd, Addr::Tcp(addr))
             }
             (None, Addr::Unix(path)) if is_abstract(path) => (
-                socket::listen_unix(path, None, self.backlog)?,
+                unix::listen_unix(path, None, self.backlog)?,
                 given.addr.clone(),
             ),
             (None, Addr::Unix(path)) => {

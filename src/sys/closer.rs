@@ -4,6 +4,7 @@
 //! not sleep. So another process gets a copy of them, we close ours, and then that one exits.
 
 use super::{cerr, fds, inherit, signal::Blocked};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,30 +19,27 @@ pub fn beware() {
 
 /// A copy of a worker's descriptor.
 #[derive(Debug)]
-pub struct Copy(Option<OwnedFd>);
+pub struct Copy(ManuallyDrop<OwnedFd>);
 
 impl Copy {
     /// To be closed with care.
     pub fn of(fd: OwnedFd) -> Copy {
-        Copy(Some(fd))
+        Copy(ManuallyDrop::new(fd))
     }
 }
 
 impl AsFd for Copy {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.0 {
-            Some(fd) => fd.as_fd(),
-            // Only its drop takes it out.
-            None => unreachable!("a copy is there until it is dropped"),
-        }
+        self.0.as_fd()
     }
 }
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        match self.0.take() {
-            Some(fd) if STRANGERS.load(Ordering::Relaxed) => elsewhere(vec![fd]),
-            Some(_) | None => {}
+        // SAFETY: it is taken once, here, and not used afterwards.
+        let fd = unsafe { ManuallyDrop::take(&mut self.0) };
+        if STRANGERS.load(Ordering::Relaxed) {
+            elsewhere(vec![fd]);
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod unix;
 pub mod user;
 pub mod wait;
 

@@ -6,16 +6,24 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// A number that would reach strangers reaches nobody: it is an error, and not our end.
+fn only_if(harmless: bool) -> io::Result<()> {
+    match harmless {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    }
+}
+
 /// To one process. `pid` must be an unreaped child of ours, or be proven by a pidfd.
 pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
-    assert!(pid > 1, "kill({pid}) would reach strangers");
+    only_if(pid > 1)?;
     // SAFETY: plain numbers.
     unsafe { cerr(libc::kill(pid, signal)) }.map(drop)
 }
 
 /// To a process group.
 pub fn kill_group(pgid: i32, signal: i32) -> io::Result<()> {
-    assert!(pgid > 1, "kill(-{pgid}) would reach strangers");
+    only_if(pgid > 1)?;
     // SAFETY: plain numbers.
     unsafe { cerr(libc::kill(-pgid, signal)) }.map(drop)
 }
@@ -23,10 +31,7 @@ pub fn kill_group(pgid: i32, signal: i32) -> io::Result<()> {
 /// To every process of our pid namespace but ourselves, and no fork escapes it. Only for the first
 /// one of a namespace, and in its end: all of it ends with that one anyway.
 pub fn kill_all(signal: i32) -> io::Result<()> {
-    assert!(
-        super::process::is_first(),
-        "kill(-1) would reach strangers: we are not PID 1"
-    );
+    only_if(super::process::is_first())?;
     // SAFETY: plain numbers.
     unsafe { cerr(libc::kill(-1, signal)) }.map(drop)
 }

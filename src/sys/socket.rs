@@ -1,14 +1,11 @@
-//! Listening sockets: made, probed and compared; and the unix sockets of clients.
+//! Listening sockets of TCP: made, probed and compared.
 
 use super::cerr;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 /// An int option.
@@ -220,69 +217,7 @@ pub fn listen_first(lane: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
 /// and is not waited for. (A listening socket as the lock would reset clients that meet it.)
 fn lock_port(port: u16) -> Option<UnixDatagram> {
     let limit = std::time::Duration::from_millis(20);
-    lock_abstract(&format!("minicluster-port-{port}"), limit)
-}
-
-/// A unix stream socket that listens at that path, or at a name in the abstract namespace if it
-/// begins with `@`.
-///
-/// Its file is born with that mode: changed later by its name, whoever owns the directory could have
-/// something else there.
-pub fn listen_unix(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<OwnedFd> {
-    let _mask = mode.map(Mask::for_mode);
-    let listener = match path.as_os_str().as_bytes() {
-        [b'@', name @ ..] => UnixListener::bind_addr(&UnixAddr::from_abstract_name(name)?),
-        _ => UnixListener::bind(path),
-    };
-    let listener = listener.map_err(|e| match e.kind() {
-        // What std says of a path that is too long.
-        io::ErrorKind::InvalidInput => io::Error::from_raw_os_error(libc::ENAMETOOLONG),
-        _ => e,
-    })?;
-    listen(listener.as_fd(), backlog)?;
-    Ok(listener.into())
-}
-
-/// The mask of file modes, until it is dropped.
-struct Mask(libc::mode_t);
-
-impl Mask {
-    fn for_mode(mode: u32) -> Mask {
-        // SAFETY: any number will do; we are single-threaded.
-        Mask(unsafe { libc::umask(!mode & 0o777) })
-    }
-}
-
-impl Drop for Mask {
-    fn drop(&mut self) {
-        // SAFETY: as above.
-        unsafe { libc::umask(self.0) };
-    }
-}
-
-/// Gives the socket at that path to this user and group, if it is a socket, and still ours.
-pub fn give_socket(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-    let mut options = std::fs::OpenOptions::new();
-    let flags = libc::O_PATH | libc::O_NOFOLLOW;
-    let file = options.read(true).custom_flags(flags).open(path)?;
-    let m = file.metadata()?;
-    if !m.file_type().is_socket() || m.uid() != super::process::euid() {
-        return Err(io::Error::from_raw_os_error(libc::ESTALE));
-    }
-    let id = |n: Option<u32>| n.unwrap_or(u32::MAX);
-    // SAFETY: the path is empty: it is the file behind the descriptor.
-    let done = unsafe {
-        let empty = c"".as_ptr();
-        libc::fchownat(
-            file.as_raw_fd(),
-            empty,
-            id(uid),
-            id(gid),
-            libc::AT_EMPTY_PATH,
-        )
-    };
-    cerr(done).map(drop)
+    super::unix::lock_abstract(&format!("minicluster-port-{port}"), limit)
 }
 
 /// How long the connections of a listening TCP socket may be silent, and unacknowledged.
@@ -443,61 +378,6 @@ pub fn parse_addr(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// Connects to a unix stream socket, waiting that long at most for room in its queue: then the error
-/// is EAGAIN.
-pub fn connect_unix(path: &Path, limit: std::time::Duration) -> io::Result<UnixStream> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-    use nix::sys::socket::{setsockopt, sockopt::SendTimeout};
-    let s = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    // connect(2) of a unix socket obeys the timeout of sending; 0 would be for ever.
-    let secs = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
-    let wait = nix::sys::time::TimeVal::new(secs, i64::from(limit.subsec_micros().max(1)));
-    setsockopt(&s, SendTimeout, &wait)?;
-    // Longer than a socket's address may be, it is reached through a descriptor.
-    let held;
-    let addr = match UnixAddr::new(path) {
-        Ok(addr) => addr,
-        Err(nix::errno::Errno::ENAMETOOLONG) => {
-            use std::os::unix::fs::OpenOptionsExt;
-            held = std::fs::File::options()
-                .read(true)
-                .custom_flags(libc::O_PATH)
-                .open(path)?;
-            UnixAddr::new(format!("/proc/self/fd/{}", held.as_raw_fd()).as_str())?
-        }
-        Err(e) => return Err(e.into()),
-    };
-    connect(s.as_raw_fd(), &addr)?;
-    Ok(UnixStream::from(s))
-}
-
-/// A name that one of us at a time can have, for a moment: in the abstract namespace, where it goes
-/// with whoever has it. Waited for up to that long.
-pub fn lock_abstract(name: &str, limit: std::time::Duration) -> Option<UnixDatagram> {
-    let name = UnixAddr::from_abstract_name(name).ok()?;
-    for _ in 0..limit.as_millis().max(1) {
-        match UnixDatagram::bind_addr(&name) {
-            Ok(lock) => return Some(lock),
-            Err(e) if e.raw_os_error() == Some(libc::EADDRINUSE) => {
-                super::clock::pause(std::time::Duration::from_millis(1));
-            }
-            Err(_) => return None,
-        }
-    }
-    None
-}
-
-/// Who is at the other end of a unix socket: pid and uid.
-pub fn peer(fd: BorrowedFd<'_>) -> io::Result<(i32, u32)> {
-    let cred = nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::PeerCredentials)?;
-    Ok((cred.pid(), cred.uid()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -526,26 +406,6 @@ mod tests {
         ] {
             assert_eq!(parse_addr(bad), None);
         }
-    }
-
-    #[test]
-    fn a_unix_socket_is_born_with_its_mode_and_given_away_only_if_it_is_ours() {
-        use std::os::unix::fs::{MetadataExt, PermissionsExt};
-        let dir = std::env::temp_dir().join(format!("mc-give-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let path = dir.join("s");
-        let _s = listen_unix(&path, Some(0o640), 8).unwrap();
-        let m = std::fs::metadata(&path).unwrap();
-        assert_eq!(m.permissions().mode() & 0o777, 0o640);
-        give_socket(&path, Some(m.uid()), Some(m.gid())).unwrap();
-        let (file, link) = (dir.join("file"), dir.join("link"));
-        std::fs::write(&file, "").unwrap();
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        for other in [file, link] {
-            let e = give_socket(&other, Some(m.uid()), None).unwrap_err();
-            assert_eq!(e.raw_os_error(), Some(libc::ESTALE), "{other:?}");
-        }
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! The command line, understood by the table in `options`.
 
+mod words;
+
+pub use words::help;
+
 use crate::core::codes::{EX_CONFIG, EX_USAGE};
 use crate::options::config::{self, Entry};
 use crate::options::{self, Opt, Rivals, Scope, name_of};
-use crate::settings::{self, Control, Settings};
+use crate::settings::{Control, Settings};
 use crate::verbs;
 use std::ffi::OsString;
+use words::{explain, misplaced, nothing_to_do, stray_word};
 
 /// What was asked for.
 #[derive(Debug)]
@@ -229,20 +234,6 @@ fn client(mut s: Settings, words: Vec<String>) -> Result<Invocation, String> {
     Ok(Invocation::Control(Box::new(s), kept))
 }
 
-/// An option of ours, or nobody's, behind a verb.
-fn misplaced(word: &str, verb: &str) -> String {
-    let flag = word.split('=').next().unwrap_or(word);
-    let named = |o: &&Opt| flag == format!("--{}", o.long) || flag == format!("-{}", o.short);
-    match options::all().find(named) {
-        Some(o) if o.scope != Scope::Start => {
-            let value = format!("{flag} {}", o.arg);
-            let value = value.trim_end();
-            format!("{flag} stands in front of the verb: minicluster {value} {verb}")
-        }
-        Some(_) | None => format!("{verb} does not take {word}"),
-    }
-}
-
 fn check_scopes(m: &getopts::Matches, start: bool) -> Result<(), String> {
     let wrong = match start {
         true => Scope::Client,
@@ -272,85 +263,6 @@ fn check_single(m: &getopts::Matches, s: &Settings) -> Result<(), String> {
         )),
         None => Ok(()),
     }
-}
-
-fn nothing_to_do() -> String {
-    "no COMMAND and no verb: minicluster -n 4 -p 3000 -- ./server starts a cluster, minicluster status asks one; minicluster --help lists all".into()
-}
-
-/// Most likely the `--` was forgotten.
-fn stray_word(word: &str, m: &getopts::Matches) -> String {
-    let looks_like_command = word.contains('/')
-        || m.free.len() > 1
-        || options::all().any(|o| o.scope == Scope::Start && m.opt_present(o.long));
-    match looks_like_command {
-        false => verbs::unknown(word),
-        true => format!(
-            "unknown verb {word}; did you mean: minicluster ... -- {}",
-            m.free.join(" ")
-        ),
-    }
-}
-
-fn explain(fail: getopts::Fail) -> String {
-    let names: Vec<&str> = options::all().map(|o| o.long).collect();
-    match fail {
-        getopts::Fail::UnrecognizedOption(o) => {
-            let dashes = if o.chars().count() == 1 { "-" } else { "--" };
-            match settings::nearest(&o, &names) {
-                Some(n) if o.chars().count() > 1 => {
-                    format!("unknown option {dashes}{o}; did you mean --{n}?")
-                }
-                _ => format!("unknown option {dashes}{o}; minicluster --help lists all"),
-            }
-        }
-        getopts::Fail::ArgumentMissing(o) => {
-            match options::all().find(|x| x.long == o || x.short == o) {
-                Some(x) => format!("{} needs a value: {} ({})", name_of(x), x.arg, x.help),
-                None => format!("{o} needs a value"),
-            }
-        }
-        getopts::Fail::UnexpectedArgument(o) => format!("--{o} takes no value"),
-        getopts::Fail::OptionMissing(o) | getopts::Fail::OptionDuplicated(o) => {
-            format!("--{o} is wrong here")
-        }
-    }
-}
-
-fn help_line(o: &Opt) -> String {
-    let short = match o.short {
-        "" => "    ".to_string(),
-        s => format!("-{s}, "),
-    };
-    let flag = format!("{short}--{} {}", o.long, o.arg);
-    let default = match o.default {
-        "" => String::new(),
-        d => format!(" ({d})"),
-    };
-    format!("  {flag:<25} {}{default}\n", o.help)
-}
-
-/// --help
-pub fn help() -> String {
-    let mut text = String::from(
-        "minicluster [OPTIONS] -- COMMAND [ARG...]    run N copies of a server program on one port\n\
-         minicluster [-C SOCKET | --name NAME] VERB   speak to a running cluster\n",
-    );
-    for group in &options::GROUPS {
-        text.push_str(&format!("\n{}:\n", group.title));
-        for o in group.options {
-            text.push_str(&help_line(o));
-        }
-    }
-    text.push_str("\nVerbs:\n");
-    let all: Vec<&verbs::Verb> = verbs::VERBS.iter().collect();
-    for line in verbs::help(&all).lines() {
-        text.push_str(&format!("  {line}\n"));
-    }
-    text.push_str(
-        "\nDurations: 500us 500ms 10s 5m 1h 1d, a bare number is seconds. The manual: man minicluster\n",
-    );
-    text
 }
 
 #[cfg(test)]
