@@ -22,7 +22,7 @@ pub enum Action {
         signal: i32,
         whom: Whom,
     },
-    /// Ask a worker to stop: over its channel, if it has one, then its first process by this signal;
+    /// Ask a worker to stop: over its channel, if it has one, then its first process by this signal, and SIGCONT, in case it is stopped;
     /// then close the channel, or a Node process that listens there would never end.
     Dismiss { worker: WorkerId, signal: i32 },
     /// Put the lane in place of the socket that the asking worker binds, and answer 0.

@@ -164,6 +164,9 @@ pub enum Word {
     Stopping,
     /// It is well.
     Ping,
+    /// Nothing that we have heard; but others fill the way by which it would, so its silence proves
+    /// nothing.
+    Unheard,
 }
 
 impl Word {
@@ -173,6 +176,7 @@ impl Word {
             Word::Ready => "ready",
             Word::Stopping => "stopping",
             Word::Ping => "ping",
+            Word::Unheard => "unheard",
         }
     }
 }

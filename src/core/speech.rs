@@ -5,7 +5,8 @@
 //! 2. With --watchdog a ready worker must say that it is well; one that does not hangs: SIGABRT, so
 //!    that it leaves a core or a trace, SIGKILL after `HANG_GRACE`, and its slot gets another one. The
 //!    time begins when it is ready: a start may take as long as --ready-timeout allows.
-//! 3. Nothing else that is said changes anything.
+//! 3. Who may have spoken without being heard has its time anew.
+//! 4. Nothing else that is said changes anything.
 
 use super::action::{Action, Whom};
 use super::deadlines::Why;
@@ -39,12 +40,13 @@ impl Cluster {
                 w.pinged = true;
                 self.watch_pulse(id, now);
             }
+            (Word::Unheard, State::Ready { .. }) => self.watch_pulse(id, now),
             (Word::Stopping, State::Ready { .. } | State::Starting { .. }) => {
                 out.push(Action::Note(Notice::Said { who, word }));
             }
             // Known already, or of no use where it is.
             (
-                Word::Ready | Word::Stopping | Word::Ping,
+                Word::Ready | Word::Stopping | Word::Ping | Word::Unheard,
                 State::Spawning
                 | State::Starting { .. }
                 | State::Ready { .. }

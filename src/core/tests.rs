@@ -432,3 +432,30 @@ fn a_port_beyond_the_limit_is_left_to_the_kernel() {
     let passed = |a: &Action| matches!(a, Action::Pass { ask: Ask(65) });
     assert!(did.iter().any(passed));
 }
+
+#[test]
+fn a_worker_that_may_not_have_been_heard_is_not_taken_for_one_that_hangs() {
+    let mut p = policy();
+    p.workers = 1;
+    p.ready = ReadyRule::Started;
+    p.watchdog = Some(Duration::from_secs(1));
+    let mut r = Rig::new(p);
+    let worker = r.run_spawns()[0];
+    let hangs = |did: &[Action]| {
+        let hung = |a: &Action| match a {
+            Action::Note(Notice::Hangs { ever, .. }) => Some(*ever),
+            _ => None,
+        };
+        did.iter().find_map(hung)
+    };
+    r.at(900);
+    r.tell(Event::Said {
+        worker,
+        word: Word::Unheard,
+    });
+    r.at(1_800);
+    assert_eq!(hangs(&r.did()), None);
+    r.at(1_900);
+    // It is not said that it had ever spoken.
+    assert_eq!(hangs(&r.did()), Some(false));
+}

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// An address that is in use is tried again so often,
+/// Addresses that are in use are tried again so often in all,
 const AGAIN: u32 = 50;
 /// after that long.
 const IN_A_MOMENT: Duration = Duration::from_millis(20);
@@ -49,6 +49,8 @@ pub struct Sockets {
     lanes: BTreeMap<LaneId, Lane>,
     backlog: i32,
     patience: Patience,
+    /// So often an address that is in use may still be tried again.
+    waits: u32,
 }
 
 impl Sockets {
@@ -62,6 +64,7 @@ impl Sockets {
                 keepalive: settings.keepalive,
                 user_timeout: settings.user_timeout,
             },
+            waits: AGAIN,
         }
     }
 
@@ -72,10 +75,10 @@ impl Sockets {
     /// once waits for them, that long.
     pub fn open_given(&mut self, id: LaneId, given: &Given) -> io::Result<Addr> {
         let busy = |e: &io::Error| e.raw_os_error() == Some(libc::EADDRINUSE);
-        let mut waits = 0..AGAIN;
         loop {
             match self.try_given(id, given) {
-                Err(e) if busy(&e) && given.passed.is_none() && waits.next().is_some() => {
+                Err(e) if busy(&e) && given.passed.is_none() && self.waits > 0 => {
+                    self.waits -= 1;
                     clock::pause(IN_A_MOMENT);
                 }
                 other => return other,

@@ -126,9 +126,8 @@ impl Shell {
         let message =
             format!("{who} speaks to the notification socket of a worker and is not heard");
         self.say_once(Level::Warn, "notify-stranger", message);
-        // The queue is short and shared with it: the worker may have found no room, so that its silence
-        // proves nothing.
-        self.say_for(worker, vec![Word::Ping]);
+        // The queue is short and shared with it: the worker may have found no room.
+        self.say_for(worker, vec![Word::Unheard]);
     }
 
     /// Root, ourselves, and the user of the workers.

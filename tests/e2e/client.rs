@@ -47,6 +47,13 @@ impl Answer {
         }
     }
 
+    /// These variables are in the reported environment.
+    pub fn has_env(&self, wanted: &[(&str, &str)]) {
+        for (name, value) in wanted {
+            assert_eq!(self.env(name), Some(*value), "{name}");
+        }
+    }
+
     /// A variable of the reported environment.
     pub fn env(&self, name: &str) -> Option<&str> {
         let all = self.lines("env");

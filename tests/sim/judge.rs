@@ -286,8 +286,8 @@ impl Judge {
                     job.said = true;
                     self.evidence = Some(worker);
                 }
-                Word::Ping if job.ready.is_some() => job.pulse = Some(now),
-                Word::Ping | Word::Stopping => {}
+                Word::Ping | Word::Unheard if job.ready.is_some() => job.pulse = Some(now),
+                Word::Ping | Word::Unheard | Word::Stopping => {}
             },
             Event::Exited { .. } => {
                 assert!(!job.exit_told, "the end of {worker:?} is told twice");

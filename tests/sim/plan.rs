@@ -241,7 +241,7 @@ fn speak(p: &mut Plan, r: &mut Prng, policy: &Policy) {
         p.steps.insert(at, (r.ms(0, 50), Step::Say(Word::Ready)));
     }
     if r.one_in(50) {
-        let word = r.pick(&[Word::Ready, Word::Stopping, Word::Ping]);
+        let word = r.pick(&[Word::Ready, Word::Stopping, Word::Ping, Word::Unheard]);
         p.steps.insert(0, (r.ms(0, 5), Step::Say(word)));
     }
     if let Some(limit) = policy.watchdog
