@@ -17,12 +17,16 @@ FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 PORT ?= 3000
 # Of `make sim`.
 SEEDS ?= 20000
+# Of `make bench`: short, or nothing.
+BENCH ?=
 
 BIN = target/release/minicluster
 STATIC = target/static/minicluster
 # What the tests run in an empty root.
 STATIC_CHECKED = target/static/minicluster-checked
 DEMO = target/demo/hello
+PM2 = target/bench/pm2/node_modules/.bin/pm2
+BENCHED = target/bench/stamp target/bench/load target/bench/threaded
 COMPLETIONS = target/completions/bash target/completions/zsh target/completions/fish
 SOURCES = Cargo.toml Cargo.lock $(shell find src -type f)
 SCRIPTS = .ci/run scripts/deps
@@ -31,7 +35,7 @@ CHECKED = $(CARGO) test $(CARGOFLAGS) --profile checked
 NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
-.PHONY: all help static static-checked demo test test-servers sim bench lint install uninstall clean deps deps-servers
+.PHONY: all help static static-checked demo test test-servers sim bench lint install uninstall clean deps deps-servers deps-bench
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -40,7 +44,7 @@ all: $(BIN) $(COMPLETIONS) ## the release binary, target/release/minicluster
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), CARGO=$(CARGO)"
+	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), BENCH=short (bench), CARGO=$(CARGO)"
 
 # Cargo leaves a binary alone that would come out the same; the date is for us, so that
 # `make && sudo make install` needs no cargo the second time.
@@ -98,14 +102,20 @@ sim: ## the simulation with SEEDS seeds
 	$(NEED_CARGO)
 	SEEDS=$(SEEDS) $(CHECKED) --test sim -- --nocapture swarm
 
-bench: $(BIN) $(DEMO) target/bench/stamp ## idle cost, respawn, start and kills under load, beside the bare thing
-	python3 bench/respawn.py
-	python3 bench/kills.py
-	python3 bench/idle.py
+bench: deps-bench $(BIN) $(DEMO) $(BENCHED) ## reloads, serving, respawn, kills, idle cost, beside what else there is; BENCH=short: a minute
+	python3 bench/run.py $(BENCH)
 
 target/bench/stamp: bench/stamp.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -Wextra -o $@ $<
+
+target/bench/load: $(addprefix tests/servers/,load.c answer.c tally.c answer.h tally.h)
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -o $@ $(filter %.c,$^)
+
+target/bench/threaded: $(addprefix tests/servers/,threaded.c serve.c report.c serve.h report.h)
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -pthread -o $@ $(filter %.c,$^)
 
 lint: deps ## formatting, clippy, the manual page, shell scripts
 	$(NEED_CARGO)
@@ -121,6 +131,12 @@ deps:
 
 deps-servers:
 	@scripts/deps scripts/packages.servers
+
+# Only the full bench has peers. pm2 is no Debian package; a machine without a registry goes without it.
+deps-bench: deps
+	@test "$(BENCH)" = short || scripts/deps scripts/packages.bench
+	@test "$(BENCH)" = short -o -e $(PM2) || npm install --silent --no-audit --no-fund --prefix target/bench/pm2 pm2@7 || \
+		echo "pm2 cannot be installed; the bench leaves it out" >&2
 
 target/completions/%: $(BIN)
 	@mkdir -p $(@D)

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         process::exit_now(EX_SOFTWARE)
     }));
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let ended = match cli::parse(&args, &shell::client::read_options) {
+    let ended = match cli::parse(&args, &|file| shell::client::read_options(file.as_ref())) {
         Ok(Invocation::Start(settings)) => shell::start::run(*settings),
         Ok(Invocation::Control(settings, words)) => shell::client::run(&settings, words),
         Ok(Invocation::Print(text)) => shell::client::print(&text),

@@ -30,6 +30,8 @@ pub enum What {
     Why,
     /// Another number of slots.
     Resize,
+    /// New workers for all old ones.
+    Reload,
     /// A signal to workers.
     Signal,
     /// Graceful stop.
@@ -45,7 +47,7 @@ pub enum What {
 }
 
 /// All of them, in the order of help.
-pub const VERBS: [Verb; 10] = [
+pub const VERBS: [Verb; 11] = [
     Verb {
         name: "status",
         words: "",
@@ -77,6 +79,14 @@ pub const VERBS: [Verb; 10] = [
         waits: true,
         help: "so many workers; returns when they are ready (--no-wait: at once)",
         what: What::Resize,
+    },
+    Verb {
+        name: "reload",
+        words: "",
+        takes: 0,
+        waits: true,
+        help: "replace all workers, new before old; returns when it is over (--no-wait: at once)",
+        what: What::Reload,
     },
     Verb {
         name: "signal",
@@ -156,6 +166,7 @@ impl Verb {
             // Slots and verbs: who answers knows them.
             What::Status
             | What::Why
+            | What::Reload
             | What::Reopen
             | What::Stop
             | What::Kill
@@ -178,6 +189,7 @@ impl Verb {
             What::Signal => "HUP INT QUIT USR1 USR2 WINCH TERM KILL",
             What::Status
             | What::Why
+            | What::Reload
             | What::Reopen
             | What::Stop
             | What::Kill
@@ -221,8 +233,14 @@ pub fn help(verbs: &[&Verb]) -> String {
 /// What to say of a word that is no verb.
 pub fn unknown(word: &str) -> String {
     let names: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
-    if let "reload" | "restart" | "upgrade" = word {
-        return format!("there is no {word} yet: minicluster stop, then start again");
+    match word {
+        "restart" => {
+            return "there is no restart yet: minicluster reload replaces all workers".into();
+        }
+        "upgrade" => {
+            return "there is no upgrade yet: minicluster stop, then start again; reload replaces all workers by those of the same command".into();
+        }
+        _ => {}
     }
     let near = settings::nearest(word, &names);
     match near {

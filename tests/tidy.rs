@@ -203,6 +203,23 @@ fn the_manual_has_every_option_and_verb_and_no_other() {
 }
 
 #[test]
+fn the_manual_names_the_options_that_a_reload_does_not_take() {
+    let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    let list = page
+        .split("and cannot be changed while it runs:")
+        .nth(1)
+        .unwrap();
+    let list = list
+        .split("Of these the value of the start is kept")
+        .next()
+        .unwrap();
+    let words = list.split_whitespace();
+    let in_page: BTreeSet<&str> = words.filter_map(|w| w.strip_prefix('-')).collect();
+    let lasting = options::all().filter(|o| o.lasting);
+    assert_eq!(in_page, lasting.map(|o| o.long).collect());
+}
+
+#[test]
 fn the_manual_has_every_event_and_no_other() {
     let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
     let events = page.split(".Sh EVENTS").nth(1).unwrap();

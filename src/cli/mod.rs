@@ -5,9 +5,9 @@ mod words;
 pub use words::help;
 
 use crate::core::codes::{EX_CONFIG, EX_USAGE};
-use crate::options::config::{self, Entry};
+use crate::options::merge::{self, Both, Fault, Read, exclude};
 use crate::options::{self, Opt, Rivals, Scope, name_of};
-use crate::settings::{Control, Settings};
+use crate::settings::{Control, Said, Settings};
 use crate::verbs;
 use std::ffi::OsString;
 use words::{explain, misplaced, nothing_to_do, stray_word};
@@ -48,9 +48,6 @@ fn in_file(message: String) -> Wrong {
     let code = EX_CONFIG;
     Wrong { code, message }
 }
-
-/// Reads a file, at most one byte more than a file of options may have. An error says why not.
-pub type Read<'a> = &'a dyn Fn(&str) -> Result<Vec<u8>, String>;
 
 /// Understands the command line, without our own name, and the file that it names.
 pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
@@ -123,56 +120,30 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
 fn settings(m: &getopts::Matches, start: bool, read: Read<'_>) -> Result<Settings, Wrong> {
     let file = m.opt_str("config").unwrap_or_default();
     let entries = match m.opt_present("config") {
-        true => {
-            let bytes = read(&file).map_err(|e| in_file(format!("--config {file}: {e}")))?;
-            config::parse(&file, &bytes).map_err(in_file)?
-        }
+        true => merge::read_file(&file, read, start).map_err(in_file)?,
         false => Vec::new(),
     };
-    check_file(&file, &entries, start).map_err(in_file)?;
-    let mut s = Settings::default();
-    for o in options::all() {
-        let typed = m.opt_strs(o.long);
-        if typed.len() > 1 && !o.many {
-            return Err(format!("--{} is given {} times", o.long, typed.len()).into());
-        }
-        // To a verb the file says which cluster is meant, and nothing else.
-        for e in entries.iter().filter(|e| std::ptr::eq(e.opt, o)) {
-            if !start && o.scope == Scope::Start {
-                continue;
-            }
-            // A line that is replaced is right or wrong all the same.
-            let mut nobody = Settings::default();
-            let whose = match replaced(m, o, start) {
-                true => &mut nobody,
-                false => &mut s,
-            };
-            (o.apply)(whose, &e.value).map_err(|why| in_file(config::misfit(&file, e, &why)))?;
-        }
-        if o.arg.is_empty() && m.opt_present(o.long) {
-            (o.apply)(&mut s, "")?;
-        }
-        for v in typed {
-            (o.apply)(&mut s, &v).map_err(|e| format!("{}: {e}", name_of(o)))?;
-        }
-    }
-    Ok(s)
+    let both = Both {
+        typed: &typed(m),
+        file: &file,
+        entries: &entries,
+        start,
+    };
+    both.settings().map_err(|fault| match fault {
+        Fault::Typed(message) => message.into(),
+        Fault::Filed(message) => in_file(message),
+    })
 }
 
-/// Does what was typed stand in place of the file's lines of this option?
-fn replaced(m: &getopts::Matches, o: &Opt, start: bool) -> bool {
-    let rivals = exclude(o.rivals, start);
-    (m.opt_present(o.long) && !o.keyed)
-        || rivals && options::all().any(|x| x.rivals == o.rivals && m.opt_present(x.long))
-}
-
-/// Do rivals about this exclude each other? Who starts a cluster gives it name, socket and file.
-fn exclude(about: Rivals, start: bool) -> bool {
-    match about {
-        Rivals::None => false,
-        Rivals::Loudness => true,
-        Rivals::Which => !start,
-    }
+fn typed(m: &getopts::Matches) -> Vec<Said> {
+    let values = |o: &Opt| match o.arg {
+        // To say it twice is to say it.
+        "" if m.opt_present(o.long) => vec![String::new()],
+        _ => m.opt_strs(o.long),
+    };
+    options::all()
+        .flat_map(|o| values(o).into_iter().map(|v| (o.long, v)))
+        .collect()
 }
 
 fn check_rivals(m: &getopts::Matches, start: bool) -> Result<(), String> {
@@ -192,23 +163,6 @@ fn check_rivals(m: &getopts::Matches, start: bool) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// What entries may not stand in a file, or not together.
-fn check_file(file: &str, entries: &[Entry], start: bool) -> Result<(), String> {
-    if let Some(e) = entries.iter().find(|e| e.opt.scope == Scope::Client) {
-        let why = "it belongs to a verb, not to starting a cluster";
-        return Err(config::misfit(file, e, why));
-    }
-    let mut loud = entries.iter().filter(|e| e.opt.rivals == Rivals::Loudness);
-    match (loud.next(), loud.next()) {
-        (Some(one), Some(two)) if start => {
-            let (line, name) = (one.line, one.opt.long);
-            let why = format!("it and {name} in line {line} exclude each other");
-            Err(config::misfit(file, two, &why))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// A verb and its words; its two flags may stand behind it, too, where people type them.
@@ -416,7 +370,8 @@ mod tests {
             ),
             ("statsu", "did you mean status?"),
             ("stat", "did you mean status?"),
-            ("restart", "there is no restart yet"),
+            ("restart", "minicluster reload replaces all workers"),
+            ("upgrade", "there is no upgrade yet: minicluster stop"),
             ("-n 0 -- x", "1 to 1024"),
             ("-n 2000 -- x", "1 to 1024"),
             ("-n four -- x", "nor auto"),
@@ -445,6 +400,12 @@ mod tests {
             ("resize -x", "does not take -x"),
             ("status -1", "does not take -1"),
             ("--stop-budget 10ms -- x", "shorter than 1s"),
+            ("--drain fast -- x", "none of connections, server, none"),
+            ("--drain-timeout 1001d -- x", "longer than 1000d"),
+            ("--drain-quiet 11s -- x", "--drain-timeout 10s"),
+            ("--surge 101% -- x", "0% to 100%"),
+            ("--single --drain none -- x", "--drain means nothing"),
+            ("--single --surge 0 -- x", "--surge means nothing"),
             ("-C /x --name web stop", "give one"),
             ("--takeover 8080=70000 -- x", "1 to 65535"),
             ("--takeover 80= -- x", "PORT[=OURPORT]"),

@@ -1,10 +1,11 @@
 //! What core wants done. The shell has one arm for each; outcomes come back as events.
 
 use super::addr::Given;
-use super::ids::{Ask, Asker, LaneId, SlotNr, WorkerId};
+use super::ids::{Ask, Asker, LaneId, PortId, SlotNr, WorkerId};
 use super::notice::Notice;
 use super::outcome::Outcome;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// One thing to do, in the order given.
 #[derive(Clone, Debug)]
@@ -40,10 +41,37 @@ pub enum Action {
     LookAt { worker: WorkerId },
     /// Look whether workers wait for connections on these. Answered by Served.
     LookForServers { lanes: Vec<LaneId> },
-    /// Open a lane. Answered by LaneOpened or LaneFailed in the same turn.
-    OpenLane { lane: LaneId, what: Opening },
+    /// Open a lane of that port. Answered by LaneOpened or LaneFailed in the same turn.
+    OpenLane {
+        lane: LaneId,
+        port: PortId,
+        /// Whose workers are handed it, if it is one that is handed.
+        generation: u32,
+        what: Opening,
+    },
+    /// New connections of the port go to these lanes, in that proportion, and to no other.
+    Steer {
+        port: PortId,
+        table: Vec<(LaneId, u16)>,
+    },
+    /// From now on no client comes in any more, by whatever lane; those that are in stay.
+    RefuseNew,
+    /// Look how empty these lanes are, and then what these workers have to do still. Answered by Census.
+    TakeCensus {
+        workers: Vec<WorkerId>,
+        lanes: Vec<LaneId>,
+    },
+    /// End those of the worker's connections, as seen by the census of this turn, on which nothing is
+    /// owed and nothing was said for so long. Answered by Closed.
+    CloseQuiet { worker: WorkerId, silent: Duration },
+    /// End all of them on which nothing is owed at this moment. Answered by Closed.
+    CloseRest { worker: WorkerId },
+    /// The lane's workers have gone: take it out of its port, and end what is still in its queue.
+    RetireLane { lane: LaneId },
     /// Close the lane: nobody will read its queue.
     CloseLane { lane: LaneId },
+    /// What was read again for the reload that begins is for workers of this generation.
+    NewGeneration { generation: u32 },
     /// Nothing will be heard of this worker's tree any more: drop what is kept for it.
     ForgetTree { worker: WorkerId },
     /// Signal (if any) every child of ours that is no worker, and count them. A signal other than
@@ -66,6 +94,11 @@ pub enum Opening {
     Given(Given),
     /// A worker asks for it: in what else is it to be like the socket of this bind(2)?
     Learnt { addr: SocketAddr, like: Ask },
+    /// Another one of a port that has one: it listens, and nothing comes in until it is steered to.
+    Beside {
+        /// That one.
+        first: LaneId,
+    },
 }
 
 /// Who gets a signal.

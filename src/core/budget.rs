@@ -3,16 +3,19 @@
 //!
 //! 1. It is counted from the first request, also if a second one makes the stop hard.
 //! 2. Workers, and what they left behind, are killed at the stop timeout, or when the budget less
-//!    its margin is used up, whichever is sooner.
+//!    its margin is used up, whichever is sooner. Of that a third is kept for the stop signal to work,
+//!    so draining ends before; --drain-delay has a third at most.
 //! 3. Of the margin the first half is for SIGKILL to work on workers: those still there then are
 //!    not waited for, as without a budget after `KILLED_GRACE`. The last fifth is for leaving.
 //! 4. The end of one worker while the cluster goes on has no budget.
 
 use super::Cluster;
 use super::deadlines::Why;
+use super::drain::CLOSING;
 use super::ids::{Time, WorkerId};
 use super::notice::{Cause, Limit};
 use super::phase::Phase;
+use super::policy::Drain;
 use super::speech::HANG_GRACE;
 use super::worker::KILLED_GRACE;
 use std::time::Duration;
@@ -58,6 +61,7 @@ impl Cluster {
             | Cause::Finished
             | Cause::Shutdown
             | Cause::Resize
+            | Cause::Restart
             | Cause::Kill
             | Cause::NotReady
             | Cause::NotStarted => self.policy.stop_timeout,
@@ -68,11 +72,66 @@ impl Cluster {
         }
     }
 
+    /// How long a stop that begins still serves.
+    pub(super) fn delay_of_stop(&self) -> Duration {
+        let delay = self.policy.drain_delay;
+        self.policy
+            .stop_budget
+            .map_or(delay, |b| delay.min((b - margin(b)) / 3))
+    }
+
+    /// Of a stop that has begun, and serves no longer from then on: until when workers are drained.
+    pub(super) fn drained_by(&self, from: Time) -> Time {
+        let p = &self.policy;
+        let drain = match p.drain {
+            Drain::Connections | Drain::Server => p.drain_timeout,
+            Drain::None => Duration::ZERO,
+        };
+        let drain_by = from + drain;
+        match (self.over_by, p.stop_budget) {
+            (Some(end), Some(budget)) => {
+                let time = budget - margin(budget);
+                let to_stop = p.stop_timeout.min(time / 3);
+                drain_by.min(end.before(margin(budget) + to_stop))
+            }
+            (Some(_) | None, _) => drain_by,
+        }
+    }
+
+    /// When who is asked to stop at that time is killed: after a pause of the master, too, it has its
+    /// time, as long as there is some.
+    pub(super) fn killed_by(&self, asked_at: Time) -> Time {
+        let by = asked_at + self.policy.stop_timeout;
+        match (self.over_by, self.policy.stop_budget) {
+            (Some(end), Some(budget)) => by.min(end.before(margin(budget))),
+            (Some(_) | None, _) => by,
+        }
+    }
+
+    /// When a worker that is emptied from now on is asked to stop, or has its rest ended.
+    pub(super) fn drain_by(&self, now: Time) -> Time {
+        match self.phase {
+            Phase::Serving => now + self.policy.drain_timeout,
+            Phase::Stopping { drain_by, .. } => drain_by.min(now + self.policy.drain_timeout),
+            Phase::Done(_) => now,
+        }
+    }
+
+    /// When one whose rest is ended from now on is asked to stop.
+    pub(super) fn closing_by(&self, now: Time) -> Time {
+        match (self.phase, self.policy.stop_budget) {
+            (Phase::Stopping { drain_by, .. }, Some(_)) => {
+                // Without a budget there is time for it behind that.
+                (now + CLOSING).min(drain_by.max(now))
+            }
+            (Phase::Serving | Phase::Stopping { .. } | Phase::Done(_), _) => now + CLOSING,
+        }
+    }
+
     /// When a worker that is asked to stop now is killed.
     pub(super) fn kill_by(&self, now: Time) -> Time {
         match self.phase {
-            Phase::Serving => now + self.policy.stop_timeout,
-            Phase::Stopping { kill_at, .. } => kill_at,
+            Phase::Serving | Phase::Stopping { .. } => self.killed_by(now),
             Phase::Done(_) => now,
         }
     }
@@ -98,6 +157,8 @@ impl Cluster {
     /// A worker that had to go before the stop began has no more time than the others.
     pub(super) fn hurry(&mut self, id: WorkerId, now: Time) {
         let (kill_by, stuck_by) = (self.kill_by(now), self.stuck_by(now));
+        let drain_by = self.drain_by(now);
+        self.deadlines.sooner(Why::Drain(id), drain_by);
         self.deadlines.sooner(Why::Kill(id), kill_by);
         if self.over_by.is_some() {
             self.deadlines.sooner(Why::KillAgain(id), stuck_by);

@@ -3,10 +3,12 @@
 
 use super::Cluster;
 use super::deadlines::Why;
+use super::drain::Stage;
 use super::lanes::MAX_LANES;
 use super::phase::{MAX_ASKERS, Phase, Step};
 use super::readiness::Launch;
 use super::remnants::MAX_REMNANTS;
+use super::slot::Place;
 use super::worker::State;
 use std::collections::BTreeSet;
 
@@ -24,9 +26,14 @@ impl Cluster {
         let mut pids = BTreeSet::new();
         for w in self.fleet.iter() {
             // The slot of a dead one may be gone.
-            let slot = self.slots.get(usize::from(w.slot.0));
-            let placed = slot.is_some_and(|s| s.current == Some(w.id));
-            if placed != w.unreaped() {
+            let placed = self.place_of(w.id) != Place::None;
+            let leaves = match w.state {
+                State::Retiring { .. } | State::Draining { .. } | State::Killed { .. } => true,
+                // Its fork is still to be called off.
+                State::Spawning => true,
+                State::Starting { .. } | State::Ready { .. } | State::Remnant => false,
+            };
+            if placed != w.unreaped() && !(w.unreaped() && leaves) {
                 return Err(format!("I1: {:?} placed {placed}, {:?}", w.id, w.state));
             }
             if w.pid.is_some() && !w.unreaped() {
@@ -61,6 +68,9 @@ impl Cluster {
                 State::Starting { .. } => {
                     has(Why::Ready(id)) || self.policy.ready_timeout.is_none()
                 }
+                State::Retiring { stage, .. } => {
+                    has(Why::Drain(id)) && (has(Why::Census) || stage == Stage::Drained)
+                }
                 State::Draining { .. } => has(Why::Kill(id)),
                 State::Killed { .. } => has(Why::KillAgain(id)),
                 State::Ready { .. } => has(Why::Watchdog(id)) || self.policy.watchdog.is_none(),
@@ -83,6 +93,16 @@ impl Cluster {
                 Why::Kill(id) => {
                     matches!(state(id), Some(State::Draining { .. } | State::Remnant))
                 }
+                Why::Drain(id) => matches!(state(id), Some(State::Retiring { .. })),
+                Why::Census => self.fleet.iter().any(|w| w.stage().is_some()),
+                Why::DrainDelay => matches!(
+                    self.phase,
+                    Phase::Stopping {
+                        step: Step::Delay,
+                        ..
+                    }
+                ),
+                Why::Successors => serving && self.rollout.is_some(),
                 Why::KillAgain(id) => matches!(state(id), Some(State::Killed { .. })),
                 Why::Respawn(nr) => serving && self.slots[usize::from(nr.0)].current.is_none(),
                 Why::StartTimeout => serving && self.launch == Launch::Waiting,
@@ -114,9 +134,13 @@ impl Cluster {
             let state = current.and_then(|id| self.fleet.get(id)).map(|w| w.state);
             let goes = match state {
                 Some(State::Starting { .. } | State::Ready { .. } | State::Remnant) => false,
-                Some(State::Spawning | State::Draining { .. } | State::Killed { .. }) | None => {
-                    true
-                }
+                Some(
+                    State::Spawning
+                    | State::Retiring { .. }
+                    | State::Draining { .. }
+                    | State::Killed { .. },
+                )
+                | None => true,
             };
             let fine = match (self.phase, self.is_wanted(nr)) {
                 (Phase::Serving, true) => current.is_some() != date.is_some() || !self.opened,
@@ -142,7 +166,7 @@ impl Cluster {
             ("remnants", remnants, MAX_REMNANTS),
             (
                 "lanes",
-                self.lanes.iter().count(),
+                self.lanes.ports(),
                 MAX_LANES + self.policy.given.len(),
             ),
             (

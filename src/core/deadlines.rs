@@ -16,6 +16,14 @@ pub enum Why {
     Ready(WorkerId),
     /// The worker should have said by now that it is well.
     Watchdog(WorkerId),
+    /// The worker should have been emptied by now.
+    Drain(WorkerId),
+    /// Look how far those are that are being emptied.
+    Census,
+    /// The cluster stops, and was to serve until now.
+    DrainDelay,
+    /// Successors that failed may be tried again.
+    Successors,
     /// The worker was asked to stop and should have gone by now, with its group.
     Kill(WorkerId),
     /// The worker was killed and should have gone by now.
@@ -69,6 +77,7 @@ impl Deadlines {
             Why::Look(id),
             Why::Ready(id),
             Why::Watchdog(id),
+            Why::Drain(id),
             Why::Kill(id),
             Why::KillAgain(id),
         ] {

@@ -2,7 +2,9 @@
 
 use super::addr::Addr;
 use super::ids::{Ask, Asker, LaneId, Pid, WorkerId};
+use super::policy::Policy;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// One piece of news. Those about a worker that core no longer knows are stale and dropped.
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ pub enum Event {
     Said { worker: WorkerId, word: Word },
     /// The lane is bound (and listens, if that was asked); `addr` has the real port.
     LaneOpened { lane: LaneId, addr: Addr },
+    /// Its port can have no other lane beside that one: all generations share it.
+    LaneAlone { lane: LaneId },
     /// The lane could not be bound or made to listen.
     LaneFailed {
         lane: LaneId,
@@ -71,10 +75,35 @@ pub enum Event {
     StraysUnnamed,
     /// Answer to `LookForServers`: on these of them a worker waits for connections.
     Served { lanes: Vec<LaneId> },
+    /// Answer to `TakeCensus`.
+    Census {
+        /// What was seen of the lanes that were asked about.
+        lanes: Vec<LaneLook>,
+        /// And of the workers.
+        loads: Vec<(WorkerId, Load)>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// Answer to `CloseQuiet` and `CloseRest`: so many connections were ended.
+    Closed { worker: WorkerId, count: u32 },
     /// A signal to the master.
     Signal(MasterSignal),
     /// A client (that process, of that user) wants the cluster stopped, and to hear of the end.
     Stop { asker: Asker, hard: bool, by: By },
+    /// All workers are to be replaced by new ones. What was read again has led to this policy, or to
+    /// an error.
+    Reload {
+        /// Who wants to hear of the end (or, not `wait`, at once that it has begun), if it is a client.
+        asker: Option<Asker>,
+        /// Is the end waited for?
+        wait: bool,
+        /// The client.
+        by: Option<By>,
+        /// What has asked.
+        why: &'static str,
+        /// As it is from now on. Its number of workers counts where it is another than before.
+        with: Result<Box<Policy>, String>,
+    },
     /// A client wants another number of slots, and to hear of the outcome, or (not `wait`) at once
     /// what is going to be tried.
     Resize {
@@ -155,6 +184,42 @@ pub enum Seen {
     OwnSocket(SocketAddr),
 }
 
+/// What was seen of a lane that is to be empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLook {
+    /// Which one.
+    pub lane: LaneId,
+    /// Handshakes that were under way when it was steered away from, and still are.
+    pub handshakes: u32,
+    /// Connections that nobody has accepted yet.
+    pub queued: u32,
+}
+
+/// What was seen of the connections that a worker, its whole tree, has accepted from our ports.
+/// Looked at after the queues: what was in one of them then is in one of the two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// How many there are.
+    pub open: u32,
+    /// On so many of them something is owed: an answer, or the rest of one, or the first request is
+    /// still to come.
+    pub owed: u32,
+    /// Why it cannot be told, or nothing be done about it, if so.
+    pub sight: Sight,
+}
+
+/// How much of a worker's connections can be seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sight {
+    /// They are seen, and can be ended from outside.
+    #[default]
+    Full,
+    /// They are seen, but cannot be touched.
+    LookOnly,
+    /// They are not seen.
+    None,
+}
+
 /// What a worker can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -207,6 +272,4 @@ pub enum MasterSignal {
     More,
     /// SIGTTOU: one fewer.
     Fewer,
-    /// A signal that has no meaning yet.
-    Unused(&'static str),
 }

@@ -106,6 +106,41 @@ impl Notice {
                 let fields = vec![("signal", signal), ("workers", number(whom.len()))];
                 asked(fields, &Some(*by))
             }
+            Notice::Reloading {
+                generation,
+                workers,
+                why,
+                by,
+            } => {
+                let numbers = vec![
+                    ("generation", number(generation)),
+                    ("workers", number(workers)),
+                ];
+                asked([numbers, vec![("reason", text(why))]].concat(), by)
+            }
+            Notice::Reloaded {
+                generation, took, ..
+            } => vec![("generation", number(generation)), ("took", secs(took))],
+            Notice::ReloadFailed { generation, .. } => vec![("generation", number(generation))],
+            Notice::TooManyGenerations {
+                generation,
+                limit,
+                workers,
+            } => vec![
+                ("generation", number(generation)),
+                ("limit", number(limit)),
+                ("workers", number(workers)),
+            ],
+            Notice::StopDelayed { delay } => vec![("delay", secs(delay))],
+            Notice::Draining { cause, .. } => vec![("reason", text(cause.word()))],
+            Notice::Drained {
+                after, closed, cut, ..
+            } => vec![
+                ("after", secs(after)),
+                ("closed", number(closed)),
+                ("cut", number(cut)),
+            ],
+            Notice::LaneAlone { addr } => vec![("addr", text(addr))],
             Notice::Resized { workers } | Notice::AtBound { workers, .. } => {
                 vec![("workers", number(workers))]
             }
@@ -127,8 +162,7 @@ impl Notice {
             | Notice::Forgotten { .. }
             | Notice::NeverReady { .. }
             | Notice::Leftovers { .. }
-            | Notice::Stuck { .. }
-            | Notice::SignalUnused { .. } => Vec::new(),
+            | Notice::Stuck { .. } => Vec::new(),
         }
     }
 }

@@ -36,6 +36,8 @@ impl Fleet {
             finished: None,
             stuck: false,
             why_not: None,
+            open: 0,
+            closed: 0,
         };
         self.workers.insert(id, worker);
         id

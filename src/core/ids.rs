@@ -55,7 +55,11 @@ serial!(
     WorkerId
 );
 serial!(
-    /// One listening socket of ours.
+    /// One address that we serve.
+    PortId
+);
+serial!(
+    /// One listening socket of a port.
     LaneId
 );
 serial!(

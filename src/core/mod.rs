@@ -3,18 +3,22 @@
 //! done; `Cluster::deadline` says when to call again if nothing happens.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod binds;
 mod budget;
 mod check;
 mod deadlines;
+mod drain;
 mod lanes;
 mod phase;
 mod readiness;
 mod relay;
 mod remnants;
 mod resize;
+mod rollout;
 mod sentences;
 mod slot;
 mod speech;
+mod steering;
 mod unserved;
 mod worker;
 
@@ -36,12 +40,15 @@ pub use action::{Action, Opening, Whom};
 pub use addr::{Addr, FileIs, Given, share_clients};
 pub use codes::EXEC_STEP;
 pub use deadlines::Why;
-pub use event::{By, Event, Exit, MasterSignal, Seen, Size, Snag, Target, Word};
-pub use ids::{Ask, Asker, LaneId, Pid, SlotNr, Time, WorkerId};
+pub use drain::Stage;
+pub use event::{
+    By, Event, Exit, LaneLook, Load, MasterSignal, Seen, Sight, Size, Snag, Target, Word,
+};
+pub use ids::{Ask, Asker, LaneId, Pid, PortId, SlotNr, Time, WorkerId};
 pub use notice::{Cause, Level, Notice, PassWhy, Who};
 pub use outcome::{Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
-pub use policy::{MAX_WORKERS, Policy, ReadyRule, Takeover};
+pub use policy::{Drain, MAX_WORKERS, Policy, ReadyRule, Surge, Takeover};
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
 
@@ -50,6 +57,7 @@ use fleet::Fleet;
 use lanes::{Asked, Lane, Lanes};
 use readiness::Launch;
 use respawn::Rng;
+use rollout::{Rollout, Wish};
 use slot::Slot;
 use status::Death;
 use std::collections::{BTreeSet, VecDeque};
@@ -65,7 +73,16 @@ const MAX_SAID: usize = 256;
 pub struct Cluster {
     policy: Policy,
     phase: Phase,
+    /// Of the code that runs: of that of the last rollout that reached its end.
     generation: u32,
+    /// The highest number that was given to one.
+    newest: u32,
+    /// What replaces the workers by others.
+    rollout: Option<Rollout>,
+    /// How often those that are being emptied were looked at, since the last one joined them.
+    looks: u32,
+    /// When the last worker was asked to stop.
+    asked_at: Time,
     started: Time,
     /// How many slots there are to be.
     wanted: u16,
@@ -119,9 +136,13 @@ impl Cluster {
         Cluster {
             phase: Phase::Serving,
             generation: 1,
+            newest: 1,
+            rollout: None,
+            looks: 0,
+            asked_at: now,
             started: now,
             wanted: policy.workers,
-            slots: vec![Slot::default(); usize::from(policy.workers)],
+            slots: vec![Slot::of(1); usize::from(policy.workers)],
             fleet: Fleet::default(),
             lanes: Lanes::default(),
             deadlines: Deadlines::default(),
@@ -216,6 +237,27 @@ impl Cluster {
                 errno,
                 holder,
             } => self.lane_failed(lane, errno, holder, now, out),
+            Event::LaneAlone { lane } => {
+                self.lane_alone(lane, out);
+                self.begin_spawning(now, out);
+            }
+            Event::Census { lanes, loads, took } => self.census(&lanes, &loads, took, now, out),
+            Event::Closed { worker, count } => self.closed(worker, count),
+            Event::Reload {
+                asker,
+                wait,
+                by,
+                why,
+                with,
+            } => {
+                let wish = Wish {
+                    asker,
+                    wait,
+                    by,
+                    why,
+                };
+                self.reload_asked(wish, with, now, out)
+            }
             Event::LaneDied { lane } => self.lane_died(lane, now, out),
             Event::Exited {
                 worker,
@@ -245,9 +287,16 @@ impl Cluster {
             Event::AskerGone { asker } => {
                 self.askers.retain(|a| *a != asker);
                 self.resizers.retain(|a| *a != asker);
+                if let Some(r) = &mut self.rollout {
+                    r.askers.retain(|a| *a != asker);
+                }
             }
             Event::Tick => self.expire(now, out),
         }
+        self.rollout_progress(now, out);
+        self.steer(out);
+        self.drain_progress(now, out);
+        self.retire_lanes(out);
         self.assert_invariants();
     }
 
@@ -261,6 +310,12 @@ impl Cluster {
             Event::Resize { asker, .. } => {
                 let (workers, hitch) = (self.wanted, Hitch::Stopping);
                 (asker, Outcome::NotResized { workers, hitch })
+            }
+            Event::Reload {
+                asker: Some(asker), ..
+            } => {
+                let (generation, hitch) = (self.generation, Hitch::Stopping);
+                (asker, Outcome::NotReloaded { generation, hitch })
             }
             Event::SignalWorkers { asker, target, .. } => (asker, Outcome::Nobody { target }),
             Event::Spawned { .. }
@@ -276,6 +331,10 @@ impl Cluster {
             | Event::LaneOpened { .. }
             | Event::LaneFailed { .. }
             | Event::LaneDied { .. }
+            | Event::LaneAlone { .. }
+            | Event::Census { .. }
+            | Event::Closed { .. }
+            | Event::Reload { asker: None, .. }
             | Event::Exited { .. }
             | Event::TreeGone { .. }
             | Event::StrayReaped
@@ -298,9 +357,14 @@ impl Cluster {
                 | Why::Alive(id)
                 | Why::Ready(id)
                 | Why::Watchdog(id)
+                | Why::Drain(id)
                 | Why::Kill(id)
                 | Why::KillAgain(id) => self.worker_due(why, id, now, out),
                 Why::Respawn(_) => self.spawn_due(now, out),
+                Why::Census => self.take_census(now, out),
+                Why::DrainDelay => self.leave_service(now, out),
+                // What is due then is seen to after every event.
+                Why::Successors => {}
                 Why::StartTimeout => self.start_overdue(now, out),
                 Why::Unserved => self.look_for_servers(out),
                 Why::Leftovers => self.kill_leftovers(now, out),
@@ -322,9 +386,21 @@ impl Cluster {
         self.phase
     }
 
+    /// Of the code that runs.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// How many workers the operator has asked for, by word or file.
+    pub fn asked_for(&self) -> u16 {
+        self.policy.workers
+    }
+
     /// How many serve.
     pub fn ready_count(&self) -> usize {
-        self.fleet.iter().filter(|w| w.is_ready()).count()
+        let current = self.slots.iter().filter_map(|s| s.current);
+        let workers = current.filter_map(|id| self.fleet.get(id));
+        workers.filter(|w| w.is_ready()).count()
     }
 
     /// Every worker with a process.

@@ -4,6 +4,7 @@
 use super::addr::Addr;
 use super::event::{By, Exit, Snag, Word};
 use super::ids::{Pid, SlotNr, WorkerId};
+use super::outcome::Hitch;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub enum Cause {
     Shutdown,
     /// Asked to: fewer workers are wanted.
     Resize,
+    /// Asked to: another one has its place.
+    Restart,
     /// Killed by a hard stop, or because it did not stop in time.
     Kill,
     /// Killed because it was not ready in time.
@@ -50,6 +53,7 @@ impl Cause {
             Cause::Finished => "finished",
             Cause::Shutdown => "shutdown",
             Cause::Resize => "resize",
+            Cause::Restart => "restart",
             Cause::Kill => "kill",
             Cause::NotReady => "not-ready",
             Cause::Hang => "hang",
@@ -78,7 +82,7 @@ impl fmt::Display for Who {
 }
 
 /// What there is to say.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 #[allow(missing_docs)] // the sentence of each, below, is its documentation
 pub enum Notice {
     LaneOpen {
@@ -186,6 +190,9 @@ pub enum Notice {
         workers: usize,
         limit: Limit,
     },
+    StopDelayed {
+        delay: Duration,
+    },
     HardStop {
         why: &'static str,
         by: Option<By>,
@@ -225,13 +232,49 @@ pub enum Notice {
         why: &'static str,
         workers: u16,
     },
+    Reloading {
+        generation: u32,
+        workers: usize,
+        why: &'static str,
+        by: Option<By>,
+    },
+    Reloaded {
+        generation: u32,
+        took: Duration,
+        /// Was it one that took back what had been replaced?
+        back: bool,
+    },
+    ReloadFailed {
+        generation: u32,
+        hitch: Hitch,
+        /// Are there slots that have to be taken back?
+        back: bool,
+    },
+    TooManyGenerations {
+        generation: u32,
+        limit: usize,
+        workers: usize,
+    },
+    Draining {
+        who: Who,
+        cause: Cause,
+    },
+    Drained {
+        who: Who,
+        after: Duration,
+        /// Connections that were ended from outside, between two requests.
+        closed: u32,
+        /// Those that it still had when its time was over.
+        cut: u32,
+        limit: Duration,
+    },
+    LaneAlone {
+        addr: Addr,
+    },
     Signalled {
         signal: i32,
         whom: Vec<Who>,
         by: By,
-    },
-    SignalUnused {
-        name: &'static str,
     },
     TakeoverRefused {
         who: Who,
@@ -346,6 +389,9 @@ impl Notice {
             | Notice::Stopped { .. }
             | Notice::Resizing { .. }
             | Notice::Resized { .. }
+            | Notice::Reloading { .. }
+            | Notice::Reloaded { .. }
+            | Notice::StopDelayed { .. }
             | Notice::Signalled { .. }
             | Notice::V4Only { .. }
             | Notice::Leftovers {
@@ -353,14 +399,28 @@ impl Notice {
                 ..
             } => Info,
             Notice::Ready { .. } => Info,
+            Notice::ReloadFailed { hitch, .. } => match hitch {
+                Hitch::Stopping | Hitch::Overtaken { .. } => Info,
+                Hitch::Died(_)
+                | Hitch::NotForked { .. }
+                | Hitch::Stuck(_)
+                | Hitch::Superseded { .. }
+                | Hitch::Unreadable(_)
+                | Hitch::TooEarly => Error,
+            },
+            Notice::Drained { cut, .. } => match cut {
+                0 => Debug,
+                _ => Warn,
+            },
             // A step on the way to another notice.
             Notice::Forked { .. }
             | Notice::Listening { .. }
             | Notice::LetGo { .. }
             | Notice::Said { .. }
+            | Notice::Draining { .. }
             | Notice::Respawning { .. } => Debug,
             Notice::Died { cause, next, .. } => match (cause, next) {
-                (Cause::Shutdown | Cause::Resize, _)
+                (Cause::Shutdown | Cause::Resize | Cause::Restart, _)
                 | (Cause::Kill | Cause::Finished, Next::Nothing) => Info,
                 (Cause::Finished, Next::Respawn(_)) => Warn,
                 (
@@ -398,7 +458,8 @@ impl Notice {
                 ..
             }
             | Notice::AtBound { .. }
-            | Notice::SignalUnused { .. }
+            | Notice::TooManyGenerations { .. }
+            | Notice::LaneAlone { .. }
             | Notice::BindPassed { .. }
             | Notice::HandedOnly { .. }
             | Notice::Narrower { .. }
@@ -442,8 +503,15 @@ impl Notice {
             Notice::Resizing { .. } => "resizing",
             Notice::Resized { .. } => "resized",
             Notice::AtBound { .. } => "at-bound",
+            Notice::Reloading { .. } => "reload-started",
+            Notice::Reloaded { .. } => "reload-finished",
+            Notice::ReloadFailed { .. } => "reload-failed",
+            Notice::TooManyGenerations { .. } => "generations",
+            Notice::StopDelayed { .. } => "stop-delayed",
+            Notice::Draining { .. } => "draining",
+            Notice::Drained { .. } => "drained",
+            Notice::LaneAlone { .. } => "port-shared",
             Notice::Signalled { .. } => "signalled",
-            Notice::SignalUnused { .. } => "signal-unused",
             Notice::TakeoverRefused { .. } => "takeover-refused",
             Notice::BindPassed { .. } => "bind-passed",
             Notice::HandedOnly { .. } => "handed-only",
@@ -473,6 +541,8 @@ impl Notice {
             | Notice::LeftRunning { who }
             | Notice::Said { who, .. }
             | Notice::Hangs { who, .. }
+            | Notice::Draining { who, .. }
+            | Notice::Drained { who, .. }
             | Notice::TooSlowToStop { who, .. }
             | Notice::StillThere { who, .. }
             | Notice::Forgotten { who, .. }
@@ -497,6 +567,12 @@ impl Notice {
             | Notice::Resizing { .. }
             | Notice::Resized { .. }
             | Notice::AtBound { .. }
+            | Notice::Reloading { .. }
+            | Notice::Reloaded { .. }
+            | Notice::ReloadFailed { .. }
+            | Notice::TooManyGenerations { .. }
+            | Notice::StopDelayed { .. }
+            | Notice::LaneAlone { .. }
             | Notice::Unserved { .. }
             | Notice::LaneConnects { .. }
             | Notice::Stopping { .. }
@@ -505,8 +581,7 @@ impl Notice {
             | Notice::CannotRun { .. }
             | Notice::Leftovers { .. }
             | Notice::Stuck { .. }
-            | Notice::Stopped { .. }
-            | Notice::SignalUnused { .. } => None,
+            | Notice::Stopped { .. } => None,
         }
     }
 }

@@ -5,6 +5,9 @@ use super::event::{By, Size, Target};
 use super::ids::{Pid, SlotNr};
 use super::notice::Who;
 use super::status::Death;
+use super::words::{errno_text, human};
+use std::fmt;
+use std::time::Duration;
 
 /// The outcome of one request.
 #[derive(Clone, Debug)]
@@ -19,6 +22,12 @@ pub enum Outcome {
     Resized { workers: u16 },
     /// So many are wanted, but that came between.
     NotResized { workers: u16, hitch: Hitch },
+    /// Of a reload that is not waited for: it has begun.
+    Reloading { generation: u32 },
+    /// All workers are of that generation now, and the old ones have gone.
+    Reloaded { generation: u32, took: Duration },
+    /// That generation is not to be, on account of that: the old workers go on.
+    NotReloaded { generation: u32, hitch: Hitch },
     /// There cannot be so many.
     OutOfBounds { workers: u16, asked: Size },
     /// These got the signal.
@@ -29,7 +38,7 @@ pub enum Outcome {
     Unknown { target: Target, slots: u16 },
 }
 
-/// What keeps a resize from its end, or its asker from hearing of it.
+/// What keeps a resize or a reload from its end, or its asker from hearing of it.
 #[derive(Clone, Debug)]
 pub enum Hitch {
     /// A worker of a slot that has never been ready has ended; the slot tries again.
@@ -46,4 +55,45 @@ pub enum Hitch {
     },
     /// The cluster stops.
     Stopping,
+    /// What was read again for it is wrong, or could not be read.
+    Unreadable(String),
+    /// The ports are not open yet.
+    TooEarly,
+    /// Another reload has taken its place.
+    Overtaken { why: &'static str, by: Option<By> },
+}
+
+impl fmt::Display for Hitch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = |by: &Option<By>| by.map_or(String::new(), |by| format!(", {by}"));
+        match self {
+            Hitch::Died(d) => {
+                write!(
+                    f,
+                    "{} ended: {} ({}) after {}",
+                    d.who,
+                    d.cause.word(),
+                    d.exit,
+                    human(d.lived)
+                )?;
+                match d.ready_for {
+                    None => f.write_str(", never ready"),
+                    Some(_) => f.write_str(", ready, but its siblings were not yet"),
+                }
+            }
+            Hitch::NotForked { slot, errno } => {
+                write!(f, "cannot fork for worker {slot}: {}", errno_text(*errno))
+            }
+            Hitch::Stuck(who) => write!(f, "{who} was killed and does not end"),
+            Hitch::Superseded { to, why, by: b } => {
+                write!(f, "{to} workers are wanted by now ({why}{})", by(b))
+            }
+            Hitch::Stopping => f.write_str("the cluster stops"),
+            Hitch::Unreadable(why) => f.write_str(why),
+            Hitch::TooEarly => f.write_str("its ports are not open yet"),
+            Hitch::Overtaken { why, by: b } => {
+                write!(f, "another reload has begun ({why}{})", by(b))
+            }
+        }
+    }
 }

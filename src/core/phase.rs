@@ -1,12 +1,13 @@
-//! The life of the whole cluster: Serving -> Stopping (Workers -> Leftovers) -> Done. Rules:
+//! The life of the whole cluster: Serving -> Stopping (Delay -> Workers -> Leftovers) -> Done. Rules:
 //!
-//! 1. While Stopping nothing is spawned (I8).
+//! 1. While Stopping nothing is spawned (I8). With --drain-delay it serves for that long still; then
+//!    nobody is let in any more, the queues are emptied, and the workers are drained (`drain`).
 //! 2. A second request makes a graceful stop hard; nothing makes a hard one graceful. The echo of a
 //!    signal is no second one: timeout(1) signals its child, then the group its child is in; npm passes
 //!    on the Ctrl-C that the terminal has sent already.
 //! 3. The workers go first. What they left behind was signalled with them if it was our child by
 //!    then; the rest shows up as our children (we are subreaper) when its parents die, and is
-//!    signalled then, and killed when the stop timeout, counted from the beginning, is over.
+//!    signalled then, and killed when the stop timeout, counted from the last stop signal, is over.
 //! 4. Every way leads to Done: the last deadline is GiveUp, exit 71 with the pids. It is set again
 //!    only while the number of those that are left falls, and `budget` lets it.
 //! 5. Who waits for a resize hears of the stop at its beginning.
@@ -18,6 +19,7 @@ use super::event::{By, MasterSignal, Size};
 use super::ids::{Asker, Pid, Time};
 use super::notice::{LeftoverStage, Notice};
 use super::outcome::{Hitch, Outcome};
+use super::policy::Drain;
 use super::worker::SIGKILL;
 use super::{Cluster, Out};
 use std::time::Duration;
@@ -40,8 +42,8 @@ pub enum Phase {
         hard: bool,
         /// How far.
         step: Step,
-        /// Leftovers are killed from then on.
-        kill_at: Time,
+        /// Workers are drained no longer than until then.
+        drain_by: Time,
     },
     /// Finish was said.
     Done(u8),
@@ -50,6 +52,8 @@ pub enum Phase {
 /// How far a stop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// It still serves.
+    Delay,
     /// Workers remain.
     Workers,
     /// Only what workers left behind remains.
@@ -89,9 +93,6 @@ impl Cluster {
             MasterSignal::Fewer => {
                 self.resize_by_signal(Size::Fewer(1), "SIGTTOU received", now, out)
             }
-            MasterSignal::Unused(name) => {
-                self.once(name.to_string(), Notice::SignalUnused { name }, out)
-            }
         }
     }
 
@@ -122,7 +123,8 @@ impl Cluster {
 
     /// How many clients wait.
     pub(super) fn waiting(&self) -> usize {
-        self.askers.len() + self.resizers.len()
+        let reloaders = self.rollout.as_ref().map_or(0, |r| r.askers.len());
+        self.askers.len() + self.resizers.len() + reloaders
     }
 
     fn stop_or_harder(&mut self, why: &'static str, now: Time, out: &mut Out) {
@@ -181,15 +183,20 @@ impl Cluster {
 
     fn stop(&mut self, why: &'static str, by: Option<By>, code: u8, now: Time, out: &mut Out) {
         let limit = self.stop_limit();
-        let kill_at = now + limit.time();
         self.budget_runs(now);
         self.answer_resizers(&Hitch::Stopping, out);
+        // Who has failed to start has no clients that should be spared.
+        let delay = match code {
+            0 if self.ready_count() > 0 => self.delay_of_stop(),
+            _ => Duration::ZERO,
+        };
         self.phase = Phase::Stopping {
             code,
             hard: false,
-            step: Step::Workers,
-            kill_at,
+            step: Step::Delay,
+            drain_by: self.drained_by(now + delay),
         };
+        self.end_rollout(out);
         self.asked_to_stop = code == 0;
         self.deadlines.stop(Why::StartTimeout);
         self.deadlines.stop(Why::Unserved);
@@ -207,7 +214,34 @@ impl Cluster {
                 limit,
             }));
         }
-        for id in living {
+        if !delay.is_zero() {
+            out.push(Action::Note(Notice::StopDelayed { delay }));
+            return self.deadlines.set(Why::DrainDelay, now + delay);
+        }
+        self.leave_service(now, out);
+    }
+
+    /// From now on nobody comes in, and the workers are to go.
+    pub(super) fn leave_service(&mut self, now: Time, out: &mut Out) {
+        // Counted from now: a pause of the master takes nothing from the workers.
+        let by = self.drained_by(now);
+        match &mut self.phase {
+            Phase::Stopping {
+                step: step @ Step::Delay,
+                drain_by,
+                ..
+            } => (*step, *drain_by) = (Step::Workers, by),
+            Phase::Serving | Phase::Stopping { .. } | Phase::Done(_) => return,
+        }
+        self.asked_at = now;
+        self.deadlines.stop(Why::DrainDelay);
+        if self.policy.drain != Drain::None && self.fleet.iter().any(|w| w.may_serve()) {
+            out.push(Action::RefuseNew);
+            for lane in &mut self.lanes.list {
+                lane.emptied = false;
+            }
+        }
+        for id in self.fleet.unreaped() {
             self.end_worker(id, false, now, out);
         }
         self.stop_progress(now, out);
@@ -215,7 +249,10 @@ impl Cluster {
 
     fn hard_stop(&mut self, why: &'static str, by: Option<By>, now: Time, out: &mut Out) {
         let step = match self.phase {
-            Phase::Serving => Step::Workers,
+            Phase::Serving
+            | Phase::Stopping {
+                step: Step::Delay, ..
+            } => Step::Workers,
             Phase::Stopping {
                 hard: false, step, ..
             } => step,
@@ -227,8 +264,10 @@ impl Cluster {
             code: FAILED,
             hard: true,
             step,
-            kill_at: now,
+            drain_by: now,
         };
+        self.end_rollout(out);
+        self.deadlines.stop(Why::DrainDelay);
         self.deadlines.stop(Why::StartTimeout);
         self.deadlines.stop(Why::Unserved);
         for slot in self.slot_numbers() {
@@ -244,20 +283,26 @@ impl Cluster {
             self.end_worker(id, true, now, out);
         }
         match step {
-            Step::Workers => self.stop_progress(now, out),
+            Step::Delay | Step::Workers => self.stop_progress(now, out),
             Step::Leftovers => self.kill_leftovers(now, out),
         }
     }
 
     /// Goes on to the leftovers once no worker is left but those that not even SIGKILL ends.
     pub(super) fn stop_progress(&mut self, now: Time, out: &mut Out) {
-        let (code, hard, kill_at) = match self.phase {
+        let (code, hard, drain_by) = match self.phase {
             Phase::Stopping {
                 code,
                 hard,
                 step: Step::Workers,
-                kill_at,
-            } => (code, hard, kill_at),
+                drain_by,
+            } => (code, hard, drain_by),
+            Phase::Stopping {
+                step: Step::Delay, ..
+            } if self.fleet.unreaped().is_empty() => return self.leave_service(now, out),
+            Phase::Stopping {
+                step: Step::Delay, ..
+            } => return,
             // A stuck worker has gone at last: its children, if any, are ours now.
             Phase::Stopping {
                 step: Step::Leftovers,
@@ -268,11 +313,13 @@ impl Cluster {
         if self.fleet.iter().any(|w| w.unreaped() && !w.stuck) {
             return;
         }
+        // What they left was asked with the last of them.
+        let kill_at = self.killed_by(self.asked_at);
         self.phase = Phase::Stopping {
             code,
             hard,
             step: Step::Leftovers,
-            kill_at,
+            drain_by,
         };
         if hard || kill_at <= now {
             self.kill_leftovers(now, out);

@@ -33,6 +33,16 @@ pub struct Policy {
     pub stop_timeout: Duration,
     /// How long a final stop may take in all; `None` is for as long as it takes.
     pub stop_budget: Option<Duration>,
+    /// How a worker that is to go is emptied before it is asked to stop.
+    pub drain: Drain,
+    /// How long that may take; what is open then is closed.
+    pub drain_timeout: Duration,
+    /// A connection on which nothing is owed is closed when it has been silent that long.
+    pub drain_quiet: Duration,
+    /// How long a cluster that is to stop goes on serving before it refuses anybody.
+    pub drain_delay: Duration,
+    /// How many workers more than wanted there may be while they are replaced.
+    pub surge: Surge,
     /// Whose bind(2) is answered by us.
     pub takeover: Takeover,
     /// The lowest port that may be learnt: workers that may not open those below do not get them by
@@ -78,6 +88,39 @@ impl ReadyRule {
     }
 }
 
+/// --drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// Without the worker's help: no new connections, then its old ones end or are closed.
+    Connections,
+    /// No new connections; the rest is the worker's own, which is asked to stop at once after that.
+    Server,
+    /// It is asked to stop, and that is all.
+    None,
+}
+
+/// --surge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Surge {
+    /// So many workers.
+    Count(u16),
+    /// So many of 100.
+    Percent(u16),
+}
+
+impl Surge {
+    /// How many that is. A part of a worker is one: only 0 is none. More than are replaced is all.
+    pub fn of(self, workers: u16) -> u16 {
+        match self {
+            Surge::Count(n) => n.min(workers),
+            Surge::Percent(p) => {
+                let n = (u32::from(workers) * u32::from(p)).div_ceil(100);
+                u16::try_from(n).map_or(workers, |n| n.min(workers))
+            }
+        }
+    }
+}
+
 /// --takeover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Takeover {
@@ -110,9 +153,33 @@ pub(crate) mod tests {
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
             stop_budget: None,
+            drain: Drain::Connections,
+            drain_timeout: Duration::from_secs(10),
+            drain_quiet: Duration::from_secs(5),
+            drain_delay: Duration::ZERO,
+            surge: Surge::Percent(100),
             takeover: Takeover::Auto,
             learn_from: 1,
             seed: 1,
+        }
+    }
+
+    #[test]
+    fn a_surge_is_rounded_up_and_never_more_than_all() {
+        for (surge, workers, want) in [
+            (Surge::Percent(100), 4, 4),
+            (Surge::Percent(50), 4, 2),
+            (Surge::Percent(50), 5, 3),
+            (Surge::Percent(1), 1, 1),
+            (Surge::Percent(1), 1024, 11),
+            (Surge::Percent(100), MAX_WORKERS, MAX_WORKERS),
+            (Surge::Percent(0), 4, 0),
+            (Surge::Count(0), 4, 0),
+            (Surge::Count(1), 4, 1),
+            (Surge::Count(4), 4, 4),
+            (Surge::Count(9), 4, 4),
+        ] {
+            assert_eq!(surge.of(workers), want, "{surge:?} of {workers}");
         }
     }
 }

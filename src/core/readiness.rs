@@ -14,6 +14,7 @@ use super::ids::{LaneId, Time, WorkerId};
 use super::notice::Notice;
 use super::policy::ReadyRule;
 use super::respawn::SETTLED;
+use super::slot::Place;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
 use std::time::Duration;
@@ -48,6 +49,7 @@ impl Cluster {
             State::Spawning
             | State::Starting { execed: true }
             | State::Ready { .. }
+            | State::Retiring { .. }
             | State::Draining { .. }
             | State::Killed { .. }
             | State::Remnant => return,
@@ -109,6 +111,7 @@ impl Cluster {
             State::Spawning
             | State::Starting { .. }
             | State::Ready { .. }
+            | State::Retiring { .. }
             | State::Draining { .. }
             | State::Killed { .. }
             | State::Remnant => {}
@@ -125,6 +128,7 @@ impl Cluster {
             State::Spawning
             | State::Starting { .. }
             | State::Ready { .. }
+            | State::Retiring { .. }
             | State::Draining { .. }
             | State::Killed { .. }
             | State::Remnant => return,
@@ -172,7 +176,9 @@ impl Cluster {
         }
         self.ever_ready = true;
         self.watch_pulse(id, now);
-        self.slots[usize::from(who.slot.0)].proven = true;
+        if let Place::Current(nr) = self.place_of(id) {
+            self.slots[usize::from(nr.0)].proven = true;
+        }
         out.push(Action::Note(notice));
         self.say_if_full(now, out);
         self.resize_progress(out);

@@ -50,6 +50,7 @@ impl Cluster {
             State::Spawning | State::Starting { execed: false } | State::Remnant => false,
             State::Starting { execed: true }
             | State::Ready { .. }
+            | State::Retiring { .. }
             | State::Draining { .. }
             | State::Killed { .. } => w.pid.is_some(),
         };

@@ -18,7 +18,7 @@ use super::notice::{Cause, Notice};
 use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
 use super::policy::MAX_WORKERS;
-use super::slot::Slot;
+use super::slot::{Place, Slot};
 use super::{Cluster, Out};
 
 impl Size {
@@ -46,8 +46,11 @@ impl Cluster {
 
     /// Is this worker, which was asked for, still to be forked?
     pub fn wants(&self, id: WorkerId) -> bool {
-        let slot = self.fleet.get(id).map(|w| w.slot);
-        self.phase == Phase::Serving && slot.is_some_and(|s| self.is_wanted(s))
+        let nr = match self.place_of(id) {
+            Place::Current(nr) | Place::Successor(nr) => nr,
+            Place::None => return false,
+        };
+        self.phase == Phase::Serving && self.is_wanted(nr)
     }
 
     /// A client asks for another number.
@@ -105,7 +108,14 @@ impl Cluster {
         }
     }
 
-    fn resize(&mut self, to: u16, why: &'static str, by: Option<By>, now: Time, out: &mut Out) {
+    pub(super) fn resize(
+        &mut self,
+        to: u16,
+        why: &'static str,
+        by: Option<By>,
+        now: Time,
+        out: &mut Out,
+    ) {
         let from = self.wanted;
         if to == from {
             return;
@@ -124,12 +134,13 @@ impl Cluster {
     fn grow(&mut self, from: u16, now: Time, out: &mut Out) {
         self.full = false;
         let len = self.slots.len().max(usize::from(self.wanted));
-        self.slots.resize_with(len, Slot::added);
+        let generation = self.generation;
+        self.slots.resize_with(len, || Slot::added(generation));
         for slot in &mut self.slots[usize::from(from)..usize::from(self.wanted)] {
             match slot.current {
-                None => *slot = Slot::added(),
+                None => *slot = Slot::added(generation),
                 // Its worker is on its way out, or not yet on its way in.
-                Some(_) => slot.proven = false,
+                Some(_) => (slot.proven, slot.generation) = (false, generation),
             }
         }
         if self.opened {
@@ -140,8 +151,13 @@ impl Cluster {
     fn shrink(&mut self, now: Time, out: &mut Out) {
         for nr in self.slot_numbers().skip(usize::from(self.wanted)) {
             self.deadlines.stop(Why::Respawn(nr));
-            if let Some(id) = self.slots[usize::from(nr.0)].current {
-                self.ask_to_stop(id, Cause::Resize, now, out);
+            let slot = &mut self.slots[usize::from(nr.0)];
+            let (successor, current) = (slot.successor.take(), slot.current);
+            if let Some(id) = successor {
+                self.retire(id, Cause::Restart, now, out);
+            }
+            if let Some(id) = current {
+                self.retire(id, Cause::Resize, now, out);
             }
         }
         self.drop_empty_slots();

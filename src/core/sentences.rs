@@ -7,6 +7,7 @@ use super::event::{By, Snag};
 use super::ids::Pid;
 use super::lanes::MAX_LANES;
 use super::notice::{LeftoverStage, Limit, Next, Notice, PassWhy};
+use super::outcome::Hitch;
 use super::policy::MAX_WORKERS;
 use super::words::{count, errno_text, human, signal_name};
 use std::fmt;
@@ -342,6 +343,94 @@ impl fmt::Display for Notice {
             Notice::Resized { workers } => {
                 write!(f, "resized: {}", count(usize::from(*workers), "worker"))
             }
+            Notice::Reloading {
+                generation,
+                workers,
+                why,
+                by,
+            } => write!(
+                f,
+                "reloading {} to generation {generation}: {why}{}",
+                count(*workers, "worker"),
+                asked_by(by)
+            ),
+            Notice::Reloaded {
+                generation,
+                took,
+                back: false,
+            } => write!(
+                f,
+                "reloaded: generation {generation} serves, after {}",
+                human(*took)
+            ),
+            Notice::Reloaded {
+                generation,
+                took,
+                back: true,
+            } => write!(
+                f,
+                "taken back: all workers are of generation {generation} again, after {}",
+                human(*took)
+            ),
+            Notice::ReloadFailed {
+                generation,
+                hitch,
+                back,
+            } => {
+                write!(f, "reload to generation {generation} is over: {hitch}")?;
+                f.write_str(match (hitch, back) {
+                    (Hitch::Stopping | Hitch::Overtaken { .. }, _) => "",
+                    (_, false) => "; the old workers go on",
+                    (_, true) => "; workers that had been replaced are taken back",
+                })
+            }
+            Notice::TooManyGenerations {
+                generation,
+                limit,
+                workers,
+            } => write!(
+                f,
+                "asking {} of generation {generation} to stop before they are drained: there are workers of {limit} generations (limit {limit})",
+                count(*workers, "worker")
+            ),
+            Notice::StopDelayed { delay } => {
+                write!(f, "serving for {} still (--drain-delay)", human(*delay))
+            }
+            Notice::Draining { who, cause } => write!(f, "draining {who} ({})", cause.word()),
+            Notice::Drained {
+                who,
+                after,
+                closed,
+                cut: 0,
+                ..
+            } => {
+                write!(f, "drained {who} after {}", human(*after))?;
+                match closed {
+                    0 => Ok(()),
+                    n => write!(
+                        f,
+                        "; {} ended between two requests",
+                        count(*n as usize, "connection")
+                    ),
+                }
+            }
+            Notice::Drained {
+                who,
+                after,
+                cut,
+                limit,
+                ..
+            } => write!(
+                f,
+                "{who} still has {} after {} (--drain-timeout {}): asking it to stop, which cuts them off if it does not stop gracefully",
+                count(*cut as usize, "connection"),
+                human(*after),
+                human(*limit)
+            ),
+            Notice::LaneAlone { addr } => write!(
+                f,
+                "{addr} can have no second socket: old and new workers share its queue during a reload, so each old one is asked to stop when it owes nothing, which is best effort; a connection that it accepts in that moment is lost if it does not stop gracefully"
+            ),
             Notice::AtBound { why, workers } => write!(
                 f,
                 "{why}, but there can be 1 to {MAX_WORKERS} workers and there {} already: ignored",
@@ -360,12 +449,6 @@ impl fmt::Display for Notice {
                         count(all.len(), "worker")
                     ),
                 }
-            }
-            Notice::SignalUnused { name } => {
-                write!(
-                    f,
-                    "{name} received: it has no meaning in this version, ignored"
-                )
             }
             Notice::TakeoverRefused {
                 who,

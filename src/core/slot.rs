@@ -26,6 +26,10 @@ const HEELS: Duration = Duration::from_millis(1);
 pub struct Slot {
     /// The worker in it, until it is reaped.
     pub current: Option<WorkerId>,
+    /// The one that is to take its place when it is ready.
+    pub successor: Option<WorkerId>,
+    /// Of which generation its workers are.
+    pub generation: u32,
     /// Failures in a row.
     pub backoff: Backoff,
     /// Workers it has had beyond the first.
@@ -38,12 +42,31 @@ pub struct Slot {
     pub proven: bool,
 }
 
+/// Where a worker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In that slot.
+    Current(SlotNr),
+    /// It is to be in that slot.
+    Successor(SlotNr),
+    /// It is on its way out.
+    None,
+}
+
 impl Slot {
+    /// One of the first.
+    pub fn of(generation: u32) -> Slot {
+        Slot {
+            generation,
+            ..Slot::default()
+        }
+    }
+
     /// One that a resize adds.
-    pub fn added() -> Slot {
+    pub fn added(generation: u32) -> Slot {
         Slot {
             added: true,
-            ..Slot::default()
+            ..Slot::of(generation)
         }
     }
 
@@ -58,6 +81,18 @@ impl Slot {
 }
 
 impl Cluster {
+    /// Where the worker stands.
+    pub(super) fn place_of(&self, id: WorkerId) -> Place {
+        let Some(nr) = self.fleet.get(id).map(|w| w.slot) else {
+            return Place::None;
+        };
+        match self.slots.get(usize::from(nr.0)) {
+            Some(s) if s.current == Some(id) => Place::Current(nr),
+            Some(s) if s.successor == Some(id) => Place::Successor(nr),
+            Some(_) | None => Place::None,
+        }
+    }
+
     /// The slot has lost its worker, by that cause. Sets the date for the next one, `least` from now
     /// or later, and returns the delay; `None` if there will be none.
     pub(super) fn slot_vacated(
@@ -79,10 +114,27 @@ impl Cluster {
             return None;
         }
         let slot = &mut self.slots[usize::from(nr.0)];
-        if cause == Cause::Resize {
+        match cause {
             // Wanted again before its worker had gone: the next spawn is now.
-            *slot = Slot::added();
-            return Some(Duration::ZERO);
+            Cause::Resize => {
+                *slot = Slot {
+                    successor: slot.successor,
+                    ..Slot::added(slot.generation)
+                };
+                return Some(Duration::ZERO);
+            }
+            // It made room for another one, which has not failed yet.
+            Cause::Restart => {
+                slot.backoff = Backoff::default();
+                return Some(Duration::ZERO);
+            }
+            Cause::Failure
+            | Cause::Finished
+            | Cause::Shutdown
+            | Cause::Kill
+            | Cause::NotReady
+            | Cause::Hang
+            | Cause::NotStarted => {}
         }
         let delay = slot
             .backoff
@@ -125,6 +177,7 @@ impl Cluster {
         if self.stop_is_hard().is_some() {
             return;
         }
+        let to = self.in_place_to();
         for nr in 0..usize::from(self.wanted) {
             let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
             let slot = &mut self.slots[nr];
@@ -141,12 +194,14 @@ impl Cluster {
             }
             slot.used = true;
             let watched = self.policy.takeover != Takeover::Off;
-            let worker = self.fleet.enlist(slot_nr, self.generation, watched, now);
+            slot.generation = to.unwrap_or(slot.generation);
+            let generation = slot.generation;
+            let worker = self.fleet.enlist(slot_nr, generation, watched, now);
             slot.current = Some(worker);
             out.push(Action::Spawn {
                 worker,
                 slot: slot_nr,
-                generation: self.generation,
+                generation,
             });
         }
     }

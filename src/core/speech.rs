@@ -50,6 +50,7 @@ impl Cluster {
                 State::Spawning
                 | State::Starting { .. }
                 | State::Ready { .. }
+                | State::Retiring { .. }
                 | State::Draining { .. }
                 | State::Killed { .. }
                 | State::Remnant,

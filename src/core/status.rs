@@ -7,7 +7,8 @@ use super::ids::{Pid, SlotNr, Time};
 use super::notice::{Cause, Next, Notice, Who};
 use super::phase::Phase;
 use super::policy::Takeover;
-use super::worker::State;
+use super::slot::Place;
+use super::worker::{State, Worker};
 use super::{Action, Cluster, Out};
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ pub struct Snapshot {
     pub lanes: Vec<Addr>,
     /// `on`, `off`, `refused`, `unused`.
     pub takeover: &'static str,
-    /// One each, and those that are to go but have not.
+    /// One each, and those that are to go but have not; behind each the workers beside its own.
     pub slots: Vec<SlotView>,
     /// Oldest first.
     pub deaths: Vec<Death>,
@@ -63,6 +64,9 @@ pub struct Snapshot {
 pub struct SlotView {
     /// Its number.
     pub slot: SlotNr,
+    /// Is it about the worker in the slot? Else about one beside it: its successor, or one before it
+    /// that has not gone.
+    pub current: bool,
     /// Of the worker in it.
     pub pid: Option<Pid>,
     /// Of its code.
@@ -88,11 +92,7 @@ impl Cluster {
             up: now - self.started,
             lanes: self.lanes.served_addrs(),
             takeover: self.takeover_word(),
-            slots: self
-                .slot_numbers()
-                .filter(|s| self.is_wanted(*s) || self.slots[usize::from(s.0)].current.is_some())
-                .map(|s| self.view(s, now))
-                .collect(),
+            slots: self.views(now),
             deaths: self.deaths.iter().cloned().collect(),
         }
     }
@@ -104,6 +104,31 @@ impl Cluster {
             (_, Some(true)) => "on",
             (_, Some(false)) => "refused",
         }
+    }
+
+    fn views(&self, now: Time) -> Vec<SlotView> {
+        let shown =
+            |s: &SlotNr| self.is_wanted(*s) || self.slots[usize::from(s.0)].current.is_some();
+        let mut views: Vec<SlotView> = self
+            .slot_numbers()
+            .filter(shown)
+            .map(|s| self.view(s, now))
+            .collect();
+        let in_place = |w: &Worker| matches!(self.place_of(w.id), Place::Current(_));
+        let beside = self.fleet.iter().filter(|w| w.unreaped() && !in_place(w));
+        views.extend(beside.map(|w| SlotView {
+            slot: w.slot,
+            current: false,
+            pid: w.pid,
+            generation: w.generation,
+            state: state_word(w.state),
+            age: now - w.born,
+            restarts: 0,
+            last: None,
+        }));
+        // Stable: oldest first behind the slot's own.
+        views.sort_by_key(|v| (v.slot, !v.current));
+        views
     }
 
     fn view(&self, nr: SlotNr, now: Time) -> SlotView {
@@ -118,15 +143,12 @@ impl Cluster {
                 Phase::Serving => "waiting",
                 Phase::Stopping { .. } | Phase::Done(_) => "stopped",
             },
-            Some(State::Spawning | State::Starting { .. }) => "starting",
-            Some(State::Ready { .. }) => "ready",
-            Some(State::Draining { .. }) => "draining",
-            Some(State::Killed { .. }) => "killed",
-            Some(State::Remnant) => "remnant",
+            Some(state) => state_word(state),
         };
         let death = self.deaths.iter().rev().find(|d| d.who.slot == nr);
         SlotView {
             slot: nr,
+            current: true,
             pid: worker.and_then(|w| w.pid),
             generation: worker.map_or(self.generation, |w| w.generation),
             state,
@@ -164,5 +186,15 @@ impl Cluster {
             let victim = (0..self.deaths.len()).find(|i| spare(*i)).unwrap_or(0);
             self.deaths.remove(victim);
         }
+    }
+}
+
+fn state_word(state: State) -> &'static str {
+    match state {
+        State::Spawning | State::Starting { .. } => "starting",
+        State::Ready { .. } => "ready",
+        State::Retiring { .. } | State::Draining { .. } => "draining",
+        State::Killed { .. } => "killed",
+        State::Remnant => "remnant",
     }
 }

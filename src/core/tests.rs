@@ -133,6 +133,7 @@ fn ports_are_opened_before_any_worker_is_spawned() {
             Action::OpenLane {
                 lane,
                 what: Opening::Given(_),
+                ..
             } => Some(*lane),
             _ => None,
         })

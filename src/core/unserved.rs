@@ -12,6 +12,7 @@ use super::deadlines::Why;
 use super::ids::{LaneId, Time};
 use super::lanes::LaneState;
 use super::notice::Notice;
+use super::phase::Phase;
 use super::{Cluster, Out};
 use std::time::Duration;
 
@@ -22,13 +23,16 @@ const GAP: Duration = Duration::from_secs(1);
 
 impl Cluster {
     fn unserved(&self) -> Vec<LaneId> {
-        let pick = |l: &&super::lanes::Lane| l.given && !l.served && l.state == LaneState::Open;
+        let pick = |l: &&super::lanes::Lane| {
+            l.given && !l.served && l.state == LaneState::Open && self.is_steered(l)
+        };
         self.lanes.iter().filter(pick).map(|l| l.id).collect()
     }
 
     /// All workers are ready.
     pub(super) fn suspect_unserved(&mut self, now: Time) {
-        if self.unserved_looks < LOOKS && !self.unserved().is_empty() {
+        let serving = self.phase == Phase::Serving;
+        if serving && self.unserved_looks < LOOKS && !self.unserved().is_empty() {
             self.deadlines.set(Why::Unserved, now + GAP);
         }
     }

@@ -1,8 +1,8 @@
 //! The life of one worker. Rules:
 //!
-//! 1. Spawning -> Starting -> Ready -> Draining -> Killed -> Remnant -> gone; any of the first five
-//!    may be cut short by the end of its first process. All transitions are in this file, but those
-//!    to Ready, which are in `readiness`.
+//! 1. Spawning -> Starting -> Ready -> Retiring -> Draining -> Killed -> Remnant -> gone; any of the
+//!    first six may be cut short by the end of its first process. All transitions are in this file,
+//!    but those to Ready, which are in `readiness`, and the stages of Retiring, which are in `drain`.
 //! 2. `pid` is `Some` iff the first process is unreaped; the shell reaps after the actions that
 //!    follow from `Exited` are done, so the group may be signalled in that same turn (I1).
 //! 3. The end of the first process frees the slot. The worker stays as a Remnant until its whole
@@ -15,12 +15,14 @@
 use super::action::{Action, Whom};
 use super::codes;
 use super::deadlines::Why;
+use super::drain::Stage;
 use super::event::Exit;
 use super::ids::{LaneId, Pid, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;
 use super::respawn::FORK_AGAIN;
+use super::slot::Place;
 use super::status::Death;
 use super::words::errno_text;
 use super::{Cluster, Out};
@@ -46,6 +48,15 @@ pub enum State {
     },
     /// It serves.
     Ready {
+        /// From then on.
+        since: Time,
+    },
+    /// It is emptied: nothing new comes, what it has ends.
+    Retiring {
+        /// How far that is.
+        stage: Stage,
+        /// Why it has to go.
+        cause: Cause,
         /// From then on.
         since: Time,
     },
@@ -104,6 +115,10 @@ pub struct Worker {
     pub stuck: bool,
     /// The step before COMMAND that failed, and its errno.
     pub why_not: Option<(&'static str, i32)>,
+    /// While it is emptied: connections it had at the last look,
+    pub open: u32,
+    /// and those that were ended from outside.
+    pub closed: u32,
 }
 
 impl Worker {
@@ -121,9 +136,58 @@ impl Worker {
             State::Spawning
             | State::Starting { .. }
             | State::Ready { .. }
+            | State::Retiring { .. }
             | State::Draining { .. }
             | State::Killed { .. } => true,
             State::Remnant => false,
+        }
+    }
+
+    /// How far its emptying is.
+    pub fn stage(&self) -> Option<Stage> {
+        match self.state {
+            State::Retiring { stage, .. } => Some(stage),
+            State::Spawning
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => None,
+        }
+    }
+
+    /// May it have clients?
+    pub fn may_serve(&self) -> bool {
+        match self.state {
+            State::Ready { .. } | State::Starting { execed: true } => true,
+            State::Spawning
+            | State::Starting { execed: false }
+            | State::Retiring { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => false,
+        }
+    }
+
+    /// Is it on its way out?
+    pub fn is_leaving(&self) -> bool {
+        match self.state {
+            State::Retiring { .. } | State::Draining { .. } | State::Killed { .. } => true,
+            State::Spawning | State::Starting { .. } | State::Ready { .. } | State::Remnant => {
+                false
+            }
+        }
+    }
+
+    /// Is it on its way out, for this cause?
+    pub fn leaves_for(&self, why: Cause) -> bool {
+        match self.state {
+            State::Retiring { cause, .. }
+            | State::Draining { cause, .. }
+            | State::Killed { cause, .. } => cause == why,
+            State::Spawning | State::Starting { .. } | State::Ready { .. } | State::Remnant => {
+                false
+            }
         }
     }
 
@@ -143,6 +207,7 @@ impl Cluster {
             // Spawned is the first news of a worker and comes once.
             State::Starting { .. }
             | State::Ready { .. }
+            | State::Retiring { .. }
             | State::Draining { .. }
             | State::Killed { .. }
             | State::Remnant => return,
@@ -150,7 +215,10 @@ impl Cluster {
         w.pid = Some(pid);
         w.state = State::Starting { execed: false };
         let (who, generation) = (w.who(), w.generation);
-        let reason = self.slots[usize::from(who.slot.0)].reason();
+        let reason = match self.place_of(id) {
+            Place::Current(nr) => self.slots[usize::from(nr.0)].reason(),
+            Place::Successor(_) | Place::None => "restart",
+        };
         if let Some(limit) = self.policy.ready_timeout {
             self.deadlines.set(Why::Ready(id), now + limit);
         }
@@ -161,6 +229,9 @@ impl Cluster {
         }));
         match self.stop_is_hard() {
             Some(hard) => self.end_worker(id, hard, now, out),
+            None if self.place_of(id) == Place::None => {
+                self.ask_to_stop(id, Cause::Restart, now, out)
+            }
             None if !self.is_wanted(who.slot) => self.ask_to_stop(id, Cause::Resize, now, out),
             None => {}
         }
@@ -174,6 +245,7 @@ impl Cluster {
             // It has or had a process: this cannot be about it.
             State::Starting { .. }
             | State::Ready { .. }
+            | State::Retiring { .. }
             | State::Draining { .. }
             | State::Killed { .. }
             | State::Remnant => return,
@@ -183,11 +255,20 @@ impl Cluster {
         if self.wants(id) {
             out.push(Action::Note(Notice::SpawnFailed { who, errno }));
         }
+        let place = self.place_of(id);
         self.deadlines.stop_worker(id);
         self.fleet.strike(id);
-        self.slot_vacated(who.slot, Cause::NotStarted, None, FORK_AGAIN, now, out);
         let slot = who.slot;
-        self.resize_failed(slot, || Hitch::NotForked { slot, errno }, out);
+        let hitch = || Hitch::NotForked { slot, errno };
+        match place {
+            Place::Current(_) => {
+                self.slot_vacated(slot, Cause::NotStarted, None, FORK_AGAIN, now, out);
+                self.resize_failed(slot, hitch, out);
+            }
+            Place::Successor(nr) => self.successor_failed(nr, hitch(), now, out),
+            // It was not wanted any more by the time its turn came.
+            Place::None => {}
+        }
         self.resize_progress(out);
         self.stop_progress(now, out);
     }
@@ -264,6 +345,7 @@ impl Cluster {
                 out.push(Action::Note(Notice::TooSlowToStop { who, after, limit }));
                 self.kill_worker(id, cause, now, out);
             }
+            (State::Retiring { .. }, Why::Drain(_)) => self.drain_over(id, now, out),
             (State::Remnant, Why::Kill(_)) => self.kill_rest(id, out),
             (State::Ready { .. }, Why::Watchdog(_)) => self.hangs(id, now, out),
             (State::Killed { since, .. }, Why::KillAgain(_)) => {
@@ -276,7 +358,11 @@ impl Cluster {
                 out.push(kill_group(id));
                 self.deadlines.set(Why::KillAgain(id), now + KILL_AGAIN);
                 // Nobody need wait for it any longer.
+                let who = w.who();
                 self.resize_stuck(id, out);
+                if let Place::Successor(nr) = self.place_of(id) {
+                    self.successor_failed(nr, Hitch::Stuck(who), now, out);
+                }
                 self.stop_progress(now, out);
             }
             // Every way out of a state stops that state's deadlines, so these cannot be due.
@@ -284,10 +370,15 @@ impl Cluster {
                 State::Spawning
                 | State::Starting { .. }
                 | State::Ready { .. }
+                | State::Retiring { .. }
                 | State::Draining { .. }
                 | State::Killed { .. }
                 | State::Remnant,
                 Why::Hold(_)
+                | Why::Drain(_)
+                | Why::Census
+                | Why::DrainDelay
+                | Why::Successors
                 | Why::Look(_)
                 | Why::Alive(_)
                 | Why::Ready(_)
@@ -306,44 +397,56 @@ impl Cluster {
     /// Ends a worker for the sake of a stop: by its stop signal, or at once.
     pub(super) fn end_worker(&mut self, id: WorkerId, hard: bool, now: Time, out: &mut Out) {
         match (self.fleet.get(id).map(|w| w.state), hard) {
-            (Some(State::Starting { .. } | State::Ready { .. } | State::Draining { .. }), true) => {
-                self.kill_worker(id, Cause::Kill, now, out)
-            }
+            (
+                Some(
+                    State::Starting { .. }
+                    | State::Ready { .. }
+                    | State::Retiring { .. }
+                    | State::Draining { .. },
+                ),
+                true,
+            ) => self.kill_worker(id, Cause::Kill, now, out),
             // Its `Spawned` is still to come and ends it then; or there is nothing left to signal.
             (Some(State::Spawning | State::Remnant) | None, true) => {}
             (Some(State::Killed { .. }), true) => self.hurry(id, now),
-            (_, false) => self.ask_to_stop(id, Cause::Shutdown, now, out),
+            (_, false) => self.retire(id, Cause::Shutdown, now, out),
         }
     }
 
-    /// Asks a worker to go, for this cause.
+    /// Asks a worker to go, for this cause, unless it has been asked or is being emptied for it.
     pub(super) fn ask_to_stop(&mut self, id: WorkerId, why: Cause, now: Time, out: &mut Out) {
+        match self.fleet.get(id).map(|w| w.state) {
+            // Its `Spawned` is still to come and asks it then.
+            Some(State::Spawning) => {}
+            Some(State::Starting { .. } | State::Ready { .. }) => self.send_stop(id, why, now, out),
+            // Already under way, but perhaps with more time than there is.
+            Some(State::Retiring { .. } | State::Draining { .. } | State::Killed { .. }) => {
+                self.hurry(id, now)
+            }
+            // There is nothing left to signal.
+            Some(State::Remnant) | None => {}
+        }
+    }
+
+    /// Sends the stop signal.
+    pub(super) fn send_stop(&mut self, id: WorkerId, why: Cause, now: Time, out: &mut Out) {
         let kill_by = self.kill_by(now);
+        self.asked_at = now;
         let Some(w) = self.fleet.get_mut(id) else {
             return;
         };
-        match w.state {
-            // Its `Spawned` is still to come and asks it then.
-            State::Spawning => {}
-            State::Starting { .. } | State::Ready { .. } => {
-                let failed = w.why_not.is_some() && w.state == State::Starting { execed: false };
-                let cause = match failed {
-                    true => Cause::NotStarted,
-                    false => why,
-                };
-                w.state = State::Draining { cause, since: now };
-                self.deadlines.stop_worker(id);
-                self.deadlines.set(Why::Kill(id), kill_by);
-                // One that failed before COMMAND leaves by itself, and shall be seen to.
-                if !failed {
-                    let signal = self.policy.stop_signal;
-                    out.push(Action::Dismiss { worker: id, signal });
-                }
-            }
-            // Already under way, but perhaps with more time than there is.
-            State::Draining { .. } | State::Killed { .. } => self.hurry(id, now),
-            // There is nothing left to signal.
-            State::Remnant => {}
+        let failed = w.why_not.is_some() && w.state == State::Starting { execed: false };
+        let cause = match failed {
+            true => Cause::NotStarted,
+            false => why,
+        };
+        w.state = State::Draining { cause, since: now };
+        self.deadlines.stop_worker(id);
+        self.deadlines.set(Why::Kill(id), kill_by);
+        // One that failed before COMMAND leaves by itself, and shall be seen to.
+        if !failed {
+            let signal = self.policy.stop_signal;
+            out.push(Action::Dismiss { worker: id, signal });
         }
     }
 
@@ -373,7 +476,8 @@ impl Cluster {
         if let Some((step, errno)) = w.why_not {
             last = format!("{last}{step}: {}", errno_text(errno));
         }
-        let (who, ready_since, state) = (w.who(), w.ready_since, w.state);
+        let (who, ready_since, state, w_generation) =
+            (w.who(), w.ready_since, w.state, w.generation);
         let lived = now - w.born;
         let by_itself = match status {
             _ if state == (State::Starting { execed: false }) => Cause::NotStarted,
@@ -390,7 +494,9 @@ impl Cluster {
             State::Draining {
                 cause: Cause::Hang, ..
             } => (Cause::Hang, SIGKILL),
-            State::Draining { cause, .. } => (cause, self.policy.stop_signal),
+            State::Retiring { cause, .. } | State::Draining { cause, .. } => {
+                (cause, self.policy.stop_signal)
+            }
             State::Killed { cause, .. } => (cause, SIGKILL),
             // There was no process, or it is reaped already.
             State::Spawning | State::Remnant => return,
@@ -398,9 +504,24 @@ impl Cluster {
         w.state = State::Remnant;
         w.pid = None;
         let (tree_gone, watched) = (w.tree_gone, w.watched);
-        let had_until = self.deadlines.get(Why::Kill(id));
+        let (place, generation) = (self.place_of(id), w_generation);
+        let had_until = match state {
+            // It did not wait to be asked; its group is asked now.
+            State::Retiring { .. } => {
+                self.asked_at = now;
+                Some(self.kill_by(now))
+            }
+            State::Spawning
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => self.deadlines.get(Why::Kill(id)),
+        };
         self.deadlines.stop_worker(id);
-        self.full &= !self.is_wanted(who.slot);
+        if let Place::Current(nr) = place {
+            self.full &= !self.is_wanted(nr);
+        }
         out.push(Action::Signal {
             worker: id,
             signal: to_group,
@@ -409,7 +530,12 @@ impl Cluster {
         let ready_for = ready_since.map(|t| now - t);
         // The death is said before what follows from it.
         let mut then = Out::new();
-        let delay = self.slot_vacated(who.slot, cause, ready_for, Duration::ZERO, now, &mut then);
+        let delay = match place {
+            Place::Current(nr) => {
+                self.slot_vacated(nr, cause, ready_for, Duration::ZERO, now, &mut then)
+            }
+            Place::Successor(_) | Place::None => None,
+        };
         let next = delay.map_or(super::notice::Next::Nothing, super::notice::Next::Respawn);
         let died = Box::new(Death {
             who,
@@ -433,10 +559,16 @@ impl Cluster {
         {
             w.finished = Some(now);
         }
-        if cause == Cause::Resize {
+        match place {
+            Place::Successor(nr) => self.successor_failed(nr, Hitch::Died(died), now, out),
+            Place::Current(nr) if ready_for.is_none() && by_itself_or_late(cause) => {
+                self.resize_failed(nr, || Hitch::Died(died.clone()), out);
+                self.replacement_failed(nr, generation, Hitch::Died(died), now, out);
+            }
+            Place::Current(_) | Place::None => {}
+        }
+        if let Cause::Resize | Cause::Restart = cause {
             self.watch_rest(id, had_until);
-        } else if ready_for.is_none() {
-            self.resize_failed(who.slot, || Hitch::Died(died), out);
         }
         self.forget_old_remnants(out);
         self.spawn_due(now, out);
@@ -457,9 +589,24 @@ impl Cluster {
             State::Spawning
             | State::Starting { .. }
             | State::Ready { .. }
+            | State::Retiring { .. }
             | State::Draining { .. }
             | State::Killed { .. } => w.tree_gone = true,
         }
+    }
+}
+
+/// Is it a failure of the worker, and nothing that it was asked for?
+fn by_itself_or_late(cause: Cause) -> bool {
+    match cause {
+        Cause::Failure
+        | Cause::Finished
+        | Cause::NotReady
+        | Cause::Hang
+        | Cause::NotStarted
+        | Cause::Shutdown
+        | Cause::Kill => true,
+        Cause::Resize | Cause::Restart => false,
     }
 }
 

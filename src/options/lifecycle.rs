@@ -95,4 +95,49 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "a stop of the cluster takes no longer; 0: none",
         keep!(stop_budget, settings::budget),
     ),
+    opt(
+        "",
+        "drain",
+        "HOW",
+        "connections",
+        "how a worker is emptied before it is stopped: connections, server, none",
+        keep!(drain, settings::drain),
+    )
+    .completes(Completes::Words("connections server none")),
+    opt(
+        "",
+        "drain-timeout",
+        "DUR",
+        "10s",
+        "what is open then is closed",
+        keep!(drain_timeout, settings::duration),
+    ),
+    opt(
+        "",
+        "drain-quiet",
+        "DUR",
+        "half of the drain timeout",
+        "a connection that owes nothing is closed if silent so long",
+        |s, v| {
+            s.drain_quiet = Some(settings::duration(v)?);
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "drain-delay",
+        "DUR",
+        "0",
+        "a stop of the cluster goes on serving for so long first",
+        keep!(drain_delay, settings::duration),
+    ),
+    opt(
+        "",
+        "surge",
+        "K|P%",
+        "100%",
+        "workers more than wanted while they are replaced; 0: old before new",
+        keep!(surge, settings::surge),
+    )
+    .completes(Completes::Words("0 1 25% 50% 100%")),
 ];

@@ -21,6 +21,7 @@ pub(super) static LOG: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .completes(Completes::FileOr("syslog -")),
     opt(
         "",
@@ -38,6 +39,7 @@ pub(super) static LOG: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .alone()
     .completes(Completes::Words("text logfmt json")),
     opt(

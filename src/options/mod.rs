@@ -13,6 +13,8 @@ macro_rules! keep {
 }
 
 pub mod config;
+pub mod merge;
+pub mod reread;
 
 mod lifecycle;
 mod log;
@@ -131,6 +133,9 @@ pub struct Opt {
     pub scope: Scope,
     /// Does it mean something without a master (--single)?
     pub alone: bool,
+    /// Is it of the master itself, so that it takes a restart of that to change it? Else a reload
+    /// takes what --config says of it by then.
+    pub lasting: bool,
     /// Its values, for completions.
     pub completes: Completes,
     /// Parses the value and keeps it.
@@ -156,6 +161,7 @@ const fn opt(
         rivals: Rivals::None,
         scope: Scope::Start,
         alone: false,
+        lasting: false,
         completes: Completes::Nothing,
         apply,
     }
@@ -169,6 +175,11 @@ impl Opt {
 
     const fn alone(mut self) -> Opt {
         self.alone = true;
+        self
+    }
+
+    const fn lasting(mut self) -> Opt {
+        self.lasting = true;
         self
     }
 

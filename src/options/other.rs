@@ -14,7 +14,7 @@ pub(super) static OTHER: &[Opt] = &[
         "no-wait",
         "",
         "",
-        "stop, kill and resize return at once",
+        "stop, kill, resize and reload return at once",
         |s, _| {
             s.no_wait = true;
             Ok(())

@@ -16,7 +16,8 @@ pub(super) static PLACE: &[Opt] = &[
             s.daemon = true;
             Ok(())
         },
-    ),
+    )
+    .lasting(),
     opt(
         "",
         "config",
@@ -43,6 +44,7 @@ pub(super) static PLACE: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .both()
     .completes(Completes::FileOr("off"))
     .rivals(Rivals::Which),
@@ -57,6 +59,7 @@ pub(super) static PLACE: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .alone()
     .both()
     .completes(Completes::Name)
@@ -72,6 +75,7 @@ pub(super) static PLACE: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .both()
     .completes(Completes::File)
     .rivals(Rivals::Which),
@@ -86,6 +90,7 @@ pub(super) static PLACE: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .completes(Completes::Dir),
     opt(
         "",
@@ -98,5 +103,6 @@ pub(super) static PLACE: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .alone(),
 ];

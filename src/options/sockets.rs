@@ -34,6 +34,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .alone()
     .many(),
     opt(
@@ -47,6 +48,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .alone()
     .many()
     .completes(Completes::Words("0.0.0.0 127.0.0.1 :: ::1")),
@@ -61,6 +63,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .alone()
     .many()
     .completes(Completes::Words("tcp://127.0.0.1: tcp://[::]: unix:/ fd:3")),
@@ -72,6 +75,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
         "connections that may wait; capped by net.core.somaxconn",
         keep!(backlog, |v| settings::number(v, 1, 65_535)),
     )
+    .lasting()
     .alone(),
     opt(
         "",
@@ -85,6 +89,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .alone(),
     opt(
         "",
@@ -98,6 +103,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
             Ok(())
         },
     )
+    .lasting()
     .alone(),
     opt(
         "",
@@ -107,5 +113,6 @@ pub(super) static HOW_MANY: &[Opt] = &[
         "answer the workers' bind(2): auto, off, require, or PORT[=OURPORT],..",
         keep!(takeover, settings::takeover),
     )
+    .lasting()
     .completes(Completes::Words("auto off require")),
 ];

@@ -64,7 +64,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.user = Some(settings::principal(v)?);
             Ok(())
         },
-    ).alone()
+    ).lasting().alone()
     .completes(Completes::User),
     opt(
         "",
@@ -76,7 +76,7 @@ pub(super) static WORKER: &[Opt] = &[
             s.group = Some(settings::principal(v)?);
             Ok(())
         },
-    ).alone()
+    ).lasting().alone()
     .completes(Completes::Group),
     opt(
         "",

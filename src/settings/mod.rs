@@ -2,7 +2,7 @@
 //! No I/O: what has to be looked up (CPUs, addresses in use, the command) is looked up by the shell.
 
 use crate::core::words::human;
-use crate::core::{Addr, Given, Level, Policy, ReadyRule, Takeover, share_clients};
+use crate::core::{Addr, Drain, Given, Level, Policy, ReadyRule, Surge, Takeover, share_clients};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,11 +12,13 @@ use std::time::Duration;
 mod envfile;
 mod parse;
 mod rights;
+mod sources;
 mod words;
 
 pub use envfile::*;
 pub use parse::*;
 pub use rights::*;
+pub use sources::*;
 pub use words::*;
 
 pub use crate::core::MAX_WORKERS;
@@ -29,7 +31,7 @@ pub const MAX_PORTS: usize = 64;
 pub const LONGEST: Duration = Duration::from_secs(1000 * 86_400);
 
 /// Everything that the command line says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// -n; `None` is auto.
     pub workers: Option<u16>,
@@ -73,6 +75,16 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// --stop-budget; zero is none, `None` hangs on whether we are PID 1.
     pub stop_budget: Option<Duration>,
+    /// --drain
+    pub drain: Drain,
+    /// --drain-timeout
+    pub drain_timeout: Duration,
+    /// --drain-quiet; `None` is half of that.
+    pub drain_quiet: Option<Duration>,
+    /// --drain-delay
+    pub drain_delay: Duration,
+    /// --surge
+    pub surge: Surge,
     /// --env, in order
     pub env: Vec<(String, String)>,
     /// --env-file, in order
@@ -113,6 +125,8 @@ pub struct Settings {
     pub no_wait: bool,
     /// What to run.
     pub command: Vec<OsString>,
+    /// Where all this was said.
+    pub sources: Sources,
 }
 
 /// One -l.
@@ -212,6 +226,11 @@ impl Default for Settings {
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
             stop_budget: None,
+            drain: Drain::Connections,
+            drain_timeout: Duration::from_secs(10),
+            drain_quiet: None,
+            drain_delay: Duration::ZERO,
+            surge: Surge::Percent(100),
             env: Vec::new(),
             env_files: Vec::new(),
             clear_env: false,
@@ -232,6 +251,7 @@ impl Default for Settings {
             json: false,
             no_wait: false,
             command: Vec::new(),
+            sources: Sources::default(),
         }
     }
 }
@@ -268,11 +288,23 @@ impl Settings {
                     .into(),
             );
         }
+        self.check_times()
+    }
+
+    /// The same of durations alone: each of these is a part of another.
+    fn check_times(&self) -> Result<(), String> {
         if self.backoff > Duration::ZERO && self.respawn > self.backoff {
             return Err(format!(
                 "--respawn {} is longer than --backoff {}, its upper limit",
                 human(self.respawn),
                 human(self.backoff)
+            ));
+        }
+        if let Some(quiet) = self.drain_quiet.filter(|q| *q > self.drain_timeout) {
+            return Err(format!(
+                "--drain-quiet {} is longer than --drain-timeout {}, when everything is closed, quiet or not",
+                human(quiet),
+                human(self.drain_timeout)
             ));
         }
         if let ReadyRule::Alive(d) = self.ready {
@@ -314,12 +346,17 @@ impl Settings {
         self.addresses().into_iter().chain(more).collect()
     }
 
+    /// How many workers, where so many CPUs may be used.
+    pub fn wanted(&self, cpus: usize) -> u16 {
+        let auto = u16::try_from(cpus).unwrap_or(MAX_WORKERS);
+        self.workers.unwrap_or(auto).clamp(1, MAX_WORKERS)
+    }
+
     /// What core needs of all this.
     pub fn policy(&self, cpus: usize, seed: u64, given: Vec<Given>) -> Policy {
-        let auto = u16::try_from(cpus).unwrap_or(MAX_WORKERS);
         let unless_zero = |d: Duration| (!d.is_zero()).then_some(d);
         Policy {
-            workers: self.workers.unwrap_or(auto).clamp(1, MAX_WORKERS),
+            workers: self.wanted(cpus),
             given,
             ready: self.ready,
             watchdog: self.watchdog,
@@ -331,6 +368,11 @@ impl Settings {
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             stop_budget: self.stop_budget.and_then(unless_zero),
+            drain: self.drain,
+            drain_timeout: self.drain_timeout,
+            drain_quiet: self.drain_quiet.unwrap_or(self.drain_timeout / 2),
+            drain_delay: self.drain_delay,
+            surge: self.surge,
             takeover: self.takeover.clone(),
             learn_from: 1,
             seed,
@@ -447,5 +489,31 @@ mod tests {
         assert!(s.check().unwrap_err().contains("--start-timeout is 1m"));
         s.start_timeout = Duration::from_secs(61);
         assert!(s.check().is_ok());
+    }
+
+    #[test]
+    fn quiet_is_half_of_the_drain_timeout_and_never_longer() {
+        let of = |timeout: u64, quiet: Option<u64>| Settings {
+            drain_timeout: Duration::from_secs(timeout),
+            drain_quiet: quiet.map(Duration::from_secs),
+            ..Settings::default()
+        };
+        let secs = Duration::from_secs;
+        for (timeout, quiet, want) in [
+            (10, None, secs(5)),
+            (1, None, Duration::from_millis(500)),
+            (0, None, secs(0)),
+            (10, Some(10), secs(10)),
+            (10, Some(0), secs(0)),
+        ] {
+            let s = of(timeout, quiet);
+            assert_eq!(s.check(), Ok(()), "{timeout} {quiet:?}");
+            assert_eq!(s.policy(4, 1, Vec::new()).drain_quiet, want);
+        }
+        let e = of(10, Some(11)).check().unwrap_err();
+        assert!(
+            e.contains("--drain-quiet 11s is longer than --drain-timeout 10s"),
+            "{e}"
+        );
     }
 }

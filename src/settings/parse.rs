@@ -1,8 +1,8 @@
 //! What people type for settings, understood.
 
-use super::{LONGEST, Listen, SocketFile, clean, principal};
+use super::{LONGEST, Listen, MAX_WORKERS, SocketFile, clean, principal};
 use crate::core::words::{human, signal_number};
-use crate::core::{Addr, ReadyRule, Takeover};
+use crate::core::{Addr, Drain, ReadyRule, Surge, Takeover};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -196,6 +196,29 @@ pub fn ready(text: &str) -> Result<(ReadyRule, Option<i32>), String> {
     rule.map(|r| (r, None))
 }
 
+/// `connections|server|none`
+pub fn drain(text: &str) -> Result<Drain, String> {
+    match text {
+        "connections" => Ok(Drain::Connections),
+        "server" => Ok(Drain::Server),
+        "none" => Ok(Drain::None),
+        _ => Err(format!("'{text}' is none of connections, server, none")),
+    }
+}
+
+/// `K|P%`
+pub fn surge(text: &str) -> Result<Surge, String> {
+    let plain = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+    let found = match text.strip_suffix('%') {
+        Some(part) if plain(part) => number(part, 0, 100).map(Surge::Percent),
+        None if plain(text) => number(text, 0, MAX_WORKERS).map(Surge::Count),
+        Some(_) | None => Err(String::new()),
+    };
+    found.map_err(|_| {
+        format!("'{text}' is neither workers, 0 to {MAX_WORKERS}, nor a part of them, 0% to 100%")
+    })
+}
+
 /// A signal by name or number.
 pub fn signal(text: &str) -> Result<i32, String> {
     signal_number(text)
@@ -386,6 +409,34 @@ mod tests {
         assert_eq!(takeover("3000,8080=80"), Ok(list));
         for bad in ["", "on", "0", "80=", "=80", "80,80=81", "80=99999", "80;81"] {
             assert!(takeover(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn how_workers_are_drained_and_how_many_at_once() {
+        for (text, want) in [
+            ("connections", Drain::Connections),
+            ("server", Drain::Server),
+            ("none", Drain::None),
+        ] {
+            assert_eq!(drain(text), Ok(want), "{text}");
+        }
+        for bad in ["", "connection", "Server", "off"] {
+            assert!(drain(bad).unwrap_err().contains("connections"), "{bad}");
+        }
+        for (text, want) in [
+            ("0", Surge::Count(0)),
+            ("1024", Surge::Count(1024)),
+            ("0%", Surge::Percent(0)),
+            ("25%", Surge::Percent(25)),
+            ("100%", Surge::Percent(100)),
+        ] {
+            assert_eq!(surge(text), Ok(want), "{text}");
+        }
+        for bad in [
+            "", "%", "101%", "1025", "-1", "+1", "+1%", "1.5", "50 %", "half", "99999%",
+        ] {
+            assert!(surge(bad).unwrap_err().contains("0% to 100%"), "{bad}");
         }
     }
 

@@ -35,11 +35,12 @@ impl Shell {
     }
 
     fn try_spawn(&mut self, worker: WorkerId, slot: SlotNr, generation: u32) -> io::Result<i32> {
-        let around = self.surroundings();
+        let recipe = self.recipe(generation);
+        let around = self.surroundings(generation);
         let argv = around.argv(slot);
-        let ready_fd = self.settings.ready_fd;
-        let (speech, theirs) = Speech::open(self.ipc, ready_fd.is_some())?;
-        let handed = self.sockets.handed();
+        let ready_fd = recipe.settings.ready_fd;
+        let (speech, theirs) = Speech::open(recipe.ipc, ready_fd.is_some())?;
+        let handed = self.sockets.handed(generation);
         let pass: Vec<_> = handed.iter().map(|h| h.fd).collect();
         let count = pass.len();
         let mut extra = Vec::new();
@@ -57,7 +58,7 @@ impl Shell {
         let env = around.environment(slot, generation, Mastered::By { notify, channel });
         let (ours, theirs_report) = spawn::report_pair()?;
         let (err_read, err_write) = fds::pipe()?;
-        if let Some(uid) = self.rights.ids.as_ref().and_then(|ids| ids.uid) {
+        if let Some(uid) = recipe.rights.ids.as_ref().and_then(|ids| ids.uid) {
             // Or it could not open /dev/stderr, as some servers do. (A sandbox may not allow it.)
             let _ = std::os::unix::fs::fchown(&err_write, Some(uid), None);
         }
@@ -67,22 +68,22 @@ impl Shell {
             Stdout::Piped => Some(err_write.as_fd()),
         };
         let plan = Plan {
-            program: &self.program,
+            program: &recipe.program,
             argv: &argv,
             env: &env,
-            cwd: Some(&self.cwd),
-            stay: self.rights.ids.is_some() && self.settings.cwd.is_none(),
-            ids: self.rights.ids.as_ref(),
-            umask: self.settings.umask,
-            nice: self.settings.nice,
-            limits: &self.rights.limits,
+            cwd: Some(&recipe.cwd),
+            stay: recipe.rights.ids.is_some() && recipe.settings.cwd.is_none(),
+            ids: recipe.rights.ids.as_ref(),
+            umask: recipe.settings.umask,
+            nice: recipe.settings.nice,
+            limits: &recipe.rights.limits,
             stdin: Some(self.devnull.as_fd()),
             stdout,
             stderr: Some(err_write.as_fd()),
             pass,
             extra,
-            nofile: self.nofile,
-            watch: match self.settings.takeover {
+            nofile: recipe.rights.nofile.or(self.nofile),
+            watch: match recipe.settings.takeover {
                 Takeover::Off => Watch::No,
                 Takeover::Require => Watch::Require,
                 Takeover::Auto | Takeover::Ports(_) => Watch::Try,
@@ -114,10 +115,11 @@ impl Shell {
     }
 
     /// What its environment is made of.
-    pub(super) fn surroundings(&self) -> Surroundings<'_> {
+    pub(super) fn surroundings(&self, generation: u32) -> Surroundings<'_> {
+        let recipe = self.recipe(generation);
         Surroundings {
-            settings: &self.settings,
-            rights: &self.rights,
+            settings: &recipe.settings,
+            rights: &recipe.rights,
             sockets: &self.sockets,
             name: &self.claim.name,
             control: self.claim.socket.as_deref(),

@@ -90,12 +90,14 @@ fn gone(json: bool) -> &'static str {
     }
 }
 
-/// Where there is no socket, a signal does for two of the verbs.
+/// Where there is no socket, a signal does for some of the verbs.
 fn by_signal(s: &Settings, what: What, master: &Found) -> Result<u8, (u8, String)> {
     let pid = master.pid;
     let signal = match what {
         What::Stop => libc::SIGTERM,
         What::Kill => libc::SIGQUIT,
+        // HUP may mean a terminal that is gone.
+        What::Reload => libc::SIGUSR2,
         // That it runs is what an init script asks.
         What::Status => {
             return print(&match s.json {
@@ -109,19 +111,31 @@ fn by_signal(s: &Settings, what: What, master: &Found) -> Result<u8, (u8, String
             let why = format!("pid {pid} has no control socket that can be found from here");
             return Err((
                 FAILED,
-                format!("{why}: only status, stop and kill work without one"),
+                format!("{why}: only status, stop, kill and reload work without one"),
             ));
         }
     };
     let process = master.process.as_fd();
     match pidfd::send_signal(process, signal) {
         Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) && what == What::Reload => {
+            return Err((
+                NOT_RUNNING,
+                format!("not running: pid {pid} has just ended"),
+            ));
+        }
         // It has ended meanwhile: that is what was asked for.
         Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
         Err(e) => {
             let why = reason(&e);
             return Err((EX_NOPERM, format!("cannot signal pid {pid}: {why}")));
         }
+    }
+    if what == What::Reload {
+        return print(match s.json {
+            true => "{\"reloading\":true}\n",
+            false => "reloading; without a control socket what comes of it is in the log alone\n",
+        });
     }
     match (s.no_wait, s.json) {
         (true, true) => return print("{\"stopping\":true}\n"),
@@ -158,7 +172,7 @@ fn end(
 }
 
 /// The file of --config, as far as one can be long.
-pub fn read_options(path: &str) -> Result<Vec<u8>, String> {
+pub fn read_options(path: &Path) -> Result<Vec<u8>, String> {
     let most = MAX_BYTES as u64 + 1;
     let mut bytes = Vec::new();
     std::fs::File::open(path)

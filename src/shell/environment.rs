@@ -86,7 +86,10 @@ impl Surroundings<'_> {
                     .map(|(k, v)| (k.into_bytes(), v.into_bytes())),
             );
         };
-        all(handed::variables(&self.sockets.handed(), generation));
+        all(handed::variables(
+            &self.sockets.handed(generation),
+            generation,
+        ));
         if let Some(socket) = self.control {
             let path = socket.as_os_str().as_bytes();
             for name in ["MINICLUSTER_CONTROL", "EINHORN_SOCK_PATH"] {

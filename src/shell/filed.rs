@@ -4,17 +4,15 @@
 //! is shared, so it is kept: our socket has a second, hidden name beside it, and when the first one
 //! goes the kernel tells us (inotify, of this file alone) and it is linked there again. What somebody
 //! else has put there meanwhile is left alone, and said.
+//!
+//! Of several lanes of one path one has the name. How another gets it is in `beside`.
 
 use super::names::{identity, lock_of};
-use super::{Kind, Shell, token};
-use crate::core::words::reason;
-use crate::core::{FileIs, LaneId, Level, Phase};
+use crate::core::FileIs;
 use crate::sys::{procfs, unix};
-use mio::unix::SourceFd;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -23,20 +21,34 @@ use std::time::Duration;
 /// How long another start on the same path is waited for.
 const STARTING: Duration = Duration::from_millis(200);
 
-/// So often in one turn it is read what has happened to files.
-const READS: usize = 16;
 /// Longest path by which clients can come.
 const LONGEST: usize = 107;
 
+/// So many hidden names a path has. What was passed to us, the lane that has the path, the one that
+/// takes it and the moment of the change need four.
+const HIDDEN: usize = 8;
+
 /// The file of a lane.
 pub struct Filed {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// Its second name, if the file system has such.
-    hidden: Option<PathBuf>,
+    pub(super) hidden: Option<PathBuf>,
     /// Device and inode.
-    id: (u64, u64),
+    pub(super) id: (u64, u64),
     /// Is it ours to remove in the end?
-    ours: bool,
+    pub(super) ours: bool,
+    pub(super) holds: Holds,
+}
+
+/// What a lane has of its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// The path: clients come to it.
+    Named,
+    /// A hidden name alone, by which it can take the path.
+    Hidden,
+    /// Nothing: another lane has taken the path. What waits in its queue stays there.
+    Left,
 }
 
 /// What became of the name.
@@ -61,8 +73,7 @@ impl Filed {
         }
         let _starting = unix::lock_abstract(&lock_of(path), STARTING);
         remove_stale(path)?;
-        let hidden = hidden_name(path);
-        remove_stale(&hidden)?;
+        let hidden = clear_hidden(path)?;
         let socket = listen_at(&hidden, like, backlog)?;
         let named = dress(&hidden, like).and_then(|()| match fs::hard_link(&hidden, path) {
             Ok(()) => Filed::at(path, Some(hidden.clone())),
@@ -83,22 +94,33 @@ impl Filed {
             path: path.to_path_buf(),
             hidden,
             ours: true,
+            holds: Holds::Named,
         })
     }
 
     /// The file of a socket that was passed to us: it stays when we go, but until then it is kept.
     pub fn passed(path: &Path) -> Option<Filed> {
+        give_back_left(path);
         // What is no socket is somebody else's by now.
         if !fs::symlink_metadata(path).ok()?.file_type().is_socket() {
             return None;
         }
-        let hidden = hidden_name(path);
-        let _ = remove_stale(&hidden);
-        let linked = fs::hard_link(path, &hidden).is_ok();
-        let filed = Filed::at(path, linked.then_some(hidden)).ok()?;
+        let id = identity(path)?;
+        for name in hidden_names(path) {
+            match identity(&name) {
+                // A master that was killed has left it, of this very socket.
+                Some(one) if one == id => drop(fs::remove_file(&name)),
+                Some(_) => drop(remove_stale(&name)),
+                None => {}
+            }
+        }
+        let linked = |name: &PathBuf| fs::hard_link(path, name).is_ok();
         Some(Filed {
+            path: path.to_path_buf(),
+            hidden: hidden_names(path).into_iter().find(linked),
+            id,
             ours: false,
-            ..filed
+            holds: Holds::Named,
         })
     }
 
@@ -107,8 +129,33 @@ impl Filed {
         &self.path
     }
 
-    /// Makes sure that the name is there.
+    /// Do clients come to it by the path?
+    pub fn is_named(&self) -> bool {
+        self.holds == Holds::Named
+    }
+
+    /// Is that where it should be, and nobody else's?
+    pub fn is_in_place(&self) -> bool {
+        self.is_named() && identity(&self.path) == Some(self.id)
+    }
+
+    /// Takes the path away, if it is ours to take, and leaves the rest: nobody comes any more.
+    pub fn hide(&self) {
+        if self.ours && self.is_in_place() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    /// Its second name, if it has one.
+    pub fn hidden(&self) -> Option<&Path> {
+        self.hidden.as_deref()
+    }
+
+    /// Makes sure that the name is there, if it is this one's.
     pub fn mend(&self) -> Mended {
+        if self.holds != Holds::Named {
+            return Mended::Fine;
+        }
         match (identity(&self.path), &self.hidden) {
             (Some(id), _) if id == self.id => Mended::Fine,
             (Some(_), _) => Mended::Taken,
@@ -121,10 +168,13 @@ impl Filed {
         }
     }
 
-    /// Removes its names, as far as they are its own.
+    /// Removes its names, as far as they are its own. What was passed to us and has a hidden name alone
+    /// keeps that: without any it could not be found again.
     pub fn remove(&self) {
         let first = Some(&self.path).filter(|_| self.ours);
-        for name in [first, self.hidden.as_ref()].into_iter().flatten() {
+        let last = !self.ours && self.holds == Holds::Hidden;
+        let second = self.hidden.as_ref().filter(|_| !last);
+        for name in [first, second].into_iter().flatten() {
             if identity(name) == Some(self.id) {
                 let _ = fs::remove_file(name);
             }
@@ -174,18 +224,59 @@ impl Filed {
     }
 }
 
-/// `.NAME~` beside it; where that is too long for a socket's address, a short one that is always the
-/// same, so that the next start finds what this one has left.
-fn hidden_name(path: &Path) -> PathBuf {
+/// `.NAME~`, `.NAME~1` and so on beside it; where that is too long for a socket's address, a short one
+/// that is always the same, so that the next start finds what this one has left.
+pub(super) fn hidden_names(path: &Path) -> [PathBuf; HIDDEN] {
+    std::array::from_fn(|n| hidden_name(path, n))
+}
+
+fn hidden_name(path: &Path, n: usize) -> PathBuf {
     let name = path.file_name().unwrap_or_default().as_bytes();
-    let mut hidden = [b".", name, b"~"].concat();
-    if path.as_os_str().len() + 2 > LONGEST {
+    let end = match n {
+        0 => "~".to_string(),
+        n => format!("~{n}"),
+    };
+    let mut hidden = [b".", name, end.as_bytes()].concat();
+    if path.as_os_str().len() + 1 + end.len() > LONGEST {
         // FNV-1a.
         let mix = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3);
         let hash = name.iter().fold(0xcbf2_9ce4_8422_2325, mix);
-        hidden = format!(".{hash:016x}~").into_bytes();
+        hidden = format!(".{hash:016x}{end}").into_bytes();
     }
     path.with_file_name(std::ffi::OsStr::from_bytes(&hidden))
+}
+
+/// Removes what a master that was killed has left under hidden names; the first one that is free. A
+/// living socket there says that the path is in use, though its name be missing at this moment.
+fn clear_hidden(path: &Path) -> io::Result<PathBuf> {
+    let mut free = None;
+    for name in hidden_names(path) {
+        match remove_stale(&name) {
+            Ok(()) => {
+                free.get_or_insert(name);
+            }
+            // No socket: somebody's file, which is left alone.
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    free.ok_or_else(|| io::Error::from_raw_os_error(libc::EEXIST))
+}
+
+/// A master that was killed while a lane of its own had the path has left a dead socket there, and
+/// what was passed to it, which lives, under a hidden name: that gets its path back.
+fn give_back_left(path: &Path) {
+    let at = identity(path);
+    let others = |name: &PathBuf| identity(name).is_some_and(|id| Some(id) != at);
+    let living = |name: &PathBuf| {
+        remove_stale(name).is_err_and(|e| e.raw_os_error() == Some(libc::EADDRINUSE))
+    };
+    let mut names = hidden_names(path).into_iter().filter(others);
+    if let Some(name) = names.find(living)
+        && remove_stale(path).is_ok()
+    {
+        let _ = fs::rename(name, path);
+    }
 }
 
 fn in_use() -> io::Error {
@@ -193,7 +284,7 @@ fn in_use() -> io::Error {
 }
 
 /// In a directory whose path leaves no room for it, the second name is reached through that.
-fn listen_at(hidden: &Path, like: &FileIs, backlog: i32) -> io::Result<OwnedFd> {
+pub(super) fn listen_at(hidden: &Path, like: &FileIs, backlog: i32) -> io::Result<OwnedFd> {
     match unix::listen_unix(hidden, like.mode, backlog) {
         Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => {}
         other => return other,
@@ -206,7 +297,7 @@ fn listen_at(hidden: &Path, like: &FileIs, backlog: i32) -> io::Result<OwnedFd> 
     unix::listen_unix(&short, like.mode, backlog)
 }
 
-fn dress(path: &Path, like: &FileIs) -> io::Result<()> {
+pub(super) fn dress(path: &Path, like: &FileIs) -> io::Result<()> {
     match like.uid.or(like.gid) {
         Some(_) => unix::give_socket(path, like.uid, like.gid),
         None => Ok(()),
@@ -226,105 +317,6 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
         // No answer in time is one, too: its queue is full. So is a socket of another type.
         Ok(_) | Err(_) => Err(in_use()),
-    }
-}
-
-impl Shell {
-    /// Asks the kernel to tell when a name of the lane's file goes.
-    pub(super) fn watch_file(&mut self, lane: LaneId) {
-        let Some(hidden) = self.sockets.filed(lane).and_then(|f| f.hidden.clone()) else {
-            return;
-        };
-        if let Err(e) = self.try_watch(&hidden) {
-            let message = format!(
-                "cannot watch {}: {}; if a worker removes it, it is put back when one binds it again",
-                hidden.display(),
-                reason(&e)
-            );
-            self.say_once(Level::Warn, "socket-unwatched", message);
-        }
-    }
-
-    fn try_watch(&mut self, file: &Path) -> io::Result<()> {
-        if self.files.is_none() {
-            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-            let fd = inotify.as_fd().as_raw_fd();
-            let at = token(Kind::Files, 0);
-            let registry = self.poll.registry();
-            registry.register(&mut SourceFd(&fd), at, mio::Interest::READABLE)?;
-            self.files = Some(inotify);
-        }
-        if let Some(inotify) = &self.files {
-            // A name less is a change of the file's attributes.
-            let gone = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF;
-            inotify.add_watch(
-                file,
-                gone | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_DONT_FOLLOW,
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Something happened to one of them. All are looked at: they are few.
-    pub(super) fn files_changed(&mut self) {
-        if let Some(inotify) = &self.files {
-            let mut reads = 0..READS;
-            while reads.next().is_some() && inotify.read_events().is_ok_and(|some| !some.is_empty())
-            {
-            }
-            if reads.is_empty() {
-                self.ready.insert((Kind::Files, 0));
-            }
-        }
-        for lane in self.sockets.all_filed() {
-            self.mend_file(lane);
-        }
-    }
-
-    /// Puts the name back if it has gone. Not while stopping: nobody would answer there.
-    pub(super) fn mend_file(&mut self, lane: LaneId) {
-        if self.cluster.phase() != Phase::Serving {
-            return;
-        }
-        let Some(filed) = self.sockets.filed(lane) else {
-            return;
-        };
-        let (shown, path) = (
-            filed.path().display().to_string(),
-            filed.path().to_path_buf(),
-        );
-        let mended = filed.mend();
-        if let Mended::Taken = mended {
-            // When that goes, it is our turn again.
-            let _ = self.try_watch(&path);
-        }
-        let (level, event, message) = match mended {
-            Mended::Fine => return,
-            Mended::PutBack => (
-                Level::Debug,
-                "socket-put-back",
-                format!("a worker has removed {shown}, which all workers share: put back"),
-            ),
-            Mended::Taken => (
-                Level::Warn,
-                "socket-taken",
-                format!(
-                    "something else is at {shown} now: clients that come by that path do not reach the workers; remove it, and ours is put back"
-                ),
-            ),
-            Mended::Lost(e) => (
-                Level::Error,
-                "socket-lost",
-                format!(
-                    "{shown} was removed and cannot be put back ({}): no client finds it any more; stop and start again",
-                    reason(&e)
-                ),
-            ),
-        };
-        match level {
-            Level::Debug => self.say(level, event, message),
-            Level::Error | Level::Warn | Level::Info => self.say_once(level, event, message),
-        }
     }
 }
 

@@ -61,6 +61,11 @@ pub enum Stdout<'a> {
 }
 
 impl Log {
+    /// How loud from now on.
+    pub fn set_level(&mut self, level: Level) {
+        self.level = level;
+    }
+
     /// On a copy of our stderr.
     pub fn new(format: Option<LogFormat>, level: Level) -> Log {
         Log {

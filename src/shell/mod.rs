@@ -1,22 +1,29 @@
 //! The only I/O: turns readings into events, asks core, performs what it says. One loop, one poll;
 //! nothing else may wait.
 
+mod beside;
 mod birth;
+mod census;
 mod channel;
 mod clients;
 mod daemon;
 mod environment;
 mod filed;
 mod given;
+mod group;
 mod handed;
 mod log;
 mod lookup;
+mod mend;
 mod names;
+mod observer;
 mod perform;
 mod pidfile;
 mod procs;
 mod reap;
+mod reload;
 mod requests;
+mod reread;
 mod rights;
 mod signals;
 mod single;
@@ -32,9 +39,9 @@ pub mod start;
 
 use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
-use crate::settings::Settings;
 use crate::sys::spawn::Report;
 use crate::sys::{clock, errno_of, fds, process, procfs, spawn};
+use census::Census;
 use channel::Stderr;
 use clients::{ClientId, Clients};
 use daemon::Caller;
@@ -45,13 +52,13 @@ use names::Claim;
 use nix::sys::inotify::Inotify;
 use pidfile::{PidDir, PidFile};
 use procs::Procs;
+use reload::{Recipe, Recipes};
 use requests::Waiting;
 use rights::Rights;
 use signals::Signals;
 use sockets::Sockets;
 use speech::Speech;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -112,7 +119,6 @@ fn untoken(t: Token) -> Option<(Kind, u64)> {
 /// Everything that has a descriptor, and core.
 pub struct Shell {
     cluster: Cluster,
-    settings: Settings,
     poll: mio::Poll,
     log: Log,
     signals: Signals,
@@ -122,8 +128,6 @@ pub struct Shell {
     procs: Procs,
     stderrs: BTreeMap<WorkerId, Stderr>,
     speech: BTreeMap<WorkerId, Speech>,
-    /// Have workers Node's channel?
-    ipc: bool,
     pending: BTreeMap<Ask, Pending>,
     next_ask: u64,
     clients: Clients,
@@ -134,11 +138,15 @@ pub struct Shell {
     pid_dir: Option<PidDir>,
     /// Who typed -d, until the start is over.
     caller: Option<Caller>,
-    program: CString,
-    cwd: CString,
+    /// What the workers of each generation are made of that has some.
+    recipes: Recipes,
+    /// The one that was read again for the reload that begins.
+    fresh: Option<Recipe>,
+    /// Of those that are being emptied: what is known of their connections.
+    census: Census,
     devnull: OwnedFd,
     rights: Rights,
-    /// The limit of open files that workers get: that of --rlimit, else the one we had.
+    /// The limit of open files that we had: that of workers without --rlimit.
     nofile: Option<(u64, u64)>,
     out: VecDeque<Action>,
     /// Has this turn had its fork? Then the others wait here for the next ones.
@@ -298,6 +306,10 @@ impl Shell {
         if !of(Kind::Caller).is_empty() {
             self.hear_caller();
         }
+        if let Some(why) = self.signals.take_reload() {
+            self.reload_for(None, why);
+            self.settle();
+        }
         for event in self.signals.take_events() {
             self.queue.push_back(event);
             self.settle();
@@ -328,6 +340,9 @@ impl Shell {
         // Time is news, too; told once a turn, whatever else there was.
         self.queue.push_back(Event::Tick);
         self.settle();
+        if !self.cluster.drains() {
+            self.census.rest();
+        }
         self.serve_clients(!of(Kind::Door).is_empty(), &of(Kind::Client));
     }
 

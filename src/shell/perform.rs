@@ -1,5 +1,6 @@
 //! One arm per Action. Every outcome of a syscall comes back as an Event; none ends the loop.
 
+use super::sockets::Place;
 use super::{Kind, Shell, token, unseen};
 use crate::core::words::reason;
 use crate::core::{Action, Addr, Event, LaneId, Level, Notice, Opening, Pid, Seen, Whom, WorkerId};
@@ -37,7 +38,26 @@ impl Shell {
             Action::CheckHeld { worker } => self.check_held(worker),
             Action::LookAt { worker } => self.look_at(worker),
             Action::LookForServers { lanes } => self.look_for_servers(lanes),
-            Action::OpenLane { lane, what } => self.open_lane(lane, &what),
+            Action::OpenLane {
+                lane,
+                port,
+                generation,
+                what,
+            } => {
+                let at = Place {
+                    lane,
+                    port,
+                    generation,
+                };
+                self.open_lane(at, &what);
+            }
+            Action::Steer { port, table } => self.steer(port, &table),
+            Action::RefuseNew => self.refuse_new(),
+            Action::TakeCensus { workers, lanes } => self.take_census(&workers, &lanes),
+            Action::CloseQuiet { worker, silent } => self.end_connections(worker, Some(silent)),
+            Action::CloseRest { worker } => self.end_connections(worker, None),
+            Action::RetireLane { lane } => self.retire_lane(lane),
+            Action::NewGeneration { generation } => self.new_generation(generation),
             Action::CloseLane { lane } => {
                 // Before it is shut down: that would look like a worker's doing.
                 if let Some(fd) = self.sockets.fd(lane) {
@@ -169,15 +189,22 @@ impl Shell {
         self.queue.push_back(Event::Served { lanes });
     }
 
-    fn open_lane(&mut self, lane: LaneId, what: &Opening) {
+    fn open_lane(&mut self, at: Place, what: &Opening) {
+        let lane = at.lane;
         let opened = match what {
-            Opening::Given(given) => self.sockets.open_given(lane, given),
+            Opening::Given(given) => self.sockets.open_given(at, given),
             Opening::Learnt { addr, like } => {
                 let reach = self.reach_asked(*like);
-                self.sockets.open_learnt(lane, addr, &reach)
+                self.sockets.open_learnt(at, addr, &reach)
             }
+            Opening::Beside { first } => self.sockets.open_beside(at, *first),
         };
         let event = match opened {
+            Err(e) if matches!(what, Opening::Beside { .. }) => {
+                let message = format!("cannot open a second socket there: {}", reason(&e));
+                self.say_once(Level::Debug, "port-shared", message);
+                Event::LaneAlone { lane }
+            }
             Ok(addr) => {
                 self.watch_lane(lane, &addr);
                 Event::LaneOpened { lane, addr }
@@ -188,6 +215,7 @@ impl Shell {
                 holder: match what {
                     Opening::Given(given) => self.holder(errno_of(&e), given.addr.tcp()),
                     Opening::Learnt { addr, .. } => self.holder(errno_of(&e), Some(*addr)),
+                    Opening::Beside { .. } => None,
                 },
             },
         };
@@ -229,11 +257,12 @@ impl Shell {
         let Some(addr) = self.sockets.silenced(lane).cloned() else {
             return;
         };
-        let (level, what) = match self.sockets.listen(lane) {
-            Ok(()) if addr.tcp().is_none() => (
-                Level::Error,
-                "a unix socket stays so; stop and start again".to_string(),
-            ),
+        let (level, what) = match self.sockets.heal(lane) {
+            Ok(()) if addr.tcp().is_none() => {
+                self.watch_lane(lane, &addr);
+                let what = "another one takes its place for the workers to come; reload replaces those that are";
+                (Level::Error, what.to_string())
+            }
             Ok(()) => (Level::Warn, "it listens again".to_string()),
             Err(e) => (
                 Level::Error,

@@ -203,6 +203,7 @@ impl Shell {
                 Err(e) => (EX_USAGE, format!("{e}\n")),
             }),
             What::Stop | What::Kill => self.stop(id, verb, r),
+            What::Reload => self.reload(id, r),
             What::Resize => refused(self.resize(id, r)),
             What::Signal => refused(self.signal_workers(id, r)),
         }
@@ -239,6 +240,15 @@ impl Shell {
             wait,
         });
         Ok(())
+    }
+
+    /// All is read again first; core does the rest, and answers in the end.
+    fn reload(&mut self, id: ClientId, r: &Request) -> Option<Answer> {
+        let wait = !behind(r).any(|w| w == verbs::NO_WAIT);
+        let by = self.clients.by(id);
+        let asker = self.waiting.add(id, Some(r));
+        self.reload_for(Some((asker, by, wait)), "asked by a client");
+        None
     }
 
     fn signal_workers(&mut self, id: ClientId, r: &Request) -> Result<(), String> {
@@ -291,12 +301,11 @@ impl Shell {
             Err(e) => return (EX_USAGE, format!("{e}\n")),
         };
         let s = self.cluster.status(self.now());
-        let around = self.surroundings();
         let alive = s.slots.into_iter().filter(|v| v.pid.is_some());
         let rows: Vec<Row> = alive
             .map(|view| {
                 let usage = view.pid.filter(|_| details);
-                let words = around.argv(view.slot);
+                let words = self.surroundings(view.generation).argv(view.slot);
                 let word = |w: &std::ffi::CString| w.to_string_lossy().into_owned();
                 Row {
                     usage: usage.and_then(|p| procfs::tree_usage(p.0)),

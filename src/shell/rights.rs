@@ -20,6 +20,7 @@ use std::path::Path;
 const PRIVILEGED_BELOW: u16 = 1024;
 
 /// What was found.
+#[derive(Clone)]
 pub struct Rights {
     /// Whom they run as, if not as us.
     pub ids: Option<Ids>,

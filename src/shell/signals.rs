@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// In the order in which they are told: the gentler first, so that TERM and QUIT in one turn are
 /// a hard stop.
-const HANDLED: [(i32, &str); 7] = [
-    (libc::SIGHUP, "SIGHUP"),
-    (libc::SIGUSR1, "SIGUSR1"),
-    (libc::SIGUSR2, "SIGUSR2"),
-    (libc::SIGTERM, "SIGTERM"),
-    (libc::SIGINT, "SIGINT"),
-    (libc::SIGQUIT, "SIGQUIT"),
-    (libc::SIGCHLD, "SIGCHLD"),
+const HANDLED: [i32; 7] = [
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGCHLD,
 ];
 
 /// Told before those: a stop comes after what was asked before it. Terminals send these, too, so it
@@ -31,7 +31,7 @@ const SENT: [(i32, MasterSignal); 2] = [
 /// Pipe and flags.
 pub struct Signals {
     pipe: UnixStream,
-    flags: Vec<(i32, &'static str, Arc<AtomicBool>)>,
+    flags: Vec<(i32, Arc<AtomicBool>)>,
     had_terminal: bool,
 }
 
@@ -41,7 +41,7 @@ impl Signals {
         let (read, write) = std::os::unix::net::UnixStream::pair()?;
         read.set_nonblocking(true)?;
         let mut flags = Vec::new();
-        for (number, name) in HANDLED {
+        for number in HANDLED {
             if number == libc::SIGHUP && signal::is_ignored(number) {
                 continue;
             }
@@ -49,7 +49,7 @@ impl Signals {
             // The flag before the byte: whoever has read the byte sees the flag.
             signal_hook::flag::register(number, flag.clone())?;
             signal_hook::low_level::pipe::register(number, write.try_clone()?)?;
-            flags.push((number, name, flag));
+            flags.push((number, flag));
         }
         signal::catch_sent(&SENT.map(|(n, _)| n), write.into())?;
         // A log that may not grow is an error of write(2), not our end.
@@ -76,7 +76,7 @@ impl Signals {
     fn take(&self, number: i32) -> bool {
         self.flags
             .iter()
-            .any(|(n, _, flag)| *n == number && flag.swap(false, Ordering::SeqCst))
+            .any(|(n, flag)| *n == number && flag.swap(false, Ordering::SeqCst))
     }
 
     /// Has a child ended?
@@ -89,9 +89,23 @@ impl Signals {
         self.take(libc::SIGUSR1)
     }
 
+    /// Has the terminal gone that we had? Then a SIGHUP means that.
+    fn hangs_up(&self) -> bool {
+        self.had_terminal && !process::has_terminal()
+    }
+
+    /// Is a reload asked for, and by what?
+    pub fn take_reload(&self) -> Option<&'static str> {
+        let by_user = self.take(libc::SIGUSR2);
+        match !self.hangs_up() && self.take(libc::SIGHUP) {
+            true => Some("SIGHUP received"),
+            false => by_user.then_some("SIGUSR2 received"),
+        }
+    }
+
     /// A turn was not enough for all children.
     pub fn again(&self) {
-        for (n, _, flag) in &self.flags {
+        for (n, flag) in &self.flags {
             if *n == libc::SIGCHLD {
                 flag.store(true, Ordering::SeqCst);
             }
@@ -102,8 +116,13 @@ impl Signals {
     pub fn take_events(&self) -> Vec<Event> {
         let sent = SENT.iter().filter(|(n, _)| signal::take_sent(*n));
         let mut events: Vec<Event> = sent.map(|(_, what)| Event::Signal(*what)).collect();
-        for (number, name, flag) in &self.flags {
-            let told = matches!(*number, libc::SIGCHLD | libc::SIGUSR1);
+        for (number, flag) in &self.flags {
+            // Those have a door of their own, and what comes between must not be lost here.
+            let told = match *number {
+                libc::SIGCHLD | libc::SIGUSR1 | libc::SIGUSR2 => true,
+                libc::SIGHUP => !self.hangs_up(),
+                _ => false,
+            };
             if told || !flag.swap(false, Ordering::SeqCst) {
                 continue;
             }
@@ -111,10 +130,7 @@ impl Signals {
                 libc::SIGTERM => MasterSignal::Term,
                 libc::SIGINT => MasterSignal::Int,
                 libc::SIGQUIT => MasterSignal::Quit,
-                libc::SIGHUP if self.had_terminal && !process::has_terminal() => {
-                    MasterSignal::HangUp
-                }
-                _ => MasterSignal::Unused(name),
+                _ => MasterSignal::HangUp,
             };
             events.push(Event::Signal(meaning));
         }

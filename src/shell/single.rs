@@ -3,11 +3,11 @@
 
 use super::environment::{Mastered, Surroundings};
 use super::rights::Rights;
-use super::sockets::Sockets;
+use super::sockets::{Place, Sockets};
 use super::start::Failure;
 use crate::core::codes::{self, EX_OSERR};
 use crate::core::words::{errno_text, reason};
-use crate::core::{Given, LaneId, SlotNr};
+use crate::core::{Given, LaneId, PortId, SlotNr};
 use crate::settings::Settings;
 use crate::sys::spawn::{self, Plan, Watch};
 use crate::sys::{errno_of, process, procfs};
@@ -26,7 +26,12 @@ pub fn run(
 ) -> Failure {
     let mut sockets = Sockets::of(settings);
     for (n, one) in (1..).zip(given) {
-        if let Err(e) = sockets.open_given(LaneId(n), one) {
+        let at = Place {
+            lane: LaneId(n),
+            port: PortId(n),
+            generation: 1,
+        };
+        if let Err(e) = sockets.open_given(at, one) {
             return cannot_open(one, &e);
         }
     }
@@ -45,7 +50,7 @@ pub fn run(
     };
     let env = around.environment(SlotNr(0), 1, Mastered::Not);
     let dir = CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default();
-    let handed = sockets.handed();
+    let handed = sockets.handed(1);
     let plan = Plan {
         program,
         argv: &around.argv(SlotNr(0)),

@@ -1,11 +1,13 @@
 //! Lanes as real sockets, by id and by inode.
 
 use super::filed::Filed;
-use crate::core::{Addr, Given, LaneId};
+use super::group::Group;
+use super::observer::Ports;
+use crate::core::{Addr, FileIs, Given, LaneId, PortId};
 use crate::settings::Settings;
 use crate::sys::socket::{self, Patience, Reach};
 use crate::sys::{clock, fds, inherit, passed, unix};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,12 +25,30 @@ struct Lane {
     fd: OwnedFd,
     inode: u64,
     addr: Addr,
+    port: PortId,
+    /// Whose workers it is for.
+    generation: u32,
+    /// Was it passed to us? Then it is others', too.
+    passed: bool,
     /// Was it open before any worker started? Then every worker is handed it, under that name.
     handed: Option<String>,
     /// Should it listen?
     listens: bool,
     /// Of a unix socket.
     filed: Option<Filed>,
+    /// What its file was to be like.
+    like: FileIs,
+}
+
+/// Which lane of what is to be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// It.
+    pub lane: LaneId,
+    /// Where it is.
+    pub port: PortId,
+    /// Whose workers it is for.
+    pub generation: u32,
 }
 
 /// What every worker is handed.
@@ -47,6 +67,8 @@ pub struct Sockets {
     /// themselves.
     given: Vec<Addr>,
     lanes: BTreeMap<LaneId, Lane>,
+    /// Of the ports of TCP.
+    groups: BTreeMap<PortId, Group>,
     backlog: i32,
     patience: Patience,
     /// So often an address that is in use may still be tried again.
@@ -59,6 +81,7 @@ impl Sockets {
         Sockets {
             given: Vec::new(),
             lanes: BTreeMap::new(),
+            groups: BTreeMap::new(),
             backlog: settings.backlog,
             patience: Patience {
                 keepalive: settings.keepalive,
@@ -73,10 +96,10 @@ impl Sockets {
     ///
     /// Workers of a master that was killed hold its sockets for a moment longer: who starts again at
     /// once waits for them, that long.
-    pub fn open_given(&mut self, id: LaneId, given: &Given) -> io::Result<Addr> {
+    pub fn open_given(&mut self, at: Place, given: &Given) -> io::Result<Addr> {
         let busy = |e: &io::Error| e.raw_os_error() == Some(libc::EADDRINUSE);
         loop {
-            match self.try_given(id, given) {
+            match self.try_given(at, given) {
                 Err(e) if busy(&e) && given.passed.is_none() && self.waits > 0 => {
                     self.waits -= 1;
                     clock::pause(IN_A_MOMENT);
@@ -86,7 +109,7 @@ impl Sockets {
         }
     }
 
-    fn try_given(&mut self, id: LaneId, given: &Given) -> io::Result<Addr> {
+    fn try_given(&mut self, at: Place, given: &Given) -> io::Result<Addr> {
         let mut filed = None;
         let (fd, addr) = match (&given.passed, &given.addr) {
             (Some((n, _)), addr) => {
@@ -118,17 +141,172 @@ impl Sockets {
             self.patience.set(fd.as_fd())?;
         }
         let name = given.passed.as_ref().and_then(|(_, name)| name.clone());
+        let passed = given.passed.is_some();
+        if let Addr::Tcp(addr) = addr {
+            let reach = Reach::of(fd.as_fd());
+            let mut group = Group::new(addr, reach, self.backlog, at.lane);
+            group.joined(at.lane, fd.as_fd(), passed)?;
+            self.groups.insert(at.port, group);
+        }
         let lane = Lane {
             inode: fds::inode(fd.as_fd())?,
             fd,
+            port: at.port,
+            generation: at.generation,
+            passed,
+            like: given.file,
             handed: Some(name.unwrap_or_else(|| name_of(&addr))),
             addr: addr.clone(),
             listens: !matches!(addr, Addr::Other(_)),
             filed,
         };
         self.given.push(addr.clone());
-        self.lanes.insert(id, lane);
+        self.lanes.insert(at.lane, lane);
         Ok(addr)
+    }
+
+    /// Opens a lane beside the others of its port: it listens, and nothing comes in yet.
+    pub fn open_beside(&mut self, at: Place, first: LaneId) -> io::Result<Addr> {
+        let unsupported = || io::Error::from(io::ErrorKind::Unsupported);
+        let mate = self.lanes.get(&first).ok_or_else(unsupported)?;
+        let mut filed = None;
+        let fd = match (&mate.addr, &mate.filed) {
+            (Addr::Tcp(_), _) => {
+                let group = self.groups.get_mut(&at.port).ok_or_else(unsupported)?;
+                let fd = group.open(at.lane)?;
+                self.patience.set(fd.as_fd())?;
+                fd
+            }
+            (Addr::Unix(_), Some(name)) => {
+                let (fd, file) = name.beside(&mate.like, self.backlog)?;
+                filed = Some(file);
+                fd
+            }
+            (Addr::Unix(_) | Addr::Other(_), _) => return Err(unsupported()),
+        };
+        let lane = Lane {
+            inode: fds::inode(fd.as_fd())?,
+            fd,
+            addr: mate.addr.clone(),
+            port: at.port,
+            generation: at.generation,
+            passed: false,
+            handed: mate.handed.clone(),
+            listens: true,
+            filed,
+            like: mate.like,
+        };
+        let addr = lane.addr.clone();
+        self.lanes.insert(at.lane, lane);
+        Ok(addr)
+    }
+
+    /// From now on new connections of the port go there.
+    pub fn steer(&mut self, port: PortId, table: &[(LaneId, u16)]) -> io::Result<()> {
+        if let Some(group) = self.groups.get_mut(&port) {
+            return group.steer(table);
+        }
+        // A name can lead to one of them only: to the newest.
+        match table.iter().map(|(lane, _)| *lane).max() {
+            Some(lane) => self.name_to(port, lane),
+            None => Ok(()),
+        }
+    }
+
+    /// The path of the unix sockets of that port leads to this one.
+    fn name_to(&mut self, port: PortId, to: LaneId) -> io::Result<()> {
+        let holds = |l: &Lane| l.filed.as_ref().is_some_and(Filed::is_named);
+        let mut holder = self
+            .lanes
+            .iter()
+            .filter(|(_, l)| l.port == port && holds(l));
+        let Some(from) = holder.next().map(|(id, _)| *id).filter(|from| *from != to) else {
+            return Ok(());
+        };
+        let mut taken = |id| {
+            self.lanes
+                .get_mut(&id)
+                .and_then(|l: &mut Lane| l.filed.take())
+        };
+        let (Some(mut old), Some(mut new)) = (taken(from), taken(to)) else {
+            return Ok(());
+        };
+        let done = new.take_name(&mut old);
+        for (id, filed) in [(from, old), (to, new)] {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.filed = Some(filed);
+            }
+        }
+        done
+    }
+
+    /// From now on nobody gets in, by whatever lane.
+    pub fn refuse_new(&mut self) -> io::Result<()> {
+        for lane in self.lanes.values() {
+            if let Some(filed) = &lane.filed {
+                filed.hide();
+            }
+        }
+        self.groups.values_mut().try_for_each(Group::refuse)
+    }
+
+    /// Takes a lane out that nobody serves any more. How many waited in its queue?
+    pub fn retire(&mut self, id: LaneId) -> io::Result<u32> {
+        let Some(lane) = self.lanes.remove(&id) else {
+            return Ok(0);
+        };
+        if let Some(group) = self.groups.get_mut(&lane.port) {
+            let queued = group.retire(id)?;
+            let more = self.lanes.values().any(|l| l.port == lane.port);
+            if !more && !lane.passed {
+                self.groups.remove(&lane.port);
+            }
+            return Ok(queued);
+        }
+        let waits = u32::from(fds::readable_now(lane.fd.as_fd()));
+        if let Some(filed) = lane.filed.filter(|_| !lane.passed) {
+            filed.remove();
+        }
+        Ok(waits)
+    }
+
+    /// How many connections nobody has accepted yet; of a unix socket whether there are any.
+    pub fn queued(&self, id: LaneId) -> u32 {
+        match self.lanes.get(&id) {
+            Some(lane) => match self.groups.get(&lane.port) {
+                Some(group) => group.queued(id),
+                None => u32::from(fds::readable_now(lane.fd.as_fd())),
+            },
+            None => 0,
+        }
+    }
+
+    /// Where a lane is.
+    pub fn addr(&self, id: LaneId) -> Option<&Addr> {
+        self.lanes.get(&id).map(|l| &l.addr)
+    }
+
+    /// The port that a lane is a way to.
+    pub fn port(&self, id: LaneId) -> Option<PortId> {
+        self.lanes.get(&id).map(|l| l.port)
+    }
+
+    /// All ports of TCP. Where workers listen by themselves it may be in either family.
+    pub fn numbers(&self) -> Ports {
+        let mut ports = Ports::default();
+        for addr in self.lanes.values().filter_map(|l| l.addr.tcp()) {
+            match addr {
+                SocketAddr::V4(_) => ports.v4.insert(addr.port()),
+                SocketAddr::V6(_) => ports.v6.insert(addr.port()),
+            };
+        }
+        for port in self.given.iter().filter_map(Addr::port) {
+            if !ports.v4.contains(&port) && !ports.v6.contains(&port) {
+                ports.v4.insert(port);
+                ports.v6.insert(port);
+            }
+        }
+        ports
     }
 
     fn adopt(&self, n: i32, addr: &Addr) -> io::Result<OwnedFd> {
@@ -141,25 +319,26 @@ impl Sockets {
     }
 
     /// Opens a lane for a worker that asks for it; where is it?
-    pub fn open_learnt(
-        &mut self,
-        id: LaneId,
-        addr: &SocketAddr,
-        reach: &Reach,
-    ) -> io::Result<Addr> {
+    pub fn open_learnt(&mut self, at: Place, addr: &SocketAddr, reach: &Reach) -> io::Result<Addr> {
         let fd = socket::open_lane(addr, reach)?;
         self.patience.set(fd.as_fd())?;
-        let addr = Addr::Tcp(socket::local_addr(fd.as_fd())?);
+        let local = socket::local_addr(fd.as_fd())?;
+        let group = Group::new(local, reach.clone(), self.backlog, at.lane);
+        self.groups.insert(at.port, group);
         let lane = Lane {
             inode: fds::inode(fd.as_fd())?,
             fd,
-            addr: addr.clone(),
+            addr: Addr::Tcp(local),
+            port: at.port,
+            generation: at.generation,
+            passed: false,
             handed: None,
             listens: false,
             filed: None,
+            like: FileIs::default(),
         };
-        self.lanes.insert(id, lane);
-        Ok(addr)
+        self.lanes.insert(at.lane, lane);
+        Ok(Addr::Tcp(local))
     }
 
     /// Makes it as patient with its clients as the socket is that it stands in for, unless the
@@ -183,11 +362,49 @@ impl Sockets {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         };
-        if lane.addr.tcp().is_some() && !socket::is_listening(lane.fd.as_fd()) {
-            socket::listen_first(lane.fd.as_fd(), self.backlog)?;
+        if let Some(group) = self.groups.get_mut(&lane.port) {
+            if !socket::is_listening(lane.fd.as_fd()) {
+                match group.is_empty() {
+                    true => socket::listen_first(lane.fd.as_fd(), self.backlog)?,
+                    false => socket::listen(lane.fd.as_fd(), self.backlog)?,
+                }
+            }
+            group.joined(id, lane.fd.as_fd(), lane.passed)?;
         }
         lane.listens = true;
         Ok(())
+    }
+
+    /// Makes a lane that a worker has shut down listen again. A unix socket cannot: another takes its
+    /// place, for the workers to come.
+    pub fn heal(&mut self, id: LaneId) -> io::Result<()> {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        };
+        if let Some(group) = self.groups.get_mut(&lane.port) {
+            return group.heal(id);
+        }
+        let Some(mut old) = lane.filed.take() else {
+            return Err(io::Error::from(io::ErrorKind::Unsupported));
+        };
+        let healed = old
+            .beside(&lane.like, self.backlog)
+            .and_then(|(fd, mut new)| {
+                if old.is_named() {
+                    new.take_name(&mut old)?;
+                }
+                Ok((fds::inode(fd.as_fd())?, fd, new))
+            });
+        match healed {
+            Ok((inode, fd, new)) => {
+                (lane.inode, lane.fd, lane.filed) = (inode, fd, Some(new));
+                Ok(())
+            }
+            Err(e) => {
+                lane.filed = Some(old);
+                Err(e)
+            }
+        }
     }
 
     /// Where it is, if it should listen and does not: a worker has shut it down, for all.
@@ -207,6 +424,10 @@ impl Sockets {
     /// and the clients in that queue would hang.
     pub fn close(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.remove(&id) {
+            if let Some(group) = self.groups.get_mut(&lane.port) {
+                // What happens to its queue happens to it in any case.
+                let _ = group.retire(id);
+            }
             socket::stop_listening(lane.fd.as_fd());
         }
     }
@@ -222,6 +443,7 @@ impl Sockets {
     /// Lets go of one: what the workers have of it is theirs alone.
     pub fn let_go(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.remove(&id) {
+            self.groups.remove(&lane.port);
             inherit::no_linger(lane.fd.as_fd());
         }
     }
@@ -229,12 +451,27 @@ impl Sockets {
     /// Closes all: from here on clients are refused. Names go first, so that no client comes by one
     /// to a queue that nobody reads.
     pub fn close_all(&mut self) {
+        self.give_names_back();
         for lane in self.lanes.values() {
             if let Some(filed) = &lane.filed {
                 filed.remove();
             }
         }
+        self.groups.clear();
         self.lanes.clear();
+    }
+
+    /// Whoever passed us a unix socket finds it at its path again.
+    fn give_names_back(&mut self) {
+        let passed = self
+            .lanes
+            .iter()
+            .filter(|(_, l)| l.passed && l.filed.is_some());
+        let all: Vec<(LaneId, PortId)> = passed.map(|(id, l)| (*id, l.port)).collect();
+        for (lane, port) in all {
+            // It has its hidden name still, by which the next start gives it back.
+            let _ = self.name_to(port, lane);
+        }
     }
 
     /// Their files stay when we go, with one name alone.
@@ -257,6 +494,15 @@ impl Sockets {
         filed.map(|(id, _)| *id).collect()
     }
 
+    /// What the unix sockets among them were bound to: their connections have the same.
+    pub fn unix_names(&self) -> BTreeSet<Vec<u8>> {
+        let unix = |l: &&Lane| matches!(l.addr, Addr::Unix(_));
+        let lanes = self.lanes.values().filter(unix);
+        lanes
+            .filter_map(|l| passed::bound_to(l.fd.as_fd()))
+            .collect()
+    }
+
     /// Are there unix sockets among them that a worker may want to bind?
     pub fn has_unix(&self) -> bool {
         let unix = |l: &Lane| matches!(l.addr, Addr::Unix(_));
@@ -271,6 +517,17 @@ impl Sockets {
             (None, Addr::Tcp(_) | Addr::Other(_)) => false,
         };
         self.lanes.values().find(meant).map(|l| l.addr.clone())
+    }
+
+    /// Does a thread that says `path` mean the name of a unix lane, and is that still there?
+    pub fn keeps_name<W>(&self, tid: i32, path: &Path, eyes: impl Fn() -> W) -> bool {
+        let named = |l: &&Lane| l.filed.as_ref().is_some_and(Filed::is_in_place);
+        let meant = |l: &Lane| {
+            l.filed
+                .as_ref()
+                .is_some_and(|f| f.is_meant(tid, path, &eyes))
+        };
+        self.lanes.values().filter(named).any(meant)
     }
 
     /// The socket.
@@ -299,9 +556,18 @@ impl Sockets {
         self.given.iter().filter_map(Addr::tcp).collect()
     }
 
-    /// What every worker is handed from fd 3 on, in the order in which it was given.
-    pub fn handed(&self) -> Vec<Handed<'_>> {
-        let handed = self.lanes.values().filter_map(|l| {
+    /// What every worker of this generation is handed from fd 3 on, in the order in which it was given:
+    /// of each port its own lane, or the one that all share.
+    pub fn handed(&self, generation: u32) -> Vec<Handed<'_>> {
+        let mut of: BTreeMap<PortId, &Lane> = BTreeMap::new();
+        let fits = |l: &&Lane| l.handed.is_some() && l.generation <= generation;
+        for lane in self.lanes.values().filter(fits) {
+            let best = of.entry(lane.port).or_insert(lane);
+            if best.generation <= lane.generation {
+                *best = lane;
+            }
+        }
+        let handed = of.into_values().filter_map(|l| {
             Some(Handed {
                 name: l.handed.as_ref()?,
                 addr: &l.addr,

@@ -2,6 +2,7 @@
 //! sealed first, so that nothing we were born with reaches a worker; users, files of variables and
 //! COMMAND are looked up before anything is bound or written; signals are ours before the first child can end.
 
+use super::census::Census;
 use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
 use super::given::{self, Passed};
@@ -9,6 +10,7 @@ use super::log::Log;
 use super::names::{Claim, Refused};
 use super::pidfile::{PidDir, PidFile};
 use super::procs::Procs;
+use super::reload::{Recipe, Recipes};
 use super::requests::Waiting;
 use super::rights::Rights;
 use super::signals::Signals;
@@ -34,12 +36,13 @@ use std::time::Duration;
 pub type Failure = (u8, String);
 
 /// Runs the cluster; returns the exit code.
-pub fn run(settings: Settings) -> Result<u8, Failure> {
+pub fn run(mut settings: Settings) -> Result<u8, Failure> {
     // While we are who we were when we were executed, and before anything of ours is open.
     let passed = Passed::from_environment(std::process::id())?;
     let rights = Rights::find(&settings)?;
     let here = procfs::working_directory().map_err(os("cannot tell the working directory"))?;
     let given = given::all(&settings, &rights, &passed, &here)?;
+    settings.sources.here.clone_from(&here);
     let found = Found {
         rights,
         here,
@@ -66,18 +69,10 @@ pub(super) fn serve(
     found: Found,
     caller: &mut Option<Caller>,
 ) -> Result<u8, Failure> {
-    if settings.workers.is_none()
-        && let Some(text) = std::env::var_os("WEB_CONCURRENCY").filter(|t| !t.is_empty())
-    {
-        let n = settings::number(&text.to_string_lossy(), 1, settings::MAX_WORKERS);
-        settings.workers = Some(n.map_err(|e| (EX_USAGE, format!("WEB_CONCURRENCY: {e}")))?);
+    if settings.workers.is_none() {
+        settings.workers = web_concurrency()?;
     }
-    // Whoever runs us as PID 1 kills everything when its grace period is over.
-    let budget = match process::id() {
-        1 => settings::PID1_BUDGET,
-        _ => Duration::ZERO,
-    };
-    settings.stop_budget.get_or_insert(budget);
+    settings.stop_budget.get_or_insert_with(usual_budget);
     make_absolute(&mut settings);
     if !settings.single {
         // Who takes our place has what we have.
@@ -92,25 +87,7 @@ pub(super) fn serve(
     if settings.single {
         return Err(single::run(&settings, &rights, &program, &cwd, &given));
     }
-    let most = process::nofile().map_or(u64::MAX, |(_, hard)| hard);
-    if let Some(n) = settings
-        .ready_fd
-        .filter(|n| n.unsigned_abs() as u64 >= most)
-    {
-        let message =
-            format!("--ready fd:{n}: no number is that high: the limit of open files is {most}");
-        return Err((EX_CONFIG, message));
-    }
-    if let Some(n) = settings.ready_fd
-        && usize::try_from(n).is_ok_and(|n| n < handed::FIRST + given.len())
-    {
-        let last = handed::FIRST + given.len() - 1;
-        let message = format!(
-            "--ready fd:{n}: workers have their sockets there, {} to {last}; take a higher number",
-            handed::FIRST
-        );
-        return Err((EX_USAGE, message));
-    }
+    check_ready_fd(&settings, given.len())?;
     let mut shell = build(settings, rights, program, &cwd, given)?;
     if let Some(caller) = caller.take() {
         shell.become_daemon(caller);
@@ -123,8 +100,57 @@ pub(super) fn serve(
     Ok(code)
 }
 
+/// What -n is where nothing says it, if our environment has it.
+pub(super) fn web_concurrency() -> Result<Option<u16>, Failure> {
+    let Some(text) = std::env::var_os("WEB_CONCURRENCY").filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
+    let n = settings::number(&text.to_string_lossy(), 1, settings::MAX_WORKERS);
+    n.map(Some)
+        .map_err(|e| (EX_USAGE, format!("WEB_CONCURRENCY: {e}")))
+}
+
+/// Whoever runs us as PID 1 kills everything when its grace period is over.
+pub(super) fn usual_budget() -> Duration {
+    match process::id() {
+        1 => settings::PID1_BUDGET,
+        _ => Duration::ZERO,
+    }
+}
+
+/// Can workers that are handed so many sockets have that of --ready fd:N, too?
+pub(super) fn check_ready_fd(settings: &Settings, sockets: usize) -> Result<(), Failure> {
+    let Some(n) = settings.ready_fd else {
+        return Ok(());
+    };
+    let most = process::nofile().map_or(u64::MAX, |(_, hard)| hard);
+    if u64::from(n.unsigned_abs()) >= most {
+        let message =
+            format!("--ready fd:{n}: no number is that high: the limit of open files is {most}");
+        return Err((EX_CONFIG, message));
+    }
+    if usize::try_from(n).is_ok_and(|n| n < handed::FIRST + sockets) {
+        let last = handed::FIRST + sockets - 1;
+        let message = format!(
+            "--ready fd:{n}: workers have their sockets there, {} to {last}; take a higher number",
+            handed::FIRST
+        );
+        return Err((EX_USAGE, message));
+    }
+    Ok(())
+}
+
+/// Is Node's channel for workers that run this?
+pub(super) fn speaks_node(settings: &Settings, program: &CString, cwd: &Path) -> bool {
+    match settings.ipc {
+        Ipc::Node => true,
+        Ipc::Auto => lookup::is_node(program, cwd),
+        Ipc::Off => false,
+    }
+}
+
 /// The workers' directory, and COMMAND as seen from there; both by whoever will run it.
-fn with_their_eyes(
+pub(super) fn with_their_eyes(
     settings: &Settings,
     rights: &Rights,
     here: &Path,
@@ -216,7 +242,7 @@ fn build(
     {
         closer::beware();
     }
-    let nofile = rights.nofile.or_else(process::nofile);
+    let nofile = process::nofile();
     process::raise_nofile();
     let signals = Signals::install().map_err(os("cannot handle signals"))?;
     // First of all that is taken: who comes second leaves no trace.
@@ -251,22 +277,24 @@ fn build(
     let seed = now.0 ^ (u64::from(std::process::id()) << 32);
     let mut policy = settings.policy(cpus::usable(), seed, given);
     policy.learn_from = rights.learn_from();
-    let ipc = match settings.ipc {
-        Ipc::Node => true,
-        Ipc::Auto => lookup::is_node(&program, cwd),
-        Ipc::Off => false,
+    let sockets = Sockets::of(&settings);
+    let recipe = Recipe {
+        ipc: speaks_node(&settings, &program, cwd),
+        program,
+        cwd: CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default(),
+        rights: rights.clone(),
+        settings,
     };
     let mut shell = Shell {
         cluster: Cluster::new(policy, now),
         poll: mio::Poll::new().map_err(os("cannot poll"))?,
         log,
         signals,
-        sockets: Sockets::of(&settings),
+        sockets,
         files: None,
         procs: Procs::default(),
         stderrs: BTreeMap::new(),
         speech: BTreeMap::new(),
-        ipc,
         pending: BTreeMap::new(),
         next_ask: 0,
         clients: Clients::closed(),
@@ -274,8 +302,9 @@ fn build(
         pid_file,
         pid_dir,
         caller: None,
-        program,
-        cwd: CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default(),
+        recipes: Recipes::new(1, recipe),
+        fresh: None,
+        census: Census::default(),
         devnull,
         rights,
         nofile,
@@ -296,7 +325,6 @@ fn build(
         waiting: Waiting::default(),
         farewells: Vec::new(),
         finished: None,
-        settings,
     };
     shell.watch_signals();
     if let Err(e) = shell.open_door() {
@@ -374,7 +402,7 @@ impl Shell {
             // It is not ours to remove.
             self.claim.socket = None;
             let (shown, why) = (path.display(), reason(&e));
-            if matches!(self.settings.control, Control::Path(_)) {
+            if matches!(self.settings().control, Control::Path(_)) {
                 return Err((EX_CANTCREAT, format!("-C {shown}: {why}")));
             }
             let message = format!("cannot open the control socket {shown}: {why}");

@@ -16,8 +16,13 @@ use crate::sys::proclook::{self, Tie};
 use crate::sys::seccomp::{self, Answer, Call, Notification};
 use crate::sys::socket::{self, Reach};
 use crate::sys::{errno_of, fds, inherit, passed};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+/// Longest path read of a name that is removed: that of a socket is shorter.
+const MAX_PATH: usize = 512;
 /// Longest address read.
 const MAX_ADDR: usize = 128;
 /// So many processes of a worker's tree are asked whether they hold a socket, too.
@@ -77,6 +82,8 @@ impl Shell {
         let call = match notif.call {
             Call::Bind => self.bind_event(worker, notif),
             Call::Listen => self.listen_event(worker, notif),
+            Call::Unlink => self.keep_name(worker, notif, notif.args[0]),
+            Call::UnlinkAt => self.keep_name_at(worker, notif),
             Call::Other => None,
         };
         match call {
@@ -156,6 +163,45 @@ impl Shell {
             device,
             snag,
         }))
+    }
+
+    /// Relative to a directory that it has open, or the removal of a directory: not what is meant.
+    fn keep_name_at(&mut self, worker: WorkerId, notif: Notification) -> Option<Known> {
+        let dir = notif.args[0] as i32;
+        match (dir, notif.args[2]) {
+            (libc::AT_FDCWD, 0) => self.keep_name(worker, notif, notif.args[1]),
+            _ => None,
+        }
+    }
+
+    /// A worker removes a name: that of a unix socket that all share stays, or clients would find
+    /// nothing there until it is put back. It is told that it is gone: it is about to bind it, or
+    /// to leave.
+    fn keep_name(&mut self, worker: WorkerId, notif: Notification, at: u64) -> Option<Known> {
+        if notif.tid == 0 {
+            return None;
+        }
+        let mut bytes = [0u8; MAX_PATH];
+        let got = {
+            let _worn = self.to_look();
+            procfs::read_memory(notif.tid, at, &mut bytes).ok()?
+        };
+        let path = bytes[..got]
+            .split(|b| *b == 0)
+            .next()
+            .filter(|p| p.len() < got)?;
+        let path = Path::new(OsStr::from_bytes(path));
+        let kept = self.sockets.keeps_name(notif.tid, path, || self.to_look());
+        if !kept || !self.still_waits(worker, &notif) {
+            return None;
+        }
+        self.answer_call(worker, &notif, Answer::Zero);
+        let message = format!(
+            "a worker removes {}, which all workers share: it stays",
+            path.display()
+        );
+        self.say(Level::Debug, "socket-kept", message);
+        Some(Known::Over)
     }
 
     /// The address in the bytes that bind(2) was given, if it can be one of ours.

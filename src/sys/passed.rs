@@ -94,6 +94,15 @@ fn unix_name(s: BorrowedFd<'_>) -> Option<PathBuf> {
     name_of(unix_addr(s, false).ok()?.get(2..)?)
 }
 
+/// What a unix socket was bound to: a path, or a zero byte and a name in the abstract namespace.
+pub fn bound_to(s: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let name = unix_addr(s, false).ok()?.get(2..)?.to_vec();
+    match name.first()? {
+        0 => Some(name),
+        _ => name.split(|b| *b == 0).next().map(<[u8]>::to_vec),
+    }
+}
+
 /// The path in an address of a unix socket, `@` before one in the abstract namespace.
 pub fn name_of(sun_path: &[u8]) -> Option<PathBuf> {
     let bytes = match sun_path {

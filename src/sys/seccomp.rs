@@ -1,4 +1,5 @@
-//! Seccomp user notification: a worker's bind(2) and listen(2) stop and ask us.
+//! Seccomp user notification: a worker's bind(2) and listen(2) stop and ask us; its unlink(2), too, where
+//! there are unix sockets that it might remove.
 
 use super::{cerr, fds};
 use std::io;
@@ -30,26 +31,40 @@ const fn op(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
+/// unlink(2), where there is one: younger architectures have unlinkat(2) alone.
+#[cfg(target_arch = "x86_64")]
+const SYS_UNLINK: libc::c_long = libc::SYS_unlink;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_UNLINK: libc::c_long = libc::SYS_unlinkat;
+
 /// Other architecture: allow. bind with a long enough address, listen: ask. All else: allow.
-static PROGRAM: [libc::sock_filter; 9] = program(SOCKADDR_IN);
+static PROGRAM: [libc::sock_filter; 9] = [
+    op(LD_W_ABS, OFF_ARCH, 0, 0),
+    op(JEQ, AUDIT_ARCH, 0, 5),
+    op(LD_W_ABS, OFF_NR, 0, 0),
+    op(JEQ, libc::SYS_listen as u32, 4, 0),
+    op(JEQ, libc::SYS_bind as u32, 0, 2),
+    op(LD_W_ABS, OFF_ARG2, 0, 0),
+    op(JGE, SOCKADDR_IN, 1, 0),
+    op(RET, libc::SECCOMP_RET_ALLOW, 0, 0),
+    op(RET, libc::SECCOMP_RET_USER_NOTIF, 0, 0),
+];
 
-/// The same for addresses of unix sockets, which may be as short as their path is. Now Netlink's
-/// ask, too.
-static PROGRAM_UNIX: [libc::sock_filter; 9] = program(SOCKADDR_UN);
-
-const fn program(least: u32) -> [libc::sock_filter; 9] {
-    [
-        op(LD_W_ABS, OFF_ARCH, 0, 0),
-        op(JEQ, AUDIT_ARCH, 0, 5),
-        op(LD_W_ABS, OFF_NR, 0, 0),
-        op(JEQ, libc::SYS_listen as u32, 4, 0),
-        op(JEQ, libc::SYS_bind as u32, 0, 2),
-        op(LD_W_ABS, OFF_ARG2, 0, 0),
-        op(JGE, least, 1, 0),
-        op(RET, libc::SECCOMP_RET_ALLOW, 0, 0),
-        op(RET, libc::SECCOMP_RET_USER_NOTIF, 0, 0),
-    ]
-}
+/// The same for addresses of unix sockets, which may be as short as their path is (now Netlink's
+/// ask, too), and for the removal of names.
+static PROGRAM_UNIX: [libc::sock_filter; 11] = [
+    op(LD_W_ABS, OFF_ARCH, 0, 0),
+    op(JEQ, AUDIT_ARCH, 0, 7),
+    op(LD_W_ABS, OFF_NR, 0, 0),
+    op(JEQ, libc::SYS_listen as u32, 6, 0),
+    op(JEQ, SYS_UNLINK as u32, 5, 0),
+    op(JEQ, libc::SYS_unlinkat as u32, 4, 0),
+    op(JEQ, libc::SYS_bind as u32, 0, 2),
+    op(LD_W_ABS, OFF_ARG2, 0, 0),
+    op(JGE, SOCKADDR_UN, 1, 0),
+    op(RET, libc::SECCOMP_RET_ALLOW, 0, 0),
+    op(RET, libc::SECCOMP_RET_USER_NOTIF, 0, 0),
+];
 
 const NEW_LISTENER: libc::c_ulong = 1 << 3;
 const SPEC_ALLOW: libc::c_ulong = 1 << 2;
@@ -59,7 +74,7 @@ const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 /// Installs the filter on this process and returns the listener. In a child between fork and
 /// exec: makes system calls only.
 pub(super) fn install(unix: bool) -> Result<RawFd, i32> {
-    let program = match unix {
+    let program: &[libc::sock_filter] = match unix {
         true => &PROGRAM_UNIX,
         false => &PROGRAM,
     };
@@ -104,6 +119,10 @@ pub enum Call {
     Bind,
     /// listen(2)
     Listen,
+    /// unlink(2)
+    Unlink,
+    /// unlinkat(2)
+    UnlinkAt,
     /// Something the filter does not let through; cannot be.
     Other,
 }
@@ -183,6 +202,8 @@ pub fn receive(listener: BorrowedFd<'_>) -> io::Result<Option<Notification>> {
     let call = match libc::c_long::from(raw.nr) {
         libc::SYS_bind => Call::Bind,
         libc::SYS_listen => Call::Listen,
+        libc::SYS_unlinkat => Call::UnlinkAt,
+        SYS_UNLINK => Call::Unlink,
         _ => Call::Other,
     };
     Ok(Some(Notification {
@@ -304,6 +325,23 @@ mod tests {
         }
         for (len, want) in [(2, allow), (3, ask), (12, ask), (16, ask)] {
             assert_eq!(verdict(&PROGRAM_UNIX, AUDIT_ARCH, bind, len), want, "{len}");
+        }
+        let (read, mkdir) = (libc::SYS_read as u32, libc::SYS_mkdirat as u32);
+        for (nr, in_unix) in [
+            (listen, ask),
+            (SYS_UNLINK as u32, ask),
+            (libc::SYS_unlinkat as u32, ask),
+            (read, allow),
+            (mkdir, allow),
+        ] {
+            assert_eq!(
+                verdict(&PROGRAM_UNIX, AUDIT_ARCH, nr, 4096),
+                in_unix,
+                "{nr}"
+            );
+            let elsewhere = if nr == listen { ask } else { allow };
+            assert_eq!(verdict(&PROGRAM, AUDIT_ARCH, nr, 4096), elsewhere, "{nr}");
+            assert_eq!(verdict(&PROGRAM_UNIX, 0x4000_0003, nr, 4096), allow, "{nr}");
         }
     }
 

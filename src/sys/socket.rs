@@ -1,6 +1,6 @@
 //! Listening sockets of TCP: made, probed and compared.
 
-use super::cerr;
+use super::{cerr, steer};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -55,7 +55,7 @@ pub(super) fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
-fn bind(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
+pub(super) fn bind(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
     // SAFETY: both address structures are plain data, complete, and outlive the call.
     let done = unsafe {
         match addr {
@@ -188,10 +188,44 @@ fn prepare(addr: &SocketAddr, reach: &Reach) -> io::Result<OwnedFd> {
 /// port can stand beside it; a port that something listens on is noticed by trying it without.
 pub fn open_lane(addr: &SocketAddr, reach: &Reach) -> io::Result<OwnedFd> {
     probe(addr, reach)?;
+    let lane = bind_shared(addr, reach)?;
+    if addr.port() != 0 {
+        return Ok(lane);
+    }
+    // A port that the kernel has picked is let go of by shutdown(2), and another socket could not
+    // stand beside it after that: so it is asked for by its number, while this one keeps it.
+    bind_shared(&local_addr(lane.as_fd())?, reach)
+}
+
+fn bind_shared(addr: &SocketAddr, reach: &Reach) -> io::Result<OwnedFd> {
     let lane = prepare(addr, reach)?;
     set(lane.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     bind(lane.as_fd(), addr)?;
     Ok(lane)
+}
+
+/// A lane that listens beside those that share the port already: ours, or what we were given and has
+/// SO_REUSEPORT by now. Nobody is asked whether something listens there.
+///
+/// It is shut before it listens, so that nothing can get in until it is opened (`steer::let_in`),
+/// whatever program the group has, or none.
+pub fn open_beside(
+    addr: &SocketAddr,
+    reach: &Reach,
+    filter: &[steer::Raw],
+    backlog: i32,
+) -> io::Result<(OwnedFd, steer::Gate)> {
+    let lane = prepare(addr, reach)?;
+    set(lane.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    bind(lane.as_fd(), addr)?;
+    let gate = steer::keep_out(lane.as_fd(), filter)?;
+    listen(lane.as_fd(), backlog)?;
+    Ok((lane, gate))
+}
+
+/// Others may stand beside it from now on, although it listens already.
+pub fn share_port(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
 }
 
 /// Fails if something listens there.
@@ -263,6 +297,18 @@ pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
 pub fn stop_listening(fd: BorrowedFd<'_>) {
     // SAFETY: plain numbers; on a socket that does not listen it fails harmlessly.
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
+/// The server of this connection is told that nothing more comes; it may still speak.
+pub fn shut_reading(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: plain numbers.
+    unsafe { cerr(libc::shutdown(fd.as_raw_fd(), libc::SHUT_RD)) }.map(drop)
+}
+
+/// Both sides of this connection are told that the other one has gone.
+pub fn shut(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: plain numbers.
+    unsafe { cerr(libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR)) }.map(drop)
 }
 
 /// Does it listen?
@@ -378,6 +424,12 @@ pub fn parse_addr(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
+/// Is a client let in within that time?
+#[cfg(test)]
+pub fn connects_within(addr: &SocketAddr, limit: Duration) -> bool {
+    std::net::TcpStream::connect_timeout(addr, limit).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,7 +517,9 @@ mod tests {
         let addr = listener.local_addr().unwrap();
         let s = prepare(&addr, &Reach::default()).unwrap();
         assert!(!is_connected(s.as_fd()) && !is_connected(listener.as_fd()));
-        assert!(!is_filtered(s.as_fd()));
+        // One of UDP: on those of TCP it takes CAP_NET_ADMIN by now.
+        let filtered = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(!is_filtered(filtered.as_fd()));
         let mut pass = libc::sock_filter {
             code: 6,
             jt: 0,
@@ -480,9 +534,10 @@ mod tests {
         let p = (&raw const program).cast();
         let option = libc::SO_ATTACH_FILTER;
         // SAFETY: the kernel reads one instruction.
-        let done = unsafe { libc::setsockopt(s.as_raw_fd(), libc::SOL_SOCKET, option, p, len) };
+        let done =
+            unsafe { libc::setsockopt(filtered.as_raw_fd(), libc::SOL_SOCKET, option, p, len) };
         assert_eq!(done, 0);
-        assert!(is_filtered(s.as_fd()));
+        assert!(is_filtered(filtered.as_fd()));
         let client = std::net::TcpStream::connect(addr).unwrap();
         assert!(is_connected(client.as_fd()));
     }

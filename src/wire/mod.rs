@@ -1,12 +1,17 @@
 //! Bytes and values: pure, with hard limits. Nothing here reads, writes or asks the time.
 
 pub mod command;
+pub mod debt;
 pub mod einhorn;
 pub mod json;
 pub mod logfmt;
 pub mod node_ipc;
 pub mod notify;
 pub mod outcome;
+pub mod ports_filter;
 pub mod report;
+pub mod sock_diag;
+pub mod steering;
 pub mod syslog;
+pub mod unix_diag;
 pub mod workers;

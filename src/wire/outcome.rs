@@ -6,6 +6,7 @@ use crate::core::codes::{EX_TEMPFAIL, EX_USAGE, FAILED};
 use crate::core::notice::{Next, Who};
 use crate::core::words::{count, errno_text, human, signal_name};
 use crate::core::{Hitch, MAX_ASKERS, MAX_WORKERS, Outcome, Pid, Size, Target};
+use std::time::Duration;
 
 /// The exit code of the verb (of a stop: of the master), and the text.
 pub fn answer(outcome: &Outcome, json: bool) -> (u8, String) {
@@ -20,6 +21,11 @@ pub fn answer(outcome: &Outcome, json: bool) -> (u8, String) {
         Outcome::Resizing { workers } => (0, resized(*workers, false, json)),
         Outcome::Resized { workers } => (0, resized(*workers, true, json)),
         Outcome::NotResized { workers, hitch } => (FAILED, not_resized(*workers, hitch, json)),
+        Outcome::Reloading { generation } => (0, reloaded(*generation, None, json)),
+        Outcome::Reloaded { generation, took } => (0, reloaded(*generation, Some(*took), json)),
+        Outcome::NotReloaded { generation, hitch } => {
+            (FAILED, not_reloaded(*generation, hitch, json))
+        }
         Outcome::OutOfBounds { workers, asked } => (EX_USAGE, out_of_bounds(*workers, *asked)),
         Outcome::Signalled { signal, whom } => (0, signalled(*signal, whom, json)),
         Outcome::Nobody { target } => (FAILED, nobody(*target)),
@@ -89,15 +95,58 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
             let by = by.map_or_else(String::new, |by| format!(", {by}"));
             (format!("superseded by resize {to}: {why}{by}"), "")
         }
-        Hitch::Stopping => ("the cluster stops".to_string(), ""),
+        Hitch::Stopping | Hitch::Unreadable(_) | Hitch::TooEarly | Hitch::Overtaken { .. } => {
+            (hitch.to_string(), "")
+        }
     };
     match (json, hitch) {
         (true, _) => resize_json(workers, false, Some(&why), last),
-        (false, Hitch::Superseded { .. } | Hitch::Stopping) => format!("{why}\n"),
+        (
+            false,
+            Hitch::Superseded { .. }
+            | Hitch::Stopping
+            | Hitch::Unreadable(_)
+            | Hitch::TooEarly
+            | Hitch::Overtaken { .. },
+        ) => format!("{why}\n"),
         (false, Hitch::Died(_) | Hitch::NotForked { .. } | Hitch::Stuck(_)) => {
             let them = count(usize::from(workers), "worker");
             format!("not {them} yet: {why}\n{}", last_lines(last))
         }
+    }
+}
+
+fn reload_json(generation: u32, took: Option<Duration>, error: Option<&str>, last: &str) -> String {
+    let took = took.map_or_else(|| "null".into(), |t| format!("{:.3}", t.as_secs_f64()));
+    format!(
+        "{{\"generation\":{generation},\"took\":{took},\"error\":{},\"stderr\":{}}}\n",
+        error.map_or_else(|| "null".into(), quote),
+        quote(last)
+    )
+}
+
+fn reloaded(generation: u32, took: Option<Duration>, json: bool) -> String {
+    match (json, took) {
+        (true, took) => reload_json(generation, took, None, ""),
+        (false, Some(took)) => format!("generation {generation} serves, after {}\n", human(took)),
+        (false, None) => format!("reloading to generation {generation}\n"),
+    }
+}
+
+fn not_reloaded(generation: u32, hitch: &Hitch, json: bool) -> String {
+    let last = match hitch {
+        Hitch::Died(d) => d.last.as_str(),
+        Hitch::NotForked { .. }
+        | Hitch::Stuck(_)
+        | Hitch::Superseded { .. }
+        | Hitch::Stopping
+        | Hitch::Unreadable(_)
+        | Hitch::TooEarly
+        | Hitch::Overtaken { .. } => "",
+    };
+    match json {
+        true => reload_json(generation, None, Some(&hitch.to_string()), last),
+        false => format!("not reloaded: {hitch}\n{}", last_lines(last)),
     }
 }
 

@@ -84,7 +84,10 @@ fn row(v: &SlotView, usage: Option<(u64, u64)>) -> [String; 8] {
         v.pid.map_or_else(dash, |p| p.to_string()),
         v.state.to_string(),
         age,
-        v.restarts.to_string(),
+        match v.current {
+            true => v.restarts.to_string(),
+            false => dash(),
+        },
         usage.map_or_else(dash, |(rss, _)| size(rss)),
         usage.map_or_else(dash, |(_, ms)| human(Duration::from_millis(ms))),
         v.last
@@ -133,9 +136,11 @@ fn slot_json(v: &SlotView, usage: Option<(u64, u64)>) -> String {
         None => (None, Some(format!("{:.3}", v.age.as_secs_f64()))),
     };
     format!(
-        "{{\"slot\":{},\"pid\":{},\"state\":{},\"age\":{},\"due\":{},\"restarts\":{},\"rss\":{},\"cpu\":{},\"last\":{}}}",
+        "{{\"slot\":{},\"current\":{},\"pid\":{},\"generation\":{},\"state\":{},\"age\":{},\"due\":{},\"restarts\":{},\"rss\":{},\"cpu\":{},\"last\":{}}}",
         v.slot,
+        v.current,
         or_null(v.pid.map(|p| p.to_string())),
+        v.generation,
         quote(v.state),
         or_null(age),
         or_null(due),
@@ -240,8 +245,9 @@ mod tests {
     use crate::core::{Pid, SlotNr};
 
     fn snapshot() -> (Snapshot, Master<'static>) {
-        let view = |slot, pid, state, last| SlotView {
+        let view = |slot, pid, state: &'static str, last: Option<(Cause, Exit)>| SlotView {
             slot: SlotNr(slot),
+            current: state != "draining",
             pid,
             generation: 7,
             state,
@@ -260,6 +266,7 @@ mod tests {
             takeover: "on",
             slots: vec![
                 view(0, Some(Pid(41)), "ready", None),
+                view(0, Some(Pid(39)), "draining", None),
                 view(1, None, "waiting", died),
             ],
             deaths: vec![Death {
@@ -280,7 +287,7 @@ mod tests {
             name: "web",
             pid: 4711,
             now: Time(2_000_000_001),
-            usage: vec![Some((3 << 20, 1250)), None],
+            usage: vec![Some((3 << 20, 1250)), None, None],
         };
         (s, m)
     }
@@ -291,9 +298,10 @@ mod tests {
         assert_eq!(
             status_text(&s, &m),
             "web pid 4711 up 3d 1/2 ready generation 7 tcp://0.0.0.0:3000 takeover on\n\
-             SLOT  PID  STATE    AGE      RESTARTS  RSS   CPU   LAST\n\
-             0     41   ready    1.6s     2         3.0M  1.2s  -\n\
-             1     -    waiting  in 1.6s  2         -     -     failure (SIGKILL)\n"
+             SLOT  PID  STATE     AGE      RESTARTS  RSS   CPU   LAST\n\
+             0     41   ready     1.6s     2         3.0M  1.2s  -\n\
+             0     39   draining  1.6s     -         -     -     -\n\
+             1     -    waiting   in 1.6s  2         -     -     failure (SIGKILL)\n"
         );
     }
 

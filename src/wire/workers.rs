@@ -136,6 +136,7 @@ mod tests {
     fn rows() -> Vec<Row> {
         let view = |slot, pid, state| SlotView {
             slot: SlotNr(slot),
+            current: true,
             pid: Some(Pid(pid)),
             generation: 1,
             state,

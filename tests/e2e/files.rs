@@ -120,7 +120,10 @@ fn without_a_control_socket_a_pid_file_still_stops() {
         );
         let said = typed(&rig, "--pid-file app.pid why");
         assert_eq!(said.code, 1, "{said:?}");
-        assert!(said.err.contains("only status, stop and kill"), "{said:?}");
+        assert!(
+            said.err.contains("only status, stop, kill and reload"),
+            "{said:?}"
+        );
         let said = typed(&rig, format!("--pid-file app.pid {verb}"));
         assert_eq!((said.code, said.out.as_str()), (0, "the master has gone\n"));
         // It said so when that was true.

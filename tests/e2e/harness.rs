@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tinyjson::JsonValue;
 
@@ -23,6 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(45);
 /// One row of `status --json`.
 #[derive(Clone, Debug)]
 pub struct Row {
+    pub slot: u16,
     pub pid: Option<i32>,
     pub state: String,
     pub restarts: u64,
@@ -39,6 +41,8 @@ pub struct Status {
     pub ports: Vec<String>,
     /// By slot.
     pub rows: Vec<Row>,
+    /// Workers beside those in slots.
+    pub beside: Vec<Row>,
 }
 
 impl Status {
@@ -47,10 +51,12 @@ impl Status {
         let number = |v: &JsonValue| *v.get::<f64>().unwrap();
         let string = |v: &JsonValue| v.get::<String>().unwrap().clone();
         let row = |v: &JsonValue| Row {
+            slot: number(&v["slot"]) as u16,
             pid: v["pid"].get::<f64>().map(|p| *p as i32),
             state: string(&v["state"]),
             restarts: number(&v["restarts"]) as u64,
         };
+        let current = |v: &&JsonValue| *v["current"].get::<bool>().unwrap();
         Status {
             name: string(&v["name"]),
             pid: number(&v["pid"]) as i32,
@@ -58,7 +64,12 @@ impl Status {
             wanted: number(&v["wanted"]) as usize,
             takeover: string(&v["takeover"]),
             ports: list(&v["ports"]).iter().map(string).collect(),
-            rows: list(&v["slots"]).iter().map(row).collect(),
+            rows: list(&v["slots"]).iter().filter(current).map(row).collect(),
+            beside: list(&v["slots"])
+                .iter()
+                .filter(|v| !current(v))
+                .map(row)
+                .collect(),
         }
     }
 
@@ -271,6 +282,16 @@ impl Rig {
         self.log.lock().named(name)
     }
 
+    /// Each birth (true) and death of a worker so far, in the order of the log.
+    pub fn births_and_deaths(&self) -> Vec<bool> {
+        let step = |line: &Line| match line {
+            Line::Ours(e) if e.name == "forked" => Some(true),
+            Line::Ours(e) if e.name == "died" => Some(false),
+            Line::Ours(_) | Line::Theirs(_) => None,
+        };
+        self.log.lock().all.iter().filter_map(step).collect()
+    }
+
     /// Waits for a line that a worker wrote to stderr and that holds this text.
     pub fn wait_line(&self, text: &str) -> String {
         self.log.look(text, self.deadline, |lines| {
@@ -343,6 +364,14 @@ impl Rig {
         run(cmd, self.deadline)
     }
 
+    /// Types a verb that takes its time.
+    pub fn meanwhile(&self, words: impl Words) -> JoinHandle<Said> {
+        let mut cmd = self.command();
+        cmd.arg("-C").arg(self.socket()).args(words.words());
+        let deadline = self.deadline;
+        std::thread::spawn(move || run(cmd, deadline))
+    }
+
     /// The binary, in the surroundings of this rig.
     pub fn command(&self) -> Command {
         self.place.command()
@@ -390,7 +419,8 @@ impl Rig {
             // A client that has just hung up may not have been noticed yet.
             self.until(
                 &format!("{fds} descriptors are open, not {}", now()),
-                || now() == fds,
+                // Lanes may be kept for the next reloads: a few, when several followed at once.
+                || (fds..=fds + 8).contains(&now()),
             );
         }
         self.signal(Signal::SIGTERM);

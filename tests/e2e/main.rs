@@ -13,20 +13,27 @@
 mod birth;
 mod client;
 mod harness;
+mod load;
 mod log;
 mod place;
 mod proc;
 
+mod bare;
+mod broken;
 mod contract;
 mod control;
 mod daemon;
+mod drain;
 mod empty_root;
+mod exchange;
 mod fallbacks;
 mod files;
 mod heavy;
 mod hostile;
 mod odd;
+mod portions;
 mod readiness;
+mod reload;
 mod resize;
 mod respawn;
 mod rights;

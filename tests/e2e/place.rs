@@ -249,6 +249,18 @@ pub fn forker() -> &'static Path {
     BUILT.get_or_init(|| build("forker", &["-static", "forker.c"]))
 }
 
+/// The client that hammers and counts, built once.
+pub fn load() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("load", &["load.c", "answer.c", "tally.c"]))
+}
+
+/// The link with a delay, built once.
+pub fn link() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("link", &["link.c"]))
+}
+
 /// The binary under test without any shared object. The Makefile knows how it is made; where that has
 /// just been done, as by `make test`, nothing is left to do.
 fn static_binary() -> &'static Path {

@@ -37,36 +37,16 @@ fn with_nohup_a_terminal_that_is_gone_changes_nothing() {
 }
 
 #[test]
-fn a_hang_up_while_the_terminal_is_there_is_no_stop() {
+fn a_hang_up_while_the_terminal_is_there_is_a_reload() {
     let port = free_port();
     let (_far, near) = birth::open_terminal();
     let words = format!("-n 2 -p {port} -- ./threaded");
     let mut rig = Rig::dressed(words, |cmd, _| birth::on_terminal(cmd, near));
     rig.up();
     rig.signal(Signal::SIGHUP);
-    rig.wait("signal-unused", |e| e.msg.starts_with("SIGHUP"));
+    rig.wait("reload-finished", |_| true);
     assert_eq!(rig.status().ready, 2);
-    rig.end(&["signal-unused"]);
-}
-
-#[test]
-fn signals_without_a_meaning_yet_are_said_once_and_ignored() {
-    const UNUSED: [Signal; 2] = [Signal::SIGHUP, Signal::SIGUSR2];
-    let port = free_port();
-    let words = format!("-n 2 -p {port} -- ./threaded");
-    let mut rig = Rig::dressed(words, |cmd, _| birth::without_terminal(cmd));
-    rig.up();
-    let before = rig.status().pids();
-    for signal in UNUSED {
-        rig.signal(signal);
-        rig.wait("signal-unused", |e| e.msg.starts_with(signal.as_str()));
-        // The answer comes after the signal was looked at.
-        rig.signal(signal);
-        assert_eq!(rig.status().ready, 2);
-    }
-    assert_eq!(rig.events("signal-unused").len(), UNUSED.len());
-    assert_eq!(rig.status().pids(), before);
-    rig.end(&["signal-unused"]);
+    rig.end(&[]);
 }
 
 #[test]

@@ -1,14 +1,29 @@
 #!/usr/bin/env python3
 """A plain blocking HTTP server: one thread, one accept loop, one connection at a time.
 
-No signal handling, no options, nothing but the standard library. It stands for every small server
-that was never meant to be one of several: blocking.py [PORT], else $PORT, else 8000; $HOST if set.
-What it does it tells, one line each, on the descriptor $SAY_FD or in the file $SAY.
+No signal handling, nothing but the standard library: a signal kills it in the middle of whatever it
+does. It stands for every small server that was never meant to be one of several:
+blocking.py [PORT|unix:PATH] [NAME=VALUE...], else $PORT, else 8000; $HOST if set.
+
+  handler=MS    a request takes so long
+  keepalive=1   a connection is served until its client leaves, and nobody else meanwhile
+  threads=1     a thread per connection
+  defer=S       TCP_DEFER_ACCEPT
+  v6=1          AF_INET6, every address
+  backlog=N     of listen(2); default 5
+  start=MS      it takes so long before it binds
+  broken=FILE   if there is such a file, it complains and exits 3 instead
+  mute=FILE     if there is such a file, it never listens
+
+What it does it tells, one line each, on the descriptor $SAY_FD or in the file $SAY: `listening`,
+`request`, `mute`.
 """
 
 import os
 import socket
 import sys
+import threading
+import time
 
 
 def open_say():
@@ -53,31 +68,86 @@ def read_request(conn):
     return True
 
 
-def answer(conn):
-    """One request, one answer."""
+def answer(conn, opt):
+    """One request, one answer. False if the connection is over."""
     if not read_request(conn):
-        return
+        return False
     say("request")
+    time.sleep(opt["handler"] / 1000)
+    keep = opt["keepalive"]
     body = f"PID {PID} SLOT {os.environ.get('WORKER_ID', '-')}\n".encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+        f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
+    )
     conn.sendall(head.encode() + body)
+    return keep
+
+
+def serve(conn, opt):
+    """A connection to its end."""
+    with conn:
+        try:
+            while answer(conn, opt):
+                pass
+        except OSError:
+            pass  # the client's affair
+
+
+def listen(where, opt):
+    """The socket, listening."""
+    if where.startswith("unix:"):
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        if os.path.exists(where[5:]):
+            os.unlink(where[5:])
+        server.bind(where[5:])
+    else:
+        family = socket.AF_INET6 if opt["v6"] else socket.AF_INET
+        server = socket.socket(family, socket.SOCK_STREAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if opt["defer"]:
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, opt["defer"])
+        every = "::" if opt["v6"] else "0.0.0.0"
+        server.bind((os.environ.get("HOST", every), int(where)))
+    server.listen(opt["backlog"])
+    return server
+
+
+def options(words):
+    """Where to listen, and how."""
+    where = os.environ.get("PORT", "8000")
+    opt = dict.fromkeys(["handler", "keepalive", "threads", "defer", "v6", "start"], 0)
+    opt.update(backlog=5, broken="", mute="")
+    for word in words:
+        name, is_option, value = word.partition("=")
+        if not is_option:
+            where = word
+        elif name not in opt:
+            sys.exit(f"blocking.py: no such option: {name}")
+        else:
+            opt[name] = value if name in ("broken", "mute") else int(value)
+    return where, opt
 
 
 def main():
     """Listens, then serves for ever."""
-    port = int(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PORT", "8000"))
-    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    server.bind((os.environ.get("HOST", "0.0.0.0"), port))
-    server.listen(5)
+    where, opt = options(sys.argv[1:])
+    if opt["broken"] and os.path.exists(opt["broken"]):
+        print("blocking.py: this version is broken", file=sys.stderr)
+        sys.exit(3)
+    time.sleep(opt["start"] / 1000)
+    if opt["mute"] and os.path.exists(opt["mute"]):
+        say("mute")
+        while True:
+            time.sleep(3600)
+    server = listen(where, opt)
     say("listening")
     while True:
         conn, _ = server.accept()
-        with conn:
-            try:
-                answer(conn)
-            except OSError:
-                pass  # the client's affair
+        if opt["threads"]:
+            threading.Thread(target=serve, args=(conn, opt), daemon=True).start()
+        else:
+            serve(conn, opt)
 
 
 main()

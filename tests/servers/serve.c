@@ -5,19 +5,22 @@
 #include "report.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { STACK = 256 * 1024 };
 
 int report_env, report_opts;
 
-static int busy; /* requests under way, guarded by: */
+/* Guarded by `lock`: requests under way, connections, whether each answer is to be the last of its. */
+static int busy, open_connections, closing;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t idle = PTHREAD_COND_INITIALIZER;
 
@@ -42,10 +45,10 @@ void spawn_thread(void *(*run)(void *), void *arg)
     }
 }
 
-static int send_all(int conn, const char *data, size_t len)
+static int send_all(int conn, const char *data, size_t len, int flags)
 {
     while (len > 0) {
-        ssize_t n = send(conn, data, len, MSG_NOSIGNAL);
+        ssize_t n = send(conn, data, len, MSG_NOSIGNAL | flags);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
@@ -81,7 +84,8 @@ static int answer(int conn, int listener, const char *path, int is_head, int kee
     int n = snprintf(head, sizeof head,
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: %s\r\n\r\n",
         len, keep ? "keep-alive" : "close");
-    int ok = send_all(conn, head, (size_t)n) && (is_head || send_all(conn, body, len));
+    /* More follows at once: the two leave as one, and no client's delayed ACK is waited for. */
+    int ok = send_all(conn, head, (size_t)n, is_head ? 0 : MSG_MORE) && (is_head || send_all(conn, body, len, 0));
     free(body);
     return ok && keep;
 }
@@ -111,12 +115,16 @@ static int one_request(int conn, int listener, char *head, long *body_left)
     *body_left = length ? strtol(length, NULL, 10) : 0;
     pthread_mutex_lock(&lock);
     busy++;
+    keep = keep && !closing;
     pthread_mutex_unlock(&lock);
     say("request", -1);
+    int ms = 0;
+    if (sscanf(path, "/slow?ms=%d", &ms) == 1)
+        poll(NULL, 0, ms);
     int on = answer(conn, listener, path, strcmp(method, "HEAD") == 0, keep);
     pthread_mutex_lock(&lock);
     if (--busy == 0)
-        pthread_cond_signal(&idle);
+        pthread_cond_broadcast(&idle);
     pthread_mutex_unlock(&lock);
     return on;
 }
@@ -160,6 +168,10 @@ static void *connection(void *arg)
         len += (size_t)n;
     }
     close(c.fd);
+    pthread_mutex_lock(&lock);
+    if (--open_connections == 0)
+        pthread_cond_broadcast(&idle);
+    pthread_mutex_unlock(&lock);
     return NULL;
 }
 
@@ -170,12 +182,33 @@ void serve(int fd, int listener)
         die("malloc");
     c->fd = fd;
     c->listener = listener;
+    pthread_mutex_lock(&lock);
+    open_connections++;
+    pthread_mutex_unlock(&lock);
     spawn_thread(connection, c);
 }
 
 void finish_requests(void)
 {
     pthread_mutex_lock(&lock);
+    while (busy > 0)
+        pthread_cond_wait(&idle, &lock);
+}
+
+void finish_connections(int ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += ms / 1000;
+    until.tv_nsec += ms % 1000 * 1000000L;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&lock);
+    closing = 1;
+    while (open_connections > 0 && pthread_cond_timedwait(&idle, &lock, &until) == 0)
+        ;
     while (busy > 0)
         pthread_cond_wait(&idle, &lock);
 }

@@ -11,6 +11,10 @@ void serve(int fd, int listener);
 /* Returns when no request is under way; from then on none begins. */
 void finish_requests(void);
 
+/* From now on each answer says `Connection: close`. Returns when no connection is left or ms have passed,
+ * and no request is under way; from then on none begins. */
+void finish_connections(int ms);
+
 /* Starts a detached thread. */
 void spawn_thread(void *(*run)(void *), void *arg);
 

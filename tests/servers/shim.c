@@ -10,7 +10,7 @@
 /* The medium fails under a line of the log, once. */
 ssize_t write(int fd, const void *bytes, size_t size)
 {
-    const char word[] = "signal-unused";
+    const char word[] = "signalled";
     if (memmem(bytes, size, word, sizeof word - 1) && unlink("shim-eio") == 0) {
         errno = EIO;
         return -1;

@@ -21,6 +21,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -57,10 +58,15 @@ static const char usage[] =
     "  --accept-adopt        threads in accept(2)\n"
     "  --no-listen-adopt     an epoll set; listen(2) is never called\n"
     "answers:\n"
+    "  GET /slow?ms=N        that much later\n"
     "  --print-opts          GET /opts: options of the listening and the accepted socket\n"
     "  --env                 GET /env: environment, descriptors, signals, limits at start\n"
     "manners (default: no signal is handled):\n"
     "  --graceful            on TERM (says `term`) finishes the requests under way and exits 0\n"
+    "  --polite MS           on TERM stops accepting, answers with `Connection: close`, exits 0 when no\n"
+    "                        connection is left or after MS; implies --epoll\n"
+    "  --hush                on TERM calls shutdown(2) on its listeners, as WEBrick does (says `hushed`), and\n"
+    "                        exits 0, whatever it does, 50 ms later\n"
     "  --deaf                on TERM only says `term`\n"
     "  --bye                 on TERM writes `bye` to stderr and is gone\n"
     "  --fork-child          a child in our group holds the listener and is deaf, 300 s long (says `child`)\n"
@@ -73,18 +79,19 @@ static const char usage[] =
     "  --stderr-flood        200 KiB of lines on stderr before listening and 200 KiB after\n"
     "says `listening` when all listen, `request` per request, `bind-failed` and the errno\n";
 
-enum { LISTENERS = 8, CHILD_SECONDS = 300 };
+enum { LISTENERS = 8, CHILD_SECONDS = 300, HUSHED_MS = 50 };
 
 static struct {
     int ports[2], nports, family, v6only, backlog, epoll, no_cloexec;
     int nodelay, keepalive, user_timeout, rcvbuf, reuseport, epoll_before, dup_before, probe, probe_pause, odd_binds;
     int udp, netlink, port0, accept_adopt, epoll_adopt;
-    int graceful, deaf, bye, fork_child, setsid_child, exit_after, exit_code, crash, never_listen, flood, main_exits;
+    int graceful, polite, hush, deaf, bye, fork_child, setsid_child, exit_after, exit_code, crash, never_listen, flood, main_exits;
     const char *addr, *unix_path;
-} opt = { .family = AF_INET, .backlog = 128, .exit_after = -1, .exit_code = -1 };
+} opt = { .family = AF_INET, .backlog = 128, .polite = -1, .exit_after = -1, .exit_code = -1 };
 
 static int listeners[LISTENERS], nlisteners, epoll_set = -1;
 static int term_pipe[2] = { -1, -1 };
+static sem_t accepting_over;
 
 /* ---- accepting ---- */
 
@@ -102,6 +109,12 @@ static int take(int listener)
         case ENFILE:
             poll(NULL, 0, 10);
             return 0;
+        case EINVAL: /* hushed, perhaps by a sibling that shares it */
+            if (opt.hush) {
+                poll(NULL, 0, HUSHED_MS);
+                return 0;
+            }
+            die("accept");
         default:
             die("accept");
         }
@@ -131,15 +144,19 @@ static void epoll_add(int fd)
         die("epoll_ctl");
 }
 
-static _Noreturn void epoll_loop(void)
+/* Returns when it is asked to stop politely. */
+static void epoll_loop(void)
 {
     for (;;) {
         struct epoll_event events[LISTENERS];
         int n = epoll_wait(epoll_set, events, LISTENERS, -1);
         if (n < 0 && errno != EINTR)
             die("epoll_wait");
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.fd == term_pipe[0])
+                return;
             take(events[i].data.fd);
+        }
     }
 }
 
@@ -335,7 +352,11 @@ static void on_term(int signal)
     say("term", -1);
     if (opt.bye)
         _exit(write(2, "bye\n", 4) != 4);
-    if (opt.graceful && write(term_pipe[1], "t", 1) < 0) {
+    for (int i = 0; opt.hush && i < nlisteners; i++)
+        shutdown(listeners[i], SHUT_RDWR);
+    if (opt.hush)
+        say("hushed", -1);
+    if ((opt.graceful || opt.polite >= 0 || opt.hush) && write(term_pipe[1], "t", 1) < 0) {
         /* one byte is there already */
     }
 }
@@ -432,8 +453,13 @@ static void *listener_thread(void *arg)
         flood_stderr("after");
     for (int i = 0; opt.epoll && i < nlisteners; i++)
         epoll_add(listeners[i]);
-    if (opt.epoll)
+    if (opt.polite >= 0)
+        epoll_add(term_pipe[0]);
+    if (opt.epoll) {
         epoll_loop();
+        sem_post(&accepting_over);
+        return NULL;
+    }
     for (int i = 1; i < nlisteners; i++)
         spawn_thread(accept_loop, &listeners[i]);
     return accept_loop(&listeners[0]);
@@ -467,6 +493,8 @@ static const struct {
     { "--print-opts", &report_opts, 0 },
     { "--env", &report_env, 0 },
     { "--graceful", &opt.graceful, 0 },
+    { "--polite", &opt.polite, 1 },
+    { "--hush", &opt.hush, 0 },
     { "--deaf", &opt.deaf, 0 },
     { "--bye", &opt.bye, 0 },
     { "--fork-child", &opt.fork_child, 0 },
@@ -534,7 +562,23 @@ static void parse(int argc, char **argv)
         opt.ports[0] = port && *port ? number(port) : 8000;
         opt.nports = 1;
     }
-    opt.epoll |= opt.epoll_before | opt.epoll_adopt;
+    opt.epoll |= opt.epoll_before | opt.epoll_adopt | (opt.polite >= 0);
+}
+
+/* As TERM asked, in the manner of choice. */
+static _Noreturn void leave(void)
+{
+    if (opt.hush) {
+        poll(NULL, 0, HUSHED_MS);
+    } else if (opt.polite >= 0) {
+        /* What has been accepted is counted by then. */
+        while (sem_wait(&accepting_over) < 0 && errno == EINTR)
+            ;
+        finish_connections(opt.polite);
+    } else {
+        finish_requests();
+    }
+    _exit(0);
 }
 
 int main(int argc, char **argv)
@@ -542,6 +586,7 @@ int main(int argc, char **argv)
     remember_birth(argc, argv);
     say_open();
     parse(argc, argv);
+    sem_init(&accepting_over, 0, 0);
     if (opt.crash) {
         fputs("threaded: reading the configuration\nthreaded: no such database: stock\n"
               "threaded: cannot go on\n", stderr);
@@ -553,7 +598,7 @@ int main(int argc, char **argv)
         return opt.exit_code;
     if (opt.setsid_child)
         setsid_child();
-    if (opt.graceful || opt.deaf || opt.bye) {
+    if (opt.graceful || opt.polite >= 0 || opt.hush || opt.deaf || opt.bye) {
         struct sigaction act = { .sa_handler = on_term, .sa_flags = SA_RESTART };
         if (pipe2(term_pipe, O_CLOEXEC | O_NONBLOCK) < 0)
             die("pipe");
@@ -571,10 +616,8 @@ int main(int argc, char **argv)
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (int left = opt.exit_after;;) {
         int n = poll(&term, 1, left);
-        if (n > 0) {
-            finish_requests();
-            _exit(0);
-        }
+        if (n > 0)
+            leave();
         if (n == 0)
             _exit(opt.exit_code > 0 ? opt.exit_code : 0);
         if (opt.exit_after >= 0) { /* a signal came: go on waiting for what is left */

@@ -25,14 +25,21 @@ impl World {
         assert_eq!(view.wanted, self.judge.wanted);
         assert_eq!(view.ready, self.cluster.ready_count());
         assert_eq!(view.phase == Phase::Serving, !self.judge.stopping());
+        assert_eq!(view.ready, self.judge.ready(), "who is ready, and where?");
+        assert_eq!(view.generation, self.judge.generation);
     }
 
     /// What should have been done before this moment has been.
     pub fn nothing_overdue(&self, now: Time) {
         self.judge.nothing_overdue(now);
         // Once the workers have gone and the stop timeout is over, what is left was sent SIGKILL.
-        let over = |e: Ending| e.since + self.judge.kill_limit() < now;
-        let workers = self.judge.jobs.values().any(|j| j.leader.is_some());
+        let most = self.judge.limits().kill() + self.judge.lost;
+        let over = |e: Ending| e.since + most < now;
+        let workers = self
+            .judge
+            .living
+            .iter()
+            .any(|w| self.judge.jobs[w].leader.is_some());
         if workers || !self.judge.ending.is_some_and(over) {
             return;
         }
@@ -53,7 +60,7 @@ impl World {
     /// to stop.
     pub fn group_was_told(&self, worker: WorkerId, leader: Serial) {
         let job = &self.judge.jobs[&worker];
-        let stopping = job.stop.is_some() && job.kill.is_none();
+        let stopping = job.has_to_go() && job.kill.is_none();
         let group = self.procs.values().filter(|p| p.group == leader);
         for p in group.filter(|p| p.lives()) {
             let told = p.killed.is_some() || (stopping && p.signalled);
@@ -80,9 +87,10 @@ impl World {
                 (Some(_), _) | (_, Some(_)) => Duration::ZERO,
                 (None, None) => GRACE,
             };
+            // One whose end is not known yet needed no killing.
             let tried = p.killed.is_some_and(|t| self.now - t >= grace);
             assert!(
-                tried,
+                tried || p.ended.is_some(),
                 "pid {pid} is called stuck but was not killed in time"
             );
         }

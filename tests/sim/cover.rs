@@ -20,18 +20,19 @@ macro_rules! census {
 }
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
-    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneDied Exited TreeGone StrayReaped Strays
+    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneAlone LaneDied Census Closed Reload Exited TreeGone StrayReaped Strays
     StraysUnnamed Signal Stop Resize SignalWorkers AskerGone Tick);
 census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Pass Refuse Listen CheckHeld LookAt
-    LookForServers OpenLane
-        CloseLane ForgetTree SweepStrays Answer Note Finish);
+    LookForServers OpenLane Steer RefuseNew TakeCensus CloseQuiet CloseRest RetireLane NewGeneration
+    CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
     Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning TooSlowToStop StillThere
-    Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped SignalUnused Resizing
-    Resized AtBound Signalled
+    Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped Resizing
+    Resized AtBound Reloading Reloaded ReloadFailed TooManyGenerations StopDelayed Draining Drained
+    LaneAlone Signalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged);
-census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Kill KillAgain Respawn StartTimeout Unserved Leftovers
+census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Drain Census DrainDelay Successors Kill KillAgain Respawn StartTimeout Unserved Leftovers
     GiveUp);
 census!(SEEN, seen_name, Seen: Nothing Holds Accepts OwnSocket);
 census!(KINDS, kind_name, Kind: Good Slow Crash ExitsZero NeverListens Prober WrongPort DeafToTerm
@@ -101,6 +102,50 @@ pub enum Mark {
     LanesFull,
     /// A daemon's child became ours when the daemon ended, during the stop.
     Adopted,
+    /// A batch of new workers took their places.
+    Promoted,
+    /// A reload reached its end,
+    ReloadDone,
+    /// failed,
+    ReloadFailed,
+    /// because a new worker ended,
+    ReloadDied,
+    /// or could not be forked,
+    ReloadNotForked,
+    /// or be ended,
+    ReloadStuck,
+    /// or the stop came,
+    ReloadStopped,
+    /// or another reload,
+    ReloadOvertaken,
+    /// and who waited was told.
+    ReloadOvertakenTold,
+    /// More waited for one than may.
+    ReloadsRefused,
+    /// It asked for another number of workers,
+    ReloadResized,
+    /// which failed with it.
+    ResizedBack,
+    /// Slots that had been replaced were taken back,
+    TakenBack,
+    /// and that came to its end.
+    BackDone,
+    /// A worker was asked to stop with nothing left to do,
+    Emptied,
+    /// or while its siblings go on by its lane,
+    SteeredStill,
+    /// or when its time was over,
+    DrainOverdue,
+    /// or while its connections could not be seen or ended.
+    Blind,
+    /// A connection was lost by a worker that was at fault itself,
+    LostByCrash,
+    /// or that could not finish it in time.
+    LostLate,
+    /// What waited in a lane that nobody was left to read was reset.
+    QueueReset,
+    /// A server shut its lane down when it stopped.
+    ShutDown,
     /// Exit codes, each for its cause.
     Exit0,
     /// A hard stop.
@@ -126,7 +171,9 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     StoppedBeforeExec TreeGoneOvertook AskOvertookExec EndedBeforeExec StuckBeforeExec ForkCancelled
     AskedTooLate RemnantAsked StrangerAsked
     KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused SizesRefused Resized ResizeFailed
-    ResizeSuperseded ResizeStopped ResizeStuck WantedAgain RestKilled BudgetCut LanesFull Adopted Exit0 Exit1
+    ResizeSuperseded ResizeStopped ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
+    ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadResized ResizedBack TakenBack
+    BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 
 /// How often each was seen.

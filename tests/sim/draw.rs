@@ -2,10 +2,13 @@
 //! faults are absent from most seeds (a swarm): when everything goes wrong at once, whole states are
 //! never reached.
 
+use crate::net::Clients;
 use crate::plan::Kind;
 use crate::prng::Prng;
 use minicluster::core::{Addr, Given};
-use minicluster::core::{MasterSignal, Policy, ReadyRule, Size, Takeover, Target};
+use minicluster::core::{
+    Drain, MasterSignal, Policy, ReadyRule, Sight, Size, Surge, Takeover, Target,
+};
 use std::time::Duration;
 
 /// What the world does to the cluster, apart from what the processes do by themselves.
@@ -31,6 +34,12 @@ pub struct Faults {
     pub nameless: bool,
     /// A pid is used again as soon as it is free.
     pub pids_reused: bool,
+    /// Ports of odd numbers can have one lane only.
+    pub alone: bool,
+    /// How much of the workers' connections can be seen, and how long that takes.
+    pub sight: Sight,
+    pub census_takes: Duration,
+    pub clients: Clients,
     /// How long all this goes on.
     pub chaos: Duration,
     /// What happens once, and when.
@@ -66,6 +75,10 @@ pub enum Mischief {
         /// And waits for it?
         wait: bool,
     },
+    /// A reload is asked for.
+    Reload(Reload),
+    /// More clients ask for a reload than may wait.
+    CrowdOfReloads,
     /// A client asks for a signal to workers.
     Relay(i32, Target),
     /// One of those clients hangs up.
@@ -74,6 +87,57 @@ pub enum Mischief {
     Crowd,
     /// More clients ask for the same size than may wait.
     CrowdOfSizes,
+}
+
+/// What a reload is asked for, and what has become of the operator's wishes meanwhile.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// By a client? Else by a signal.
+    pub client: bool,
+    /// Is the end waited for?
+    pub wait: bool,
+    /// What is read again is wrong.
+    pub unreadable: bool,
+    pub workers: Option<u16>,
+    pub drain: Option<Drain>,
+    pub surge: Option<Surge>,
+    pub stop_timeout: Option<Duration>,
+    /// All new workers are of this kind.
+    pub broken: Option<Kind>,
+}
+
+impl Reload {
+    /// The same again, and a client waits for it.
+    pub fn same() -> Reload {
+        Reload {
+            client: true,
+            wait: true,
+            unreadable: false,
+            workers: None,
+            drain: None,
+            surge: None,
+            stop_timeout: None,
+            broken: None,
+        }
+    }
+
+    fn draw(r: &mut Prng) -> Reload {
+        let n = r.range(1, 10) as u16;
+        let drain = r.pick(&[Drain::Connections, Drain::Server, Drain::None]);
+        let kind = r.pick(&[Kind::Crash, Kind::NeverListens, Kind::ExitsZero, Kind::Slow]);
+        let time = r.pick(&[millis(100), secs(5)]);
+        let new = surge(r);
+        Reload {
+            client: r.percent(70),
+            wait: r.percent(70),
+            unreadable: r.percent(5),
+            workers: r.percent(20).then_some(n),
+            drain: r.percent(10).then_some(drain),
+            surge: r.percent(10).then_some(new),
+            stop_timeout: r.percent(5).then_some(time),
+            broken: r.percent(25).then_some(kind),
+        }
+    }
 }
 
 fn secs(n: u64) -> Duration {
@@ -104,6 +168,11 @@ pub fn manual() -> Policy {
         stop_signal: 15,
         stop_timeout: secs(10),
         stop_budget: None,
+        drain: Drain::Connections,
+        drain_timeout: secs(10),
+        drain_quiet: secs(5),
+        drain_delay: secs(0),
+        surge: Surge::Percent(100),
         takeover: Takeover::Auto,
         learn_from: 1,
         seed: 1,
@@ -123,6 +192,10 @@ pub fn calm() -> Faults {
         old_kernel: false,
         nameless: false,
         pids_reused: false,
+        alone: false,
+        sight: Sight::Full,
+        census_takes: Duration::ZERO,
+        clients: Clients::none(),
         chaos: Duration::ZERO,
         mischief: Vec::new(),
         stopped_early: false,
@@ -162,6 +235,7 @@ pub fn policy(r: &mut Prng) -> Policy {
         ready = ReadyRule::Auto;
     }
     let limit = |n| Some(secs(n));
+    let drain_timeout = drain_timeout(r);
     Policy {
         workers,
         given,
@@ -193,10 +267,41 @@ pub fn policy(r: &mut Prng) -> Policy {
             (1, limit(30)),
             (1, limit(90)),
         ]),
+        drain: r.weighted(&[
+            (6, Drain::Connections),
+            (3, Drain::Server),
+            (1, Drain::None),
+        ]),
+        drain_timeout,
+        drain_quiet: match r.percent(60) {
+            true => drain_timeout / 2,
+            false => r.upto(drain_timeout),
+        },
+        drain_delay: r.weighted(&[(6, secs(0)), (2, millis(200)), (1, secs(1)), (1, secs(3))]),
+        surge: surge(r),
         takeover,
         seed: r.bits(),
         learn_from: r.pick(&[1, 1, 1024]),
     }
+}
+
+/// How long a worker may take to be emptied: mostly a while, sometimes no time at all.
+fn drain_timeout(r: &mut Prng) -> Duration {
+    let any = r.ms(0, 20_000);
+    r.weighted(&[(1, secs(0)), (2, millis(50)), (4, secs(10)), (6, any)])
+}
+
+/// How many workers more there may be: none, some, as many again.
+fn surge(r: &mut Prng) -> Surge {
+    let percent = Surge::Percent(r.range(1, 100) as u16);
+    let count = Surge::Count(r.range(1, 10) as u16);
+    r.weighted(&[
+        (6, Surge::Percent(100)),
+        (3, percent),
+        (3, count),
+        (1, Surge::Percent(0)),
+        (2, Surge::Count(0)),
+    ])
 }
 
 /// How the world is.
@@ -231,6 +336,10 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
         old_kernel: r.percent(30),
         nameless: r.percent(15),
         pids_reused: r.percent(50),
+        alone: r.percent(20),
+        sight: r.weighted(&[(8, Sight::Full), (1, Sight::LookOnly), (1, Sight::None)]),
+        census_takes: r.pick(&[secs(0), secs(0), millis(1), millis(50)]),
+        clients: Clients::draw(r),
         chaos,
         mischief,
         stopped_early,
@@ -276,9 +385,6 @@ fn nuisances(r: &mut Prng, chaos: Duration) -> Vec<(Duration, Mischief)> {
     }
     some(r, 4, |_| Mischief::Tick);
     some(r, 8, |_| Mischief::Stale);
-    if r.percent(10) {
-        some(r, 2, |_| Mischief::Signal(MasterSignal::Unused("SIGUSR2")));
-    }
     if r.percent(50) {
         some(r, 6, resize);
     }
@@ -302,6 +408,20 @@ fn nuisances(r: &mut Prng, chaos: Duration) -> Vec<(Duration, Mischief)> {
     }
     if r.percent(2) {
         some(r, 1, |_| Mischief::CrowdOfSizes);
+    }
+    if r.percent(2) {
+        some(r, 1, |_| Mischief::CrowdOfReloads);
+    }
+    if r.percent(60) {
+        some(r, 4, |r| Mischief::Reload(Reload::draw(r)));
+    }
+    if r.percent(3) {
+        // In quick succession: more generations than may be drained.
+        let at = r.upto(chaos);
+        for n in 0..r.range(2, 14) {
+            let soon = at + millis(r.range(100, 1500) * n);
+            list.push((soon, Mischief::Reload(Reload::same())));
+        }
     }
     list
 }
@@ -340,6 +460,7 @@ pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Misc
     }
     for _ in 0..r.below(3) {
         let size = resize(r);
+        let reload = Reload::draw(r);
         let next = r.weighted(&[
             (2, Mischief::Signal(MasterSignal::Int)),
             (2, Mischief::Signal(MasterSignal::Term)),
@@ -349,6 +470,7 @@ pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Misc
             (1, Mischief::Stop { hard: true }),
             (6, Mischief::HangUp),
             (2, size),
+            (2, Mischief::Reload(reload)),
             (1, Mischief::Signal(MasterSignal::More)),
             (1, Mischief::Relay(10, Target::All)),
         ]);

@@ -3,24 +3,24 @@
 //! with core's own invariants. A breach is a panic; the runner prints seed and trace.
 
 use crate::cover::{Cover, Mark};
-use crate::kernel::SIGKILL;
 use crate::records::{Ending, Job, Lane, Place};
+use crate::reloads::Rollout;
 use crate::sizes::Happens;
 use minicluster::core::Addr;
 use minicluster::core::{
-    Ask, Asker, Event, LaneId, MasterSignal, Notice, Pid, Policy, ReadyRule, Seen, Size, SlotNr,
-    Takeover, Time, Whom, Word, WorkerId,
+    Ask, Asker, Event, LaneId, MasterSignal, Pid, Policy, ReadyRule, Seen, Size, SlotNr, Takeover,
+    Time, Word, WorkerId,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-const SIGABRT: i32 = 6;
+pub const SIGABRT: i32 = 6;
 /// A SIGKILL is given so long to work before anything is called unkillable.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// After so long at most, SIGKILL is repeated.
 const KILL_AGAIN: Duration = Duration::from_secs(30);
 /// Ready for so long, a worker is replaced at once.
-const SETTLED: Duration = Duration::from_secs(1);
+pub const SETTLED: Duration = Duration::from_secs(1);
 /// The first worker goes ahead of the others so long.
 const LEAD: Duration = Duration::from_millis(10);
 /// A TERM or INT so soon after another is the same one.
@@ -34,36 +34,51 @@ const CALLS_AT_ONCE: u64 = 20_000;
 pub struct Judge {
     pub policy: Policy,
     pub jobs: BTreeMap<WorkerId, Job>,
+    /// Those of whose end core was not told.
+    pub living: BTreeSet<WorkerId>,
     pub lanes: BTreeMap<LaneId, Lane>,
     /// How many slots there are to be; those that are to go stand behind them.
     pub wanted: usize,
     pub places: Vec<Place>,
-    asks: BTreeMap<Ask, Option<Addr>>,
+    pub asks: BTreeMap<Ask, Option<Addr>>,
     /// Clients that wait, and whether they were answered.
     pub askers: BTreeMap<Asker, Option<u8>>,
     /// Those that wait for a number of workers.
     pub resizers: BTreeSet<Asker>,
+    /// Those that wait for a reload, and for which generation.
+    pub reloaders: BTreeMap<Asker, u32>,
+    /// Of the code that runs, the newest there was, and by what policy it runs.
+    pub generation: u32,
+    pub newest: u32,
+    pub running: Policy,
+    pub rollout: Option<Rollout>,
+    /// An end that is to be told, and whether it is a good one; and what was told.
+    pub ends: Option<(u32, bool)>,
+    pub over: Option<u32>,
+    /// Who has been dropped with the reload that is over now, and what that wanted.
+    pub tried: Option<(Vec<WorkerId>, Policy)>,
+    pub failed: Option<u32>,
     /// What is being told of sizes and signals.
     pub happens: Happens,
     pub ending: Option<Ending>,
     /// When the last TERM or INT came that was no echo.
-    heard_at: Option<Time>,
+    pub heard_at: Option<Time>,
     pub finished: Option<u8>,
     pub stuck: Vec<Pid>,
     pub gave_up_stuck: bool,
     pub opened: Option<Time>,
-    ever_execed: bool,
-    ever_ready: bool,
-    ever_held: bool,
+    pub ever_execed: bool,
+    pub ever_ready: bool,
+    pub ever_held: bool,
     /// Was it said that the start is over?
-    launched: bool,
+    pub launched: bool,
     /// What is being told makes this worker ready, or this one's group reachable.
-    evidence: Option<WorkerId>,
-    ending_worker: Option<WorkerId>,
+    pub evidence: Option<WorkerId>,
+    pub ending_worker: Option<WorkerId>,
     /// How much time the master did not have.
     pub lost: Duration,
     pub handled: u64,
-    at_once: (Time, u64),
+    pub at_once: (Time, u64),
 }
 
 impl Judge {
@@ -72,12 +87,28 @@ impl Judge {
         Judge {
             policy: policy.clone(),
             jobs: BTreeMap::new(),
+            living: BTreeSet::new(),
             lanes: BTreeMap::new(),
             wanted: usize::from(policy.workers),
-            places: vec![Place::default(); usize::from(policy.workers)],
+            places: vec![
+                Place {
+                    generation: 1,
+                    ..Place::default()
+                };
+                usize::from(policy.workers)
+            ],
             asks: BTreeMap::new(),
             askers: BTreeMap::new(),
             resizers: BTreeSet::new(),
+            reloaders: BTreeMap::new(),
+            generation: 1,
+            newest: 1,
+            running: policy.clone(),
+            rollout: None,
+            ends: None,
+            over: None,
+            tried: None,
+            failed: None,
             happens: Happens::Other,
             ending: None,
             heard_at: None,
@@ -104,16 +135,21 @@ impl Judge {
 
     /// How many workers are ready and not known to have ended.
     pub fn ready(&self) -> usize {
-        let ready = |p: &&Place| {
-            let job = p.worker.and_then(|w| self.jobs.get(&w));
-            job.is_some_and(|j| j.ready.is_some() && j.surplus.is_none())
-        };
-        self.places.iter().filter(ready).count()
+        self.ready_workers().count()
     }
 
-    fn wish(&mut self, code: u8, hard: bool, now: Time) {
+    /// Those.
+    pub fn ready_workers(&self) -> impl Iterator<Item = WorkerId> {
+        let workers = self.places.iter().filter_map(|p| p.worker);
+        workers.filter(|w| self.jobs.get(w).is_some_and(|j| j.serves()))
+    }
+
+    pub fn wish(&mut self, code: u8, hard: bool, now: Time) {
         match &mut self.ending {
             None => {
+                if self.finished.is_none() {
+                    self.rollout_stops();
+                }
                 self.ending = Some(Ending {
                     code,
                     hard,
@@ -127,7 +163,7 @@ impl Judge {
     }
 
     /// A cause to give up: only while it serves.
-    fn give_up(&mut self, code: u8, now: Time) {
+    pub fn give_up(&mut self, code: u8, now: Time) {
         if self.ending.is_none() {
             self.wish(code, false, now);
             self.ending.iter_mut().for_each(|e| e.asked = false);
@@ -162,7 +198,6 @@ impl Judge {
             Event::Signal(MasterSignal::HangUp | MasterSignal::CallerGone) => {
                 self.wish(0, false, now)
             }
-            Event::Signal(MasterSignal::Unused(_)) => {}
             Event::Signal(MasterSignal::More) => self.sized(Size::More(1), None, now, cover),
             Event::Signal(MasterSignal::Fewer) => self.sized(Size::Fewer(1), None, now, cover),
             Event::Resize {
@@ -180,7 +215,8 @@ impl Judge {
                 self.wish(u8::from(*hard), *hard, now);
             }
             Event::AskerGone { asker } => {
-                if self.askers.remove(asker).is_some() | self.resizers.remove(asker) {
+                let waited = self.askers.remove(asker).is_some() | self.resizers.remove(asker);
+                if waited | self.reloaders.remove(asker).is_some() {
                     cover.mark(Mark::AskerLeft);
                 }
             }
@@ -201,9 +237,15 @@ impl Judge {
                 }
             }
             Event::SpawnFailed { worker, .. } => {
+                self.living.remove(worker);
                 if let Some(job) = self.jobs.remove(worker) {
                     self.happens = Happens::Ended(job.slot);
-                    self.vacate(job.slot, false, None, FORK_AGAIN, now);
+                    let place = &self.places[usize::from(job.slot.0)];
+                    if place.worker == Some(*worker) {
+                        self.vacate(job.slot, false, None, FORK_AGAIN, now);
+                    } else if place.successor == Some(*worker) {
+                        self.successor_failed(*worker, now, cover);
+                    }
                 }
             }
             Event::Tick
@@ -211,7 +253,11 @@ impl Judge {
             | Event::Strays { .. }
             | Event::StraysUnnamed
             | Event::Served { .. }
+            | Event::LaneAlone { .. }
+            | Event::Census { .. }
+            | Event::Closed { .. }
             | Event::LaneOpened { .. } => {}
+            Event::Reload { .. } => self.reload_told(event, now, cover),
             Event::Spawned { worker, .. }
             | Event::TakeoverRefused { worker, .. }
             | Event::Execed { worker }
@@ -250,6 +296,7 @@ impl Judge {
             _ => {}
         }
         match event {
+            Event::Spawned { pid, .. } => job.pid = Some(*pid),
             Event::Execed { .. } => {
                 self.ever_execed = true;
                 job.execed.get_or_insert(now);
@@ -292,14 +339,34 @@ impl Judge {
             Event::Exited { .. } => {
                 assert!(!job.exit_told, "the end of {worker:?} is told twice");
                 job.exit_told = true;
+                self.living.remove(&worker);
                 let ready_for = job.ready.map(|t| now - t);
-                let (slot, drained) = (job.slot, job.stop.is_some());
+                let (slot, drained) = (job.slot, job.has_to_go());
+                let never = job.ready.is_none() && !drained;
+                let generation = job.generation;
+                if job.drain.is_some() && job.stop.is_none() {
+                    // What it left is asked now.
+                    (job.drain, job.stop_most) = (Some(now), self.policy.stop_timeout);
+                }
                 if ending && job.execed.is_none() {
                     cover.mark(Mark::StoppedBeforeExec);
                 }
                 self.ending_worker = Some(worker);
                 self.happens = Happens::Ended(slot);
-                self.vacate(slot, drained, ready_for, Duration::ZERO, now);
+                // Its slot may be gone.
+                let place = self
+                    .places
+                    .get(usize::from(slot.0))
+                    .cloned()
+                    .unwrap_or_default();
+                if place.successor == Some(worker) {
+                    self.successor_failed(worker, now, cover);
+                } else if place.worker == Some(worker) {
+                    self.vacate(slot, drained, ready_for, Duration::ZERO, now);
+                    if never {
+                        self.replacement_failed(usize::from(slot.0), generation, now, cover);
+                    }
+                }
             }
             Event::TreeGone { .. } => {
                 job.gone_told = true;
@@ -313,7 +380,7 @@ impl Judge {
 
     /// The slot is empty now; how long it may and must stay so is the policy's word.
     /// If it is not wanted, or its worker was asked to go, it begins anew, if it does.
-    fn vacate(
+    pub fn vacate(
         &mut self,
         slot: SlotNr,
         drained: bool,
@@ -324,10 +391,16 @@ impl Judge {
         let p = &self.policy;
         let place = &mut self.places[usize::from(slot.0)];
         let wanted = usize::from(slot.0) < self.wanted;
+        // The place of one that had been too many begins anew.
+        let surplus = place.worker.and_then(|w| self.jobs.get(&w));
+        let surplus = !wanted || surplus.is_some_and(|j| j.surplus.is_some());
         if !wanted || drained {
             let at_once = Some((now, Duration::ZERO, Duration::ZERO));
             *place = Place {
                 vacant: at_once.filter(|_| wanted),
+                generation: place.generation,
+                successor: place.successor,
+                proven: place.proven && !surplus,
                 ..Place::default()
             };
             return;
@@ -351,7 +424,7 @@ impl Judge {
     }
 
     /// A worker is asked for.
-    pub fn spawned(&mut self, worker: WorkerId, slot: SlotNr, now: Time) {
+    pub fn spawned(&mut self, worker: WorkerId, slot: SlotNr, generation: u32, now: Time) {
         assert!(!self.stopping(), "{worker:?} spawned while stopping");
         let open = self.lanes.values().filter(|l| l.given && l.open).count();
         assert!(
@@ -368,8 +441,30 @@ impl Judge {
             usize::from(slot.0) < self.wanted,
             "slot {slot} is not wanted"
         );
+        let to = self.rollout.as_ref().map(|r| r.to);
+        let surge = usize::from(self.surge());
+        let successors = self.places.iter().filter(|p| p.successor.is_some()).count();
         let place = &mut self.places[usize::from(slot.0)];
+        let comes_after = to == Some(generation) && place.generation != generation;
+        self.jobs.insert(worker, Job::new(slot, generation, now));
+        self.living.insert(worker);
+        if surge > 0 && comes_after {
+            assert!(
+                place.successor.is_none(),
+                "I1: slot {slot} has a successor already"
+            );
+            assert!(successors < surge, "more than {surge} successors");
+            place.successor = Some(worker);
+            return;
+        }
         assert!(place.worker.is_none(), "slot {slot} has a worker already");
+        // Taken back, with old before new, while it had no worker: what runs is what counts.
+        let back = place.vacant.is_some() && generation < place.generation;
+        assert!(
+            place.generation == generation || comes_after || back,
+            "{worker:?} is of {generation}"
+        );
+        place.generation = generation;
         if let Some((since, least, _)) = place.vacant.take() {
             let waited = now - since;
             assert!(
@@ -378,94 +473,6 @@ impl Judge {
             );
         }
         place.worker = Some(worker);
-        let job = Job {
-            slot,
-            leader: None,
-            group: None,
-            spawned: now,
-            reports: VecDeque::new(),
-            on_its_way: false,
-            execed: None,
-            failed: false,
-            ready: None,
-            said: false,
-            pulse: None,
-            abort: None,
-            surplus: None,
-            stop: None,
-            kill: None,
-            exit_told: false,
-            gone_told: false,
-            hung_up: false,
-            forgotten: false,
-            watched: false,
-            listened: None,
-        };
-        let old = self.jobs.insert(worker, job);
-        assert!(old.is_none(), "{worker:?} spawned twice");
-    }
-
-    /// A worker is signalled: only while its first process is not reaped, and for a reason.
-    pub fn signalled(&mut self, worker: WorkerId, signal: i32, whom: Whom, now: Time) {
-        let cut = self.kill_limit();
-        let p = &self.policy;
-        let job = self.jobs.get_mut(&worker).expect("signal to nobody");
-        let over = |from: Option<Time>, limit: Duration| from.is_some_and(|t| now - t >= limit);
-        if self.happens.relays(signal, whom) {
-            let runs = job.execed.or(job.stop).or(job.kill);
-            assert!(job.leader.is_some() && runs.is_some() && !job.exit_told);
-            return;
-        }
-        if job.leader.is_none() {
-            // What it left, when its own time would have been over.
-            let known = !job.gone_told && !job.forgotten && whom == Whom::Group;
-            let late = over(job.stop, p.stop_timeout) && signal == SIGKILL;
-            assert!(known && late, "signal to {worker:?}, which is gone");
-            return;
-        }
-        if self.ending_worker == Some(worker) {
-            let passed_on = signal == p.stop_signal && job.stop.is_some();
-            assert!(whom == Whom::Group && (signal == SIGKILL || passed_on));
-            return;
-        }
-        assert!(!job.exit_told, "signal to {worker:?} after its end");
-        if signal == p.stop_signal && whom == Whom::Leader {
-            let soft = self.ending.map_or(job.surplus.is_some(), |e| !e.hard);
-            assert!(soft, "stop signal without a reason");
-            assert!(job.stop.is_none() && !job.failed);
-            job.stop = Some(now);
-            return;
-        }
-        if signal == SIGABRT && whom == Whom::Leader {
-            let silent = p.watchdog.is_some_and(|l| over(job.pulse, l));
-            assert!(silent, "{worker:?} was heard: {job:?}");
-            assert!(job.stop.is_none() && job.kill.is_none() && job.abort.is_none());
-            job.abort = Some(now);
-            return;
-        }
-        assert!(signal == SIGKILL && whom == Whom::Group);
-        let hard = self.ending.is_some_and(|e| e.hard);
-        let hung = over(job.abort, Duration::from_secs(2));
-        let since = self.ending.map(|e| e.since);
-        let leaves = job.surplus.or(since).filter(|_| job.failed);
-        let goes = job.stop.or(leaves).or(job.abort);
-        let asked = over(job.stop.or(leaves), p.stop_timeout) || goes.is_some() && over(since, cut);
-        let hurried = since.is_some() && p.stop_budget.is_some();
-        let never_ready = job.ready.is_none();
-        let late = p
-            .ready_timeout
-            .is_some_and(|l| never_ready && over(Some(job.spawned), l));
-        match job.kill {
-            None => assert!(
-                hard || asked || late || hung,
-                "{worker:?} killed without a reason: {job:?}"
-            ),
-            Some(_) => assert!(
-                over(job.kill, GRACE) || hurried,
-                "{worker:?} killed again too soon"
-            ),
-        }
-        job.kill = Some(now);
     }
 
     /// An ask is answered; what was asked.
@@ -476,7 +483,7 @@ impl Judge {
     }
 
     /// A lane is lent: it must be open, and be what was asked for.
-    pub fn lent(&mut self, ask: Ask, id: LaneId) {
+    pub fn lent(&mut self, ask: Ask, id: LaneId, generation: Option<u32>) {
         let mut asked = self.answered(ask).expect("a lane lent for a listen(2)");
         let lane = &self.lanes[&id];
         assert!(lane.open, "{id:?} is lent but not open");
@@ -485,6 +492,15 @@ impl Judge {
                 let ours = map.iter().find(|(theirs, _)| *theirs == asked.port());
                 asked.set_port(ours.expect("not a port to take over").1);
             }
+        }
+        // Who has gone meanwhile needs none.
+        if let Some(generation) = generation {
+            let ours = lane.shared || lane.generation == generation;
+            assert!(
+                ours,
+                "{id:?} of {} is lent to {generation}",
+                lane.generation
+            );
         }
         let fits = match lane.given {
             true if asked.tcp().is_some() => lane.addr.port() == asked.port(),
@@ -513,78 +529,34 @@ impl Judge {
 
     /// How many clients wait.
     pub fn waiting(&self) -> usize {
-        self.askers.values().filter(|a| a.is_none()).count() + self.resizers.len()
-    }
-
-    /// Something is said that has to be true.
-    pub fn said(&mut self, notice: &Notice, now: Time) {
-        match notice {
-            Notice::Ready { who, .. } => {
-                let place = &self.places[usize::from(who.slot.0)];
-                let worker = place.worker.expect("nobody is ready");
-                let given = !self.policy.given.is_empty();
-                let job = self.jobs.get_mut(&worker).unwrap();
-                assert!(job.ready.is_none(), "{worker:?} is ready twice");
-                let execed = job.execed.expect("ready before exec");
-                let fair = match self.policy.ready {
-                    ReadyRule::Auto if given => self.evidence == Some(worker),
-                    ReadyRule::Auto => self.evidence == Some(worker) || now - execed >= SETTLED,
-                    ReadyRule::Said => job.said && self.evidence == Some(worker),
-                    ReadyRule::Started | ReadyRule::Listening => self.evidence == Some(worker),
-                    ReadyRule::Alive(d) => now - execed >= d,
-                };
-                assert!(fair, "{worker:?} is not ready yet");
-                job.ready = Some(now);
-                job.pulse = Some(now);
-                self.places[usize::from(who.slot.0)].proven = true;
-                self.ever_ready = true;
-            }
-            Notice::NeverReady { limit, .. } => {
-                let late = self.opened.is_some_and(|t| now - t >= *limit);
-                let legit = late && !self.ever_ready && self.policy.start_timeout == Some(*limit);
-                assert!(legit && !self.stopping(), "gives up without a reason");
-                self.give_up(69, now);
-            }
-            Notice::AllReady { ready, .. } => {
-                assert_eq!(*ready, self.wanted, "all are ready");
-                self.launched = true;
-            }
-            Notice::PartlyReady {
-                ready,
-                wanted,
-                limit,
-            } => {
-                let late = self.opened.is_some_and(|t| now - t >= *limit);
-                let legit = late && self.policy.start_timeout == Some(*limit);
-                assert!(legit && !self.launched, "the start is not over, or was");
-                assert!(
-                    0 < *ready && ready < wanted,
-                    "{ready} of {wanted} are not a part"
-                );
-                self.launched = true;
-            }
-            Notice::Unserved { addr } => {
-                let lane = |l: &&Lane| l.given && l.open && !l.served && l.addr == *addr;
-                let legit = self.ever_ready && self.lanes.values().any(|l| lane(&l));
-                assert!(legit, "{addr} is served, or not given");
-            }
-            Notice::Stuck { pids, .. } => (self.stuck, self.gave_up_stuck) = (pids.clone(), true),
-            _ => {}
-        }
+        let ends = self.askers.values().filter(|a| a.is_none()).count();
+        ends + self.resizers.len() + self.reloaders.len()
     }
 
     /// The outcomes of one piece of news are all known.
-    pub fn settled(&self) {
+    pub fn settled(&mut self) {
         assert!(self.asks.is_empty(), "left blocked: {:?}", self.asks);
         self.sizes_settled();
+        self.reloads_settled();
+    }
+
+    /// Which worker has this first process.
+    pub fn of_pid(&self, pid: Option<Pid>) -> WorkerId {
+        let found = self.living.iter().find(|w| self.jobs[w].pid == pid);
+        *found.expect("nobody has that pid")
     }
 
     /// What should have been done before this moment has been.
     pub fn nothing_overdue(&self, now: Time) {
-        for (worker, job) in &self.jobs {
+        for worker in &self.living {
+            let job = &self.jobs[worker];
             let late = job.kill.is_some_and(|t| now - t > KILL_AGAIN);
             let fine = !late || job.leader.is_none();
             assert!(fine, "{worker:?} is not killed again: {job:?}");
+            let goes = job.stop.or(job.kill).is_some() || job.exit_told;
+            let most = job.drain_most + Duration::from_secs(1) + self.lost;
+            let late = job.drain.is_some_and(|t| now - t > most);
+            assert!(goes || !late, "{worker:?} is drained for ever: {job:?}");
         }
         if self.stopping() || self.opened.is_none() {
             return;
@@ -611,6 +583,7 @@ impl Judge {
         let most = limit + self.lost;
         assert!(took <= most, "stopping took {took:?}, more than {most:?}");
         assert!(self.resizers.is_empty(), "somebody waits for a resize");
+        assert!(self.reloaders.is_empty(), "somebody waits for a reload");
         let right: BTreeSet<_> = self.askers.values().collect();
         assert!(
             right.iter().all(|a| **a == Some(code)),

@@ -61,6 +61,9 @@ pub struct Process {
     pub killed: Option<Time>,
     /// Was it sent any signal by us?
     pub signalled: bool,
+    /// When it was asked to stop, by us; and does it stop gracefully now?
+    pub told: Option<Time>,
+    pub leaving: bool,
     /// Waits for an answer to bind(2) or listen(2).
     pub asked: Option<Ask>,
     /// In the order of their making.
@@ -111,6 +114,8 @@ impl World {
             pending: None,
             killed: None,
             signalled: false,
+            told: None,
+            leaving: false,
             asked: None,
             sockets: Vec::new(),
             accepts: false,
@@ -205,7 +210,10 @@ impl World {
                 listens: true,
                 open: true,
             }),
-            Step::Accept => p.accepts = true,
+            Step::Accept => {
+                p.accepts = true;
+                self.wake_queues();
+            }
             Step::Fork(plan, apart) => {
                 self.fork(serial, (!apart).then_some(group), worker, *plan);
             }
@@ -214,7 +222,11 @@ impl World {
                 p.todo.push_front((gap, Step::Pulse(gap)));
                 self.speaks(worker, Word::Ping);
             }
-            Step::End(exit) => self.end(serial, exit),
+            Step::End(exit) => {
+                // By itself, whatever it was told.
+                p.told = None;
+                self.end(serial, exit);
+            }
             Step::Stick(time) => {
                 p.stuck = true;
                 self.after(time, Happening::Unstick(serial));
@@ -274,6 +286,15 @@ impl World {
             true => p.plan.term,
             false => Some(Duration::ZERO),
         };
+        if term.is_some() && !p.leaving {
+            let (shuts, graceful) = (p.plan.shuts, p.execed && p.plan.graceful);
+            if shuts {
+                self.shut_down_lanes(serial);
+            }
+            if graceful {
+                return self.stop_gracefully(serial);
+            }
+        }
         if let Some(wait) = term {
             let exit = match self.rng.one_in(2) {
                 true => Exit::Code(0),
@@ -310,6 +331,7 @@ impl World {
         (p.zombie, p.ended) = (Some(exit), Some(now));
         let (pid, parent, worker, killed, execed) = (p.pid, p.parent, p.worker, p.killed, p.execed);
         self.say("kernel", || format!("{pid} ends: {exit}"));
+        self.lose_connections(serial);
         let mut orphans = false;
         for child in self.procs.values_mut().filter(|c| c.parent == serial) {
             (child.parent, child.adopted) = (MASTER, Some(now));

@@ -11,10 +11,14 @@ mod cover;
 mod draw;
 mod judge;
 mod kernel;
+mod lossless;
+mod net;
 mod plan;
 mod prng;
 mod records;
+mod reloads;
 mod resizing;
+mod sayings;
 mod shell;
 mod sizes;
 mod sockets;
@@ -59,9 +63,11 @@ fn converge(world: &mut World) {
     world.heal();
     let limit = world.convergence();
     let all = |w: &World| w.judge.ready() == w.judge.wanted && w.judge.none_above();
+    // Of one generation, and nothing under way.
+    let one = |w: &World| w.judge.rollout.is_none() && w.judge.all_are_of_one();
     // With --watchdog workers have to speak for ever, and the master has to listen.
     let quiet = world.policy.watchdog.is_none();
-    let done = |w: &World| w.judge.stopping() || (all(w) && (w.still() || !quiet));
+    let done = |w: &World| w.judge.stopping() || (all(w) && one(w) && (w.still() || !quiet));
     let converged = world.run_until(limit, done);
     assert!(converged, "not converged {limit:?} after the healing");
     if world.judge.stopping() {
@@ -74,6 +80,9 @@ fn converge(world: &mut World) {
     }
     assert!(all(world), "ready workers were lost");
     assert!(world.judge.resizers.is_empty(), "somebody still waits");
+    assert!(world.judge.reloaders.is_empty(), "somebody still waits");
+    world.no_queue_is_forgotten();
+    world.old_lanes_are_gone();
     if !quiet {
         return;
     }
@@ -84,6 +93,7 @@ fn converge(world: &mut World) {
 /// Phase three: it is stopped, if it is not on its way already.
 fn leave(world: &mut World) {
     if !world.judge.stopping() {
+        world.let_clients_come(Duration::from_secs(2));
         let policy = world.policy.clone();
         let stops = draw::stops(&mut world.rng, Duration::ZERO, &policy);
         for (at, what) in stops {
@@ -179,7 +189,11 @@ fn a_swarm_of_seeds() {
             cover.table()
         ));
     }
-    let missing = cover.missing();
+    let mut missing = cover.missing();
+    if seeds < 20_000 {
+        // Takes as many reloads in a row as a few seeds in ten thousand have.
+        missing.retain(|what| !what.ends_with("TooManyGenerations"));
+    }
     if seeds >= SEEDS {
         assert!(missing.is_empty(), "never seen: {missing:?}");
     }

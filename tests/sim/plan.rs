@@ -121,6 +121,9 @@ pub struct Plan {
     pub term: Option<Duration>,
     /// Does it end when a child of its does?
     pub waits: bool,
+    /// Does it finish what it owes before it stops? Does it shut its lane down?
+    pub graceful: bool,
+    pub shuts: bool,
 }
 
 fn ms(n: u64) -> Duration {
@@ -138,6 +141,8 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
         steps: serve(r, policy, soon),
         term: Some(r.ms(0, 20)),
         waits: false,
+        graceful: r.percent(40),
+        shuts: r.percent(10),
     };
     match kind {
         Kind::Good | Kind::Mute => {}

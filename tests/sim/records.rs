@@ -3,14 +3,18 @@
 
 use crate::kernel::Serial;
 use minicluster::core::Addr;
-use minicluster::core::{Event, LaneId, SlotNr, Time, WorkerId};
+use minicluster::core::{Drain, Event, LaneId, Pid, Policy, PortId, SlotNr, Time, WorkerId};
 use std::collections::VecDeque;
 use std::time::Duration;
+
+/// The last connections have so long to come to a moment when nothing is owed on them.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// One worker, as the world knows it.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub slot: SlotNr,
+    pub generation: u32,
     /// Its first process until that is reaped, and the group that it founded.
     pub leader: Option<Serial>,
     pub group: Option<Serial>,
@@ -22,6 +26,7 @@ pub struct Job {
     pub execed: Option<Time>,
     /// Has it failed before COMMAND? Then it leaves by itself.
     pub failed: bool,
+    pub pid: Option<Pid>,
     pub ready: Option<Time>,
     /// Has it said that it is? When was it heard last, since it was? When was it sent SIGABRT?
     pub said: bool,
@@ -29,9 +34,22 @@ pub struct Job {
     pub abort: Option<Time>,
     /// Since when its slot is not wanted: it goes even if that is wanted again.
     pub surplus: Option<Time>,
-    /// When the stop signal and the last SIGKILL were sent.
+    /// Since when another one has its place, or it is not to have the one it was for.
+    pub replaced: Option<Time>,
+    /// When its emptying began, when the stop signal and when the last SIGKILL were sent.
+    pub drain: Option<Time>,
     pub stop: Option<Time>,
     pub kill: Option<Time>,
+    /// How long they may take, by what was the policy then; and how it is drained.
+    pub drain_most: Duration,
+    pub stop_most: Duration,
+    pub drained_by: Option<Drain>,
+    /// Why it may lose what it has, if it may; and is it of one generation too many?
+    pub excuse: Option<&'static str>,
+    pub queue_late: bool,
+    pub too_many: bool,
+    /// Was it said that it cannot be ended?
+    pub stuck: bool,
     /// What core was told of its end.
     pub exit_told: bool,
     pub gone_told: bool,
@@ -44,9 +62,58 @@ pub struct Job {
 }
 
 impl Job {
+    /// One that is asked for.
+    pub fn new(slot: SlotNr, generation: u32, now: Time) -> Job {
+        Job {
+            slot,
+            generation,
+            leader: None,
+            group: None,
+            spawned: now,
+            reports: VecDeque::new(),
+            on_its_way: false,
+            execed: None,
+            failed: false,
+            pid: None,
+            ready: None,
+            said: false,
+            pulse: None,
+            abort: None,
+            surplus: None,
+            replaced: None,
+            drain: None,
+            stop: None,
+            kill: None,
+            drain_most: Duration::ZERO,
+            stop_most: Duration::ZERO,
+            drained_by: None,
+            excuse: None,
+            queue_late: false,
+            too_many: false,
+            stuck: false,
+            exit_told: false,
+            gone_told: false,
+            hung_up: false,
+            forgotten: false,
+            watched: false,
+            listened: None,
+        }
+    }
+
     /// Does core still know it?
     pub fn known(&self) -> bool {
         !(self.forgotten || self.exit_told && self.gone_told)
+    }
+
+    /// Is it ready, and to stay?
+    pub fn serves(&self) -> bool {
+        let goes = self.drain.or(self.stop).or(self.kill).or(self.abort);
+        self.ready.is_some() && goes.is_none() && !self.exit_told
+    }
+
+    /// Has it been emptied, or asked to stop?
+    pub fn has_to_go(&self) -> bool {
+        self.drain.or(self.stop).is_some()
     }
 }
 
@@ -54,8 +121,14 @@ impl Job {
 #[derive(Clone, Debug)]
 pub struct Lane {
     pub addr: Addr,
+    pub port: PortId,
+    /// Whose it is; unless it is everybody's.
+    pub generation: u32,
+    pub shared: bool,
     pub given: bool,
     pub open: bool,
+    /// Was it closed because workers listen there by themselves?
+    pub quit: bool,
     pub listens: bool,
     /// Does somebody connect from it?
     pub connected: bool,
@@ -77,9 +150,40 @@ pub struct Ending {
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     pub worker: Option<WorkerId>,
+    /// Who is to take its place, when all of them are ready.
+    pub successor: Option<WorkerId>,
+    pub generation: u32,
     /// When it fell vacant, and the shortest and longest time it may stay so.
     pub vacant: Option<(Time, Duration, Duration)>,
     pub failures: u32,
     /// Has a worker of it been ready?
     pub proven: bool,
+}
+
+/// How long things may take, by the policy.
+pub struct Limits<'a>(pub &'a Policy);
+
+impl Limits<'_> {
+    /// A worker may be drained so long.
+    pub fn drain(&self) -> Duration {
+        let p = self.0;
+        match p.drain {
+            Drain::Connections => p.drain_timeout + CLOSING,
+            Drain::Server => p.drain_timeout,
+            Drain::None => Duration::ZERO,
+        }
+    }
+
+    /// The budget, less what is kept for SIGKILL to work: from then on of a final stop nobody has
+    /// any more time.
+    pub fn cut(&self) -> Option<Duration> {
+        let cut = |b: Duration| b - (b / 4).min(Duration::from_millis(500));
+        self.0.stop_budget.map(cut)
+    }
+
+    /// The longest time from the beginning of a final stop until SIGKILL.
+    pub fn kill(&self) -> Duration {
+        let all = self.0.drain_delay + self.drain() + self.0.stop_timeout;
+        self.cut().map_or(all, |c| all.min(c))
+    }
 }

@@ -112,7 +112,7 @@ fn a_stop_during_a_resize_wins() {
     let told = hitch(answer(&mut w, ms(1)));
     assert!(matches!(told, Hitch::Stopping));
     // Each has its own ten seconds; only one of them begins now.
-    w.run(ms(6001));
+    w.run(ms(6050));
     assert_eq!(w.procs.len(), 1);
     w.run(secs(4));
     assert_eq!(w.procs.len(), 0);

@@ -9,14 +9,16 @@ use crate::records::{Job, Lane};
 use crate::world::{Mail, World};
 use minicluster::core::notice::Limit;
 use minicluster::core::{
-    Action, Addr, Ask, Event, Hitch, LaneId, Notice, Opening, Outcome, PassWhy, Seen, Takeover,
-    Time, Whom, WorkerId,
+    Action, Addr, Ask, Event, Hitch, LaneId, Notice, Opening, Outcome, PassWhy, PortId, Seen,
+    Takeover, Time, Whom, WorkerId,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// A child that has not executed COMMAND by then no longer keeps others from being forked.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
+/// The last connections have so long.
+const CLOSING: Duration = Duration::from_secs(1);
 /// Who comes last in a turn.
 const CLIENTS: u8 = 5;
 /// More turns than that without sleep are a loop that spins: every worker may need one for its fork.
@@ -74,7 +76,8 @@ impl World {
 
     /// One child at a time is on its way to exec; but not for long is it waited for.
     pub fn way_is_free(&self) -> Time {
-        let on_its_way = self.judge.jobs.values().filter(|j| j.on_its_way);
+        let living = self.judge.living.iter().map(|w| &self.judge.jobs[w]);
+        let on_its_way = living.filter(|j| j.on_its_way);
         let free = on_its_way.map(|j| j.spawned + ON_ITS_WAY).max();
         free.unwrap_or(Time(0))
     }
@@ -150,9 +153,11 @@ impl World {
             }
             self.remember(&event);
             self.judge.told(&event, self.now, &mut self.cover);
+            let before: Vec<WorkerId> = self.judge.ready_workers().collect();
             let mut out = Vec::new();
             self.cluster.handle(event, self.now, &mut out);
             queue.extend(self.perform(out));
+            self.capacity_is_kept(&before);
             // A leader is a zombie until the actions that follow from its end are done.
             if let Some(serial) = zombie.take() {
                 let worker = self.procs[&serial].worker;
@@ -165,6 +170,7 @@ impl World {
         }
         if self.judge.finished.is_none() {
             self.judge.settled();
+            self.steering_settled();
         }
     }
 
@@ -173,6 +179,9 @@ impl World {
         let asker = match event {
             Event::Stop { asker, .. }
             | Event::Resize { asker, .. }
+            | Event::Reload {
+                asker: Some(asker), ..
+            }
             | Event::SignalWorkers { asker, .. } => Some(asker),
             _ => None,
         };
@@ -185,7 +194,9 @@ impl World {
                 assert_eq!(asker, *to);
                 match outcome {
                     Outcome::Ended { code, .. } => assert_eq!(Some(*code), self.judge.finished),
-                    Outcome::NotResized { hitch, .. } => assert!(matches!(hitch, Hitch::Stopping)),
+                    Outcome::NotResized { hitch, .. } | Outcome::NotReloaded { hitch, .. } => {
+                        assert!(matches!(hitch, Hitch::Stopping))
+                    }
                     other => assert!(matches!(other, Outcome::Nobody { .. }), "{other:?}"),
                 }
             }
@@ -218,9 +229,22 @@ impl World {
     }
 
     fn perform_one(&mut self, action: Action) -> Option<Event> {
+        self.net.changed |= matches!(
+            action,
+            Action::OpenLane { .. }
+                | Action::Steer { .. }
+                | Action::RetireLane { .. }
+                | Action::CloseLane { .. }
+                | Action::Listen { .. }
+                | Action::LookForServers { .. }
+        );
         match action {
-            Action::Spawn { worker, slot, .. } => {
-                self.judge.spawned(worker, slot, self.now);
+            Action::Spawn {
+                worker,
+                slot,
+                generation,
+            } => {
+                self.judge.spawned(worker, slot, generation, self.now);
                 if self.crowded() {
                     self.later.push_back(worker);
                     return None;
@@ -240,7 +264,9 @@ impl World {
                 None
             }
             Action::Lend { ask, lane } => {
-                self.judge.lent(ask, lane);
+                let asker = self.asks.get(&ask).and_then(|s| self.procs.get(s));
+                let generation = asker.map(|p| self.judge.jobs[&p.worker].generation);
+                self.judge.lent(ask, lane, generation);
                 self.bind_done(ask, Ok(Some(lane)));
                 None
             }
@@ -257,13 +283,61 @@ impl World {
             Action::CheckHeld { worker } => Some(self.seen(worker, self.held(worker))),
             Action::LookAt { worker } => Some(self.seen(worker, self.look(worker))),
             Action::LookForServers { lanes } => Some(self.servers(lanes)),
-            Action::OpenLane { lane, what } => Some(match what {
-                Opening::Given(given) => self.open_lane(lane, given.addr, true),
-                Opening::Learnt { addr, .. } => self.open_lane(lane, addr.into(), false),
+            Action::OpenLane {
+                lane,
+                port,
+                generation,
+                what,
+            } => Some(match what {
+                Opening::Given(given) => self.open_lane(lane, port, generation, given.addr, true),
+                Opening::Learnt { addr, .. } => {
+                    self.open_lane(lane, port, generation, addr.into(), false)
+                }
+                Opening::Beside { first } => self.open_beside(lane, port, generation, first),
             }),
+            Action::Steer { port, table } => {
+                let of = |(l, n): &(LaneId, u16)| {
+                    let lane = &self.judge.lanes[l];
+                    lane.port == port && lane.open && *n > 0
+                };
+                assert!(!table.is_empty() && table.iter().all(of), "I2: {table:?}");
+                self.net.tables.insert(port, table);
+                None
+            }
+            Action::RefuseNew => {
+                assert!(self.judge.stopping(), "nobody is let in, and it serves");
+                self.net.refusing = true;
+                None
+            }
+            Action::NewGeneration { generation } => {
+                assert_eq!(generation, self.judge.newest);
+                if let Some(kind) = self.broken.take() {
+                    self.code.insert(generation, kind);
+                }
+                None
+            }
+            Action::TakeCensus { workers, lanes } => Some(self.census(&workers, &lanes)),
+            Action::CloseQuiet { worker, silent } => {
+                assert!(self.judge.jobs[&worker].drain.is_some(), "{worker:?} stays");
+                assert_eq!(silent, self.judge.policy.drain_quiet);
+                Some(self.close_quiet(worker, silent))
+            }
+            Action::CloseRest { worker } => {
+                let job = &self.judge.jobs[&worker];
+                let late = job
+                    .drain
+                    .is_some_and(|t| self.now - t >= job.drain_most - CLOSING);
+                assert!(late || self.judge.stopping(), "{worker:?} has more time");
+                Some(self.close_quiet(worker, Duration::ZERO))
+            }
+            Action::RetireLane { lane } => {
+                self.retire(lane);
+                None
+            }
             Action::CloseLane { lane } => {
                 let lane = self.judge.lanes.get_mut(&lane).expect("no such lane");
                 assert!(std::mem::replace(&mut lane.open, false), "closed twice");
+                lane.quit = true;
                 None
             }
             Action::ForgetTree { worker } => {
@@ -309,7 +383,7 @@ impl World {
         if let Notice::StillThere { .. } = notice {
             self.cover.mark(Mark::KilledAgain);
         }
-        self.judge.said(notice, self.now);
+        self.judge.said(notice, self.now, &mut self.cover);
         // Every sentence must be sayable; one in so many is enough to know.
         if self.judge.handled % 16 == 0 {
             assert!(!notice.to_string().is_empty());
@@ -324,7 +398,7 @@ impl World {
             self.cover.mark(Mark::ForkCancelled);
             return Event::SpawnFailed { worker, errno: 125 };
         }
-        let plan = self.next_plan();
+        let plan = self.next_plan(worker);
         if self.rng.percent(self.faults.spawn_fails) {
             return Event::SpawnFailed { worker, errno: 11 };
         }
@@ -341,7 +415,22 @@ impl World {
     }
 
     fn kill(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
+        let asked = self.judge.jobs[&worker].stop;
         self.judge.signalled(worker, signal, whom, self.now);
+        if asked.is_none() && self.judge.jobs[&worker].stop.is_some() {
+            self.asked_to_stop(worker);
+        }
+        let passed_on = whom == Whom::Group && signal == self.policy.stop_signal;
+        if asked.is_none() && self.judge.jobs[&worker].stop.is_some() || passed_on {
+            let now = self.now;
+            let theirs = self.procs.iter_mut().filter(|(_, p)| p.worker == worker);
+            for (serial, p) in theirs {
+                let leads = self.judge.jobs[&worker].leader == Some(*serial);
+                if whom == Whom::Group || leads {
+                    p.told.get_or_insert(now);
+                }
+            }
+        }
         let group = self.judge.jobs[&worker].group.expect("it was forked");
         match (whom, self.leader(worker)) {
             (Whom::Leader, leader) => self.signal(leader.expect("the judge has looked"), signal),
@@ -362,10 +451,56 @@ impl World {
         Event::Seen { worker, what }
     }
 
-    fn open_lane(&mut self, id: LaneId, addr: Addr, listens: bool) -> Event {
+    /// A further lane of the port, like the first one: if there can be another.
+    fn open_beside(&mut self, id: LaneId, port: PortId, generation: u32, first: LaneId) -> Event {
+        let first = self.judge.lanes[&first].clone();
+        let same = |l: &Lane| l.port == port && l.open && l.generation == generation;
+        let twice = self.judge.lanes.values().any(same);
+        assert!(
+            !twice,
+            "generation {generation} has two lanes at {}",
+            first.addr
+        );
+        assert!(first.port == port && first.open && !first.shared);
+        if self.faults.alone && port.0 % 2 == 1 {
+            let here = |l: &&mut Lane| l.port == port && l.open;
+            if let Some(last) = self.judge.lanes.values_mut().filter(here).last() {
+                last.shared = true;
+            }
+            return Event::LaneAlone { lane: id };
+        }
+        let errno = self.rng.percent(self.faults.learnt_fails).then_some(98);
+        let lane = Lane {
+            generation,
+            open: errno.is_none(),
+            listens: true,
+            served: false,
+            ..first
+        };
+        let addr = lane.addr.clone();
+        self.judge.lanes.insert(id, lane);
+        match errno {
+            None => Event::LaneOpened { lane: id, addr },
+            Some(errno) => Event::LaneFailed {
+                lane: id,
+                errno,
+                holder: None,
+            },
+        }
+    }
+
+    fn open_lane(
+        &mut self,
+        id: LaneId,
+        port: PortId,
+        generation: u32,
+        addr: Addr,
+        listens: bool,
+    ) -> Event {
         // Those that listen at once are the given ones.
         let given = listens;
         let twice = self.judge.lanes.values().any(|l| l.open && l.addr == addr);
+        self.net.tables.insert(port, vec![(id, 1)]);
         assert!(!twice, "{addr} opened twice");
         let errno = match given {
             true => self.faults.given_fails.filter(|_| id == LaneId(1)),
@@ -373,8 +508,12 @@ impl World {
         };
         let lane = Lane {
             addr: addr.clone(),
+            port,
+            generation,
+            shared: false,
             given,
             open: errno.is_none(),
+            quit: false,
             listens,
             connected: false,
             served: false,
@@ -459,6 +598,7 @@ fn order(event: &Event) -> u8 {
         Event::Tick => 4,
         Event::Stop { .. }
         | Event::Resize { .. }
+        | Event::Reload { .. }
         | Event::SignalWorkers { .. }
         | Event::AskerGone { .. } => CLIENTS,
         // Outcomes: told at once.
@@ -469,6 +609,9 @@ fn order(event: &Event) -> u8 {
         | Event::Served { .. }
         | Event::LaneOpened { .. }
         | Event::LaneFailed { .. }
+        | Event::LaneAlone { .. }
+        | Event::Census { .. }
+        | Event::Closed { .. }
         | Event::Strays { .. }
         | Event::StraysUnnamed => 0,
     }

@@ -3,12 +3,13 @@
 
 use crate::cover::{Cover, Mark};
 use crate::judge::Judge;
-use crate::records::Place;
+use crate::records::{Limits, Place};
+use crate::reloads::Fate;
 use minicluster::core::{Asker, Hitch, Outcome, Size, SlotNr, Time, Whom};
 use std::time::Duration;
 
 /// So many clients may wait.
-const MAX_ASKERS: usize = 192;
+pub const MAX_ASKERS: usize = 192;
 /// Most workers there can be.
 const MAX_WORKERS: usize = 1024;
 
@@ -23,6 +24,8 @@ pub enum Happens {
     },
     /// A worker of that slot has ended, or could not be forked.
     Ended(SlotNr),
+    /// A reload is asked for.
+    Reload { asker: Option<Asker>, fate: Fate },
     /// A signal is to be passed on.
     Relay {
         asker: Asker,
@@ -69,23 +72,36 @@ impl Judge {
         };
         if let Some(n) = n.filter(|_| !full && !self.stopping()) {
             self.want(n, now, cover);
+            // Those that had to wait for others may have none to wait for.
+            self.promote(now, cover);
         }
     }
 
-    fn want(&mut self, n: usize, now: Time, cover: &mut Cover) {
+    pub fn want(&mut self, n: usize, now: Time, cover: &mut Cover) {
         let from = std::mem::replace(&mut self.wanted, n);
         let len = self.places.len().max(n);
-        self.places.resize(len, Place::default());
+        let generation = self.generation;
+        let anew = || Place {
+            generation,
+            ..Place::default()
+        };
+        self.places.resize_with(len, anew);
         for nr in from.min(n)..from.max(n) {
             let place = &mut self.places[nr];
+            if let Some(job) = place.successor.take().and_then(|w| self.jobs.get_mut(&w)) {
+                job.replaced.get_or_insert(now);
+            }
             let Some(worker) = place.worker else {
                 let at_once = Some((now, Duration::ZERO, Duration::ZERO));
                 *place = Place {
                     vacant: at_once.filter(|_| n > from && self.opened.is_some()),
-                    ..Place::default()
+                    ..anew()
                 };
                 continue;
             };
+            if n > from {
+                place.generation = generation;
+            }
             let job = self.jobs.get_mut(&worker).expect("it was spawned");
             match (n > from, job.leader.is_some()) {
                 (true, true) => {
@@ -129,24 +145,23 @@ impl Judge {
         for place in &self.places[self.wanted..] {
             let job = place.worker.and_then(|w| self.jobs.get(&w));
             let fine = job.is_none_or(|j| {
-                let asked = j.stop.or(j.kill).or(j.abort).is_some() || j.failed;
+                let asked = j.drain.or(j.stop).or(j.kill).or(j.abort).is_some() || j.failed;
                 asked || j.leader.is_none() || j.exit_told
             });
             assert!(fine, "{job:?} is not wanted, and not asked to go");
         }
     }
 
-    /// How long workers have in a final stop.
-    pub fn kill_limit(&self) -> Duration {
-        let timeout = self.policy.stop_timeout;
-        let cut = |b: Duration| b - (b / 4).min(Duration::from_millis(500));
-        self.policy
-            .stop_budget
-            .map_or(timeout, |b| timeout.min(cut(b)))
+    /// How long things may take.
+    pub fn limits(&self) -> Limits<'_> {
+        Limits(&self.policy)
     }
 
     /// A client is answered.
     pub fn replied(&mut self, asker: Asker, outcome: &Outcome, now: Time, cover: &mut Cover) {
+        if self.reloaders.contains_key(&asker) {
+            return self.reload_replied(asker, outcome, cover);
+        }
         match (outcome, self.happens) {
             (Outcome::Ended { code, stuck }, _) => {
                 return self.told_the_end(asker, *code, stuck);
@@ -187,6 +202,10 @@ impl Judge {
             (Outcome::Signalled { .. } | Outcome::Nobody { .. } | Outcome::Unknown { .. }, _) => {
                 panic!("{outcome:?} without a question")
             }
+            (
+                Outcome::Reloading { .. } | Outcome::Reloaded { .. } | Outcome::NotReloaded { .. },
+                _,
+            ) => panic!("{outcome:?} without a question"),
             (Outcome::OutOfBounds { .. }, happens) => {
                 assert!(matches!(happens, Happens::Size { refused: true, .. }));
             }
@@ -229,7 +248,10 @@ impl Judge {
                 assert!(again && (nr >= self.wanted || unproven(who.slot)));
                 cover.mark(Mark::ResizeStuck);
             }
-            (Hitch::Superseded { to, .. }, Happens::Size { .. }) => {
+            (
+                Hitch::Superseded { to, .. },
+                Happens::Size { .. } | Happens::Reload { .. } | Happens::Ended(_) | Happens::Other,
+            ) => {
                 assert_eq!(usize::from(*to), self.wanted);
                 cover.mark(Mark::ResizeSuperseded);
             }
@@ -237,7 +259,15 @@ impl Judge {
                 assert!(self.stopping());
                 cover.mark(Mark::ResizeStopped);
             }
-            (Hitch::Died(_) | Hitch::NotForked { .. } | Hitch::Superseded { .. }, happens) => {
+            (
+                Hitch::Died(_)
+                | Hitch::NotForked { .. }
+                | Hitch::Superseded { .. }
+                | Hitch::Unreadable(_)
+                | Hitch::TooEarly
+                | Hitch::Overtaken { .. },
+                happens,
+            ) => {
                 panic!("{hitch:?} although {happens:?}")
             }
         }

@@ -171,6 +171,7 @@ impl World {
         {
             s.listens = true;
         }
+        self.wake_queues();
         self.plan_step(serial);
     }
 
@@ -250,7 +251,9 @@ impl World {
             if let Some(addr) = p.sockets.iter().find_map(own) {
                 return Seen::OwnSocket(addr);
             }
-            accepts |= p.accepts || p.sockets.iter().any(|s| s.open && s.listens);
+            let lanes = &mut self.judge.lanes.keys();
+            accepts |= p.accepts && lanes.any(|l| self.handed(worker, *l));
+            accepts |= p.sockets.iter().any(|s| s.open && s.listens);
         }
         match accepts && !self.judge.lanes.is_empty() {
             true => Seen::Accepts,

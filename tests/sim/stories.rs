@@ -244,7 +244,7 @@ fn a_client_that_hangs_up_changes_nothing_but_who_is_told() {
     w.mischief(Mischief::HangUp);
     let (code, took) = end(&mut w);
     assert_eq!(code, Some(0));
-    assert!(took <= secs(2));
+    assert!(took <= ms(2100), "{took:?}");
     assert_eq!(w.cover.count("Action::Answer"), 0);
 }
 
@@ -386,7 +386,7 @@ fn a_client_that_asks_for_the_end_when_it_has_come_hears_of_it() {
     let mut w = told(of(1), vec![], Kind::Good);
     w.run(secs(5));
     term(&mut w);
-    w.run(Duration::ZERO);
+    assert!(w.run_until(secs(1), |w| w.cover.count("Action::Dismiss") == 1));
     // The worker's end and the client's wish come to be known in one turn.
     w.mischief(Mischief::Stall(secs(1)));
     w.run(ms(500));

@@ -3,10 +3,11 @@
 //! `judge` says what must not be.
 
 use crate::cover::{Cover, Mark, kind_name};
-use crate::draw::{Faults, Mischief};
+use crate::draw::{Faults, Mischief, Reload};
 use crate::judge::Judge;
 use crate::kernel::{Process, Serial};
-use crate::plan::{self, Plan};
+use crate::net::Net;
+use crate::plan::{self, Kind, Plan};
 use crate::prng::Prng;
 use crate::trace;
 use minicluster::core::{
@@ -31,6 +32,9 @@ pub enum Happening {
     Unstick(Serial),
     News(Mail),
     Mischief(Mischief),
+    NoLane(Serial),
+    Client,
+    Conn(u64, u64),
 }
 
 /// A piece of news on its way to the master; `about` is the zombie that is reaped with it.
@@ -53,6 +57,11 @@ pub struct World {
     pub inbox: Vec<Mail>,
     /// Plans for the next forks; when there is none, one is drawn.
     pub script: VecDeque<Plan>,
+    /// How the clients fare.
+    pub net: Net,
+    /// Whose code is broken, and how; and that of the next generation.
+    pub code: BTreeMap<u32, Kind>,
+    pub broken: Option<Kind>,
     /// News that was told, some of it, to be told again.
     pub told: VecDeque<Event>,
     pub asks: BTreeMap<Ask, Serial>,
@@ -90,6 +99,9 @@ impl World {
             procs: BTreeMap::new(),
             inbox: Vec::new(),
             script: VecDeque::new(),
+            net: Net::default(),
+            code: BTreeMap::new(),
+            broken: None,
             told: VecDeque::new(),
             asks: BTreeMap::new(),
             next_ask: 0,
@@ -147,7 +159,9 @@ impl World {
     }
 
     /// How the next process behaves.
-    pub fn next_plan(&mut self) -> Plan {
+    pub fn next_plan(&mut self, worker: WorkerId) -> Plan {
+        let generation = self.judge.jobs[&worker].generation;
+        let broken = self.code.get(&generation).copied();
         let plan = match self.script.pop_front() {
             Some(plan) => plan,
             None if self.healed => {
@@ -161,7 +175,7 @@ impl World {
                 plan::healthy(&mut self.rng, &self.policy, only.filter(|_| full))
             }
             None => {
-                let kind = self.rng.weighted(&self.faults.mix);
+                let kind = broken.unwrap_or_else(|| self.rng.weighted(&self.faults.mix));
                 plan::draw(kind, &mut self.rng, &self.policy)
             }
         };
@@ -241,6 +255,9 @@ impl World {
             Happening::Unstick(serial) => self.unstick(serial),
             Happening::News(mail) => self.inbox.push(mail),
             Happening::Mischief(what) => self.mischief(what),
+            Happening::NoLane(serial) => self.no_lane(serial),
+            Happening::Client => self.client(),
+            Happening::Conn(id, version) => self.conn(id, version),
         }
     }
 
@@ -314,6 +331,17 @@ impl World {
                     by,
                 });
             }
+            Mischief::Reload(reload) => self.reload(reload),
+            Mischief::CrowdOfReloads => {
+                self.mischief(Mischief::Reload(Reload::same()));
+                for _ in 0..300 {
+                    self.mischief(Mischief::Resize {
+                        to: Size::To(self.judge.wanted as u16 % 1024 + 1),
+                        wait: true,
+                    });
+                    self.mischief(Mischief::Reload(Reload::same()));
+                }
+            }
             Mischief::CrowdOfSizes => {
                 // One that takes its time, and then all of them for that.
                 let to = Size::To(self.judge.wanted as u16 % 1024 + 1);
@@ -335,6 +363,37 @@ impl World {
         }
     }
 
+    /// What is read again, and that somebody asks for it.
+    fn reload(&mut self, reload: Reload) {
+        let mut policy = self.judge.policy.clone();
+        policy.workers = reload.workers.unwrap_or(policy.workers);
+        policy.drain = reload.drain.unwrap_or(policy.drain);
+        policy.surge = reload.surge.unwrap_or(policy.surge);
+        policy.stop_timeout = reload.stop_timeout.unwrap_or(policy.stop_timeout);
+        self.broken = reload.broken.or(self.broken);
+        let asker = reload.client.then(|| {
+            self.next_asker += 1;
+            Asker(self.next_asker)
+        });
+        let by = By {
+            pid: Pid(1),
+            uid: 0,
+        };
+        self.post(Event::Reload {
+            asker,
+            wait: reload.wait,
+            by: asker.map(|_| by),
+            why: match asker {
+                Some(_) => "asked by a client",
+                None => "SIGHUP received",
+            },
+            with: match reload.unreadable {
+                true => Err("--drain: what is that?".to_string()),
+                false => Ok(Box::new(policy)),
+            },
+        });
+    }
+
     /// The master hears of it now.
     pub fn post(&mut self, event: Event) {
         self.inbox.push(Mail { event, about: None });
@@ -343,6 +402,7 @@ impl World {
     /// Phase one: everything that can go wrong does.
     pub fn chaos(&mut self) {
         let end = self.now + self.faults.chaos;
+        self.let_clients_come(self.faults.chaos);
         while self.judge.handled < CHAOS_EVENTS && self.advance(end) {}
     }
 
@@ -354,8 +414,10 @@ impl World {
         self.faults.learnt_fails = 0;
         self.faults.listen_fails = 0;
         self.stalled_until = self.now;
-        self.agenda
-            .retain(|_, what| !matches!(what, Happening::Mischief(_) | Happening::Unstick(_)));
+        self.agenda.retain(|_, what| {
+            let ends = matches!(what, Happening::Mischief(_) | Happening::Unstick(_));
+            !ends && !matches!(what, Happening::Client)
+        });
         for serial in self.those(|_| true) {
             let worker = self.procs[&serial].worker;
             let leads = self.leader(worker) == Some(serial);
@@ -377,8 +439,10 @@ impl World {
         let p = &self.policy;
         let again = Duration::from_secs(30 + 5);
         let backoff = p.respawn.max(p.backoff);
-        let going = p.stop_timeout + p.ready_timeout.unwrap_or_default();
-        backoff * 2 + going + again + Duration::from_secs(10)
+        let going =
+            self.judge.limits().drain() + p.stop_timeout + p.ready_timeout.unwrap_or_default();
+        let rollout = self.judge.rollout_limit() * 2;
+        backoff * 3 + going * 2 + again + rollout + Duration::from_secs(10)
     }
 
     /// Longest time from the first wish to stop until the master has left.
@@ -386,7 +450,7 @@ impl World {
         let grace = Duration::from_secs(5 + 5);
         let more = Duration::from_secs(5) * self.fell;
         let slack = self.faults.latency * 20 + Duration::from_secs(1);
-        let all = more + self.policy.stop_timeout + grace + slack;
+        let all = more + self.judge.limits().kill() + grace + slack;
         // That one is a promise.
         self.policy.stop_budget.map_or(all, |b| all.min(b))
     }

@@ -2,9 +2,17 @@
 
 use super::*;
 
+/// Workers are asked to stop at once.
+fn undrained() -> Policy {
+    Policy {
+        drain: Drain::None,
+        ..policy()
+    }
+}
+
 #[test]
 fn term_twice_is_a_hard_stop_and_exit_1() {
-    let mut r = Rig::new(policy());
+    let mut r = Rig::new(undrained());
     let ids = r.run_spawns();
     r.did();
     r.tell(Event::Signal(MasterSignal::Term));
@@ -30,7 +38,7 @@ fn term_twice_is_a_hard_stop_and_exit_1() {
 
 #[test]
 fn a_stop_passes_over_to_the_group_and_then_kills() {
-    let mut p = policy();
+    let mut p = undrained();
     p.workers = 2;
     let mut r = Rig::new(p);
     let ids = r.run_spawns();

@@ -1,0 +1,342 @@
+//! What becomes of a worker's bind(2), and of lanes while they are opened: the answers that `lanes` has
+//! decided, what is said of them, and what follows when one cannot be had.
+
+use super::action::{Action, Opening};
+use super::addr::{Addr, Given, share_clients};
+use super::codes;
+use super::event::Snag;
+use super::ids::{Ask, LaneId, PortId, Time, WorkerId};
+use super::lanes::{Asked, Lane, LaneState, MAX_LANES, Of, Verdict};
+use super::notice::{Notice, PassWhy, Who};
+use super::{Cluster, Out};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+const EADDRINUSE: i32 = 98;
+const EOPNOTSUPP: i32 = 95;
+
+impl Cluster {
+    /// Opens the given ports; workers are spawned by the time the first turn ends.
+    pub(super) fn open_given(&mut self, out: &mut Out) {
+        for given in self.policy.given.clone() {
+            let asked = Asked {
+                addr: given.addr.clone(),
+                device: None,
+            };
+            let generation = self.generation;
+            let state = LaneState::Opening(None);
+            let lane = self.lanes.add(asked, true, generation, state);
+            self.open_lane(lane, Opening::Given(given), out);
+        }
+    }
+
+    fn open_lane(&self, lane: LaneId, what: Opening, out: &mut Out) {
+        let Some(l) = self.lanes.get(lane) else {
+            return;
+        };
+        let generation = match l.of {
+            Of::Generation(g) => g,
+            Of::All => self.generation,
+        };
+        out.push(Action::OpenLane {
+            lane,
+            port: l.port,
+            generation,
+            what,
+        });
+    }
+
+    /// Opens a lane for this generation at each given port: its workers may be handed them. (At a
+    /// learnt one when one of them asks for it.)
+    pub(super) fn open_beside(&mut self, generation: u32, out: &mut Out) {
+        let open = |l: &&Lane| l.given && l.of != Of::All && l.state == LaneState::Open;
+        let all: BTreeMap<PortId, LaneId> = self
+            .lanes
+            .iter()
+            .filter(open)
+            .map(|l| (l.port, l.id))
+            .collect();
+        for first in all.into_values() {
+            let state = LaneState::Opening(None);
+            if let Some(lane) = self.lanes.add_beside(first, generation, state) {
+                self.open_lane(lane, Opening::Beside { first }, out);
+            }
+        }
+    }
+
+    /// The port can have no other lane: the newest is for all from now on.
+    pub(super) fn lane_alone(&mut self, id: LaneId, out: &mut Out) {
+        let Some(lane) = self.lanes.get(id).cloned() else {
+            return;
+        };
+        self.lanes.remove(id);
+        let mate = |l: &&mut Lane| l.port == lane.port && l.state == LaneState::Open;
+        let shared = self.lanes.list.iter_mut().filter(mate).last().map(|l| {
+            l.of = Of::All;
+            l.id
+        });
+        if let LaneState::Opening(Some((_, ask))) = lane.state {
+            out.push(match shared {
+                Some(lane) => Action::Lend { ask, lane },
+                None => Action::Pass { ask },
+            });
+        }
+        let addr = lane.addr;
+        self.once(format!("alone {addr}"), Notice::LaneAlone { addr }, out);
+    }
+
+    /// Are all given ports bound?
+    pub(super) fn given_open(&self) -> bool {
+        self.lanes
+            .iter()
+            .all(|l| !matches!(l.state, LaneState::Opening(None)))
+    }
+
+    pub(super) fn lane_opened(&mut self, id: LaneId, addr: Addr, out: &mut Out) {
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        let was = std::mem::replace(&mut lane.state, LaneState::Open);
+        lane.addr = addr.clone();
+        let first = self.lanes.is_alone(id);
+        match was {
+            // Whether it is a port to serve shows when the worker listens.
+            LaneState::Opening(Some((_, ask))) => out.push(Action::Lend { ask, lane: id }),
+            LaneState::Opening(None) | LaneState::Open | LaneState::Closed if !first => {}
+            LaneState::Opening(None) | LaneState::Open | LaneState::Closed => {
+                let learnt_from = None;
+                out.push(Action::Note(Notice::LaneOpen { addr, learnt_from }));
+            }
+        }
+    }
+
+    pub(super) fn lane_failed(
+        &mut self,
+        id: LaneId,
+        errno: i32,
+        holder: Option<String>,
+        now: Time,
+        out: &mut Out,
+    ) {
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        let (addr, given) = (lane.addr.clone(), lane.given);
+        let mut who = None;
+        match lane.state {
+            LaneState::Opening(asked) => {
+                self.lanes.remove(id);
+                if let Some((worker, ask)) = asked {
+                    who = self.fleet.who(worker);
+                    out.push(Action::Refuse { ask, errno });
+                }
+            }
+            // It was open and could not be made to listen: the worker has had its error.
+            LaneState::Open | LaneState::Closed => {}
+        }
+        let key = format!("lane {addr} {errno}");
+        let notice = Notice::LaneBusy {
+            addr,
+            errno,
+            holder,
+            who,
+        };
+        self.once(key, notice, out);
+        if given && !self.ever_execed {
+            self.begin_give_up(codes::of_port(errno), now, out);
+        }
+    }
+
+    /// Would a bind(2) to this address be answered by us? If not, nothing else need be known of it.
+    pub fn concerns(&self, addr: Addr) -> bool {
+        let device = None;
+        let asked = Asked { addr, device };
+        let verdict = self.lanes.verdict(&self.policy, &asked, self.generation);
+        !matches!(verdict, Verdict::Pass(_))
+    }
+
+    /// A worker connects from it: whoever binds that address is no server. It is the worker's alone.
+    pub(super) fn lane_died(&mut self, id: LaneId, now: Time, out: &mut Out) {
+        let learnt = |l: &&Lane| l.id == id && !l.given;
+        let Some(addr) = self.lanes.iter().find(learnt).and_then(|l| l.addr.tcp()) else {
+            return;
+        };
+        self.lanes.remove(id);
+        self.lanes.connect_from.push_back(addr);
+        if self.lanes.connect_from.len() > MAX_LANES {
+            self.lanes.connect_from.pop_front();
+        }
+        let notice = Notice::LaneConnects { addr };
+        self.once("connects".into(), notice, out);
+        if self.lanes.list.is_empty() {
+            self.expect_no_port(now);
+        }
+    }
+
+    pub(super) fn bind_asked(
+        &mut self,
+        id: WorkerId,
+        ask: Ask,
+        asked: Asked,
+        snag: Option<Snag>,
+        out: &mut Out,
+    ) {
+        let addr = asked.addr.clone();
+        // Its worker is unknown only if it was forgotten: let the kernel decide then.
+        let Some((who, generation)) = self.fleet.get(id).map(|w| (w.who(), w.generation)) else {
+            return out.push(Action::Pass { ask });
+        };
+        let verdict = self.lanes.verdict(&self.policy, &asked, generation);
+        if !matches!(verdict, Verdict::Pass(_)) && snag.is_none() {
+            self.takeover_works.get_or_insert(true);
+        }
+        match (verdict, snag) {
+            (Verdict::Pass(why), _) => self.pass_bind(who, ask, addr, why, out),
+            (Verdict::Lend(_) | Verdict::Learn(..) | Verdict::Beside(_), Some(snag)) => {
+                out.push(Action::Refuse {
+                    ask,
+                    errno: EOPNOTSUPP,
+                });
+                let key = format!("snag {addr}");
+                let notice = Notice::Snagged { who, addr, snag };
+                self.once(key, notice, out);
+            }
+            (Verdict::Lend(lane), None) => {
+                out.push(Action::Lend { ask, lane });
+                self.say_what_is_lost(who, asked, lane, out);
+            }
+            (Verdict::Learn(..) | Verdict::Beside(_), None) if self.stop_is_hard().is_some() => out
+                .push(Action::Refuse {
+                    ask,
+                    errno: EADDRINUSE,
+                }),
+            (Verdict::Learn(addr, device), None) => {
+                let asked = Asked {
+                    addr: addr.into(),
+                    device,
+                };
+                let state = LaneState::Opening(Some((id, ask)));
+                let lane = self.lanes.add(asked, false, generation, state);
+                self.open_lane(lane, Opening::Learnt { addr, like: ask }, out);
+            }
+            (Verdict::Beside(first), None) => {
+                let state = LaneState::Opening(Some((id, ask)));
+                match self.lanes.add_beside(first, generation, state) {
+                    Some(lane) => self.open_lane(lane, Opening::Beside { first }, out),
+                    None => out.push(Action::Pass { ask }),
+                }
+            }
+        }
+    }
+
+    /// Leaves it to the kernel, and says so where siblings will want the same port.
+    fn pass_bind(&mut self, who: Who, ask: Ask, addr: Addr, why: PassWhy, out: &mut Out) {
+        out.push(Action::Pass { ask });
+        let Addr::Tcp(addr) = addr else { return };
+        let worth_it = match why {
+            // What it is has been said.
+            PassWhy::Connects => false,
+            // Not even one worker can have it.
+            PassWhy::Privileged(_) => true,
+            PassWhy::NotServed | PassWhy::NotListed | PassWhy::Full => self.wanted > 1,
+        };
+        if worth_it {
+            let ours = self.lanes.given_ports();
+            let picked = |g: &Given| g.addr.port().map(|p| p == 0);
+            let picked = self.policy.given.iter().find_map(picked) == Some(true);
+            let key = match why {
+                PassWhy::NotServed | PassWhy::NotListed | PassWhy::Privileged(_) => {
+                    format!("passed {}", addr.port())
+                }
+                PassWhy::Full | PassWhy::Connects => "passed, full".to_string(),
+            };
+            let notice = Notice::BindPassed {
+                who,
+                addr,
+                ours,
+                picked,
+                why,
+            };
+            self.once(key, notice, out);
+        }
+    }
+
+    /// A worker that we do not watch failed before it was ready. The most likely reason: it binds a
+    /// port by itself, and we have that open, or a sibling has it.
+    pub(super) fn say_handed_only(&mut self, who: Who, out: &mut Out) {
+        let open = |l: &&Lane| l.given && l.state == LaneState::Open;
+        let addr = self.lanes.iter().find(open).map(|l| l.addr.clone());
+        if addr.is_some() || self.policy.given.is_empty() && self.wanted > 1 {
+            let notice = Notice::HandedOnly { who, addr };
+            self.once("handed only".into(), notice, out);
+        }
+    }
+
+    /// The server listens beside us (its own SO_REUSEPORT): a queue of ours that nobody reads
+    /// would make its share of the clients hang, so it is closed.
+    pub(super) fn own_socket(&mut self, who: Who, addr: SocketAddr, out: &mut Out) {
+        let beside: Vec<LaneId> = self
+            .lanes
+            .iter()
+            .filter(|l| l.addr.tcp().is_some_and(|a| share_clients(a, addr)))
+            .filter(|l| l.state == LaneState::Open)
+            .map(|l| l.id)
+            .collect();
+        for lane in beside {
+            let served = self
+                .fleet
+                .iter()
+                .any(|w| w.listened == Some(lane) && w.unreaped());
+            if served {
+                continue;
+            }
+            if let Some(l) = self.lanes.get_mut(lane) {
+                l.state = LaneState::Closed;
+            }
+            out.push(Action::CloseLane { lane });
+            out.push(Action::Note(Notice::LaneQuits { addr, who }));
+        }
+    }
+
+    /// The lane is not quite what the server asked for.
+    fn say_what_is_lost(&mut self, who: Who, asked: Asked, lane: LaneId, out: &mut Out) {
+        let Some(lane) = self.lanes.iter().find(|l| l.id == lane) else {
+            return;
+        };
+        let (Addr::Tcp(addr), Addr::Tcp(asked), device) = (&lane.addr, asked.addr, asked.device)
+        else {
+            return;
+        };
+        let addr = *addr;
+        if let Some(device) = device.filter(|d| lane.device.as_ref() != Some(d)) {
+            let key = format!("device {device} for {asked}");
+            let notice = Notice::DeviceWider {
+                who,
+                asked,
+                device,
+                lane: addr,
+            };
+            self.once(key, notice, out);
+        }
+        let (a, l) = (asked.ip(), addr.ip());
+        let notice = match (a, l) {
+            (IpAddr::V4(_), IpAddr::V6(_)) => Notice::FamilyNeeded {
+                who,
+                asked,
+                lane: addr,
+            },
+            (IpAddr::V6(_), IpAddr::V4(_)) => Notice::V4Only {
+                who,
+                asked,
+                lane: addr,
+            },
+            _ if l.is_unspecified() && !a.is_unspecified() => Notice::Narrower {
+                who,
+                asked,
+                lane: addr,
+            },
+            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => return,
+        };
+        self.once(format!("{} for {asked}", notice.event()), notice, out);
+    }
+}

@@ -1,0 +1,332 @@
+//! How a worker is emptied before it is asked to stop. Rules:
+//!
+//! 1. Emptying -> Quiescing -> Closing -> Drained, then the stop signal (I3). `server` skips the middle
+//!    two, `none` all. Whatever it is, at --drain-timeout and a moment for Closing it is over.
+//! 2. Emptying: until those of its lanes to which nothing is steered any more hold nothing (by others
+//!    its siblings go on, and it does not wait for these): no handshake that was under way, no connection that nobody has accepted. The queue is looked at first, the
+//!    connections after it: what is accepted in between is seen twice, never not at all.
+//! 3. Quiescing: until its connections have ended. Those on which nothing is owed and nothing was
+//!    said for --drain-quiet are ended. Closing: all others, each at a moment when nothing is owed.
+//! 4. A worker whose lane is still steered to (its siblings stay), or whose connections cannot be
+//!    ended from outside, goes at the first look at which it owes nothing. One that cannot be looked
+//!    into has all the time there is.
+//! 5. Those of one generation that share a lane leave together: what one of them does to it when it
+//!    stops (shutdown(2), as some do) must not end the accept(2) of another that still works.
+//! 6. While somebody drains it is looked at, less and less often; else never.
+
+use super::action::Action;
+use super::deadlines::Why;
+use super::event::{LaneLook, Load, Sight};
+use super::ids::{LaneId, Time, WorkerId};
+use super::lanes::{Lane, LaneState, Of};
+use super::notice::{Cause, Notice};
+use super::phase::{Phase, Step};
+use super::policy::Drain;
+use super::worker::{State, Worker};
+use super::{Cluster, Out};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The first look: a connection that was on its way into a lane when that was steered away from is in
+/// it by then (the kernel takes microseconds).
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+/// The next ones,
+const LOOK_SOON: Duration = Duration::from_millis(5);
+/// so many,
+const SOON: u32 = 8;
+/// and the rest, each half as long again, up to that.
+const LOOK_LONGEST: Duration = Duration::from_millis(250);
+/// While the last connections are ended: each has its moments.
+const LOOK_CLOSING: Duration = Duration::from_millis(20);
+/// Looking takes no more than this part of the time: of the first looks, when most have only some
+/// milliseconds to go,
+const SHARE_SOON: u32 = 2;
+/// and of the others.
+const SHARE: u32 = 20;
+/// So long the last connections have to come to a moment when nothing is owed on them.
+pub const CLOSING: Duration = Duration::from_secs(1);
+
+/// How far a worker is that is being emptied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Its lanes are.
+    Emptying,
+    /// Its connections end.
+    Quiescing,
+    /// The rest of them are ended.
+    Closing,
+    /// It waits for its siblings, to leave with them.
+    Drained,
+}
+
+impl Cluster {
+    /// The worker has to go, for this cause: emptied first, if it may serve. (One that is not ready by
+    /// the rule may listen already, and share the queue of those that are.)
+    pub(super) fn retire(&mut self, id: WorkerId, cause: Cause, now: Time, out: &mut Out) {
+        let drain_by = self.drain_by(now);
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        let serves = w.may_serve() && self.policy.drain != Drain::None;
+        if !serves {
+            return self.ask_to_stop(id, cause, now, out);
+        }
+        w.state = State::Retiring {
+            stage: Stage::Emptying,
+            cause,
+            since: now,
+        };
+        let who = w.who();
+        self.deadlines.stop_worker(id);
+        self.deadlines.set(Why::Drain(id), drain_by);
+        self.looks = 0;
+        self.deadlines.set(Why::Census, now + FIRST_LOOK);
+        out.push(Action::Note(Notice::Draining { who, cause }));
+    }
+
+    /// Is somebody being emptied?
+    pub fn drains(&self) -> bool {
+        self.fleet.iter().any(|w| w.stage().is_some())
+    }
+
+    /// Is nobody let in any more?
+    fn refuses(&self) -> bool {
+        match self.phase {
+            Phase::Serving | Phase::Done(_) => false,
+            Phase::Stopping { step, .. } => step != Step::Delay && self.policy.drain != Drain::None,
+        }
+    }
+
+    /// Lanes by which this generation gets its connections.
+    fn lanes_of(&self, generation: u32) -> impl Iterator<Item = &Lane> {
+        let its = move |l: &&Lane| l.of == Of::All || l.of == Of::Generation(generation);
+        self.lanes.iter().filter(its)
+    }
+
+    /// Does nothing new come by this lane?
+    fn lane_is_apart(&self, l: &Lane) -> bool {
+        match l.state {
+            LaneState::Open => self.refuses() || (l.of != Of::All && !self.is_steered(l)),
+            LaneState::Opening(_) => true,
+            // They listen by themselves.
+            LaneState::Closed => false,
+        }
+    }
+
+    /// Does nothing new come to the workers of this generation?
+    fn is_apart(&self, generation: u32) -> bool {
+        let mut lanes = self.lanes_of(generation).peekable();
+        lanes.peek().is_some() && lanes.all(|l| self.lane_is_apart(l))
+    }
+
+    /// Those of its lanes that hold something still, and get no more.
+    fn not_emptied(&self, generation: u32) -> impl Iterator<Item = &Lane> {
+        let full = |l: &&Lane| l.state == LaneState::Open && !l.emptied;
+        let lanes = self.lanes_of(generation).filter(full);
+        lanes.filter(|l| self.lane_is_apart(l))
+    }
+
+    /// It is time to look.
+    pub(super) fn take_census(&mut self, now: Time, out: &mut Out) {
+        let draining = |w: &&Worker| w.stage().is_some_and(|s| s != Stage::Drained);
+        let all: Vec<&Worker> = self.fleet.iter().filter(draining).collect();
+        if all.is_empty() {
+            return;
+        }
+        let generations: BTreeSet<u32> = all.iter().map(|w| w.generation).collect();
+        let lanes: BTreeSet<LaneId> = generations
+            .into_iter()
+            .flat_map(|g| self.not_emptied(g))
+            .map(|l| l.id)
+            .collect();
+        // The answer sets it anew.
+        self.deadlines.set(Why::Census, now + LOOK_LONGEST);
+        out.push(Action::TakeCensus {
+            workers: all.iter().map(|w| w.id).collect(),
+            lanes: lanes.into_iter().collect(),
+        });
+    }
+
+    /// What the look has shown.
+    pub(super) fn census(
+        &mut self,
+        lanes: &[LaneLook],
+        loads: &[(WorkerId, Load)],
+        took: Duration,
+        now: Time,
+        out: &mut Out,
+    ) {
+        for look in lanes.iter().filter(|l| l.handshakes == 0 && l.queued == 0) {
+            if let Some(lane) = self.lanes.get_mut(look.lane) {
+                lane.emptied = true;
+            }
+        }
+        for (id, load) in loads {
+            self.assess(*id, *load, out);
+        }
+        self.looks = self.looks.saturating_add(1);
+        let later = self.looks.saturating_sub(SOON).min(16);
+        let gap = LOOK_SOON.mul_f64(1.5f64.powi(later as i32));
+        let closes = |w: &Worker| w.stage() == Some(Stage::Closing);
+        let (gap, share) = match later {
+            _ if self.fleet.iter().any(closes) => (gap.min(LOOK_CLOSING), SHARE_SOON),
+            0 => (gap, SHARE_SOON),
+            _ => (gap.min(LOOK_LONGEST), SHARE),
+        };
+        let gap = gap.max(took * share);
+        if self.looks_on() {
+            self.deadlines.set(Why::Census, now + gap);
+        }
+    }
+
+    fn assess(&mut self, id: WorkerId, load: Load, out: &mut Out) {
+        let Some(w) = self.fleet.get(id) else { return };
+        let State::Retiring {
+            mut stage,
+            cause,
+            since,
+        } = w.state
+        else {
+            return;
+        };
+        let apart = self.is_apart(w.generation);
+        let emptied = self.not_emptied(w.generation).next().is_none();
+        if stage == Stage::Emptying && emptied {
+            stage = match self.policy.drain {
+                Drain::Connections => Stage::Quiescing,
+                Drain::Server | Drain::None => Stage::Drained,
+            };
+        }
+        stage = match (stage, load.sight) {
+            (Stage::Emptying | Stage::Drained, _) => stage,
+            (Stage::Quiescing | Stage::Closing, Sight::None) => match w.ready_since {
+                Some(_) => stage,
+                // A start that is broken off is not waited for in the dark.
+                None => Stage::Drained,
+            },
+            (Stage::Quiescing | Stage::Closing, Sight::Full) if load.open == 0 => Stage::Drained,
+            (Stage::Quiescing | Stage::Closing, Sight::Full) if apart => {
+                out.push(match stage {
+                    Stage::Closing => Action::CloseRest { worker: id },
+                    Stage::Emptying | Stage::Quiescing | Stage::Drained => Action::CloseQuiet {
+                        worker: id,
+                        silent: self.policy.drain_quiet,
+                    },
+                });
+                stage
+            }
+            (Stage::Quiescing | Stage::Closing, Sight::Full | Sight::LookOnly) => match load.owed {
+                0 => Stage::Drained,
+                _ => stage,
+            },
+        };
+        if let Some(w) = self.fleet.get_mut(id) {
+            w.open = load.open;
+            w.state = State::Retiring {
+                stage,
+                cause,
+                since,
+            };
+        }
+    }
+
+    /// So many of its connections were ended from outside.
+    pub(super) fn closed(&mut self, id: WorkerId, count: u32) {
+        if let Some(w) = self.fleet.get_mut(id) {
+            w.closed = w.closed.saturating_add(count);
+        }
+    }
+
+    /// --drain-timeout is over for this one, or what it had for the rest.
+    pub(super) fn drain_over(&mut self, id: WorkerId, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get(id) else { return };
+        let State::Retiring {
+            stage,
+            cause,
+            since,
+        } = w.state
+        else {
+            return;
+        };
+        let more = match stage {
+            Stage::Emptying | Stage::Quiescing => {
+                self.policy.drain == Drain::Connections && self.is_apart(w.generation)
+            }
+            Stage::Closing | Stage::Drained => false,
+        };
+        if !more {
+            return self.leave_now(id, now, out);
+        }
+        if let Some(w) = self.fleet.get_mut(id) {
+            w.state = State::Retiring {
+                stage: Stage::Closing,
+                cause,
+                since,
+            };
+        }
+        let by = self.closing_by(now);
+        self.deadlines.set(Why::Drain(id), by);
+        self.deadlines.set(Why::Census, now);
+        self.looks = 0;
+    }
+
+    /// Is there anybody whose emptying has to be looked at?
+    fn looks_on(&self) -> bool {
+        let busy = |w: &Worker| w.stage().is_some_and(|s| s != Stage::Drained);
+        self.fleet.iter().any(busy)
+    }
+
+    /// After each event: those that wait for nobody any more leave, and without anybody to look at
+    /// nothing is looked at. (One may have ended by itself, or been killed.)
+    pub(super) fn drain_progress(&mut self, now: Time, out: &mut Out) {
+        self.leave_together(now, out);
+        if !self.looks_on() {
+            self.deadlines.stop(Why::Census);
+        }
+    }
+
+    /// Those that are drained leave when their siblings are, too.
+    fn leave_together(&mut self, now: Time, out: &mut Out) {
+        let stages: Vec<(WorkerId, u32, Stage)> = self
+            .fleet
+            .iter()
+            .filter_map(|w| Some((w.id, w.generation, w.stage()?)))
+            .collect();
+        let busy: BTreeSet<u32> = stages
+            .iter()
+            .filter(|(_, _, stage)| *stage != Stage::Drained)
+            .map(|(_, g, _)| *g)
+            .collect();
+        for (id, generation, stage) in stages {
+            let waits = busy.contains(&generation) && self.is_apart(generation);
+            if stage == Stage::Drained && !waits {
+                self.leave_now(id, now, out);
+            }
+        }
+    }
+
+    /// However empty it is: it is asked to stop now.
+    pub(super) fn leave_now(&mut self, id: WorkerId, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get(id) else { return };
+        let State::Retiring {
+            stage,
+            cause,
+            since,
+        } = w.state
+        else {
+            return;
+        };
+        let notice = Notice::Drained {
+            who: w.who(),
+            after: now - since,
+            closed: w.closed,
+            cut: match stage {
+                Stage::Drained => 0,
+                Stage::Emptying | Stage::Quiescing | Stage::Closing => w.open,
+            },
+            limit: self.policy.drain_timeout,
+        };
+        out.push(Action::Note(notice));
+        self.send_stop(id, cause, now, out);
+    }
+}

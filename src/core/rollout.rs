@@ -1,0 +1,446 @@
+//! The replacing of all workers by new ones: a reload. One transaction with one ending (I5). Rules:
+//!
+//! 1. New before old (I4): a slot's successor is spawned beside its worker, as many at a time as
+//!    --surge allows, and takes the place when all of that batch are ready. In that turn new
+//!    connections are steered to them, and then the old ones are retired.
+//! 2. A successor that ends, or is not ready in time, fails the whole: the others of its batch go, and
+//!    nothing has changed for the old ones. Slots that had been replaced before are taken back, by a
+//!    rollout to where they came from, whose successors are tried again until they are ready.
+//! 3. With --surge 0 a slot's worker is retired first, and its slot is spawned anew.
+//! 4. Another reload takes the place of one under way, which is over then. Successors that are not in
+//!    place go; where all were, it has reached its end.
+//! 5. It is over, for who waits, when all slots have new workers and the old ones have gone.
+//! 6. What there is is compared with what is wanted, after each event (I7).
+
+use super::action::Action;
+use super::deadlines::Why;
+use super::event::By;
+use super::ids::{Asker, SlotNr, Time, WorkerId};
+use super::notice::{Cause, Notice};
+use super::outcome::{Hitch, Outcome};
+use super::phase::{MAX_ASKERS, Phase};
+use super::policy::{Policy, Takeover};
+use super::respawn::FORK_AGAIN;
+use super::slot::Place;
+use super::worker::{State, Worker};
+use super::{Cluster, Out};
+
+/// Generations with workers at one time (I9): of more the oldest is not drained any longer.
+pub const MAX_GENERATIONS: usize = 8;
+
+/// One that is under way.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// The generation that all slots are to be of.
+    pub to: u32,
+    /// Since when.
+    pub since: Time,
+    /// Does it take back what another one had done?
+    pub back: bool,
+    /// What was wanted before: wanted again if it fails.
+    policy: Box<Policy>,
+    /// Who waits for its end.
+    pub askers: Vec<Asker>,
+}
+
+/// A client, or a signal, that asks for a reload.
+pub(super) struct Wish {
+    pub asker: Option<Asker>,
+    pub wait: bool,
+    pub by: Option<By>,
+    pub why: &'static str,
+}
+
+impl Cluster {
+    pub(super) fn reload_asked(
+        &mut self,
+        wish: Wish,
+        with: Result<Box<Policy>, String>,
+        now: Time,
+        out: &mut Out,
+    ) {
+        let refused = match (self.phase, with) {
+            (Phase::Stopping { .. } | Phase::Done(_), _) => Err(Hitch::Stopping),
+            (Phase::Serving, Err(why)) => Err(Hitch::Unreadable(why)),
+            // Nothing runs that could be replaced; what is read is for those that are going to.
+            (Phase::Serving, Ok(_)) if !self.opened => Err(Hitch::TooEarly),
+            (Phase::Serving, Ok(policy)) => Ok(policy),
+        };
+        let answer = match refused {
+            Err(hitch) => {
+                let notice = Notice::ReloadFailed {
+                    generation: self.generation,
+                    hitch: hitch.clone(),
+                    back: false,
+                };
+                out.push(Action::Note(notice));
+                Some(Outcome::NotReloaded {
+                    generation: self.generation,
+                    hitch,
+                })
+            }
+            Ok(_) if wish.wait && self.waiting() >= MAX_ASKERS => Some(Outcome::TooMany),
+            Ok(policy) => {
+                self.begin_rollout(&wish, policy, now, out);
+                let to = self.newest;
+                (!wish.wait).then_some(Outcome::Reloading { generation: to })
+            }
+        };
+        match (wish.asker, answer) {
+            (Some(asker), Some(outcome)) => out.push(Action::Answer { asker, outcome }),
+            (Some(asker), None) => {
+                if let Some(r) = &mut self.rollout {
+                    r.askers.push(asker);
+                }
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn begin_rollout(&mut self, wish: &Wish, policy: Box<Policy>, now: Time, out: &mut Out) {
+        let before = self.supersede(wish, now, out);
+        self.newest += 1;
+        let to = self.newest;
+        let workers = policy.workers;
+        let resized = workers != self.policy.workers;
+        let old = std::mem::replace(&mut self.policy, *policy);
+        // What is of the master stays as it was.
+        self.policy.given.clone_from(&old.given);
+        self.policy.takeover.clone_from(&old.takeover);
+        (self.policy.learn_from, self.policy.seed) = (old.learn_from, old.seed);
+        self.rollout = Some(Rollout {
+            to,
+            since: now,
+            back: false,
+            policy: before.unwrap_or_else(|| Box::new(old)),
+            askers: Vec::new(),
+        });
+        out.push(Action::NewGeneration { generation: to });
+        let notice = Notice::Reloading {
+            generation: to,
+            workers: usize::from(self.wanted),
+            why: wish.why,
+            by: wish.by,
+        };
+        out.push(Action::Note(notice));
+        self.open_beside(to, out);
+        if resized {
+            self.resize(workers, "read again", wish.by, now, out);
+        }
+        self.limit_generations(now, out);
+    }
+
+    /// Another one is under way: it is over now. If it has not come to what runs, what ran before it
+    /// is what the next one falls back to.
+    fn supersede(&mut self, wish: &Wish, now: Time, out: &mut Out) -> Option<Box<Policy>> {
+        let old = self.rollout.take()?;
+        self.deadlines.stop(Why::Successors);
+        if self.generation == old.to && !old.back {
+            // What is left of it is only for the old ones to go.
+            self.rollout_done(old, now, out);
+            return None;
+        }
+        let hitch = Hitch::Overtaken {
+            why: wish.why,
+            by: wish.by,
+        };
+        self.drop_successors(now, out);
+        self.rollout_over(&old, &hitch, out);
+        Some(old.policy)
+    }
+
+    /// Are all slots of that generation?
+    fn all_replaced(&self, to: u32) -> bool {
+        let wanted = &self.slots[..usize::from(self.wanted)];
+        wanted
+            .iter()
+            .all(|s| s.generation == to && s.successor.is_none())
+    }
+
+    /// Successors that have no place yet go.
+    fn drop_successors(&mut self, now: Time, out: &mut Out) {
+        for nr in self.slot_numbers() {
+            if let Some(id) = self.slots[usize::from(nr.0)].successor.take() {
+                self.retire(id, Cause::Restart, now, out);
+            }
+        }
+    }
+
+    /// A successor has ended, or there was none, or it was killed: the whole has failed.
+    pub(super) fn successor_failed(&mut self, nr: SlotNr, hitch: Hitch, now: Time, out: &mut Out) {
+        self.slots[usize::from(nr.0)].successor = None;
+        let Some(r) = self.rollout.take() else {
+            return;
+        };
+        if r.back && self.phase == Phase::Serving {
+            // That code is known to run: it is tried until it does.
+            let slot = &mut self.slots[usize::from(nr.0)];
+            let delay = slot.backoff.after_death(None, &self.policy, &mut self.rng);
+            self.deadlines
+                .set(Why::Successors, now + delay.max(FORK_AGAIN));
+            self.rollout = Some(r);
+            return;
+        }
+        self.rollout_failed(r, hitch, now, out);
+    }
+
+    /// With old before new it is the worker in the slot that has failed: unless all were ready before.
+    pub(super) fn replacement_failed(
+        &mut self,
+        nr: SlotNr,
+        generation: u32,
+        hitch: Hitch,
+        now: Time,
+        out: &mut Out,
+    ) {
+        let in_place = self.policy.surge.of(self.wanted) == 0;
+        let reached = self.generation == generation;
+        let forward = |r: &mut Rollout| in_place && !reached && !r.back && r.to == generation;
+        if let Some(r) = self.rollout.take_if(forward) {
+            self.slots[usize::from(nr.0)].generation = self.generation;
+            self.rollout_failed(r, hitch, now, out);
+        }
+    }
+
+    fn rollout_failed(&mut self, r: Rollout, hitch: Hitch, now: Time, out: &mut Out) {
+        self.drop_successors(now, out);
+        // Whoever comes into an empty slot is of the old code at once.
+        for slot in self.slots.iter_mut().filter(|s| s.current.is_none()) {
+            slot.generation = self.generation;
+        }
+        self.rollout_over(&r, &hitch, out);
+        let tried = std::mem::replace(&mut self.policy, Policy::clone(&r.policy));
+        if tried.workers != self.policy.workers && tried.workers == self.wanted {
+            let why = "the reload that asked for another number has failed";
+            self.resize(self.policy.workers, why, None, now, out);
+        }
+        self.take_back(&r, now, out);
+    }
+
+    /// Slots that the failed one had replaced get workers of the generation before it again.
+    fn take_back(&mut self, failed: &Rollout, now: Time, out: &mut Out) {
+        let to = self.generation;
+        let replaced = !self.all_replaced(to);
+        if !replaced || self.phase != Phase::Serving {
+            return;
+        }
+        self.rollout = Some(Rollout {
+            to,
+            since: now,
+            back: true,
+            policy: failed.policy.clone(),
+            askers: Vec::new(),
+        });
+        self.rollout_progress(now, out);
+    }
+
+    /// It is over without having reached its end.
+    fn rollout_over(&mut self, r: &Rollout, hitch: &Hitch, out: &mut Out) {
+        let replaced = !self.all_replaced(self.generation);
+        out.push(Action::Note(Notice::ReloadFailed {
+            generation: r.to,
+            hitch: hitch.clone(),
+            back: replaced && self.phase == Phase::Serving,
+        }));
+        for asker in &r.askers {
+            let outcome = Outcome::NotReloaded {
+                generation: r.to,
+                hitch: hitch.clone(),
+            };
+            let asker = *asker;
+            out.push(Action::Answer { asker, outcome });
+        }
+    }
+
+    /// The cluster stops: nothing is replaced any more.
+    pub(super) fn end_rollout(&mut self, out: &mut Out) {
+        self.deadlines.stop(Why::Successors);
+        if let Some(r) = self.rollout.take() {
+            self.rollout_over(&r, &Hitch::Stopping, out);
+        }
+    }
+
+    fn rollout_done(&mut self, r: Rollout, now: Time, out: &mut Out) {
+        let took = now - r.since;
+        out.push(Action::Note(Notice::Reloaded {
+            generation: r.to,
+            took,
+            back: r.back,
+        }));
+        for asker in r.askers {
+            let outcome = Outcome::Reloaded {
+                generation: r.to,
+                took,
+            };
+            out.push(Action::Answer { asker, outcome });
+        }
+    }
+
+    /// Compares what there is with what is wanted, and goes on from there.
+    pub(super) fn rollout_progress(&mut self, now: Time, out: &mut Out) {
+        let Some(to) = self.rollout.as_ref().map(|r| r.to) else {
+            return;
+        };
+        if self.phase != Phase::Serving {
+            return;
+        }
+        let surge = self.policy.surge.of(self.wanted);
+        match surge {
+            0 => self.replace_in_place(to, now, out),
+            _ => {
+                self.spawn_successors(to, surge, now, out);
+                self.promote(to, now, out);
+                // Those that had to wait for a retired one that had nobody to wait for.
+                self.spawn_successors(to, surge, now, out);
+            }
+        }
+        if !self.all_replaced(to) || !self.replaced_are_ready() {
+            return;
+        }
+        if self.generation != to {
+            self.generation = to;
+            self.unserved_looks = 0;
+            self.suspect_unserved(now);
+        }
+        let goes = |w: &Worker| w.leaves_for(Cause::Restart) && !w.stuck;
+        if self.fleet.iter().any(goes) {
+            return;
+        }
+        if let Some(r) = self.rollout.take() {
+            self.rollout_done(r, now, out);
+        }
+    }
+
+    /// With new before old they are by the time they have their place; with old before new not yet.
+    fn replaced_are_ready(&self) -> bool {
+        self.policy.surge.of(self.wanted) > 0 || self.ready_count() == usize::from(self.wanted)
+    }
+
+    /// Workers beyond those in slots: successors, and old ones that have not gone.
+    fn extra(&self) -> usize {
+        let placed = |id| self.slots.iter().any(|s| s.current == Some(id));
+        let unplaced = self.fleet.iter().filter(|w| w.unreaped() && !placed(w.id));
+        // A start that is broken off makes room at once, or the next batch would come in two parts, and
+        // the old ones could not be emptied together.
+        let broken_off = |w: &&Worker| {
+            w.ready_since.is_none() && w.is_leaving() && self.place_of(w.id) == Place::None
+        };
+        unplaced.filter(|w| !w.stuck && !broken_off(w)).count()
+    }
+
+    fn spawn_successors(&mut self, to: u32, surge: u16, now: Time, out: &mut Out) {
+        if self.deadlines.get(Why::Successors).is_some() {
+            return;
+        }
+        // Of one batch all are ready before the next begins.
+        let mut room = usize::from(surge).saturating_sub(self.extra());
+        for nr in 0..usize::from(self.wanted) {
+            let slot = &self.slots[nr];
+            if room == 0 {
+                return;
+            }
+            if slot.generation == to || slot.successor.is_some() {
+                continue;
+            }
+            room -= 1;
+            let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
+            let watched = self.policy.takeover != Takeover::Off;
+            let worker = self.fleet.enlist(slot_nr, to, watched, now);
+            self.slots[nr].successor = Some(worker);
+            out.push(Action::Spawn {
+                worker,
+                slot: slot_nr,
+                generation: to,
+            });
+        }
+    }
+
+    /// All successors are ready: they take their places, are steered to, and then the old ones go.
+    fn promote(&mut self, to: u32, now: Time, out: &mut Out) {
+        let successors: Vec<(SlotNr, WorkerId)> = self
+            .slot_numbers()
+            .filter_map(|nr| Some((nr, self.slots[usize::from(nr.0)].successor?)))
+            .collect();
+        let ready = |id: &WorkerId| self.fleet.get(*id).is_some_and(|w| w.is_ready());
+        if successors.is_empty() || !successors.iter().all(|(_, id)| ready(id)) {
+            return;
+        }
+        let mut old = Vec::new();
+        for (nr, id) in successors {
+            self.deadlines.stop(Why::Respawn(nr));
+            let slot = &mut self.slots[usize::from(nr.0)];
+            old.extend(slot.current.replace(id));
+            slot.successor = None;
+            slot.generation = to;
+            slot.proven = true;
+            slot.backoff = Default::default();
+        }
+        // Who is steered away from a worker is steered away before that is looked at.
+        self.steer(out);
+        for id in old {
+            self.retire(id, Cause::Restart, now, out);
+        }
+        self.say_if_full(now, out);
+        self.resize_progress(out);
+    }
+
+    /// With old before new: of which generation whoever comes into an empty slot is.
+    pub(super) fn in_place_to(&self) -> Option<u32> {
+        let in_place = self.policy.surge.of(self.wanted) == 0;
+        self.rollout.as_ref().filter(|_| in_place).map(|r| r.to)
+    }
+
+    /// Old before new, one slot at a time: one that serves when all others do.
+    fn replace_in_place(&mut self, to: u32, now: Time, out: &mut Out) {
+        let wanted = usize::from(self.wanted);
+        let ready = |nr: &usize| {
+            let current = self.slots[*nr].current.and_then(|id| self.fleet.get(id));
+            current.filter(|w| w.is_ready())
+        };
+        let old = |nr: &usize| ready(nr).is_some_and(|w| w.generation != to);
+        let idle = (0..wanted).find(|nr| ready(nr).is_none());
+        let Some(next) = idle.or_else(|| (0..wanted).find(old)) else {
+            return;
+        };
+        let slot = &mut self.slots[next];
+        slot.generation = to;
+        match slot.current.and_then(|id| self.fleet.get(id)) {
+            // The new one is on its way, or the old one, which may have been on its own way in
+            // when its turn came.
+            Some(w) if w.generation == to || w.is_leaving() => {}
+            Some(w) => self.retire(w.id, Cause::Restart, now, out),
+            None => self.spawn_due(now, out),
+        }
+    }
+
+    /// Of too many generations the oldest has no more time.
+    fn limit_generations(&mut self, now: Time, out: &mut Out) {
+        let draining = |w: &&Worker| matches!(w.state, State::Retiring { .. });
+        let mut all: Vec<u32> = self
+            .fleet
+            .iter()
+            .filter(draining)
+            .map(|w| w.generation)
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        let surplus = (all.len() + 2).saturating_sub(MAX_GENERATIONS);
+        for generation in all.into_iter().take(surplus) {
+            let of_it: Vec<WorkerId> = self
+                .fleet
+                .iter()
+                .filter(draining)
+                .filter(|w| w.generation == generation)
+                .map(|w| w.id)
+                .collect();
+            out.push(Action::Note(Notice::TooManyGenerations {
+                generation,
+                limit: MAX_GENERATIONS,
+                workers: of_it.len(),
+            }));
+            for id in of_it {
+                self.leave_now(id, now, out);
+            }
+        }
+    }
+}

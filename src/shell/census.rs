@@ -1,0 +1,420 @@
+//! The look at workers that are being emptied: how empty their lanes are, and what they have to do
+//! still. In this order, and why: handshakes that were under way when a lane was steered away from, and
+//! connections, in one look; then the queues; then connections again, if one waited in a queue; then
+//! whose they are. What moves on meanwhile is seen later, or twice, but never not at all.
+
+use super::Shell;
+use super::observer::{self, How, Observer, Owner, Owners};
+use crate::core::words::reason;
+use crate::core::{Event, LaneId, LaneLook, Level, Load, PortId, Sight, WorkerId};
+use crate::sys::{clock, errno_of, procfs};
+use crate::wire::debt::{Debt, debt, debt_at_last, silent_ms};
+use crate::wire::sock_diag::Conn;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The kernel lists more than that in parts, between which a connection can slip through: then two
+/// looks have to agree that there is none.
+const AT_ONCE: usize = 200;
+/// Silent for so many milliseconds, a connection of which it is unclear whose word was the last is taken
+/// for one between two requests, when it has to end anyway.
+const BREATH: u32 = 20;
+/// By then, in nanoseconds from the first try, no silence at all is asked for any more: a client that is
+/// never silent is told between two looks at its socket rather than cut off by the stop signal.
+const BREATHLESS: u64 = 700_000_000;
+
+/// A server that was told that the client is done, and has not closed after so many nanoseconds, has
+/// both sides closed.
+const PATIENCE: u64 = 1_000_000_000;
+
+/// What is known of those that are being emptied.
+#[derive(Default)]
+pub struct Census {
+    observer: Observer,
+    /// Handshakes under way when the port was last steered, as far as they still are. `None`: not
+    /// looked at yet.
+    under_way: BTreeMap<PortId, BTreeSet<SocketAddr>>,
+    /// Of the last look: connections of each worker that may be ended.
+    theirs: BTreeMap<WorkerId, Vec<(Held, Owner)>>,
+    /// Connections whose server was told that the client has no more to say, and when.
+    nudged: BTreeMap<u64, u64>,
+    /// Since when all connections of a worker are being ended, quiet or not.
+    closing: BTreeMap<WorkerId, u64>,
+    /// Connections that nobody was seen to have, from when nothing new came by the lanes any more.
+    nobodys: BTreeSet<u64>,
+    /// Had it none at the last look?
+    had_none: BTreeSet<WorkerId>,
+    /// Connections cannot be ended from outside.
+    hands_off: bool,
+}
+
+/// The lanes, and the workers.
+type Seen = (Vec<LaneLook>, Vec<(WorkerId, Load)>);
+
+impl Census {
+    /// Nobody drains any more: gives back what it holds.
+    pub fn rest(&mut self) {
+        self.observer.rest();
+        self.under_way.clear();
+        self.theirs.clear();
+        self.nudged.clear();
+        self.closing.clear();
+        self.had_none.clear();
+        self.nobodys.clear();
+    }
+}
+
+impl Shell {
+    /// New connections of the port go there from now on.
+    pub(super) fn steer(&mut self, port: PortId, table: &[(LaneId, u16)]) {
+        self.census.under_way.remove(&port);
+        if let Err(e) = self.sockets.steer(port, table) {
+            let message = format!(
+                "cannot steer new connections to the new workers: {}; old and new ones share them",
+                reason(&e)
+            );
+            self.say(Level::Error, "steering-error", message);
+        }
+        for (lane, _) in table {
+            self.mend_file(*lane);
+        }
+    }
+
+    /// Nobody comes in any more.
+    pub(super) fn refuse_new(&mut self) {
+        self.census.under_way.clear();
+        if let Err(e) = self.sockets.refuse_new() {
+            let message = format!(
+                "cannot refuse new connections: {}; those that come while the workers stop may be lost",
+                reason(&e)
+            );
+            self.say(Level::Warn, "refuse-error", message);
+        }
+    }
+
+    /// Nobody serves it any more.
+    pub(super) fn retire_lane(&mut self, lane: LaneId) {
+        if let Some(fd) = self.sockets.fd(lane) {
+            self.deregister(fd);
+        }
+        match self.sockets.retire(lane) {
+            Ok(0) => {}
+            Ok(n) => {
+                let message = format!(
+                    "{n} connections came by a socket whose workers had gone: they are reset"
+                );
+                self.say(Level::Warn, "strays-reset", message);
+            }
+            Err(e) => {
+                let message = format!("cannot take a socket out of its port: {}", reason(&e));
+                self.say(Level::Error, "steering-error", message);
+            }
+        }
+    }
+
+    pub(super) fn take_census(&mut self, workers: &[WorkerId], lanes: &[LaneId]) {
+        let begun = clock::monotonic();
+        let event = self.try_census(workers, lanes).unwrap_or_else(|e| {
+            let message = format!(
+                "cannot see the workers' connections (sock_diag: {}): each worker is given all of --drain-timeout",
+                reason(&e)
+            );
+            self.say_once(Level::Warn, "drain-blind", message);
+            let blind = Load {
+                sight: Sight::None,
+                ..Load::default()
+            };
+            (Vec::new(), workers.iter().map(|w| (*w, blind)).collect())
+        });
+        let took = Duration::from_nanos(clock::monotonic() - begun);
+        let (lanes, loads) = event;
+        self.queue.push_back(Event::Census { lanes, loads, took });
+    }
+
+    fn try_census(&mut self, workers: &[WorkerId], lanes: &[LaneId]) -> io::Result<Seen> {
+        let ports = self.sockets.numbers();
+        let look = self.census.observer.look(&ports)?;
+        let waits = look.has_waiting();
+        let mut conns = look.conns;
+        let lanes = self.look_at_lanes(lanes, &look.handshakes);
+        // One that waited may have been accepted before its queue was looked at: then it has an owner
+        // by now. (All queues are looked at as one: the kernel does not tell which it was.)
+        if waits && !lanes.is_empty() {
+            conns = self.census.observer.connections(&ports)?;
+        }
+        let loads = self.loads(workers, conns, !lanes.is_empty())?;
+        Ok((lanes, loads))
+    }
+
+    fn look_at_lanes(
+        &mut self,
+        lanes: &[LaneId],
+        seen: &BTreeSet<(u16, SocketAddr)>,
+    ) -> Vec<LaneLook> {
+        let look = |lane: &LaneId| {
+            let port = self.sockets.port(*lane)?;
+            let number = self.sockets.addr(*lane)?.port();
+            let here = seen.iter().filter(|(n, _)| Some(*n) == number);
+            let here: BTreeSet<SocketAddr> = here.map(|(_, peer)| *peer).collect();
+            let under_way = self.census.under_way.entry(port);
+            let under_way = under_way.or_insert_with(|| here.clone());
+            under_way.retain(|peer| here.contains(peer));
+            Some(LaneLook {
+                lane: *lane,
+                handshakes: u32::try_from(under_way.len()).unwrap_or(u32::MAX),
+                queued: self.sockets.queued(*lane),
+            })
+        };
+        lanes.iter().filter_map(look).collect()
+    }
+
+    fn loads(
+        &mut self,
+        workers: &[WorkerId],
+        conns: Vec<Conn>,
+        filling: bool,
+    ) -> io::Result<Vec<(WorkerId, Load)>> {
+        let held = self.held(conns)?;
+        if !procfs::is_ours() {
+            // Whose they are cannot be seen: all are anybody's.
+            let load = Load {
+                open: count(held.len()),
+                owed: count(held.iter().filter(|h| h.owes()).count()),
+                sight: Sight::LookOnly,
+            };
+            return Ok(workers.iter().map(|w| (*w, load)).collect());
+        }
+        let inodes: BTreeSet<u64> = held.iter().map(|h| h.inode).collect();
+        let owners = self.owners(workers, &inodes);
+        let usual = match self.census.hands_off {
+            true => Sight::LookOnly,
+            false => Sight::Full,
+        };
+        // Between accept(2) and the descriptor nobody has it: then it counts for all. So does, once, one
+        // that was closed between the look and the search; what nobody has in the next look either, when
+        // nothing new could come by their lanes any more, is such a one.
+        let nobodys = self.strays(workers, &inodes, &owners);
+        match filling {
+            true => self.census.nobodys = nobodys,
+            false => self.census.nobodys.retain(|inode| nobodys.contains(inode)),
+        }
+        let strays = count(self.census.nobodys.len());
+        let unsure = held.len() > AT_ONCE;
+        let before = std::mem::take(&mut self.census.had_none);
+        self.census.theirs.clear();
+        let mut loads = Vec::new();
+        for worker in workers {
+            let mut load = Load {
+                open: strays,
+                owed: strays,
+                sight: match owners.cut || owners.unseen.contains(worker) {
+                    true => Sight::None,
+                    false => usual,
+                },
+            };
+            let mut theirs = Vec::new();
+            for one in &held {
+                let of = owners.of.get(&one.inode).map_or(&[][..], Vec::as_slice);
+                if let Some(owner) = of.iter().find(|o| o.worker == *worker) {
+                    load.open += 1;
+                    load.owed += u32::from(one.owes());
+                    theirs.push((*one, *owner));
+                }
+            }
+            if load.open == 0 {
+                self.census.had_none.insert(*worker);
+                if unsure && !before.contains(worker) {
+                    (load.open, load.owed) = (1, 1);
+                }
+            }
+            self.census.theirs.insert(*worker, theirs);
+            loads.push((*worker, load));
+        }
+        Ok(loads)
+    }
+
+    /// Connections that some process has, of unix sockets, too.
+    fn held(&mut self, tcp: Vec<Conn>) -> io::Result<Vec<Held>> {
+        let tcp = tcp.into_iter().map(|c| Held {
+            inode: c.inode,
+            what: What::Tcp(c),
+        });
+        let names = self.sockets.unix_names();
+        let unix = match names.is_empty() {
+            true => Vec::new(),
+            false => self.census.observer.unix(&names)?,
+        };
+        let unix = unix.into_iter().map(|c| Held {
+            inode: c.inode,
+            what: What::Unix {
+                unread: c.rqueue > 0 || c.wqueue > 0,
+            },
+        });
+        Ok(tcp.chain(unix).filter(|h| h.inode != 0).collect())
+    }
+
+    fn owners(&self, workers: &[WorkerId], inodes: &BTreeSet<u64>) -> Owners {
+        let tree = |w: &WorkerId| {
+            let pid = self.procs.map.get(w)?.pid?;
+            Some((*w, procfs::tree(pid)))
+        };
+        let trees: Vec<(WorkerId, Vec<i32>)> = workers.iter().filter_map(tree).collect();
+        let _worn = self.to_look();
+        observer::owners(&trees, inodes)
+    }
+
+    /// Connections that nobody at all has: looked for when those that drain seem to have none, as
+    /// the others have many.
+    fn strays(&self, workers: &[WorkerId], held: &BTreeSet<u64>, owners: &Owners) -> BTreeSet<u64> {
+        let idle = |w: &&WorkerId| !owners.of.values().flatten().any(|o| o.worker == **w);
+        let mut rest = held.clone();
+        rest.retain(|inode| !owners.of.contains_key(inode));
+        if rest.is_empty() || !workers.iter().any(|w| idle(&w)) {
+            return BTreeSet::new();
+        }
+        let all = self.procs.map.keys().copied();
+        let others: Vec<WorkerId> = all.filter(|w| !workers.contains(w)).collect();
+        let theirs = self.owners(&others, &rest);
+        if theirs.cut || owners.cut {
+            // More than can be looked at: what is not found need not be there.
+            return BTreeSet::new();
+        }
+        rest.retain(|inode| !theirs.of.contains_key(inode));
+        rest
+    }
+
+    /// Ends connections of a worker, seen by the look of this turn: those that were silent so long, or
+    /// all on which nothing is owed.
+    pub(super) fn end_connections(&mut self, worker: WorkerId, silent: Option<Duration>) {
+        let list = self.census.theirs.get(&worker).cloned().unwrap_or_default();
+        let now = clock::monotonic();
+        let when = match silent {
+            Some(least) => When::Quiet(least),
+            None => When::Settled {
+                breath: breath(now - *self.census.closing.entry(worker).or_insert(now)),
+            },
+        };
+        let mut list: Vec<(Held, Owner)> = list
+            .into_iter()
+            .filter(|(held, _)| held.may_end(when))
+            .collect();
+        list.sort_by_key(|(held, _)| std::cmp::Reverse(held.silent()));
+        let (mut ended, mut refused) = (0, None);
+        {
+            let _worn = self.to_look();
+            for (held, owner) in &list {
+                let at = self.census.nudged.get(&held.inode);
+                let how = match at {
+                    None if silent.is_none() => How::Last,
+                    None => How::Half,
+                    Some(at) if now >= at + PATIENCE => How::Both,
+                    Some(_) => continue,
+                };
+                match observer::close_gently(owner.pid, owner.fd, held.inode, how) {
+                    Ok(true) if how != How::Both => {
+                        ended += 1;
+                        self.census.nudged.insert(held.inode, now);
+                    }
+                    Ok(true) => {}
+                    Ok(false) => {}
+                    Err(e) if matches!(errno_of(&e), libc::EPERM | libc::ENOSYS) => {
+                        refused = Some(e);
+                        break;
+                    }
+                    // It has gone meanwhile.
+                    Err(_) => {}
+                }
+            }
+        }
+        if let Some(e) = refused {
+            self.census.hands_off = true;
+            let message = format!(
+                "cannot end connections of workers from outside (pidfd_getfd: {}): each is asked to stop when it owes nothing; CAP_SYS_PTRACE lets idle ones be ended first",
+                reason(&e)
+            );
+            self.say_once(Level::Warn, "drain-hands-off", message);
+        }
+        self.queue.push_back(Event::Closed {
+            worker,
+            count: ended,
+        });
+    }
+}
+
+/// When a connection may be ended.
+#[derive(Clone, Copy)]
+enum When {
+    /// After so long a silence.
+    Quiet(Duration),
+    /// When nothing is owed, or after so many milliseconds, if that is unclear.
+    Settled { breath: u32 },
+}
+
+/// What is asked for after so many nanoseconds of trying.
+fn breath(tried: u64) -> u32 {
+    let left = BREATHLESS.saturating_sub(tried);
+    u32::try_from(u64::from(BREATH) * left / BREATHLESS).unwrap_or(BREATH)
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// A connection that some process has.
+#[derive(Clone, Copy)]
+struct Held {
+    inode: u64,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Tcp(Conn),
+    /// Of these the kernel tells no times.
+    Unix {
+        unread: bool,
+    },
+}
+
+impl Held {
+    fn silent(&self) -> u32 {
+        match &self.what {
+            What::Tcp(c) => silent_ms(c),
+            What::Unix { .. } => 0,
+        }
+    }
+
+    /// May something be lost if it ends now?
+    fn owes(&self) -> bool {
+        match &self.what {
+            What::Tcp(c) => match debt(c) {
+                Debt::Owed | Debt::Fresh => true,
+                // A request that came together with the answer before it.
+                Debt::Unclear => silent_ms(c) < BREATH,
+                Debt::Settled => false,
+            },
+            // Whether an answer is being made cannot be seen.
+            What::Unix { .. } => true,
+        }
+    }
+
+    /// Is it to be ended at this moment?
+    fn may_end(&self, when: When) -> bool {
+        let quiet = |c: &Conn, least| Duration::from_millis(silent_ms(c).into()) >= least;
+        match (&self.what, when) {
+            (What::Tcp(c), When::Quiet(least)) => match debt(c) {
+                Debt::Settled | Debt::Unclear => quiet(c, least),
+                Debt::Fresh | Debt::Owed => false,
+            },
+            (What::Tcp(c), When::Settled { breath }) => match debt_at_last(c) {
+                Debt::Settled | Debt::Fresh => true,
+                Debt::Unclear => silent_ms(c) >= breath,
+                Debt::Owed => false,
+            },
+            (What::Unix { .. }, When::Quiet(_)) => false,
+            (What::Unix { unread }, When::Settled { .. }) => !unread,
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What the workers of each generation are made of, and how a reload begins: all is read again first;
+//! only if that is right core is asked, and only if core begins a new generation it is kept.
+
+use super::Shell;
+use super::reread::{self, Fresh};
+use super::rights::Rights;
+use crate::core::{Asker, By, Event, Level};
+use crate::settings::Settings;
+use crate::sys::cpus;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+
+/// What workers of one generation are made of.
+pub struct Recipe {
+    /// What the operator said.
+    pub settings: Settings,
+    /// Whose they are.
+    pub rights: Rights,
+    /// What they execute,
+    pub program: CString,
+    /// and where.
+    pub cwd: CString,
+    /// Do they have Node's channel?
+    pub ipc: bool,
+}
+
+/// All of them that are still needed.
+pub struct Recipes {
+    newest: Recipe,
+    of: u32,
+    older: BTreeMap<u32, Recipe>,
+}
+
+impl Recipes {
+    /// The first.
+    pub fn new(of: u32, recipe: Recipe) -> Recipes {
+        Recipes {
+            newest: recipe,
+            of,
+            older: BTreeMap::new(),
+        }
+    }
+
+    /// That of a generation.
+    pub fn of(&self, generation: u32) -> &Recipe {
+        let older = self.older.get(&generation);
+        older.unwrap_or(&self.newest)
+    }
+
+    /// From now on there is this one, too; of the others those that are still needed.
+    fn add(&mut self, of: u32, recipe: Recipe, needed: impl Fn(u32) -> bool) {
+        let before = std::mem::replace(&mut self.newest, recipe);
+        self.older.insert(self.of, before);
+        self.of = of;
+        self.older.retain(|g, _| needed(*g));
+    }
+}
+
+impl Shell {
+    /// What workers of this generation are made of.
+    pub(super) fn recipe(&self, generation: u32) -> &Recipe {
+        self.recipes.of(generation)
+    }
+
+    /// What counts now: as of the last reload that reached its end.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.recipe(self.cluster.generation()).settings
+    }
+
+    /// A client, or a signal, wants new workers.
+    pub(super) fn reload_for(&mut self, client: Option<(Asker, By, bool)>, why: &'static str) {
+        let now = self.cluster.generation();
+        let handed = self.sockets.handed(now).len();
+        let fresh = reread::look(&self.recipe(now).settings, handed);
+        let with = match fresh {
+            Ok(Fresh {
+                recipe,
+                restart,
+                workers,
+            }) => {
+                self.say_restart(&restart);
+                // What is of the master core keeps.
+                let mut policy = recipe.settings.policy(cpus::usable(), 0, Vec::new());
+                policy.workers = workers.unwrap_or(self.cluster.asked_for());
+                self.fresh = Some(recipe);
+                Ok(Box::new(policy))
+            }
+            Err(why) => Err(why),
+        };
+        let (asker, by, wait) = match client {
+            Some((asker, by, wait)) => (Some(asker), Some(by), wait),
+            None => (None, None, false),
+        };
+        self.queue.push_back(Event::Reload {
+            asker,
+            wait,
+            by,
+            why,
+            with,
+        });
+        self.settle();
+        // Core has not begun one.
+        self.fresh = None;
+    }
+
+    fn say_restart(&mut self, options: &[String]) {
+        if options.is_empty() {
+            return;
+        }
+        let message = format!(
+            "{} changed in --config: what is of the master itself stays as it is until that is started again",
+            options.join(", ")
+        );
+        self.say(Level::Warn, "config-kept", message);
+    }
+
+    /// What was read is for this generation.
+    pub(super) fn new_generation(&mut self, generation: u32) {
+        if let Some(recipe) = self.fresh.take() {
+            self.log.set_level(recipe.settings.log_level);
+            let cluster = &self.cluster;
+            self.recipes
+                .add(generation, recipe, |g| cluster.is_alive(g));
+        }
+    }
+}

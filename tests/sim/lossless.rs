@@ -1,0 +1,275 @@
+//! The judge of what the cluster promises to clients: new ones come only where somebody serves (I2), no
+//! worker is asked to stop that still has what it should answer (I3), and no connection is lost on
+//! account of a reload, a resize or a graceful stop. It sees the connections, which core never does.
+
+use crate::cover::Mark;
+use crate::kernel::Serial;
+use crate::net::At;
+use crate::records::{Job, Lane};
+use crate::world::{Happening, World};
+use minicluster::core::{Drain, Exit, LaneId, Sight, WorkerId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+impl World {
+    /// Lanes that the worker's tree accepts from.
+    fn lanes_of(&self, worker: WorkerId) -> Vec<LaneId> {
+        let theirs = self.procs.values().filter(|p| p.worker == worker);
+        let theirs: Vec<_> = theirs.collect();
+        let lanes = self.judge.lanes.keys().copied();
+        lanes
+            .filter(|l| theirs.iter().any(|p| self.serves(p, *l)))
+            .collect()
+    }
+
+    /// Why a worker that is asked to stop now may lose what it has, if it may.
+    fn may_lose(&self, worker: WorkerId) -> Option<&'static str> {
+        let job = &self.judge.jobs[&worker];
+        let p = self.judge.policy_of(worker);
+        let graceful = |s: Serial| self.procs.get(&s).is_some_and(|p| p.plan.graceful);
+        let trees = self.procs.iter().filter(|(_, p)| p.worker == worker);
+        let ending = self.judge.ending;
+        let most = match p.stop_budget.and(ending) {
+            Some(_) => p.drain_timeout.min(job.drain_most),
+            None => job.drain_most,
+        };
+        let late = job.drain.is_some_and(|at| self.now - at >= most);
+        // Of a budget a third is kept for the stop signal to work.
+        let limits = self.judge.limits();
+        let cut = limits.cut().zip(ending).is_some_and(|(cut, e)| {
+            let time = cut - p.stop_timeout.min(cut / 3);
+            self.now - e.since >= time
+        });
+        let changed = job.drained_by.is_some_and(|d| d != p.drain);
+        match p.drain {
+            _ if ending.is_some_and(|e| e.hard) => Some("hard"),
+            Drain::None => Some("none"),
+            _ if late || cut => Some("late"),
+            _ if changed => Some("another --drain meanwhile"),
+            _ if job.too_many => Some("generations"),
+            Drain::Server if !trees.clone().all(|(s, _)| graceful(*s)) => Some("not graceful"),
+            Drain::Connections if self.faults.sight != Sight::Full => Some("blind"),
+            Drain::Connections | Drain::Server => None,
+        }
+    }
+
+    /// I3: what a worker has to be when it is asked to stop.
+    pub fn asked_to_stop(&mut self, worker: WorkerId) {
+        let excuse = self.may_lose(worker);
+        let lanes = self.lanes_of(worker);
+        // Its own, or one of its siblings': a port that only the old ones serve, for one.
+        let generation = self.judge.jobs[&worker].generation;
+        let ours = |l: &Lane| l.shared || l.generation == generation;
+        let mut near = self.judge.lanes.iter().filter(|(_, l)| ours(l));
+        // Where they listen by themselves nobody can be steered.
+        let steered = near.any(|(id, l)| l.quit || l.open && self.net.steered(*id));
+        match excuse {
+            Some("late") => self.cover.mark(Mark::DrainOverdue),
+            Some("blind") => self.cover.mark(Mark::Blind),
+            Some(_) => {}
+            None if steered => self.cover.mark(Mark::SteeredStill),
+            None => self.cover.mark(Mark::Emptied),
+        }
+        let excuse = excuse.or(steered.then_some("its lane is still steered to"));
+        if let Some(job) = self.judge.jobs.get_mut(&worker) {
+            job.excuse = excuse;
+        }
+        if matches!(excuse, Some("hard" | "none" | "late" | "generations")) {
+            return;
+        }
+        // Its queue has no second more than that.
+        let job = &self.judge.jobs[&worker];
+        let closing = match job.drained_by {
+            Some(Drain::Connections) => Duration::from_secs(1),
+            Some(Drain::Server | Drain::None) | None => Duration::ZERO,
+        };
+        let most = job.drain_most.saturating_sub(closing);
+        let late = job.drain.is_some_and(|at| self.now - at >= most);
+        if let Some(job) = self.judge.jobs.get_mut(&worker).filter(|_| late) {
+            job.queue_late = true;
+        }
+        for lane in lanes.into_iter().filter(|l| !late && !self.net.steered(*l)) {
+            let waiting = self.net.waiting(lane);
+            assert_eq!(
+                waiting,
+                (0, 0),
+                "I3: {worker:?} is to stop, and {lane:?} is not empty"
+            );
+        }
+        let full = self.faults.sight == Sight::Full;
+        if excuse.is_none() && full && self.judge.policy.drain == Drain::Connections {
+            let open = self.load(worker).open;
+            assert_eq!(open, 0, "I3: {worker:?} is to stop, and has connections");
+        }
+    }
+
+    /// I4: no ready worker is given away on account of a reload.
+    pub fn capacity_is_kept(&mut self, before: &[WorkerId]) {
+        let now: Vec<WorkerId> = self.judge.ready_workers().collect();
+        self.net.changed |= before != now;
+        if self.judge.stopping() || self.judge.surge() == 0 {
+            return;
+        }
+        for worker in before.iter().filter(|w| !now.contains(w)) {
+            let job = &self.judge.jobs[worker];
+            let at_fault = job.exit_told || job.abort.or(job.kill).is_some();
+            let heir = self.judge.places.get(usize::from(job.slot.0));
+            let heir = heir
+                .and_then(|p| p.worker)
+                .is_some_and(|w| now.contains(&w));
+            let fine = at_fault || job.surplus.is_some() || heir;
+            assert!(fine, "I4: {worker:?} goes, and nobody ready has its place");
+        }
+    }
+
+    /// A process has ended that owed something.
+    pub fn lost_by(&mut self, serial: Serial, conn: u64) {
+        let p = &self.procs[&serial];
+        let job = self.judge.jobs.get(&p.worker);
+        let killed = p.killed.is_some() || p.zombie == Some(Exit::Signal(9));
+        let at_fault = p.told.is_none() || killed;
+        let alone = job.is_none_or(|j| j.stop.is_none());
+        if at_fault || alone {
+            return self.cover.mark(Mark::LostByCrash);
+        }
+        let excuse = job.and_then(|j| j.excuse);
+        assert!(
+            excuse.is_some(),
+            "LOST: connection {conn} of {:?} ({:?})",
+            p.worker,
+            self.net.conns[&conn]
+        );
+        self.cover.mark(Mark::LostLate);
+    }
+
+    /// A lane is retired: nobody of its generation is left, and nobody comes by it.
+    pub fn retire(&mut self, id: LaneId) {
+        let lane = self.judge.lanes.get_mut(&id).expect("no such lane");
+        assert!(std::mem::replace(&mut lane.open, false), "retired twice");
+        let (generation, given, shared) = (lane.generation, lane.given, lane.shared);
+        assert!(!shared, "{id:?} is everybody's, and retired");
+        assert!(
+            !given || !self.net.steered(id),
+            "{id:?} is steered to, and retired"
+        );
+        let here = |j: &&Job| j.generation == generation && j.known();
+        let left = self
+            .judge
+            .jobs
+            .values()
+            .filter(here)
+            .find(|j| j.group.is_some());
+        assert!(left.is_none(), "{id:?} is retired before {left:?} has gone");
+        self.net
+            .tables
+            .retain(|_, t| t.iter().all(|(l, _)| *l != id));
+        if self.lose_queue(id) > 0 {
+            // Nobody ever read it, or somebody of it crashed, or ran out of time.
+            let late = |j: &Job| j.queue_late || j.excuse.is_some();
+            let fair = |j: &Job| late(j) || j.stop.is_none() || j.kill.is_some();
+            let of = |j: &&Job| j.generation == generation && j.ready.is_some();
+            let all: Vec<&Job> = self.judge.jobs.values().filter(of).collect();
+            let fine = all.is_empty() || all.into_iter().any(fair);
+            assert!(fine, "LOST: the queue of {id:?} is reset");
+            self.cover.mark(Mark::QueueReset);
+        }
+    }
+
+    /// I2: of a port that has a lane with a ready worker, only such lanes are steered to.
+    pub fn steering_settled(&mut self) {
+        if self.judge.stopping() || !std::mem::take(&mut self.net.changed) {
+            return;
+        }
+        let mut ready: BTreeMap<u32, usize> = BTreeMap::new();
+        for worker in self.judge.ready_workers() {
+            *ready
+                .entry(self.judge.jobs[&worker].generation)
+                .or_default() += 1;
+        }
+        for (port, table) in &self.net.tables {
+            let ready = |g: u32| ready.get(&g).copied().unwrap_or(0);
+            let weight = |l: &Lane| match l.shared {
+                true => 1,
+                false => ready(l.generation),
+            };
+            let here = |l: &&Lane| l.port == *port && l.open && (l.given || l.served);
+            let served = self
+                .judge
+                .lanes
+                .values()
+                .filter(here)
+                .any(|l| weight(l) > 0);
+            if !served {
+                continue;
+            }
+            for (id, share) in table {
+                let n = weight(&self.judge.lanes[id]);
+                assert!(n > 0, "I2: {id:?} is steered to, and nobody is ready there");
+                let fair = table.len() == 1 || n == usize::from(*share);
+                assert!(fair, "I2: {id:?} has {n} workers and weight {share}");
+            }
+        }
+    }
+
+    /// Of a given port that runs one generation no other lane is left, unless somebody else is.
+    pub fn old_lanes_are_gone(&self) {
+        for (id, lane) in self.judge.lanes.iter().filter(|(_, l)| l.open && !l.shared) {
+            let alive = |j: &Job| j.generation == lane.generation && j.known();
+            let left = self.judge.jobs.values().any(alive);
+            let runs = lane.generation == self.judge.generation;
+            assert!(
+                left || runs || self.net.steered(*id),
+                "{id:?} is nobody's: {lane:?}"
+            );
+        }
+    }
+
+    /// Nobody waits in a queue that is not read, though others of that port are.
+    pub fn no_queue_is_forgotten(&self) {
+        for (id, conn) in &self.net.conns {
+            // In a lane of old whose workers have crashed it waits for what these have left.
+            let old = !self.net.steered(conn.lane);
+            if conn.server.is_some() || conn.at == At::Handshake || old {
+                continue;
+            }
+            let port = self.judge.lanes[&conn.lane].port;
+            let here = |l: &LaneId| {
+                let lane = &self.judge.lanes[l];
+                lane.port == port && lane.open
+            };
+            let mut ready = self.judge.ready_workers();
+            let read = ready.any(|w| self.lanes_of(w).iter().any(here));
+            assert!(!read, "connection {id} waits in {:?} for ever", conn.lane);
+        }
+    }
+
+    /// A server shuts its lane down when it stops, as some do: the queue is reset, and its siblings
+    /// there hear an error.
+    pub fn shut_down_lanes(&mut self, serial: Serial) {
+        let Some(p) = self.procs.get(&serial) else {
+            return;
+        };
+        let mine: Vec<LaneId> = p.sockets.iter().filter_map(|s| s.lane).collect();
+        for lane in mine {
+            self.cover.mark(Mark::ShutDown);
+            let excuse = self.judge.jobs.get(&self.procs[&serial].worker);
+            let excuse =
+                excuse.is_none_or(|j| j.queue_late || j.excuse.is_some() || j.stop.is_none());
+            let lost = self.lose_queue(lane);
+            assert!(
+                lost == 0 || excuse,
+                "LOST: the queue of {lane:?} is shut down"
+            );
+            for other in self.serving(lane).into_iter().filter(|s| *s != serial) {
+                self.after(Duration::from_millis(1), Happening::NoLane(other));
+            }
+        }
+    }
+
+    /// Its accept(2) fails: unless it is on its way out it ends of that.
+    pub fn no_lane(&mut self, serial: Serial) {
+        if self.procs.get(&serial).is_some_and(|p| p.told.is_none()) {
+            self.end(serial, Exit::Code(1));
+        }
+    }
+}

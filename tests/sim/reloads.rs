@@ -1,0 +1,386 @@
+//! The judge of reloads: which generation each slot is to be of, who takes whose place and when, and
+//! what is told of it. New before old, together; what fails leaves the old ones where they are; each
+//! reload has one end, and each who waits for it hears of it once (I4, I5).
+
+use crate::cover::{Cover, Mark};
+use crate::judge::Judge;
+use crate::sizes::{Happens, MAX_ASKERS};
+use minicluster::core::{Asker, Event, Hitch, Outcome, Policy, Time, WorkerId};
+use std::time::Duration;
+
+/// Generations that may be drained at one time.
+pub const MAX_GENERATIONS: usize = 8;
+
+/// One that is under way.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    pub to: u32,
+    /// Does it take back what another one had replaced?
+    pub back: bool,
+}
+
+/// What has to become of the reload that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Stopping,
+    Unreadable,
+    TooEarly,
+    TooMany,
+    Begins,
+}
+
+impl Judge {
+    /// How many workers more there may be.
+    pub fn surge(&self) -> u16 {
+        self.policy.surge.of(self.wanted as u16)
+    }
+
+    /// Core is about to be asked for a reload.
+    pub fn reload_told(&mut self, event: &Event, now: Time, cover: &mut Cover) {
+        let Event::Reload {
+            asker, wait, with, ..
+        } = event
+        else {
+            return;
+        };
+        let full = *wait && self.waiting() >= MAX_ASKERS;
+        let fate = match with {
+            _ if self.stopping() => Fate::Stopping,
+            Err(_) => Fate::Unreadable,
+            Ok(_) if self.opened.is_none() => Fate::TooEarly,
+            // (A signal waits for nothing.)
+            Ok(_) if full => Fate::TooMany,
+            Ok(_) => Fate::Begins,
+        };
+        self.happens = Happens::Reload {
+            asker: *asker,
+            fate,
+        };
+        if let Some(asker) = asker {
+            self.reloaders
+                .insert(*asker, self.newest + u32::from(fate == Fate::Begins));
+        }
+        if let (Fate::Begins, Ok(policy)) = (fate, with) {
+            self.rollout_begins(policy, now, cover);
+        }
+    }
+
+    fn rollout_begins(&mut self, policy: &Policy, now: Time, cover: &mut Cover) {
+        if let Some(old) = self.rollout.take() {
+            cover.mark(Mark::ReloadOvertaken);
+            self.ends = Some((old.to, old.to == self.generation && !old.back));
+            self.drop_successors(now);
+        }
+        self.newest += 1;
+        self.rollout = Some(Rollout {
+            to: self.newest,
+            back: false,
+        });
+        let old = std::mem::replace(&mut self.policy, policy.clone());
+        self.policy.given = old.given;
+        self.policy.takeover = old.takeover;
+        if policy.workers != old.workers {
+            cover.mark(Mark::ReloadResized);
+            self.want(usize::from(policy.workers), now, cover);
+        }
+    }
+
+    /// Successors that have no place yet are to go.
+    fn drop_successors(&mut self, now: Time) {
+        let mut dropped = Vec::new();
+        for place in &mut self.places {
+            dropped.extend(place.successor.take());
+        }
+        for worker in &dropped {
+            if let Some(job) = self.jobs.get_mut(worker) {
+                job.replaced.get_or_insert(now);
+            }
+        }
+        self.tried = Some((dropped, self.policy.clone()));
+    }
+
+    /// Are all slots of that generation?
+    fn all_replaced(&self, to: u32) -> bool {
+        let mut wanted = self.places[..self.wanted].iter();
+        wanted.all(|p| p.generation == to && p.successor.is_none())
+    }
+
+    /// Are all workers in wanted slots of the generation that runs?
+    pub fn all_are_of_one(&self) -> bool {
+        self.all_replaced(self.generation)
+    }
+
+    /// By which policy a worker is ended: that of its own reload, at the moment when that fails.
+    pub fn policy_of(&self, worker: WorkerId) -> &Policy {
+        match &self.tried {
+            Some((dropped, policy)) if dropped.contains(&worker) => policy,
+            Some(_) | None => &self.policy,
+        }
+    }
+
+    /// All successors are ready: they take their places.
+    pub fn promote(&mut self, now: Time, cover: &mut Cover) {
+        let Some(to) = self.rollout.as_ref().map(|r| r.to) else {
+            return;
+        };
+        if self.surge() == 0 || self.stopping() {
+            return;
+        }
+        let new: Vec<WorkerId> = self.places.iter().filter_map(|p| p.successor).collect();
+        let ready = |w: &WorkerId| self.jobs.get(w).is_some_and(|j| j.serves());
+        if new.is_empty() || !new.iter().all(ready) {
+            return;
+        }
+        cover.mark(Mark::Promoted);
+        for place in &mut self.places {
+            let Some(new) = place.successor.take() else {
+                continue;
+            };
+            let old = place.worker.replace(new);
+            (place.vacant, place.failures) = (None, 0);
+            (place.generation, place.proven) = (to, true);
+            let old = old.and_then(|w| self.jobs.get_mut(&w));
+            if let Some(job) = old.filter(|j| j.surplus.is_none()) {
+                job.replaced.get_or_insert(now);
+            }
+        }
+    }
+
+    /// A successor is no more, or cannot be had.
+    pub fn successor_failed(&mut self, worker: WorkerId, now: Time, cover: &mut Cover) {
+        let back = self.rollout.as_ref().is_some_and(|r| r.back) && !self.stopping();
+        for place in &mut self.places {
+            if place.successor == Some(worker) {
+                place.successor = None;
+                place.failures += u32::from(back);
+            }
+        }
+        match back {
+            // It is tried again; what has no more to wait for takes its place.
+            true => self.promote(now, cover),
+            false if self.stopping() => {}
+            false => self.rollout_fails(now, cover),
+        }
+    }
+
+    /// With old before new: the worker in the slot is of the new generation, and was never ready.
+    pub fn replacement_failed(&mut self, nr: usize, generation: u32, now: Time, cover: &mut Cover) {
+        let forward = |r: &Rollout| !r.back && r.to == generation;
+        let reached = self.generation == generation;
+        if self.surge() == 0 && !reached && self.rollout.as_ref().is_some_and(forward) {
+            self.places[nr].generation = self.generation;
+            self.rollout_fails(now, cover);
+        }
+    }
+
+    fn rollout_fails(&mut self, now: Time, cover: &mut Cover) {
+        let Some(r) = self.rollout.take() else { return };
+        cover.mark(Mark::ReloadFailed);
+        self.ends = Some((r.to, false));
+        self.drop_successors(now);
+        for place in self.places.iter_mut().filter(|p| p.worker.is_none()) {
+            place.generation = self.generation;
+        }
+        let tried = std::mem::replace(&mut self.policy, self.running.clone());
+        let (from, to) = (tried.workers, self.policy.workers);
+        if from != to && usize::from(from) == self.wanted {
+            cover.mark(Mark::ResizedBack);
+            self.want(usize::from(to), now, cover);
+        }
+        if !self.all_replaced(self.generation) {
+            cover.mark(Mark::TakenBack);
+            self.rollout = Some(Rollout {
+                to: self.generation,
+                back: true,
+            });
+        }
+    }
+
+    /// The cluster is to end: nothing is replaced any more.
+    pub fn rollout_stops(&mut self) {
+        if let Some(r) = self.rollout.take() {
+            self.ends = Some((r.to, false));
+        }
+    }
+
+    /// May this worker be emptied or asked to stop? With old before new it may be its turn.
+    pub fn may_go(&mut self, worker: WorkerId, now: Time) -> bool {
+        let job = &self.jobs[&worker];
+        if self.ending.is_some_and(|e| !e.hard) || job.surplus.or(job.replaced).is_some() {
+            return true;
+        }
+        let surge = self.surge();
+        let Some(r) = self.rollout.as_ref().filter(|_| surge == 0) else {
+            return false;
+        };
+        let (to, nr) = (r.to, usize::from(job.slot.0));
+        let going = |p: &crate::records::Place| {
+            let job = p.worker.and_then(|w| self.jobs.get(&w));
+            job.is_some_and(|j| j.replaced.is_some() && !j.exit_told)
+        };
+        let others = self.places[..self.wanted].iter().filter(|p| going(p));
+        let serves = job.serves();
+        let fine = !serves || others.count() == 0;
+        assert!(fine, "I4: more than one is replaced at a time");
+        if self.places[nr].worker != Some(worker) || job.generation == to {
+            return false;
+        }
+        self.places[nr].generation = to;
+        if let Some(job) = self.jobs.get_mut(&worker) {
+            job.replaced = Some(now);
+        }
+        true
+    }
+
+    /// It is said that a reload has reached its end.
+    pub fn reload_is_over(&mut self, generation: u32, back: bool, cover: &mut Cover) {
+        if let Some((to, true)) = self.ends {
+            assert_eq!(to, generation);
+            self.ends = None;
+            return;
+        }
+        self.settle_generation();
+        let r = self.rollout.take().expect("I5: no reload is under way");
+        assert_eq!((r.to, r.back), (generation, back));
+        assert!(
+            self.generation == r.to && self.all_replaced(r.to),
+            "I5: not all are replaced"
+        );
+        let goes = self.jobs.values().find(|j| {
+            let going = j.replaced.is_some() && j.has_to_go();
+            going && j.surplus.is_none() && j.leader.is_some() && !j.exit_told && !j.stuck
+        });
+        assert!(goes.is_none(), "I5: {goes:?} has not gone yet");
+        cover.mark(match back {
+            true => Mark::BackDone,
+            false => Mark::ReloadDone,
+        });
+        self.over = Some(generation);
+    }
+
+    /// It is said that a reload has failed, or was not begun.
+    pub fn reload_has_failed(&mut self, generation: u32, hitch: &Hitch) {
+        match (hitch, self.happens) {
+            (Hitch::Unreadable(_) | Hitch::TooEarly, Happens::Reload { fate, .. }) => {
+                let fits = match hitch {
+                    Hitch::TooEarly => Fate::TooEarly,
+                    _ => Fate::Unreadable,
+                };
+                assert!(fate == fits && generation == self.generation);
+            }
+            (Hitch::Stopping, Happens::Reload { fate, .. }) => assert_eq!(fate, Fate::Stopping),
+            _ => {
+                let (to, reached) = self.ends.take().expect("I5: nothing has failed");
+                assert!(
+                    to == generation && !reached,
+                    "I5: {to} has failed, not {generation}"
+                );
+                self.failed = Some(generation);
+            }
+        }
+    }
+
+    /// When all slots are of the new generation, and ready where old came before new, that is what runs.
+    pub fn settle_generation(&mut self) {
+        let Some(to) = self.rollout.as_ref().map(|r| r.to) else {
+            return;
+        };
+        let ready = self.surge() > 0 || self.ready() == self.wanted;
+        if !self.stopping() && ready && self.all_replaced(to) && self.generation != to {
+            self.generation = to;
+            self.running = self.policy.clone();
+        }
+    }
+
+    /// When one piece of news has had all its consequences.
+    pub fn reloads_settled(&mut self) {
+        assert!(
+            self.ends.is_none(),
+            "I5: an end is not told: {:?}",
+            self.ends
+        );
+        self.settle_generation();
+        (self.over, self.failed, self.tried) = (None, None, None);
+        let to = self.rollout.as_ref().filter(|r| !r.back).map(|r| r.to);
+        let waits = self.reloaders.values().find(|of| Some(**of) != to);
+        assert!(
+            waits.is_none(),
+            "I5: generation {waits:?} is waited for for ever"
+        );
+        let mut drained: Vec<u32> = Vec::new();
+        for place in &self.places[self.wanted..] {
+            assert!(place.successor.is_none(), "{place:?} is not wanted");
+        }
+        for job in self.living.iter().map(|w| &self.jobs[w]) {
+            let going = job.surplus.or(job.replaced).is_some() && !self.stopping();
+            let idle = job.leader.is_some() && !job.exit_told && !job.failed;
+            let asked = job.drain.or(job.stop).or(job.kill).or(job.abort).is_some();
+            assert!(!going || !idle || asked, "{job:?} is not asked to go");
+            if job.drain.is_some() && job.stop.is_none() && job.leader.is_some() {
+                drained.push(job.generation);
+            }
+        }
+        drained.sort_unstable();
+        drained.dedup();
+        let n = drained.len();
+        assert!(
+            n <= MAX_GENERATIONS || self.stopping(),
+            "I9: {n} generations are drained"
+        );
+    }
+
+    /// A client that asked for a reload is answered.
+    pub fn reload_replied(&mut self, asker: Asker, outcome: &Outcome, cover: &mut Cover) {
+        let of = self.reloaders.remove(&asker);
+        let of = of.unwrap_or_else(|| panic!("I5: {asker:?} is answered twice"));
+        let now = match self.happens {
+            Happens::Reload { asker: a, fate } if a == Some(asker) => Some(fate),
+            _ => None,
+        };
+        match (outcome, now) {
+            (Outcome::Reloading { generation }, Some(Fate::Begins)) => {
+                assert_eq!(*generation, self.newest);
+            }
+            (Outcome::TooMany, Some(Fate::TooMany)) => cover.mark(Mark::ReloadsRefused),
+            (Outcome::NotReloaded { hitch, .. }, Some(fate)) => {
+                let fits = matches!(
+                    (hitch, fate),
+                    (Hitch::Stopping, Fate::Stopping)
+                        | (Hitch::Unreadable(_), Fate::Unreadable)
+                        | (Hitch::TooEarly, Fate::TooEarly)
+                );
+                assert!(fits, "{hitch:?} although {fate:?}");
+            }
+            (Outcome::NotReloaded { generation, hitch }, None) => {
+                assert_eq!(Some(*generation), self.failed, "I5: it has not failed");
+                assert_eq!(of, *generation);
+                cover.mark(match hitch {
+                    Hitch::Died(_) => Mark::ReloadDied,
+                    Hitch::NotForked { .. } => Mark::ReloadNotForked,
+                    Hitch::Stuck(_) => Mark::ReloadStuck,
+                    Hitch::Stopping => Mark::ReloadStopped,
+                    Hitch::Overtaken { .. } => Mark::ReloadOvertakenTold,
+                    other => panic!("{other:?} is no end of a reload"),
+                });
+            }
+            (Outcome::Reloaded { generation, .. }, None) => {
+                assert_eq!(of, *generation);
+                assert!(
+                    *generation <= self.generation,
+                    "I5: it has not been reached"
+                );
+            }
+            (other, fate) => panic!("I5: {other:?} although {fate:?}"),
+        }
+    }
+
+    /// The longest time that a reload may need from now on, if all goes well.
+    pub fn rollout_limit(&self) -> Duration {
+        let surge = usize::from(self.surge()).max(1);
+        let rounds = self.wanted.div_ceil(surge) as u32 + 1;
+        let limits = self.limits();
+        let stop = self.policy.stop_timeout.max(self.running.stop_timeout);
+        let drain = limits.drain() + self.running.drain_timeout + Duration::from_secs(1);
+        (drain + stop + Duration::from_secs(10)) * rounds
+    }
+}
