@@ -12,6 +12,7 @@ use super::{Cluster, Out};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+const EAGAIN: i32 = 11;
 const EADDRINUSE: i32 = 98;
 const EOPNOTSUPP: i32 = 95;
 
@@ -64,25 +65,51 @@ impl Cluster {
         }
     }
 
-    /// The port can have no other lane: the newest is for all from now on.
+    /// The port can have no lane beside the one it has: that is for all from now on. If it has several
+    /// the kernel is short of something, and whoever asks is to come again: none of them is served by
+    /// all.
     pub(super) fn lane_alone(&mut self, id: LaneId, out: &mut Out) {
         let Some(lane) = self.lanes.get(id).cloned() else {
             return;
         };
         self.lanes.remove(id);
-        let mate = |l: &&mut Lane| l.port == lane.port && l.state == LaneState::Open;
-        let shared = self.lanes.list.iter_mut().filter(mate).last().map(|l| {
-            l.of = Of::All;
-            l.id
-        });
-        if let LaneState::Opening(Some((_, ask))) = lane.state {
+        let addr = lane.addr;
+        let open = |l: &&mut Lane| l.port == lane.port && l.state == LaneState::Open;
+        let mut mates: Vec<&mut Lane> = self.lanes.list.iter_mut().filter(open).collect();
+        let (shared, several) = match mates.as_mut_slice() {
+            [only] => {
+                only.of = Of::All;
+                (Some(only.id), false)
+            }
+            [] => (None, false),
+            [_, ..] => (None, true),
+        };
+        let asked = match lane.state {
+            LaneState::Opening(asked) => asked,
+            LaneState::Open | LaneState::Closed => None,
+        };
+        let who = asked.and_then(|(worker, _)| self.fleet.who(worker));
+        if let Some((_, ask)) = asked {
             out.push(match shared {
                 Some(lane) => Action::Lend { ask, lane },
+                None if several => Action::Refuse { ask, errno: EAGAIN },
                 None => Action::Pass { ask },
             });
         }
-        let addr = lane.addr;
-        self.once(format!("alone {addr}"), Notice::LaneAlone { addr }, out);
+        let (key, notice) = match several {
+            false => (format!("alone {addr}"), Notice::LaneAlone { addr }),
+            true => {
+                let (errno, holder) = (EAGAIN, None);
+                let busy = Notice::LaneBusy {
+                    addr: addr.clone(),
+                    errno,
+                    holder,
+                    who,
+                };
+                (format!("lane {addr} {errno}"), busy)
+            }
+        };
+        self.once(key, notice, out);
     }
 
     /// Are all given ports bound?

@@ -11,13 +11,13 @@
 
 use super::Cluster;
 use super::deadlines::Why;
-use super::drain::CLOSING;
+use super::drain::{CLOSING, Stage};
 use super::ids::{Time, WorkerId};
 use super::notice::{Cause, Limit};
 use super::phase::Phase;
 use super::policy::Drain;
 use super::speech::HANG_GRACE;
-use super::worker::KILLED_GRACE;
+use super::worker::{KILLED_GRACE, Worker};
 use std::time::Duration;
 
 /// The margin is no longer than that,
@@ -156,9 +156,17 @@ impl Cluster {
 
     /// A worker that had to go before the stop began has no more time than the others.
     pub(super) fn hurry(&mut self, id: WorkerId, now: Time) {
+        // While the cluster goes on, who is asked again has the time it was given.
+        if self.phase == Phase::Serving {
+            return;
+        }
         let (kill_by, stuck_by) = (self.kill_by(now), self.stuck_by(now));
         let drain_by = self.drain_by(now);
-        self.deadlines.sooner(Why::Drain(id), drain_by);
+        // The moment for the last of its connections is not drained time: the budget alone cuts it.
+        let closes = self.fleet.get(id).and_then(Worker::stage) == Some(Stage::Closing);
+        if !closes || self.over_by.is_some() {
+            self.deadlines.sooner(Why::Drain(id), drain_by);
+        }
         self.deadlines.sooner(Why::Kill(id), kill_by);
         if self.over_by.is_some() {
             self.deadlines.sooner(Why::KillAgain(id), stuck_by);

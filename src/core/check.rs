@@ -10,7 +10,6 @@ use super::readiness::Launch;
 use super::remnants::MAX_REMNANTS;
 use super::slot::Place;
 use super::worker::State;
-use std::collections::BTreeSet;
 
 impl Cluster {
     /// The first breach found.
@@ -23,7 +22,7 @@ impl Cluster {
 
     /// I1: a slot has at most one worker, a worker one slot, a pid one place.
     fn check_places(&self) -> Result<(), String> {
-        let mut pids = BTreeSet::new();
+        let mut pids = Vec::new();
         for w in self.fleet.iter() {
             // The slot of a dead one may be gone.
             let placed = self.place_of(w.id) != Place::None;
@@ -39,9 +38,11 @@ impl Cluster {
             if w.pid.is_some() && !w.unreaped() {
                 return Err(format!("I1: {:?} is reaped but has a pid", w.id));
             }
-            if w.pid.is_some_and(|p| !pids.insert(p)) {
-                return Err(format!("I1: pid {:?} in two places", w.pid));
-            }
+            pids.extend(w.pid);
+        }
+        pids.sort_unstable();
+        if let Some(twice) = pids.windows(2).find(|p| p[0] == p[1]) {
+            return Err(format!("I1: pid {:?} in two places", twice[0]));
         }
         for (nr, slot) in self.slots.iter().enumerate() {
             match slot.current {

@@ -6,7 +6,8 @@
 //!    its siblings go on, and it does not wait for these): no handshake that was under way, no connection that nobody has accepted. The queue is looked at first, the
 //!    connections after it: what is accepted in between is seen twice, never not at all.
 //! 3. Quiescing: until its connections have ended. Those on which nothing is owed and nothing was
-//!    said for --drain-quiet are ended. Closing: all others, each at a moment when nothing is owed.
+//!    said for --drain-quiet are ended. Closing: all others, each at a moment when nothing is owed;
+//!    and if its lanes hold something still, that has this moment, too.
 //! 4. A worker whose lane is still steered to (its siblings stay), or whose connections cannot be
 //!    ended from outside, goes at the first look at which it owes nothing. One that cannot be looked
 //!    into has all the time there is.
@@ -204,7 +205,9 @@ impl Cluster {
                 // A start that is broken off is not waited for in the dark.
                 None => Stage::Drained,
             },
-            (Stage::Quiescing | Stage::Closing, Sight::Full) if load.open == 0 => Stage::Drained,
+            (Stage::Quiescing | Stage::Closing, Sight::Full) if load.open == 0 && emptied => {
+                Stage::Drained
+            }
             (Stage::Quiescing | Stage::Closing, Sight::Full) if apart => {
                 out.push(match stage {
                     Stage::Closing => Action::CloseRest { worker: id },
@@ -216,7 +219,7 @@ impl Cluster {
                 stage
             }
             (Stage::Quiescing | Stage::Closing, Sight::Full | Sight::LookOnly) => match load.owed {
-                0 => Stage::Drained,
+                0 if emptied => Stage::Drained,
                 _ => stage,
             },
         };

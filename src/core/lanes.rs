@@ -202,8 +202,8 @@ impl Lanes {
 
     /// How many ports there are.
     pub fn ports(&self) -> usize {
-        let ports: BTreeSet<PortId> = self.list.iter().map(|l| l.port).collect();
-        ports.len()
+        // Kept in step by `remove`.
+        self.steered.len()
     }
 
     /// Is it the only lane of its port?

@@ -19,6 +19,7 @@ use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
 use super::policy::MAX_WORKERS;
 use super::slot::{Place, Slot};
+use super::worker::State;
 use super::{Cluster, Out};
 
 impl Size {
@@ -140,7 +141,11 @@ impl Cluster {
             match slot.current {
                 None => *slot = Slot::added(generation),
                 // Its worker is on its way out, or not yet on its way in.
-                Some(_) => (slot.proven, slot.generation) = (false, generation),
+                Some(id) => {
+                    slot.proven = false;
+                    let stays = self.fleet.get(id).filter(|w| w.state == State::Spawning);
+                    slot.generation = stays.map_or(generation, |w| w.generation);
+                }
             }
         }
         if self.opened {
@@ -217,6 +222,10 @@ impl Cluster {
         let Some(who) = self.fleet.who(id) else {
             return;
         };
+        // One that another has replaced, or that was to replace one, is no matter of a resize.
+        if self.place_of(id) != Place::Current(who.slot) {
+            return;
+        }
         let slot = self.slots.get(usize::from(who.slot.0));
         if !self.is_wanted(who.slot) || slot.is_some_and(|s| !s.proven) {
             self.answer_resizers(&Hitch::Stuck(who), out);

@@ -261,6 +261,8 @@ impl Cluster {
     }
 
     fn rollout_done(&mut self, r: Rollout, now: Time, out: &mut Out) {
+        // A slot whose successor was to be tried again may have gone meanwhile.
+        self.deadlines.stop(Why::Successors);
         let took = now - r.since;
         out.push(Action::Note(Notice::Reloaded {
             generation: r.to,
@@ -288,9 +290,8 @@ impl Cluster {
         match surge {
             0 => self.replace_in_place(to, now, out),
             _ => {
-                self.spawn_successors(to, surge, now, out);
+                // Those that are ready wait for none that was not there when they came.
                 self.promote(to, now, out);
-                // Those that had to wait for a retired one that had nobody to wait for.
                 self.spawn_successors(to, surge, now, out);
             }
         }
@@ -403,12 +404,16 @@ impl Cluster {
             return;
         };
         let slot = &mut self.slots[next];
-        slot.generation = to;
         match slot.current.and_then(|id| self.fleet.get(id)) {
-            // The new one is on its way, or the old one, which may have been on its own way in
-            // when its turn came.
+            // The new one is on its way in, or the old one on its way out.
             Some(w) if w.generation == to || w.is_leaving() => {}
-            Some(w) => self.retire(w.id, Cause::Restart, now, out),
+            // Its turn is when it is there.
+            Some(w) if w.state == State::Spawning => {}
+            Some(w) => {
+                slot.generation = to;
+                let id = w.id;
+                self.retire(id, Cause::Restart, now, out);
+            }
             None => self.spawn_due(now, out),
         }
     }

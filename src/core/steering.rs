@@ -29,13 +29,17 @@ impl Cluster {
         servers
     }
 
-    /// Open lanes by port: of those that have more than one, or anything but the one that is steered to.
+    /// Open lanes by port: but not where there is one, and everything goes there.
     fn to_choose_from(&self) -> BTreeMap<PortId, Vec<&Lane>> {
         let mut ports: BTreeMap<PortId, Vec<&Lane>> = BTreeMap::new();
         for lane in self.lanes.iter().filter(|l| l.state == LaneState::Open) {
             ports.entry(lane.port).or_default().push(lane);
         }
-        ports.retain(|_, lanes| lanes.len() > 1 || lanes.iter().any(|l| !self.is_steered(l)));
+        let settled = |port: &PortId, lanes: &[&Lane]| match (lanes, self.lanes.steered.get(port)) {
+            ([only], Some(table)) => table.len() == 1 && table[0].0 == only.id,
+            _ => false,
+        };
+        ports.retain(|port, lanes| !settled(port, lanes));
         ports
     }
 
@@ -103,6 +107,10 @@ impl Cluster {
     /// Retires the lanes that nobody serves any more.
     pub(super) fn retire_lanes(&mut self, out: &mut Out) {
         if self.phase != Phase::Serving {
+            return;
+        }
+        let old = |l: &Lane| l.of != Of::All && l.of != Of::Generation(self.generation);
+        if !self.lanes.iter().any(old) {
             return;
         }
         let alive = self.generations();

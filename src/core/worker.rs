@@ -160,8 +160,9 @@ impl Worker {
     pub fn may_serve(&self) -> bool {
         match self.state {
             State::Ready { .. } | State::Starting { execed: true } => true,
+            // Its listen(2) may have overtaken the news of its exec.
+            State::Starting { execed: false } => self.listened.is_some(),
             State::Spawning
-            | State::Starting { execed: false }
             | State::Retiring { .. }
             | State::Draining { .. }
             | State::Killed { .. }
