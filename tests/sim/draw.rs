@@ -36,6 +36,8 @@ pub struct Faults {
     pub pids_reused: bool,
     /// Ports of odd numbers can have one lane only.
     pub alone: bool,
+    /// Some servers shut their lane down when they stop.
+    pub shut_downs: bool,
     /// How much of the workers' connections can be seen, and how long that takes.
     pub sight: Sight,
     pub census_takes: Duration,
@@ -124,7 +126,13 @@ impl Reload {
     fn draw(r: &mut Prng) -> Reload {
         let n = r.range(1, 10) as u16;
         let drain = r.pick(&[Drain::Connections, Drain::Server, Drain::None]);
-        let kind = r.pick(&[Kind::Crash, Kind::NeverListens, Kind::ExitsZero, Kind::Slow]);
+        let kind = r.weighted(&[
+            (3, Kind::Crash),
+            (3, Kind::NeverListens),
+            (2, Kind::ExitsZero),
+            (2, Kind::Slow),
+            (4, Kind::Stuck),
+        ]);
         let time = r.pick(&[millis(100), secs(5)]);
         let new = surge(r);
         Reload {
@@ -193,6 +201,7 @@ pub fn calm() -> Faults {
         nameless: false,
         pids_reused: false,
         alone: false,
+        shut_downs: false,
         sight: Sight::Full,
         census_takes: Duration::ZERO,
         clients: Clients::none(),
@@ -306,6 +315,9 @@ fn surge(r: &mut Prng) -> Surge {
 
 /// How the world is.
 pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
+    if (8..=16).contains(&policy.workers) && r.percent(40) {
+        return generations(r);
+    }
     let chaos = r.pick(&[secs(1), secs(5), secs(20), secs(60), secs(120)]);
     let stopped_early = r.percent(35);
     let mut mischief = nuisances(r, chaos);
@@ -337,12 +349,30 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
         nameless: r.percent(15),
         pids_reused: r.percent(50),
         alone: r.percent(20),
+        shut_downs: r.percent(40),
         sight: r.weighted(&[(8, Sight::Full), (1, Sight::LookOnly), (1, Sight::None)]),
         census_takes: r.pick(&[secs(0), secs(0), millis(1), millis(50)]),
         clients: Clients::draw(r),
         chaos,
         mischief,
         stopped_early,
+    }
+}
+
+/// Generation after generation, of each of which somebody has an answer without an end: more than may
+/// be drained. (Where they can have lanes of their own they go together, and make room.)
+fn generations(r: &mut Prng) -> Faults {
+    let reload = |n: u64| {
+        let at = millis(1500 + 700 * n);
+        (at, Mischief::Reload(Reload::same()))
+    };
+    Faults {
+        alone: true,
+        clients: Clients::endless(),
+        latency: r.upto(millis(1)),
+        chaos: secs(15),
+        mischief: (0..16).map(reload).collect(),
+        ..calm()
     }
 }
 

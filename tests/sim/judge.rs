@@ -22,7 +22,7 @@ const KILL_AGAIN: Duration = Duration::from_secs(30);
 /// Ready for so long, a worker is replaced at once.
 pub const SETTLED: Duration = Duration::from_secs(1);
 /// The first worker goes ahead of the others so long.
-const LEAD: Duration = Duration::from_millis(10);
+pub const LEAD: Duration = Duration::from_millis(10);
 /// A TERM or INT so soon after another is the same one.
 const ECHO: Duration = Duration::from_millis(100);
 /// A fork that failed is not tried again sooner.
@@ -39,6 +39,8 @@ pub struct Judge {
     pub lanes: BTreeMap<LaneId, Lane>,
     /// How many slots there are to be; those that are to go stand behind them.
     pub wanted: usize,
+    /// And how many before what is being told.
+    pub wanted_before: usize,
     pub places: Vec<Place>,
     pub asks: BTreeMap<Ask, Option<Addr>>,
     /// Clients that wait, and whether they were answered.
@@ -90,6 +92,7 @@ impl Judge {
             living: BTreeSet::new(),
             lanes: BTreeMap::new(),
             wanted: usize::from(policy.workers),
+            wanted_before: usize::from(policy.workers),
             places: vec![
                 Place {
                     generation: 1,
@@ -180,6 +183,7 @@ impl Judge {
         assert!(self.at_once.1 < CALLS_AT_ONCE, "the loop spins at {now:?}");
         (self.evidence, self.ending_worker) = (None, None);
         self.happens = Happens::Other;
+        self.wanted_before = self.wanted;
         match event {
             // The second one is hard; while it gives up by itself the first is only heard.
             // And the echo of the first is none.
@@ -423,99 +427,6 @@ impl Judge {
         place.vacant = Some((now, least, full.max(floor)));
     }
 
-    /// A worker is asked for.
-    pub fn spawned(&mut self, worker: WorkerId, slot: SlotNr, generation: u32, now: Time) {
-        assert!(!self.stopping(), "{worker:?} spawned while stopping");
-        let open = self.lanes.values().filter(|l| l.given && l.open).count();
-        assert!(
-            self.opened.is_some() || open == self.policy.given.len(),
-            "{worker:?} spawned before the given ports are open"
-        );
-        if self.opened.is_none() {
-            self.opened = Some(now);
-            for place in &mut self.places[..self.wanted] {
-                place.vacant = Some((now, Duration::ZERO, LEAD));
-            }
-        }
-        assert!(
-            usize::from(slot.0) < self.wanted,
-            "slot {slot} is not wanted"
-        );
-        let to = self.rollout.as_ref().map(|r| r.to);
-        let surge = usize::from(self.surge());
-        let successors = self.places.iter().filter(|p| p.successor.is_some()).count();
-        let place = &mut self.places[usize::from(slot.0)];
-        let comes_after = to == Some(generation) && place.generation != generation;
-        self.jobs.insert(worker, Job::new(slot, generation, now));
-        self.living.insert(worker);
-        if surge > 0 && comes_after {
-            assert!(
-                place.successor.is_none(),
-                "I1: slot {slot} has a successor already"
-            );
-            assert!(successors < surge, "more than {surge} successors");
-            place.successor = Some(worker);
-            return;
-        }
-        assert!(place.worker.is_none(), "slot {slot} has a worker already");
-        // Taken back, with old before new, while it had no worker: what runs is what counts.
-        let back = place.vacant.is_some() && generation < place.generation;
-        assert!(
-            place.generation == generation || comes_after || back,
-            "{worker:?} is of {generation}"
-        );
-        place.generation = generation;
-        if let Some((since, least, _)) = place.vacant.take() {
-            let waited = now - since;
-            assert!(
-                waited >= least,
-                "slot {slot} waited {waited:?}, not {least:?}"
-            );
-        }
-        place.worker = Some(worker);
-    }
-
-    /// An ask is answered; what was asked.
-    pub fn answered(&mut self, ask: Ask) -> Option<Addr> {
-        self.asks
-            .remove(&ask)
-            .unwrap_or_else(|| panic!("{ask:?} answered, but not asked or answered before"))
-    }
-
-    /// A lane is lent: it must be open, and be what was asked for.
-    pub fn lent(&mut self, ask: Ask, id: LaneId, generation: Option<u32>) {
-        let mut asked = self.answered(ask).expect("a lane lent for a listen(2)");
-        let lane = &self.lanes[&id];
-        assert!(lane.open, "{id:?} is lent but not open");
-        if let Takeover::Ports(map) = &self.policy.takeover {
-            if let Addr::Tcp(asked) = &mut asked {
-                let ours = map.iter().find(|(theirs, _)| *theirs == asked.port());
-                asked.set_port(ours.expect("not a port to take over").1);
-            }
-        }
-        // Who has gone meanwhile needs none.
-        if let Some(generation) = generation {
-            let ours = lane.shared || lane.generation == generation;
-            assert!(
-                ours,
-                "{id:?} of {} is lent to {generation}",
-                lane.generation
-            );
-        }
-        let fits = match lane.given {
-            true if asked.tcp().is_some() => lane.addr.port() == asked.port(),
-            true => lane.addr == asked,
-            false => lane.addr == asked,
-        };
-        assert!(fits, "{asked} was asked for and {} lent", lane.addr);
-        let named = lane.given || matches!(self.policy.takeover, Takeover::Ports(_));
-        let least = self.policy.learn_from;
-        assert!(
-            named || asked.port().is_none_or(|p| p >= least),
-            "{asked} is below {least}"
-        );
-    }
-
     /// A client is answered that asked for the end: each once, and all the same.
     pub fn told_the_end(&mut self, asker: Asker, code: u8, stuck: &[Pid]) {
         match self.finished {
@@ -538,12 +449,6 @@ impl Judge {
         assert!(self.asks.is_empty(), "left blocked: {:?}", self.asks);
         self.sizes_settled();
         self.reloads_settled();
-    }
-
-    /// Which worker has this first process.
-    pub fn of_pid(&self, pid: Option<Pid>) -> WorkerId {
-        let found = self.living.iter().find(|w| self.jobs[w].pid == pid);
-        *found.expect("nobody has that pid")
     }
 
     /// What should have been done before this moment has been.

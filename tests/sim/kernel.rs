@@ -286,7 +286,11 @@ impl World {
             true => p.plan.term,
             false => Some(Duration::ZERO),
         };
-        if term.is_some() && !p.leaving {
+        if p.leaving {
+            // It knows.
+            return;
+        }
+        if term.is_some() {
             let (shuts, graceful) = (p.plan.shuts, p.execed && p.plan.graceful);
             if shuts {
                 self.shut_down_lanes(serial);

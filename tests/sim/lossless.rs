@@ -71,6 +71,8 @@ impl World {
             None => self.cover.mark(Mark::Emptied),
         }
         let excuse = excuse.or(steered.then_some("its lane is still steered to"));
+        // One that starts to serve although it was asked to stop does so at its own risk.
+        let excuse = excuse.or(lanes.is_empty().then_some("it serves nothing"));
         if let Some(job) = self.judge.jobs.get_mut(&worker) {
             job.excuse = excuse;
         }
@@ -160,10 +162,12 @@ impl World {
             .filter(here)
             .find(|j| j.group.is_some());
         assert!(left.is_none(), "{id:?} is retired before {left:?} has gone");
+        let gone = self.net.steered(id);
         self.net
             .tables
             .retain(|_, t| t.iter().all(|(l, _)| *l != id));
-        if self.lose_queue(id) > 0 {
+        // A learnt port that only those have served goes with them, whoever still comes.
+        if self.lose_queue(id) > 0 && !gone {
             // Nobody ever read it, or somebody of it crashed, or ran out of time.
             let late = |j: &Job| j.queue_late || j.excuse.is_some();
             let fair = |j: &Job| late(j) || j.stop.is_none() || j.kill.is_some();
@@ -172,6 +176,16 @@ impl World {
             let fine = all.is_empty() || all.into_iter().any(fair);
             assert!(fine, "LOST: the queue of {id:?} is reset");
             self.cover.mark(Mark::QueueReset);
+        }
+    }
+
+    /// There can be no lane beside the one there is: all generations share it. Of several none is shared.
+    pub fn shared_from_now_on(&mut self, beside: LaneId) {
+        let port = self.judge.lanes[&beside].port;
+        let open = |l: &&mut Lane| l.port == port && l.open;
+        let mut here: Vec<&mut Lane> = self.judge.lanes.values_mut().filter(open).collect();
+        if let [only] = here.as_mut_slice() {
+            only.shared = true;
         }
     }
 
@@ -246,10 +260,11 @@ impl World {
     /// A server shuts its lane down when it stops, as some do: the queue is reset, and its siblings
     /// there hear an error.
     pub fn shut_down_lanes(&mut self, serial: Serial) {
-        let Some(p) = self.procs.get(&serial) else {
+        let Some(p) = self.procs.get(&serial).filter(|_| self.faults.shut_downs) else {
             return;
         };
-        let mine: Vec<LaneId> = p.sockets.iter().filter_map(|s| s.lane).collect();
+        let listens = p.sockets.iter().filter(|s| s.open && s.listens);
+        let mine: Vec<LaneId> = listens.filter_map(|s| s.lane).collect();
         for lane in mine {
             self.cover.mark(Mark::ShutDown);
             let excuse = self.judge.jobs.get(&self.procs[&serial].worker);

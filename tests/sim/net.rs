@@ -79,6 +79,17 @@ impl Clients {
         }
     }
 
+    /// Few, who all stay.
+    pub fn endless() -> Clients {
+        Clients {
+            gap: Duration::from_millis(800),
+            most: 40,
+            rtt: Duration::from_millis(1),
+            endless: 100,
+            ..Clients::none()
+        }
+    }
+
     /// As a seed has it.
     pub fn draw(r: &mut Prng) -> Clients {
         let ms = Duration::from_millis;

@@ -142,7 +142,7 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
         term: Some(r.ms(0, 20)),
         waits: false,
         graceful: r.percent(40),
-        shuts: r.percent(10),
+        shuts: r.percent(25),
     };
     match kind {
         Kind::Good | Kind::Mute => {}
@@ -327,7 +327,8 @@ fn own(r: &mut Prng, policy: &Policy) -> Vec<(Duration, Step)> {
 /// What a server that fits this policy does.
 fn serve(r: &mut Prng, policy: &Policy, after: Duration) -> Vec<(Duration, Step)> {
     if policy.takeover == Takeover::Off {
-        return match r.one_in(2) {
+        // All of one kind: what listens by itself closes the lane that others wait for.
+        return match policy.seed % 2 == 0 {
             true => own(r, policy),
             false => vec![(after, Step::Accept)],
         };

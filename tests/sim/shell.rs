@@ -5,12 +5,13 @@
 use crate::cover::{Mark, action_name, event_name, notice_name, seen_name, why_name};
 use crate::kernel::{MASTER, Process, SIGKILL, Serial};
 use crate::plan::Fate;
-use crate::records::{Job, Lane};
+use crate::records::Job;
+use crate::sizes::Happens;
 use crate::world::{Mail, World};
 use minicluster::core::notice::Limit;
 use minicluster::core::{
-    Action, Addr, Ask, Event, Hitch, LaneId, Notice, Opening, Outcome, PassWhy, PortId, Seen,
-    Takeover, Time, Whom, WorkerId,
+    Action, Ask, Event, Hitch, LaneId, Notice, Opening, Outcome, PassWhy, Seen, Takeover, Time,
+    Whom, WorkerId,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -152,6 +153,9 @@ impl World {
                 continue;
             }
             self.remember(&event);
+            if let Event::LaneAlone { lane } = event {
+                self.shared_from_now_on(lane);
+            }
             self.judge.told(&event, self.now, &mut self.cover);
             let before: Vec<WorkerId> = self.judge.ready_workers().collect();
             let mut out = Vec::new();
@@ -431,6 +435,11 @@ impl World {
                 }
             }
         }
+        let leader = self.leader(worker).and_then(|s| self.procs.get_mut(&s));
+        if let (Happens::Relay { .. }, Some(p)) = (self.judge.happens, leader) {
+            // What it makes of that is the operator's wish.
+            p.told = None;
+        }
         let group = self.judge.jobs[&worker].group.expect("it was forked");
         match (whom, self.leader(worker)) {
             (Whom::Leader, leader) => self.signal(leader.expect("the judge has looked"), signal),
@@ -449,84 +458,6 @@ impl World {
     fn seen(&mut self, worker: WorkerId, what: Seen) -> Event {
         self.cover.hit(seen_name(&what));
         Event::Seen { worker, what }
-    }
-
-    /// A further lane of the port, like the first one: if there can be another.
-    fn open_beside(&mut self, id: LaneId, port: PortId, generation: u32, first: LaneId) -> Event {
-        let first = self.judge.lanes[&first].clone();
-        let same = |l: &Lane| l.port == port && l.open && l.generation == generation;
-        let twice = self.judge.lanes.values().any(same);
-        assert!(
-            !twice,
-            "generation {generation} has two lanes at {}",
-            first.addr
-        );
-        assert!(first.port == port && first.open && !first.shared);
-        if self.faults.alone && port.0 % 2 == 1 {
-            let here = |l: &&mut Lane| l.port == port && l.open;
-            if let Some(last) = self.judge.lanes.values_mut().filter(here).last() {
-                last.shared = true;
-            }
-            return Event::LaneAlone { lane: id };
-        }
-        let errno = self.rng.percent(self.faults.learnt_fails).then_some(98);
-        let lane = Lane {
-            generation,
-            open: errno.is_none(),
-            listens: true,
-            served: false,
-            ..first
-        };
-        let addr = lane.addr.clone();
-        self.judge.lanes.insert(id, lane);
-        match errno {
-            None => Event::LaneOpened { lane: id, addr },
-            Some(errno) => Event::LaneFailed {
-                lane: id,
-                errno,
-                holder: None,
-            },
-        }
-    }
-
-    fn open_lane(
-        &mut self,
-        id: LaneId,
-        port: PortId,
-        generation: u32,
-        addr: Addr,
-        listens: bool,
-    ) -> Event {
-        // Those that listen at once are the given ones.
-        let given = listens;
-        let twice = self.judge.lanes.values().any(|l| l.open && l.addr == addr);
-        self.net.tables.insert(port, vec![(id, 1)]);
-        assert!(!twice, "{addr} opened twice");
-        let errno = match given {
-            true => self.faults.given_fails.filter(|_| id == LaneId(1)),
-            false => self.rng.percent(self.faults.learnt_fails).then_some(98),
-        };
-        let lane = Lane {
-            addr: addr.clone(),
-            port,
-            generation,
-            shared: false,
-            given,
-            open: errno.is_none(),
-            quit: false,
-            listens,
-            connected: false,
-            served: false,
-        };
-        self.judge.lanes.insert(id, lane);
-        match errno {
-            None => Event::LaneOpened { lane: id, addr },
-            Some(errno) => Event::LaneFailed {
-                lane: id,
-                errno,
-                holder: self.rng.one_in(2).then(|| "pid 4711 (nginx)".to_string()),
-            },
-        }
     }
 
     /// Every child of the master that leads no worker, zombies included: so /proc has them.

@@ -2,9 +2,10 @@
 //! look from outside finds. A process that gets an error it did not expect ends, as most servers do.
 
 use crate::kernel::{Process, Serial, Socket};
+use crate::records::Lane;
 use crate::world::{Happening, World};
 use minicluster::core::Addr;
-use minicluster::core::{Action, Ask, Event, Exit, LaneId, Seen, Snag, WorkerId};
+use minicluster::core::{Action, Ask, Event, Exit, LaneId, PortId, Seen, Snag, WorkerId};
 use std::time::Duration;
 
 /// What a server does about an error.
@@ -95,7 +96,11 @@ impl World {
         ask
     }
 
-    fn fails(&mut self, serial: Serial) {
+    pub fn fails(&mut self, serial: Serial) {
+        if let Some(p) = self.procs.get_mut(&serial) {
+            // Whatever else it was told.
+            p.told = None;
+        }
         self.after(SOON, Happening::End(serial, Exit::Code(1)));
     }
 
@@ -196,8 +201,10 @@ impl World {
                 holder: None,
             });
         }
-        (lane.listens, lane.served) = (true, true);
         let asker = self.asks.get(&ask).and_then(|s| self.procs.get(s));
+        // Nobody hears of one that has ended meanwhile.
+        lane.listens = true;
+        lane.served |= asker.is_some();
         let worker = asker.map(|p| p.worker);
         self.listening(ask);
         worker.map(|worker| Event::Listens { worker, lane: id })
@@ -258,6 +265,84 @@ impl World {
         match accepts && !self.judge.lanes.is_empty() {
             true => Seen::Accepts,
             false => Seen::Nothing,
+        }
+    }
+
+    /// A further lane of the port, like the first one: if there can be another.
+    pub fn open_beside(
+        &mut self,
+        id: LaneId,
+        port: PortId,
+        generation: u32,
+        first: LaneId,
+    ) -> Event {
+        let first = self.judge.lanes[&first].clone();
+        let same = |l: &Lane| l.port == port && l.open && l.generation == generation;
+        let twice = self.judge.lanes.values().any(same);
+        assert!(
+            !twice,
+            "generation {generation} has two lanes at {}",
+            first.addr
+        );
+        assert!(first.port == port && first.open && !first.shared);
+        // For whatever reason.
+        let fails = !first.given && self.rng.percent(self.faults.learnt_fails);
+        if fails || self.faults.alone && port.0 % 2 == 1 {
+            let none = Lane {
+                open: false,
+                ..first
+            };
+            self.judge.lanes.insert(id, none);
+            return Event::LaneAlone { lane: id };
+        }
+        let lane = Lane {
+            generation,
+            listens: true,
+            served: false,
+            ..first
+        };
+        let addr = lane.addr.clone();
+        self.judge.lanes.insert(id, lane);
+        Event::LaneOpened { lane: id, addr }
+    }
+
+    pub fn open_lane(
+        &mut self,
+        id: LaneId,
+        port: PortId,
+        generation: u32,
+        addr: Addr,
+        listens: bool,
+    ) -> Event {
+        // Those that listen at once are the given ones.
+        let given = listens;
+        let twice = self.judge.lanes.values().any(|l| l.open && l.addr == addr);
+        self.net.tables.insert(port, vec![(id, 1)]);
+        assert!(!twice, "{addr} opened twice");
+        let errno = match given {
+            true => self.faults.given_fails.filter(|_| id == LaneId(1)),
+            false => self.rng.percent(self.faults.learnt_fails).then_some(98),
+        };
+        let lane = Lane {
+            addr: addr.clone(),
+            port,
+            generation,
+            shared: false,
+            given,
+            open: errno.is_none(),
+            quit: false,
+            listens,
+            connected: false,
+            served: false,
+        };
+        self.judge.lanes.insert(id, lane);
+        match errno {
+            None => Event::LaneOpened { lane: id, addr },
+            Some(errno) => Event::LaneFailed {
+                lane: id,
+                errno,
+                holder: self.rng.one_in(2).then(|| "pid 4711 (nginx)".to_string()),
+            },
         }
     }
 }

@@ -1,90 +1,12 @@
-//! What the judge has to say to two of the things that core does: it signals somebody, and it says
-//! something. Both have to be right at that moment.
+//! The judge of claims: what core says has to be true.
 
 use crate::cover::Cover;
-use crate::judge::{GRACE, Judge, SETTLED, SIGABRT};
-use crate::kernel::SIGKILL;
+use crate::judge::{Judge, SETTLED};
 use crate::records::{Job, Lane, Limits};
 use crate::reloads::MAX_GENERATIONS;
-use crate::sizes::Happens;
-use minicluster::core::{Drain, Notice, ReadyRule, Time, Whom, WorkerId};
-use std::time::Duration;
+use minicluster::core::{Drain, Notice, Pid, ReadyRule, Time, WorkerId};
 
 impl Judge {
-    /// A worker is signalled: only while its first process is not reaped, and for a reason.
-    pub fn signalled(&mut self, worker: WorkerId, signal: i32, whom: Whom, now: Time) {
-        let cut = self.limits().cut();
-        let soft = signal == self.policy.stop_signal
-            && whom == Whom::Leader
-            && !matches!(self.happens, Happens::Relay { .. })
-            && self.may_go(worker, now);
-        let stop_most = self.policy_of(worker).stop_timeout;
-        let p = &self.policy;
-        let job = self.jobs.get_mut(&worker).expect("signal to nobody");
-        let over = |from: Option<Time>, limit: Duration| from.is_some_and(|t| now - t >= limit);
-        if self.happens.relays(signal, whom) {
-            let runs = job.execed.or(job.stop).or(job.kill);
-            assert!(job.leader.is_some() && runs.is_some() && !job.exit_told);
-            return;
-        }
-        if job.leader.is_none() {
-            // What it left, when its own time would have been over.
-            let known = !job.gone_told && !job.forgotten && whom == Whom::Group;
-            let asked = job.stop.or(job.drain);
-            let late = over(asked, job.stop_most) && signal == SIGKILL;
-            assert!(known && late, "signal to {worker:?}, which is gone");
-            return;
-        }
-        if self.ending_worker == Some(worker) {
-            let passed_on = signal == p.stop_signal && job.has_to_go();
-            assert!(whom == Whom::Group && (signal == SIGKILL || passed_on));
-            return;
-        }
-        assert!(!job.exit_told, "signal to {worker:?} after its end");
-        if signal == p.stop_signal && whom == Whom::Leader {
-            assert!(soft, "stop signal without a reason");
-            assert!(job.stop.is_none() && !job.failed);
-            (job.stop, job.stop_most) = (Some(now), stop_most);
-            return;
-        }
-        if signal == SIGABRT && whom == Whom::Leader {
-            let silent = p.watchdog.is_some_and(|l| over(job.pulse, l));
-            assert!(silent, "{worker:?} was heard: {job:?}");
-            assert!(job.stop.is_none() && job.kill.is_none() && job.abort.is_none());
-            job.abort = Some(now);
-            return;
-        }
-        assert!(signal == SIGKILL && whom == Whom::Group);
-        let hard = self.ending.is_some_and(|e| e.hard);
-        let hung = over(job.abort, Duration::from_secs(2));
-        let since = self.ending.map(|e| e.since);
-        let leaves = job
-            .surplus
-            .or(job.replaced)
-            .or(since)
-            .filter(|_| job.failed);
-        let goes = job.stop.or(leaves).or(job.abort);
-        let cut = cut.is_some_and(|c| over(since, c));
-        let asked =
-            over(job.stop, job.stop_most) || over(leaves, p.stop_timeout) || goes.is_some() && cut;
-        let hurried = since.is_some() && p.stop_budget.is_some();
-        let never_ready = job.ready.is_none();
-        let late = p
-            .ready_timeout
-            .is_some_and(|l| never_ready && over(Some(job.spawned), l));
-        match job.kill {
-            None => assert!(
-                hard || asked || late || hung,
-                "{worker:?} killed without a reason: {job:?}"
-            ),
-            Some(_) => assert!(
-                over(job.kill, GRACE) || hurried,
-                "{worker:?} killed again too soon"
-            ),
-        }
-        job.kill = Some(now);
-    }
-
     /// Something is said that has to be true.
     pub fn said(&mut self, notice: &Notice, now: Time, cover: &mut Cover) {
         match notice {
@@ -150,7 +72,8 @@ impl Judge {
                 let (most, by) = (Limits(p).drain(), p.drain);
                 let stop_most = p.stop_timeout;
                 let job = self.jobs.get_mut(&worker).unwrap();
-                let runs = job.execed.is_some() && job.stop.or(job.kill).or(job.abort).is_none();
+                let runs = job.execed.is_some() || job.listened.is_some();
+                let runs = runs && job.stop.or(job.kill).or(job.abort).is_none();
                 assert!(runs && job.drain.is_none(), "{job:?} is drained");
                 assert!(by != Drain::None, "nobody is to be drained");
                 (job.drain, job.drain_most, job.drained_by) = (Some(now), most, Some(by));
@@ -181,5 +104,11 @@ impl Judge {
             Notice::Stuck { pids, .. } => (self.stuck, self.gave_up_stuck) = (pids.clone(), true),
             _ => {}
         }
+    }
+
+    /// Which worker has this first process.
+    pub fn of_pid(&self, pid: Option<Pid>) -> WorkerId {
+        let found = self.living.iter().find(|w| self.jobs[w].pid == pid);
+        *found.expect("nobody has that pid")
     }
 }

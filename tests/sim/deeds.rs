@@ -1,0 +1,184 @@
+//! The judge of deeds: whom core forks, whom it signals and when, and what it lends.
+
+use crate::judge::{GRACE, Judge, LEAD, SIGABRT};
+use crate::kernel::SIGKILL;
+use crate::records::Job;
+use crate::sizes::Happens;
+use minicluster::core::{Addr, Ask, LaneId, SlotNr, Takeover, Time, Whom, WorkerId};
+use std::time::Duration;
+
+impl Judge {
+    /// A worker is asked for.
+    pub fn spawned(&mut self, worker: WorkerId, slot: SlotNr, generation: u32, now: Time) {
+        assert!(!self.stopping(), "{worker:?} spawned while stopping");
+        let open = self.lanes.values().filter(|l| l.given && l.open).count();
+        assert!(
+            self.opened.is_some() || open == self.policy.given.len(),
+            "{worker:?} spawned before the given ports are open"
+        );
+        if self.opened.is_none() {
+            self.opened = Some(now);
+            for place in &mut self.places[..self.wanted] {
+                place.vacant = Some((now, Duration::ZERO, LEAD));
+            }
+        }
+        assert!(
+            usize::from(slot.0) < self.wanted,
+            "slot {slot} is not wanted"
+        );
+        let to = self.rollout.as_ref().map(|r| r.to);
+        let surge = usize::from(self.surge());
+        let successors = self.places.iter().filter(|p| p.successor.is_some()).count();
+        let place = &mut self.places[usize::from(slot.0)];
+        let comes_after = to == Some(generation) && place.generation != generation;
+        self.jobs.insert(worker, Job::new(slot, generation, now));
+        self.living.insert(worker);
+        if surge > 0 && comes_after {
+            assert!(
+                place.successor.is_none(),
+                "I1: slot {slot} has a successor already"
+            );
+            assert!(successors < surge, "more than {surge} successors");
+            place.successor = Some(worker);
+            return;
+        }
+        assert!(place.worker.is_none(), "slot {slot} has a worker already");
+        assert!(
+            place.generation == generation || comes_after,
+            "{worker:?} is of {generation}"
+        );
+        place.generation = generation;
+        if let Some((since, least, _)) = place.vacant.take() {
+            let waited = now - since;
+            assert!(
+                waited >= least,
+                "slot {slot} waited {waited:?}, not {least:?}"
+            );
+        }
+        place.worker = Some(worker);
+    }
+
+    /// A worker is signalled: only while its first process is not reaped, and for a reason.
+    pub fn signalled(&mut self, worker: WorkerId, signal: i32, whom: Whom, now: Time) {
+        let cut = self.limits().cut();
+        let soft = signal == self.policy.stop_signal
+            && whom == Whom::Leader
+            && !matches!(self.happens, Happens::Relay { .. })
+            && self.may_go(worker, now);
+        let stop_most = self.policy_of(worker).stop_timeout;
+        let p = &self.policy;
+        let job = self.jobs.get_mut(&worker).expect("signal to nobody");
+        let over = |from: Option<Time>, limit: Duration| from.is_some_and(|t| now - t >= limit);
+        if self.happens.relays(signal, whom) {
+            let runs = job.execed.or(job.stop).or(job.kill);
+            assert!(job.leader.is_some() && runs.is_some() && !job.exit_told);
+            return;
+        }
+        if job.leader.is_none() {
+            // What it left, when its own time would have been over.
+            let known = !job.gone_told && !job.forgotten && whom == Whom::Group;
+            let asked = job.stop.or(job.drain);
+            let late = over(asked, job.stop_most) && signal == SIGKILL;
+            assert!(known && late, "signal to {worker:?}, which is gone");
+            return;
+        }
+        if self.ending_worker == Some(worker) {
+            let passed_on = signal == p.stop_signal && job.has_to_go();
+            assert!(whom == Whom::Group && (signal == SIGKILL || passed_on));
+            return;
+        }
+        assert!(!job.exit_told, "signal to {worker:?} after its end");
+        if signal == p.stop_signal && whom == Whom::Leader {
+            assert!(soft, "stop signal without a reason");
+            assert!(job.stop.is_none() && !job.failed);
+            (job.stop, job.stop_most) = (Some(now), stop_most);
+            return;
+        }
+        if signal == SIGABRT && whom == Whom::Leader {
+            let silent = p.watchdog.is_some_and(|l| over(job.pulse, l));
+            assert!(silent, "{worker:?} was heard: {job:?}");
+            assert!(job.stop.is_none() && job.kill.is_none() && job.abort.is_none());
+            job.abort = Some(now);
+            return;
+        }
+        assert!(signal == SIGKILL && whom == Whom::Group);
+        let hard = self.ending.is_some_and(|e| e.hard);
+        let hung = over(job.abort, Duration::from_secs(2));
+        let since = self.ending.map(|e| e.since);
+        let leaves = job
+            .surplus
+            .or(job.replaced)
+            .or(since)
+            .filter(|_| job.failed);
+        let goes = job.stop.or(leaves).or(job.abort);
+        let cut = cut.is_some_and(|c| over(since, c));
+        // A stop hurries those that were going by what was the policy then.
+        let most = match since {
+            Some(_) => job.stop_most.min(p.stop_timeout),
+            None => job.stop_most,
+        };
+        // One that hangs has no more time than others.
+        let hurries = job.abort.is_some() && over(since, p.stop_timeout);
+        let asked = hurries
+            || over(job.stop, most)
+            || over(leaves, p.stop_timeout)
+            || goes.is_some() && cut;
+        let hurried = since.is_some() && p.stop_budget.is_some();
+        let never_ready = job.ready.is_none();
+        let late = p
+            .ready_timeout
+            .is_some_and(|l| never_ready && over(Some(job.spawned), l));
+        match job.kill {
+            None => assert!(
+                hard || asked || late || hung,
+                "{worker:?} killed without a reason: {job:?}"
+            ),
+            Some(_) => assert!(
+                over(job.kill, GRACE) || hurried,
+                "{worker:?} killed again too soon"
+            ),
+        }
+        job.kill = Some(now);
+    }
+
+    /// An ask is answered; what was asked.
+    pub fn answered(&mut self, ask: Ask) -> Option<Addr> {
+        self.asks
+            .remove(&ask)
+            .unwrap_or_else(|| panic!("{ask:?} answered, but not asked or answered before"))
+    }
+
+    /// A lane is lent: it must be open, and be what was asked for.
+    pub fn lent(&mut self, ask: Ask, id: LaneId, generation: Option<u32>) {
+        let mut asked = self.answered(ask).expect("a lane lent for a listen(2)");
+        let lane = &self.lanes[&id];
+        assert!(lane.open, "{id:?} is lent but not open");
+        if let Takeover::Ports(map) = &self.policy.takeover {
+            if let Addr::Tcp(asked) = &mut asked {
+                let ours = map.iter().find(|(theirs, _)| *theirs == asked.port());
+                asked.set_port(ours.expect("not a port to take over").1);
+            }
+        }
+        // Who has gone meanwhile needs none.
+        if let Some(generation) = generation {
+            let ours = lane.shared || lane.generation == generation;
+            assert!(
+                ours,
+                "{id:?} of {} is lent to {generation}",
+                lane.generation
+            );
+        }
+        let fits = match lane.given {
+            true if asked.tcp().is_some() => lane.addr.port() == asked.port(),
+            true => lane.addr == asked,
+            false => lane.addr == asked,
+        };
+        assert!(fits, "{asked} was asked for and {} lent", lane.addr);
+        let named = lane.given || matches!(self.policy.takeover, Takeover::Ports(_));
+        let least = self.policy.learn_from;
+        assert!(
+            named || asked.port().is_none_or(|p| p >= least),
+            "{asked} is below {least}"
+        );
+    }
+}
