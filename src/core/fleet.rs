@@ -28,6 +28,7 @@ impl Fleet {
             ready_since: None,
             rule: ReadyRule::Auto,
             listened: None,
+            placed: false,
             said_ready: false,
             pinged: false,
             looked: 0,

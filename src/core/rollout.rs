@@ -321,11 +321,10 @@ impl Cluster {
     fn extra(&self) -> usize {
         let placed = |id| self.slots.iter().any(|s| s.current == Some(id));
         let unplaced = self.fleet.iter().filter(|w| w.unreaped() && !placed(w.id));
-        // A start that is broken off makes room at once, or the next batch would come in two parts, and
+        // A successor that is not to be makes room at once, or the next batch would come in two parts, and
         // the old ones could not be emptied together.
-        let broken_off = |w: &&Worker| {
-            w.ready_since.is_none() && w.is_leaving() && self.place_of(w.id) == Place::None
-        };
+        let broken_off =
+            |w: &&Worker| !w.placed && w.is_leaving() && self.place_of(w.id) == Place::None;
         unplaced.filter(|w| !w.stuck && !broken_off(w)).count()
     }
 
@@ -371,6 +370,9 @@ impl Cluster {
             self.deadlines.stop(Why::Respawn(nr));
             let slot = &mut self.slots[usize::from(nr.0)];
             old.extend(slot.current.replace(id));
+            if let Some(w) = self.fleet.get_mut(id) {
+                w.placed = true;
+            }
             slot.successor = None;
             slot.generation = to;
             slot.proven = true;

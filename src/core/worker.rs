@@ -99,6 +99,8 @@ pub struct Worker {
     pub rule: ReadyRule,
     /// The lane it listened on last.
     pub listened: Option<LaneId>,
+    /// Has it ever had a place, or was it only to take one?
+    pub placed: bool,
     /// Has it said that it is ready?
     pub said_ready: bool,
     /// Has it ever said that it is well?
