@@ -200,6 +200,25 @@ impl Cluster {
         }
     }
 
+    /// Whoever asks may have it: it is said that it listens when it does.
+    pub(super) fn listen_asked(&self, id: WorkerId, ask: Ask, lane: LaneId, out: &mut Out) {
+        out.push(match self.lanes.addr(lane) {
+            Some(_) if self.comes_too_late(id) => Action::Refuse {
+                ask,
+                errno: EADDRINUSE,
+            },
+            Some(_) => Action::Listen { ask, lane },
+            None => Action::Pass { ask },
+        });
+    }
+
+    /// Is it to go, and has never served? Then it does not begin to: it would take clients that it
+    /// cannot keep, as it may have been asked to stop already.
+    fn comes_too_late(&self, id: WorkerId) -> bool {
+        let worker = self.fleet.get(id);
+        worker.is_some_and(|w| w.is_leaving() && w.listened.is_none())
+    }
+
     pub(super) fn bind_asked(
         &mut self,
         id: WorkerId,
@@ -227,6 +246,14 @@ impl Cluster {
                 let key = format!("snag {addr}");
                 let notice = Notice::Snagged { who, addr, snag };
                 self.once(key, notice, out);
+            }
+            (Verdict::Lend(_) | Verdict::Learn(..) | Verdict::Beside(_), None)
+                if self.comes_too_late(id) =>
+            {
+                out.push(Action::Refuse {
+                    ask,
+                    errno: EADDRINUSE,
+                });
             }
             (Verdict::Lend(lane), None) => {
                 out.push(Action::Lend { ask, lane });

@@ -4,7 +4,8 @@
 //! 1. It is counted from the first request, also if a second one makes the stop hard.
 //! 2. Workers, and what they left behind, are killed at the stop timeout, or when the budget less
 //!    its margin is used up, whichever is sooner. Of that a third is kept for the stop signal to work,
-//!    so draining ends before; --drain-delay has a third at most.
+//!    and of what is left a sixth for the last connections to be ended (`drain`, Closing), so draining
+//!    ends before; --drain-delay has a third at most.
 //! 3. Of the margin the first half is for SIGKILL to work on workers: those still there then are
 //!    not waited for, as without a budget after `KILLED_GRACE`. The last fifth is for leaving.
 //! 4. The end of one worker while the cluster goes on has no budget.
@@ -24,6 +25,9 @@ use std::time::Duration;
 const MARGIN: Duration = Duration::from_millis(500);
 /// and no more than this part of the budget.
 const PART: u32 = 4;
+
+/// Of the budget that part, and no more than `CLOSING`, is kept for that.
+const CLOSING_PART: u32 = 9;
 
 fn margin(budget: Duration) -> Duration {
     MARGIN.min(budget / PART)
@@ -88,13 +92,41 @@ impl Cluster {
             Drain::None => Duration::ZERO,
         };
         let drain_by = from + drain;
-        match (self.over_by, p.stop_budget) {
-            (Some(end), Some(budget)) => {
-                let time = budget - margin(budget);
-                let to_stop = p.stop_timeout.min(time / 3);
-                drain_by.min(end.before(margin(budget) + to_stop))
+        match (self.asked_by(), p.stop_budget, p.drain) {
+            (Some(latest), Some(budget), Drain::Connections) => {
+                drain_by.min(latest.before(CLOSING.min(budget / CLOSING_PART)))
             }
-            (Some(_) | None, _) => drain_by,
+            (Some(latest), _, _) => drain_by.min(latest),
+            (None, _, _) => drain_by,
+        }
+    }
+
+    /// How long the workers that serve are drained at most, in a stop that serves until then.
+    pub(super) fn drain_of_stop(&self, from: Time) -> Duration {
+        let serves = self.fleet.iter().any(Worker::may_serve);
+        match (serves, self.policy.drain) {
+            (true, Drain::Connections | Drain::Server) => self.drained_by(from) - from,
+            (true, Drain::None) | (false, _) => Duration::ZERO,
+        }
+    }
+
+    /// By when workers are asked to stop in a final stop with a budget, so that they have some of it.
+    fn asked_by(&self) -> Option<Time> {
+        let (end, budget) = (self.over_by?, self.policy.stop_budget?);
+        let time = budget - margin(budget);
+        let to_stop = self.policy.stop_timeout.min(time / 3);
+        Some(end.before(margin(budget) + to_stop))
+    }
+
+    /// What a worker has run into that was not drained in this time.
+    pub(super) fn drain_limit(&self, after: Duration) -> Limit {
+        let own = self.policy.drain_timeout;
+        match (self.over_by, self.policy.stop_budget) {
+            (Some(_), Some(budget)) if after < own => Limit::Budget {
+                time: after,
+                budget,
+            },
+            (Some(_) | None, _) => Limit::Timeout(own),
         }
     }
 
@@ -119,13 +151,8 @@ impl Cluster {
 
     /// When one whose rest is ended from now on is asked to stop.
     pub(super) fn closing_by(&self, now: Time) -> Time {
-        match (self.phase, self.policy.stop_budget) {
-            (Phase::Stopping { drain_by, .. }, Some(_)) => {
-                // Without a budget there is time for it behind that.
-                (now + CLOSING).min(drain_by.max(now))
-            }
-            (Phase::Serving | Phase::Stopping { .. } | Phase::Done(_), _) => now + CLOSING,
-        }
+        let latest = self.asked_by().unwrap_or(now + CLOSING);
+        (now + CLOSING).min(latest.max(now))
     }
 
     /// When a worker that is asked to stop now is killed.

@@ -2,9 +2,10 @@
 //!
 //! 1. Emptying -> Quiescing -> Closing -> Drained, then the stop signal (I3). `server` skips the middle
 //!    two, `none` all. Whatever it is, at --drain-timeout and a moment for Closing it is over.
-//! 2. Emptying: until those of its lanes to which nothing is steered any more hold nothing (by others
-//!    its siblings go on, and it does not wait for these): no handshake that was under way, no connection that nobody has accepted. The queue is looked at first, the
-//!    connections after it: what is accepted in between is seen twice, never not at all.
+//! 2. Emptying: until those of its lanes to which nothing is steered any more hold nothing: no handshake
+//!    that was under way, no connection that nobody has accepted. (By others its siblings go on, and it
+//!    does not wait for these.) The queue is looked at first, the connections after it: what is
+//!    accepted in between is seen twice, never not at all.
 //! 3. Quiescing: until its connections have ended. Those on which nothing is owed and nothing was
 //!    said for --drain-quiet are ended. Closing: all others, each at a moment when nothing is owed;
 //!    and if its lanes hold something still, that has this moment, too.
@@ -182,14 +183,7 @@ impl Cluster {
 
     fn assess(&mut self, id: WorkerId, load: Load, out: &mut Out) {
         let Some(w) = self.fleet.get(id) else { return };
-        let State::Retiring {
-            mut stage,
-            cause,
-            since,
-        } = w.state
-        else {
-            return;
-        };
+        let Some(mut stage) = w.stage() else { return };
         let apart = self.is_apart(w.generation);
         let emptied = self.not_emptied(w.generation).next().is_none();
         if stage == Stage::Emptying && emptied {
@@ -223,49 +217,48 @@ impl Cluster {
                 _ => stage,
             },
         };
-        if let Some(w) = self.fleet.get_mut(id) {
-            w.open = load.open;
-            w.state = State::Retiring {
-                stage,
-                cause,
-                since,
-            };
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        let before = w.stage();
+        w.open = load.open;
+        w.comes_to(stage);
+        // Its siblings may have the moment for their last connections still, and it leaves with them.
+        let by = self.deadlines.get(Why::Drain(id));
+        let early = matches!(before, Some(Stage::Emptying | Stage::Quiescing));
+        if let (Stage::Drained, Drain::Connections, true, Some(by)) =
+            (stage, self.policy.drain, early, by)
+        {
+            let by = self.closing_by(by);
+            self.deadlines.set(Why::Drain(id), by);
         }
     }
 
     /// So many of its connections were ended from outside.
     pub(super) fn closed(&mut self, id: WorkerId, count: u32) {
-        if let Some(w) = self.fleet.get_mut(id) {
-            w.closed = w.closed.saturating_add(count);
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        match w.stage() {
+            Some(Stage::Closing) => w.ended = w.ended.saturating_add(count),
+            Some(Stage::Emptying | Stage::Quiescing | Stage::Drained) | None => {
+                w.closed = w.closed.saturating_add(count);
+            }
         }
     }
 
     /// --drain-timeout is over for this one, or what it had for the rest.
     pub(super) fn drain_over(&mut self, id: WorkerId, now: Time, out: &mut Out) {
         let Some(w) = self.fleet.get(id) else { return };
-        let State::Retiring {
-            stage,
-            cause,
-            since,
-        } = w.state
-        else {
-            return;
-        };
-        let more = match stage {
-            Stage::Emptying | Stage::Quiescing => {
-                self.policy.drain == Drain::Connections && self.is_apart(w.generation)
-            }
-            Stage::Closing | Stage::Drained => false,
+        let more = match w.stage() {
+            Some(Stage::Emptying | Stage::Quiescing) => self.policy.drain == Drain::Connections,
+            Some(Stage::Closing | Stage::Drained) | None => false,
         };
         if !more {
             return self.leave_now(id, now, out);
         }
         if let Some(w) = self.fleet.get_mut(id) {
-            w.state = State::Retiring {
-                stage: Stage::Closing,
-                cause,
-                since,
-            };
+            w.comes_to(Stage::Closing);
         }
         let by = self.closing_by(now);
         self.deadlines.set(Why::Drain(id), by);
@@ -311,23 +304,20 @@ impl Cluster {
     /// However empty it is: it is asked to stop now.
     pub(super) fn leave_now(&mut self, id: WorkerId, now: Time, out: &mut Out) {
         let Some(w) = self.fleet.get(id) else { return };
-        let State::Retiring {
-            stage,
-            cause,
-            since,
-        } = w.state
-        else {
+        let Some((stage, cause, since)) = w.retiring() else {
             return;
         };
+        let after = now - since;
         let notice = Notice::Drained {
             who: w.who(),
-            after: now - since,
+            after,
             closed: w.closed,
+            ended: w.ended,
             cut: match stage {
                 Stage::Drained => 0,
                 Stage::Emptying | Stage::Quiescing | Stage::Closing => w.open,
             },
-            limit: self.policy.drain_timeout,
+            limit: self.drain_limit(after),
         };
         out.push(Action::Note(notice));
         self.send_stop(id, cause, now, out);

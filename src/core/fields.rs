@@ -134,10 +134,15 @@ impl Notice {
             Notice::StopDelayed { delay } => vec![("delay", secs(delay))],
             Notice::Draining { cause, .. } => vec![("reason", text(cause.word()))],
             Notice::Drained {
-                after, closed, cut, ..
+                after,
+                closed,
+                ended,
+                cut,
+                ..
             } => vec![
                 ("after", secs(after)),
                 ("closed", number(closed)),
+                ("ended", number(ended)),
                 ("cut", number(cut)),
             ],
             Notice::LaneAlone { addr } => vec![("addr", text(addr))],

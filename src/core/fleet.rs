@@ -28,7 +28,7 @@ impl Fleet {
             ready_since: None,
             rule: ReadyRule::Auto,
             listened: None,
-            placed: false,
+            made_room: false,
             said_ready: false,
             pinged: false,
             looked: 0,
@@ -39,6 +39,7 @@ impl Fleet {
             why_not: None,
             open: 0,
             closed: 0,
+            ended: 0,
         };
         self.workers.insert(id, worker);
         id

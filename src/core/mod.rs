@@ -220,11 +220,7 @@ impl Cluster {
                 device,
                 snag,
             } => self.bind_asked(worker, ask, Asked { addr, device }, snag, out),
-            // Whoever asks may have it: it is said that it listens when it does.
-            Event::ListenAsked { ask, lane, .. } => match self.lanes.addr(lane) {
-                Some(_) => out.push(Action::Listen { ask, lane }),
-                None => out.push(Action::Pass { ask }),
-            },
+            Event::ListenAsked { worker, ask, lane } => self.listen_asked(worker, ask, lane, out),
             Event::Listens { worker, lane } => self.listened(worker, lane, now, out),
             Event::Seen { worker, what } => self.seen(worker, what, now, out),
             Event::Said { worker, word } => self.said(worker, word, now, out),

@@ -188,6 +188,8 @@ pub enum Notice {
         why: &'static str,
         by: Option<By>,
         workers: usize,
+        /// How long they are drained, if they are.
+        drain: Duration,
         limit: Limit,
     },
     StopDelayed {
@@ -262,11 +264,13 @@ pub enum Notice {
     Drained {
         who: Who,
         after: Duration,
-        /// Connections that were ended from outside, between two requests.
+        /// Connections that were ended from outside when they were quiet.
         closed: u32,
-        /// Those that it still had when its time was over.
+        /// Those that were when the time was over, each when nothing was owed on it.
+        ended: u32,
+        /// Those that it still had then.
         cut: u32,
-        limit: Duration,
+        limit: Limit,
     },
     LaneAlone {
         addr: Addr,
@@ -374,6 +378,8 @@ pub enum LeftoverStage {
 pub enum Next {
     /// A successor, after this delay.
     Respawn(Duration),
+    /// Nothing: another one has its place already.
+    Replaced,
     /// Nothing: the cluster stops, or the slot is not wanted any more.
     Nothing,
 }
@@ -408,9 +414,10 @@ impl Notice {
                 | Hitch::Unreadable(_)
                 | Hitch::TooEarly => Error,
             },
-            Notice::Drained { cut, .. } => match cut {
-                0 => Debug,
-                _ => Warn,
+            Notice::Drained { cut, ended, .. } => match (cut, ended) {
+                (0, 0) => Debug,
+                (0, _) => Info,
+                (_, _) => Warn,
             },
             // A step on the way to another notice.
             Notice::Forked { .. }
@@ -421,7 +428,7 @@ impl Notice {
             | Notice::Respawning { .. } => Debug,
             Notice::Died { cause, next, .. } => match (cause, next) {
                 (Cause::Shutdown | Cause::Resize | Cause::Restart, _)
-                | (Cause::Kill | Cause::Finished, Next::Nothing) => Info,
+                | (Cause::Kill | Cause::Finished, Next::Nothing | Next::Replaced) => Info,
                 (Cause::Finished, Next::Respawn(_)) => Warn,
                 (
                     Cause::Failure

@@ -211,6 +211,7 @@ impl Cluster {
                 why,
                 by,
                 workers: living.len(),
+                drain: self.drain_of_stop(now + delay),
                 limit,
             }));
         }

@@ -317,15 +317,20 @@ impl Cluster {
         self.policy.surge.of(self.wanted) > 0 || self.ready_count() == usize::from(self.wanted)
     }
 
-    /// Workers beyond those in slots: successors, and old ones that have not gone.
+    /// Workers beyond those in slots: successors, and those that made room for one and have not gone. (A
+    /// successor that is not to be makes room at once, or the next batch would come in two parts, and the
+    /// old ones could not be emptied together.)
     fn extra(&self) -> usize {
-        let placed = |id| self.slots.iter().any(|s| s.current == Some(id));
-        let unplaced = self.fleet.iter().filter(|w| w.unreaped() && !placed(w.id));
-        // A successor that is not to be makes room at once, or the next batch would come in two parts, and
-        // the old ones could not be emptied together.
-        let broken_off =
-            |w: &&Worker| !w.placed && w.is_leaving() && self.place_of(w.id) == Place::None;
-        unplaced.filter(|w| !w.stuck && !broken_off(w)).count()
+        let counts = |w: &&Worker| match self.place_of(w.id) {
+            Place::Successor(_) => true,
+            Place::Current(_) => false,
+            Place::None => w.made_room && !w.stuck,
+        };
+        self.fleet
+            .iter()
+            .filter(|w| w.unreaped())
+            .filter(counts)
+            .count()
     }
 
     fn spawn_successors(&mut self, to: u32, surge: u16, now: Time, out: &mut Out) {
@@ -370,9 +375,6 @@ impl Cluster {
             self.deadlines.stop(Why::Respawn(nr));
             let slot = &mut self.slots[usize::from(nr.0)];
             old.extend(slot.current.replace(id));
-            if let Some(w) = self.fleet.get_mut(id) {
-                w.placed = true;
-            }
             slot.successor = None;
             slot.generation = to;
             slot.proven = true;
@@ -381,6 +383,9 @@ impl Cluster {
         // Who is steered away from a worker is steered away before that is looked at.
         self.steer(out);
         for id in old {
+            if let Some(w) = self.fleet.get_mut(id) {
+                w.made_room = true;
+            }
             self.retire(id, Cause::Restart, now, out);
         }
         self.say_if_full(now, out);

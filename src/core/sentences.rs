@@ -210,7 +210,7 @@ impl fmt::Display for Notice {
                 match next {
                     Next::Respawn(d) if d.is_zero() => write!(f, "; slot respawns now")?,
                     Next::Respawn(d) => write!(f, "; slot respawns in {}", human(*d))?,
-                    Next::Nothing => {}
+                    Next::Replaced | Next::Nothing => {}
                 }
                 Ok(())
             }
@@ -245,6 +245,7 @@ impl fmt::Display for Notice {
                 why,
                 by,
                 workers,
+                drain,
                 limit,
             } => {
                 write!(f, "stopping: {why}{}; ", asked_by(by))?;
@@ -252,6 +253,13 @@ impl fmt::Display for Notice {
                 let time = human(limit.time());
                 match workers {
                     0 => return write!(f, "there is no worker to wait for"),
+                    _ if !drain.is_zero() => {
+                        let drain = human(*drain);
+                        write!(f, "{them}, drained for up to {drain}, then asked to stop")?;
+                        if let Limit::Timeout(_) = limit {
+                            write!(f, " and killed {time} later")?;
+                        }
+                    }
                     _ if limit.time().is_zero() => write!(f, "{them} killed if not gone at once")?,
                     1 => write!(f, "{them} has {time} before it is killed")?,
                     _ => write!(f, "{them} have {time} before they are killed")?,
@@ -401,32 +409,32 @@ impl fmt::Display for Notice {
                 who,
                 after,
                 closed,
-                cut: 0,
-                ..
+                ended,
+                cut,
+                limit,
             } => {
-                write!(f, "drained {who} after {}", human(*after))?;
-                match closed {
+                let connections = |n: &u32| count(*n as usize, "connection");
+                match cut {
+                    0 => write!(f, "drained {who} after {}", human(*after))?,
+                    n => write!(
+                        f,
+                        "{who} still has {} after {} (limit {limit}): asking it to stop, which cuts them off if it does not stop gracefully",
+                        connections(n),
+                        human(*after)
+                    )?,
+                }
+                if *closed > 0 {
+                    write!(f, "; {} ended when quiet", connections(closed))?;
+                }
+                match ended {
                     0 => Ok(()),
                     n => write!(
                         f,
-                        "; {} ended between two requests",
-                        count(*n as usize, "connection")
+                        "; {} ended when the time to drain was over, at a moment when no answer was under way: streams without an end, or clients that never pause",
+                        connections(n)
                     ),
                 }
             }
-            Notice::Drained {
-                who,
-                after,
-                cut,
-                limit,
-                ..
-            } => write!(
-                f,
-                "{who} still has {} after {} (--drain-timeout {}): asking it to stop, which cuts them off if it does not stop gracefully",
-                count(*cut as usize, "connection"),
-                human(*after),
-                human(*limit)
-            ),
             Notice::LaneAlone { addr } => write!(
                 f,
                 "{addr} can have no second socket: old and new workers share its queue during a reload, so each old one is asked to stop when it owes nothing, which is best effort; a connection that it accepts in that moment is lost if it does not stop gracefully"

@@ -198,9 +198,6 @@ impl Cluster {
             let generation = slot.generation;
             let worker = self.fleet.enlist(slot_nr, generation, watched, now);
             slot.current = Some(worker);
-            if let Some(w) = self.fleet.get_mut(worker) {
-                w.placed = true;
-            }
             out.push(Action::Spawn {
                 worker,
                 slot: slot_nr,

@@ -18,7 +18,7 @@ use super::deadlines::Why;
 use super::drain::Stage;
 use super::event::Exit;
 use super::ids::{LaneId, Pid, SlotNr, Time, WorkerId};
-use super::notice::{Cause, Notice, Who};
+use super::notice::{Cause, Next, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;
 use super::respawn::FORK_AGAIN;
@@ -99,8 +99,8 @@ pub struct Worker {
     pub rule: ReadyRule,
     /// The lane it listened on last.
     pub listened: Option<LaneId>,
-    /// Has it ever had a place, or was it only to take one?
-    pub placed: bool,
+    /// Has another one taken its place?
+    pub made_room: bool,
     /// Has it said that it is ready?
     pub said_ready: bool,
     /// Has it ever said that it is well?
@@ -119,8 +119,10 @@ pub struct Worker {
     pub why_not: Option<(&'static str, i32)>,
     /// While it is emptied: connections it had at the last look,
     pub open: u32,
-    /// and those that were ended from outside.
+    /// those that were ended from outside when they were quiet,
     pub closed: u32,
+    /// and those that were when the time to drain was over.
+    pub ended: u32,
 }
 
 impl Worker {
@@ -145,10 +147,14 @@ impl Worker {
         }
     }
 
-    /// How far its emptying is.
-    pub fn stage(&self) -> Option<Stage> {
+    /// How far its emptying is, why it is emptied, and since when.
+    pub fn retiring(&self) -> Option<(Stage, Cause, Time)> {
         match self.state {
-            State::Retiring { stage, .. } => Some(stage),
+            State::Retiring {
+                stage,
+                cause,
+                since,
+            } => Some((stage, cause, since)),
             State::Spawning
             | State::Starting { .. }
             | State::Ready { .. }
@@ -179,6 +185,18 @@ impl Worker {
             State::Spawning | State::Starting { .. } | State::Ready { .. } | State::Remnant => {
                 false
             }
+        }
+    }
+
+    /// How far its emptying is.
+    pub fn stage(&self) -> Option<Stage> {
+        self.retiring().map(|(stage, ..)| stage)
+    }
+
+    /// Its emptying is that far now.
+    pub(super) fn comes_to(&mut self, to: Stage) {
+        if let State::Retiring { stage, .. } = &mut self.state {
+            *stage = to;
         }
     }
 
@@ -539,7 +557,11 @@ impl Cluster {
             }
             Place::Successor(_) | Place::None => None,
         };
-        let next = delay.map_or(super::notice::Next::Nothing, super::notice::Next::Respawn);
+        let next = match (delay, cause) {
+            (Some(delay), _) => Next::Respawn(delay),
+            (None, Cause::Restart) if place == Place::None => Next::Replaced,
+            (None, _) => Next::Nothing,
+        };
         let died = Box::new(Death {
             who,
             cause,

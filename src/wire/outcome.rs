@@ -71,7 +71,7 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
         Hitch::Died(d) => {
             let next = match d.next {
                 Next::Respawn(delay) => format!("in {}", human(delay)),
-                Next::Nothing => "no more".into(),
+                Next::Replaced | Next::Nothing => "no more".into(),
             };
             let (who, cause, lived) = (d.who, d.cause.word(), human(d.lived));
             let why = format!(

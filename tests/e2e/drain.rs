@@ -142,7 +142,7 @@ fn a_stream_without_end_is_ended_at_the_drain_timeout() {
     let drained = rig.wait("drained", |e| e.pid() == old);
     assert!(drained.number("after") >= 2.0, "{drained:?}");
     // Between two of its events, or by the stop signal: it says which.
-    assert_eq!(drained.number("closed") + drained.number("cut"), 1.0);
+    assert_eq!(drained.number("ended") + drained.number("cut"), 1.0);
     let told = drained.level == "warn";
     assert_eq!(told, drained.number("cut") == 1.0);
     let mut rest = Vec::new();
@@ -167,7 +167,7 @@ fn clients_that_ask_without_a_pause_are_moved_all_the_same() {
     let drained = rig.wait_many("drained", 2);
     let sum = |what: &str| drained.iter().map(|e| e.number(what)).sum::<f64>();
     // One that is never silent may be unlucky at each look.
-    assert!(sum("closed") >= 6.0, "{drained:?}");
+    assert!(sum("ended") >= 6.0, "{drained:?}");
     rig.end(&["drained"]);
 }
 

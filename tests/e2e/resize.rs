@@ -409,8 +409,7 @@ fn pid_1_leaves_within_its_budget_however_deaf_its_workers_are() {
     rig.wait("all-ready", |_| true);
     assert_eq!(rig.verb("stop").code, 0);
     let stopping = rig.wait("stopping", |_| true);
-    let limits =
-        "2 workers have 1.5s before they are killed, all has to be over in 2s (--stop-budget)";
+    let limits = "2 workers, drained for up to 777ms, then asked to stop, all has to be over in 2s (--stop-budget)";
     assert!(stopping.msg.ends_with(limits), "{}", stopping.msg);
     for killed in rig.wait_many("killed", 2) {
         // Of the time of all workers a little went to draining.
@@ -431,13 +430,16 @@ fn pid_1_has_a_budget_of_its_own_and_nobody_else_has() {
     let masters = [
         (
             as_pid_1(&words("")),
-            "has 8.5s before it is killed, all has to be over in 9s",
+            "drained for up to 4.6s, then asked to stop, all has to be over in 9s",
         ),
         (
             as_pid_1(&words("--stop-budget 0")),
-            "has 10s before it is killed",
+            "drained for up to 10s, then asked to stop and killed 10s later",
         ),
-        (Rig::start(words("")), "has 10s before it is killed"),
+        (
+            Rig::start(words("")),
+            "drained for up to 10s, then asked to stop and killed 10s later",
+        ),
     ];
     for (mut rig, want) in masters {
         rig.wait("all-ready", |_| true);

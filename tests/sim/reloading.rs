@@ -423,6 +423,8 @@ fn an_old_server_that_binds_late_gets_no_lane_of_its_successors() {
     reload(&mut w, good());
     w.run(secs(20));
     assert_eq!(w.cover.count("Mark::ReloadDone"), 1);
-    // Each has one (the judge looks at what is lent); the old one's goes with it.
-    assert_eq!(w.cover.count("Action::RetireLane"), 1);
+    // Nor one of its own: it is to go, and does not begin to serve.
+    assert_eq!(w.cover.count("Action::Refuse"), 1);
+    assert_eq!(w.cover.count("Action::OpenLane"), 1);
+    assert_eq!(w.cover.count("Action::RetireLane"), 0);
 }

@@ -190,3 +190,70 @@ fn what_becomes_ours_during_a_graceful_stop_is_asked_to_stop_too() {
     let asked = |a: &Action| matches!(a, Action::SweepStrays { signal: Some(15) });
     assert!(r.did().iter().any(asked));
 }
+
+#[test]
+fn with_a_budget_there_is_a_moment_for_the_last_connections_too() {
+    let mut r = Rig::new(Policy {
+        workers: 1,
+        given: vec![given("0.0.0.0:80")],
+        ready: ReadyRule::Started,
+        stop_budget: Some(Duration::from_secs(9)),
+        ..policy()
+    });
+    let (lane, addr) = (LaneId(1), given("0.0.0.0:80").addr);
+    r.tell(Event::LaneOpened { lane, addr });
+    let worker = r.run_spawns()[0];
+    r.did();
+    r.tell(Event::Signal(MasterSignal::Term));
+    let said = format!("{:?}", r.did());
+    assert!(said.contains("RefuseNew"), "{said}");
+    let look = |owed| Event::Census {
+        lanes: vec![LaneLook {
+            lane,
+            handshakes: 0,
+            queued: 0,
+        }],
+        loads: vec![(
+            worker,
+            Load {
+                open: 1,
+                owed,
+                sight: Sight::Full,
+            },
+        )],
+        took: Duration::ZERO,
+    };
+    let is = |a: &[Action], what: fn(&Action) -> bool| a.iter().any(what);
+    let quiet: fn(&Action) -> bool = |a| matches!(a, Action::CloseQuiet { .. });
+    let rest: fn(&Action) -> bool = |a| matches!(a, Action::CloseRest { .. });
+    // Of 9 s half a second is the margin, a third of the rest is for the stop signal: 5.667 s, and of
+    // these one second is for those that are never quiet.
+    r.at(4_660);
+    r.tell(look(0));
+    let did = r.did();
+    assert!(is(&did, quiet) && !is(&did, rest));
+    r.at(4_670);
+    r.tell(look(0));
+    let did = r.did();
+    assert!(!is(&did, quiet) && is(&did, rest));
+    r.tell(Event::Closed { worker, count: 1 });
+    r.tell(look(1));
+    assert_eq!(signals(&r.did()), []);
+    r.at(5_667);
+    let did = r.did();
+    assert_eq!(signals(&did), [(worker, 15, Whom::Leader)]);
+    let told = did.iter().find_map(|a| match a {
+        Action::Note(n @ Notice::Drained { .. }) => Some(n.to_string()),
+        _ => None,
+    });
+    let told = told.unwrap_or_default();
+    let limit = "(limit 5.6s, so that the end comes within --stop-budget 9s)";
+    assert!(told.contains("still has 1 connection after 5.6s"), "{told}");
+    assert!(told.contains(limit), "{told}");
+    assert!(
+        told.contains("; 1 connection ended when the time"),
+        "{told}"
+    );
+    r.at(8_500);
+    assert_eq!(signals(&r.did()), [(worker, 9, Whom::Group)]);
+}
