@@ -117,13 +117,13 @@ target/bench/threaded: $(addprefix tests/servers/,threaded.c serve.c report.c se
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -Wextra -pthread -o $@ $(filter %.c,$^)
 
-lint: deps ## formatting, clippy, the manual page, shell scripts
+lint: deps ## formatting, clippy, the manual pages, shell scripts
 	$(NEED_CARGO)
 	@for tool in fmt clippy; do $(CARGO) $$tool --version >/dev/null 2>&1 || \
 		{ echo "cargo $$tool not found: rustup component add rustfmt clippy" >&2; exit 1; }; done
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(CARGOFLAGS) --all-targets -- -D warnings
-	mandoc -T lint -W warning man/*.1
+	mandoc -T lint -W warning man/*.[17]
 	shellcheck $(SCRIPTS)
 
 deps:
@@ -142,10 +142,11 @@ target/completions/%: $(BIN)
 	@mkdir -p $(@D)
 	./$(BIN) --completions $* >$@
 
-install: $(BIN) $(COMPLETIONS) ## binary, manual page, completions under PREFIX (and DESTDIR)
-	$(INSTALL) -d $(addprefix "$(DESTDIR),$(addsuffix ",$(BINDIR) $(MANDIR)/man1 $(BASHDIR) $(ZSHDIR) $(FISHDIR)))
+install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions under PREFIX (and DESTDIR)
+	$(INSTALL) -d $(addprefix "$(DESTDIR),$(addsuffix ",$(BINDIR) $(MANDIR)/man1 $(MANDIR)/man7 $(BASHDIR) $(ZSHDIR) $(FISHDIR)))
 	$(INSTALL) -m 755 $(BIN) "$(DESTDIR)$(BINDIR)/minicluster"
 	$(INSTALL) -m 644 man/minicluster.1 "$(DESTDIR)$(MANDIR)/man1/minicluster.1"
+	$(INSTALL) -m 644 man/minicluster.7 "$(DESTDIR)$(MANDIR)/man7/minicluster.7"
 	$(INSTALL) -m 644 target/completions/bash "$(DESTDIR)$(BASHDIR)/minicluster"
 	$(INSTALL) -m 644 target/completions/zsh "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	$(INSTALL) -m 644 target/completions/fish "$(DESTDIR)$(FISHDIR)/minicluster.fish"
@@ -153,6 +154,7 @@ install: $(BIN) $(COMPLETIONS) ## binary, manual page, completions under PREFIX 
 uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(BINDIR)/minicluster"
 	rm -f "$(DESTDIR)$(MANDIR)/man1/minicluster.1"
+	rm -f "$(DESTDIR)$(MANDIR)/man7/minicluster.7"
 	rm -f "$(DESTDIR)$(BASHDIR)/minicluster"
 	rm -f "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	rm -f "$(DESTDIR)$(FISHDIR)/minicluster.fish"

@@ -203,6 +203,32 @@ fn the_manual_has_every_option_and_verb_and_no_other() {
 }
 
 #[test]
+fn the_page_on_the_lifecycle_names_what_there_is() {
+    let page = fs::read_to_string(root().join("man/minicluster.7")).unwrap();
+    let words: Vec<&str> = page.split_whitespace().collect();
+    let pairs: Vec<(&str, &str)> = words.windows(2).map(|w| (w[0], w[1])).collect();
+    let flags = pairs.iter().filter(|(m, _)| *m == "Fl" || *m == ".Fl");
+    let named: BTreeSet<&str> = flags.filter_map(|(_, f)| f.strip_prefix('-')).collect();
+    let all: BTreeSet<&str> = options::all().map(|o| o.long).collect();
+    assert!(named.is_subset(&all), "{:?}", named.difference(&all));
+    assert!(named.contains("drain-timeout"));
+    // `Fl -drain-timeout Pq 10s` is a default.
+    for four in words.windows(4).filter(|w| w[0].ends_with("Fl")) {
+        let exact = |o: &&options::Opt| o.default.starts_with(|c: char| c.is_ascii_digit());
+        let option = options::all().find(|o| four[1].strip_prefix('-') == Some(o.long));
+        let option = option.filter(exact);
+        let said = matches!(four[2], "Pq" | ".Pq").then_some(four[3]);
+        if let (Some(o), Some(said)) = (option, said.filter(|s| s.starts_with(char::is_numeric))) {
+            assert_eq!(said, o.default, "of --{}", o.long);
+        }
+    }
+    let others = page.lines().filter_map(|l| l.strip_prefix(".Sx "));
+    for section in others.map(|l| l.trim_end_matches([' ', '.', ',', ':'])) {
+        assert!(page.contains(&format!(".Sh {section}\n")), "no {section}");
+    }
+}
+
+#[test]
 fn the_manual_names_the_options_that_a_reload_does_not_take() {
     let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
     let list = page
