@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 const EAGAIN: i32 = 11;
 const EADDRINUSE: i32 = 98;
+const ECANCELED: i32 = 125;
 const EOPNOTSUPP: i32 = 95;
 
 impl Cluster {
@@ -205,7 +206,7 @@ impl Cluster {
         out.push(match self.lanes.addr(lane) {
             Some(_) if self.comes_too_late(id) => Action::Refuse {
                 ask,
-                errno: EADDRINUSE,
+                errno: ECANCELED,
             },
             Some(_) => Action::Listen { ask, lane },
             None => Action::Pass { ask },
@@ -213,7 +214,7 @@ impl Cluster {
     }
 
     /// Is it to go, and has never served? Then it does not begin to: it would take clients that it
-    /// cannot keep, as it may have been asked to stop already.
+    /// cannot keep, as it may have been asked to stop already. (ECANCELED: what it says of that is true.)
     fn comes_too_late(&self, id: WorkerId) -> bool {
         let worker = self.fleet.get(id);
         worker.is_some_and(|w| w.is_leaving() && w.listened.is_none())
@@ -252,7 +253,7 @@ impl Cluster {
             {
                 out.push(Action::Refuse {
                     ask,
-                    errno: EADDRINUSE,
+                    errno: ECANCELED,
                 });
             }
             (Verdict::Lend(lane), None) => {

@@ -121,7 +121,13 @@ impl Notice {
             Notice::Reloaded {
                 generation, took, ..
             } => vec![("generation", number(generation)), ("took", secs(took))],
-            Notice::ReloadFailed { generation, .. } => vec![("generation", number(generation))],
+            Notice::ReloadFailed {
+                generation, ready, ..
+            } => vec![("generation", number(generation)), ("ready", number(ready))],
+            Notice::ReloadRefused { .. } => Vec::new(),
+            Notice::Exchanged {
+                generation, old, ..
+            } => vec![("generation", number(generation)), ("old", number(old))],
             Notice::TooManyGenerations {
                 generation,
                 limit,

@@ -25,6 +25,7 @@ mod worker;
 pub mod action;
 pub mod addr;
 pub mod codes;
+pub mod death;
 pub mod event;
 pub mod fields;
 pub mod fleet;
@@ -53,13 +54,13 @@ pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
 
 use deadlines::Deadlines;
+use death::Death;
 use fleet::Fleet;
 use lanes::{Asked, Lane, Lanes};
 use readiness::Launch;
 use respawn::Rng;
 use rollout::{Rollout, Wish};
 use slot::Slot;
-use status::Death;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Where actions go.
@@ -310,8 +311,12 @@ impl Cluster {
             Event::Reload {
                 asker: Some(asker), ..
             } => {
-                let (generation, hitch) = (self.generation, Hitch::Stopping);
-                (asker, Outcome::NotReloaded { generation, hitch })
+                let outcome = Outcome::NotReloaded {
+                    generation: self.generation,
+                    hitch: Hitch::Stopping,
+                    ready: 0,
+                };
+                (asker, outcome)
             }
             Event::SignalWorkers { asker, target, .. } => (asker, Outcome::Nobody { target }),
             Event::Spawned { .. }
@@ -387,9 +392,12 @@ impl Cluster {
         self.generation
     }
 
-    /// How many workers the operator has asked for, by word or file.
+    /// How many workers the operator has asked for, by word or file: as of what runs.
     pub fn asked_for(&self) -> u16 {
-        self.policy.workers
+        match &self.rollout {
+            Some(r) => r.asked_for(self.generation).unwrap_or(self.policy.workers),
+            None => self.policy.workers,
+        }
     }
 
     /// How many serve.

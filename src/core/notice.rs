@@ -246,11 +246,22 @@ pub enum Notice {
         /// Was it one that took back what had been replaced?
         back: bool,
     },
+    ReloadRefused {
+        hitch: Hitch,
+    },
     ReloadFailed {
         generation: u32,
         hitch: Hitch,
+        /// How many workers serve all the same.
+        ready: usize,
         /// Are there slots that have to be taken back?
         back: bool,
+    },
+    Exchanged {
+        generation: u32,
+        /// How many make room.
+        old: usize,
+        drain: Duration,
     },
     TooManyGenerations {
         generation: u32,
@@ -397,6 +408,7 @@ impl Notice {
             | Notice::Resized { .. }
             | Notice::Reloading { .. }
             | Notice::Reloaded { .. }
+            | Notice::Exchanged { .. }
             | Notice::StopDelayed { .. }
             | Notice::Signalled { .. }
             | Notice::V4Only { .. }
@@ -405,7 +417,7 @@ impl Notice {
                 ..
             } => Info,
             Notice::Ready { .. } => Info,
-            Notice::ReloadFailed { hitch, .. } => match hitch {
+            Notice::ReloadRefused { hitch } | Notice::ReloadFailed { hitch, .. } => match hitch {
                 Hitch::Stopping | Hitch::Overtaken { .. } => Info,
                 Hitch::Died(_)
                 | Hitch::NotForked { .. }
@@ -512,7 +524,8 @@ impl Notice {
             Notice::AtBound { .. } => "at-bound",
             Notice::Reloading { .. } => "reload-started",
             Notice::Reloaded { .. } => "reload-finished",
-            Notice::ReloadFailed { .. } => "reload-failed",
+            Notice::ReloadRefused { .. } | Notice::ReloadFailed { .. } => "reload-failed",
+            Notice::Exchanged { .. } => "reload-serving",
             Notice::TooManyGenerations { .. } => "generations",
             Notice::StopDelayed { .. } => "stop-delayed",
             Notice::Draining { .. } => "draining",
@@ -576,7 +589,9 @@ impl Notice {
             | Notice::AtBound { .. }
             | Notice::Reloading { .. }
             | Notice::Reloaded { .. }
+            | Notice::ReloadRefused { .. }
             | Notice::ReloadFailed { .. }
+            | Notice::Exchanged { .. }
             | Notice::TooManyGenerations { .. }
             | Notice::StopDelayed { .. }
             | Notice::LaneAlone { .. }

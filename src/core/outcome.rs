@@ -1,10 +1,10 @@
 //! How what a client asked for has ended. Each request that takes an answer from core has exactly
 //! one of these; its words are in `wire`.
 
+use super::death::Death;
 use super::event::{By, Size, Target};
 use super::ids::{Pid, SlotNr};
-use super::notice::Who;
-use super::status::Death;
+use super::notice::{Cause, Who};
 use super::words::{errno_text, human};
 use std::fmt;
 use std::time::Duration;
@@ -26,8 +26,12 @@ pub enum Outcome {
     Reloading { generation: u32 },
     /// All workers are of that generation now, and the old ones have gone.
     Reloaded { generation: u32, took: Duration },
-    /// That generation is not to be, on account of that: the old workers go on.
-    NotReloaded { generation: u32, hitch: Hitch },
+    /// That generation is not to be, on account of that: the old workers go on, so many of them ready.
+    NotReloaded {
+        generation: u32,
+        hitch: Hitch,
+        ready: usize,
+    },
     /// There cannot be so many.
     OutOfBounds { workers: u16, asked: Size },
     /// These got the signal.
@@ -76,9 +80,12 @@ impl fmt::Display for Hitch {
                     d.exit,
                     human(d.lived)
                 )?;
-                match d.ready_for {
-                    None => f.write_str(", never ready"),
-                    Some(_) => f.write_str(", ready, but its siblings were not yet"),
+                match (d.ready_for, d.hint) {
+                    (None, Some(hint)) if d.cause == Cause::NotReady => {
+                        write!(f, ", not ready by then (--ready-timeout): {hint}")
+                    }
+                    (None, _) => f.write_str(", never ready"),
+                    (Some(_), _) => f.write_str(", ready, but its siblings were not yet"),
                 }
             }
             Hitch::NotForked { slot, errno } => {

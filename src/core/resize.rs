@@ -77,6 +77,7 @@ impl Cluster {
                 Some(Outcome::TooMany)
             }
             (Phase::Serving, Some(to)) => {
+                self.size_is_asked();
                 self.resize(to, "asked by a client", Some(by), now, out);
                 let workers = to;
                 (!wait).then_some(Outcome::Resizing { workers })
@@ -100,7 +101,10 @@ impl Cluster {
         out: &mut Out,
     ) {
         match (self.phase, by.of(self.wanted)) {
-            (Phase::Serving, Some(to)) => self.resize(to, why, None, now, out),
+            (Phase::Serving, Some(to)) => {
+                self.size_is_asked();
+                self.resize(to, why, None, now, out);
+            }
             (Phase::Serving, None) => out.push(Action::Note(Notice::AtBound {
                 why,
                 workers: self.wanted,

@@ -9,8 +9,11 @@
 //! 3. With --surge 0 a slot's worker is retired first, and its slot is spawned anew.
 //! 4. Another reload takes the place of one under way, which is over then. Successors that are not in
 //!    place go; where all were, it has reached its end.
-//! 5. It is over, for who waits, when all slots have new workers and the old ones have gone.
-//! 6. What there is is compared with what is wanted, after each event (I7).
+//! 5. It is over, for who waits, when all slots have new workers and the old ones have gone. Old ones of
+//!    an earlier one go in their own time: nobody waits for these, nor do they count as its surge.
+//! 6. Another number of workers that was read again counts when the new ones have their places: fewer go
+//!    with the old ones, whose lane can be emptied then; more are of the new code at once.
+//! 7. What there is is compared with what is wanted, after each event (I7).
 
 use super::action::Action;
 use super::deadlines::Why;
@@ -19,7 +22,7 @@ use super::ids::{Asker, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice};
 use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
-use super::policy::{Policy, Takeover};
+use super::policy::{Drain, Policy, Takeover};
 use super::respawn::FORK_AGAIN;
 use super::slot::Place;
 use super::worker::{State, Worker};
@@ -39,8 +42,18 @@ pub struct Rollout {
     pub back: bool,
     /// What was wanted before: wanted again if it fails.
     policy: Box<Policy>,
+    /// How many slots there are to be when it serves, if that is to change, and who wants that.
+    workers: Option<u16>,
+    by: Option<By>,
     /// Who waits for its end.
     pub askers: Vec<Asker>,
+}
+
+impl Rollout {
+    /// How many workers were asked for before it, if it is not what runs yet.
+    pub fn asked_for(&self, runs: u32) -> Option<u16> {
+        (self.to != runs).then_some(self.policy.workers)
+    }
 }
 
 /// A client, or a signal, that asks for a reload.
@@ -68,16 +81,9 @@ impl Cluster {
         };
         let answer = match refused {
             Err(hitch) => {
-                let notice = Notice::ReloadFailed {
-                    generation: self.generation,
-                    hitch: hitch.clone(),
-                    back: false,
-                };
-                out.push(Action::Note(notice));
-                Some(Outcome::NotReloaded {
-                    generation: self.generation,
-                    hitch,
-                })
+                let refused = hitch.clone();
+                out.push(Action::Note(Notice::ReloadRefused { hitch: refused }));
+                Some(self.not_reloaded(self.generation, hitch))
             }
             Ok(_) if wish.wait && self.waiting() >= MAX_ASKERS => Some(Outcome::TooMany),
             Ok(policy) => {
@@ -98,11 +104,12 @@ impl Cluster {
     }
 
     fn begin_rollout(&mut self, wish: &Wish, policy: Box<Policy>, now: Time, out: &mut Out) {
+        let running = self.asked_for();
         let before = self.supersede(wish, now, out);
         self.newest += 1;
         let to = self.newest;
         let workers = policy.workers;
-        let resized = workers != self.policy.workers;
+        let resized = workers != running;
         let old = std::mem::replace(&mut self.policy, *policy);
         // What is of the master stays as it was.
         self.policy.given.clone_from(&old.given);
@@ -113,20 +120,19 @@ impl Cluster {
             since: now,
             back: false,
             policy: before.unwrap_or_else(|| Box::new(old)),
+            workers: resized.then_some(workers),
+            by: wish.by,
             askers: Vec::new(),
         });
         out.push(Action::NewGeneration { generation: to });
         let notice = Notice::Reloading {
             generation: to,
-            workers: usize::from(self.wanted),
+            workers: usize::from(self.goal()),
             why: wish.why,
             by: wish.by,
         };
         out.push(Action::Note(notice));
         self.open_beside(to, out);
-        if resized {
-            self.resize(workers, "read again", wish.by, now, out);
-        }
         self.limit_generations(now, out);
     }
 
@@ -149,9 +155,26 @@ impl Cluster {
         Some(old.policy)
     }
 
+    /// So many slots get new workers: those that there are to be in the end.
+    fn goal(&self) -> u16 {
+        let then = self.rollout.as_ref().and_then(|r| r.workers);
+        then.map_or(self.wanted, |n| n.min(self.wanted))
+    }
+
+    fn surge(&self) -> u16 {
+        self.policy.surge.of(self.goal())
+    }
+
+    /// A client wants another number now: what was read again is older than that.
+    pub(super) fn size_is_asked(&mut self) {
+        if let Some(r) = &mut self.rollout {
+            r.workers = None;
+        }
+    }
+
     /// Are all slots of that generation?
     fn all_replaced(&self, to: u32) -> bool {
-        let wanted = &self.slots[..usize::from(self.wanted)];
+        let wanted = &self.slots[..usize::from(self.goal())];
         wanted
             .iter()
             .all(|s| s.generation == to && s.successor.is_none())
@@ -193,7 +216,7 @@ impl Cluster {
         now: Time,
         out: &mut Out,
     ) {
-        let in_place = self.policy.surge.of(self.wanted) == 0;
+        let in_place = self.surge() == 0;
         let reached = self.generation == generation;
         let forward = |r: &mut Rollout| in_place && !reached && !r.back && r.to == generation;
         if let Some(r) = self.rollout.take_if(forward) {
@@ -209,11 +232,7 @@ impl Cluster {
             slot.generation = self.generation;
         }
         self.rollout_over(&r, &hitch, out);
-        let tried = std::mem::replace(&mut self.policy, Policy::clone(&r.policy));
-        if tried.workers != self.policy.workers && tried.workers == self.wanted {
-            let why = "the reload that asked for another number has failed";
-            self.resize(self.policy.workers, why, None, now, out);
-        }
+        self.policy = Policy::clone(&r.policy);
         self.take_back(&r, now, out);
     }
 
@@ -229,6 +248,8 @@ impl Cluster {
             since: now,
             back: true,
             policy: failed.policy.clone(),
+            workers: None,
+            by: None,
             askers: Vec::new(),
         });
         self.rollout_progress(now, out);
@@ -240,15 +261,21 @@ impl Cluster {
         out.push(Action::Note(Notice::ReloadFailed {
             generation: r.to,
             hitch: hitch.clone(),
+            ready: self.ready_count(),
             back: replaced && self.phase == Phase::Serving,
         }));
         for asker in &r.askers {
-            let outcome = Outcome::NotReloaded {
-                generation: r.to,
-                hitch: hitch.clone(),
-            };
+            let outcome = self.not_reloaded(r.to, hitch.clone());
             let asker = *asker;
             out.push(Action::Answer { asker, outcome });
+        }
+    }
+
+    fn not_reloaded(&self, generation: u32, hitch: Hitch) -> Outcome {
+        Outcome::NotReloaded {
+            generation,
+            hitch,
+            ready: self.ready_count(),
         }
     }
 
@@ -286,7 +313,7 @@ impl Cluster {
         if self.phase != Phase::Serving {
             return;
         }
-        let surge = self.policy.surge.of(self.wanted);
+        let surge = self.surge();
         match surge {
             0 => self.replace_in_place(to, now, out),
             _ => {
@@ -298,12 +325,11 @@ impl Cluster {
         if !self.all_replaced(to) || !self.replaced_are_ready() {
             return;
         }
-        if self.generation != to {
-            self.generation = to;
-            self.unserved_looks = 0;
-            self.suspect_unserved(now);
-        }
-        let goes = |w: &Worker| w.leaves_for(Cause::Restart) && !w.stuck;
+        self.arrive(to, now, out);
+        let goes = |w: &Worker| match w.made_room_for {
+            Some(g) => g == to && w.is_leaving() && !w.stuck,
+            None => false,
+        };
         if self.fleet.iter().any(goes) {
             return;
         }
@@ -312,19 +338,37 @@ impl Cluster {
         }
     }
 
-    /// With new before old they are by the time they have their place; with old before new not yet.
-    fn replaced_are_ready(&self) -> bool {
-        self.policy.surge.of(self.wanted) > 0 || self.ready_count() == usize::from(self.wanted)
+    /// All slots are of the new generation: from here on it is what runs.
+    fn arrive(&mut self, to: u32, now: Time, out: &mut Out) {
+        if self.generation != to {
+            self.generation = to;
+            self.unserved_looks = 0;
+            self.suspect_unserved(now);
+        }
+        let size = self
+            .rollout
+            .as_mut()
+            .and_then(|r| Some((r.workers.take()?, r.by)));
+        if let Some((workers, by)) = size {
+            self.resize(workers, "read again", by, now, out);
+        }
     }
 
-    /// Workers beyond those in slots: successors, and those that made room for one and have not gone. (A
-    /// successor that is not to be makes room at once, or the next batch would come in two parts, and the
-    /// old ones could not be emptied together.)
-    fn extra(&self) -> usize {
+    /// With new before old they are by the time they have their place; with old before new not yet.
+    fn replaced_are_ready(&self) -> bool {
+        let slots = self.slots[..usize::from(self.goal())].iter();
+        let workers = slots.filter_map(|s| self.fleet.get(s.current?));
+        self.surge() > 0 || workers.filter(|w| w.is_ready()).count() == usize::from(self.goal())
+    }
+
+    /// Workers beyond those in slots on account of this rollout: successors, and those that made room for
+    /// one and have not gone. (A successor that is not to be makes room at once, or the next batch would
+    /// come in two parts, and the old ones could not be emptied together.)
+    fn extra(&self, to: u32) -> usize {
         let counts = |w: &&Worker| match self.place_of(w.id) {
             Place::Successor(_) => true,
             Place::Current(_) => false,
-            Place::None => w.made_room && !w.stuck,
+            Place::None => w.made_room_for == Some(to) && !w.stuck,
         };
         self.fleet
             .iter()
@@ -338,8 +382,8 @@ impl Cluster {
             return;
         }
         // Of one batch all are ready before the next begins.
-        let mut room = usize::from(surge).saturating_sub(self.extra());
-        for nr in 0..usize::from(self.wanted) {
+        let mut room = usize::from(surge).saturating_sub(self.extra(to));
+        for nr in 0..usize::from(self.goal()) {
             let slot = &self.slots[nr];
             if room == 0 {
                 return;
@@ -380,11 +424,21 @@ impl Cluster {
             slot.proven = true;
             slot.backoff = Default::default();
         }
+        if self.all_replaced(to) {
+            self.arrive(to, now, out);
+        }
         // Who is steered away from a worker is steered away before that is looked at.
         self.steer(out);
+        if !old.is_empty() && self.all_replaced(to) && self.policy.drain != Drain::None {
+            out.push(Action::Note(Notice::Exchanged {
+                generation: to,
+                old: old.len(),
+                drain: self.policy.drain_timeout,
+            }));
+        }
         for id in old {
             if let Some(w) = self.fleet.get_mut(id) {
-                w.made_room = true;
+                w.made_room_for = Some(to);
             }
             self.retire(id, Cause::Restart, now, out);
         }
@@ -394,13 +448,13 @@ impl Cluster {
 
     /// With old before new: of which generation whoever comes into an empty slot is.
     pub(super) fn in_place_to(&self) -> Option<u32> {
-        let in_place = self.policy.surge.of(self.wanted) == 0;
+        let in_place = self.surge() == 0;
         self.rollout.as_ref().filter(|_| in_place).map(|r| r.to)
     }
 
     /// Old before new, one slot at a time: one that serves when all others do.
     fn replace_in_place(&mut self, to: u32, now: Time, out: &mut Out) {
-        let wanted = usize::from(self.wanted);
+        let wanted = usize::from(self.goal());
         let ready = |nr: &usize| {
             let current = self.slots[*nr].current.and_then(|id| self.fleet.get(id));
             current.filter(|w| w.is_ready())

@@ -380,18 +380,39 @@ impl fmt::Display for Notice {
                 "taken back: all workers are of generation {generation} again, after {}",
                 human(*took)
             ),
+            Notice::ReloadRefused { hitch } => {
+                write!(f, "reload refused: {hitch}; nothing has changed")
+            }
+            Notice::ReloadFailed {
+                generation,
+                hitch: hitch @ (Hitch::Stopping | Hitch::Overtaken { .. }),
+                ..
+            } => write!(f, "reload to generation {generation} is over: {hitch}"),
             Notice::ReloadFailed {
                 generation,
                 hitch,
+                ready,
                 back,
             } => {
-                write!(f, "reload to generation {generation} is over: {hitch}")?;
-                f.write_str(match (hitch, back) {
-                    (Hitch::Stopping | Hitch::Overtaken { .. }, _) => "",
-                    (_, false) => "; the old workers go on",
-                    (_, true) => "; workers that had been replaced are taken back",
-                })
+                write!(f, "reload to generation {generation} has failed: {hitch}; ")?;
+                match (ready, back) {
+                    (0, _) => {
+                        f.write_str("no worker is ready: the slots go on with what ran before")
+                    }
+                    (_, true) => f.write_str("workers that had been replaced are taken back"),
+                    (_, false) => f.write_str("the old workers go on"),
+                }
             }
+            Notice::Exchanged {
+                generation,
+                old,
+                drain,
+            } => write!(
+                f,
+                "generation {generation} gets all new connections; {} of before, drained for up to {}",
+                count(*old, "worker"),
+                human(*drain)
+            ),
             Notice::TooManyGenerations {
                 generation,
                 limit,

@@ -1,40 +1,17 @@
 //! A plain snapshot of everything an operator may ask, and the story of the last deaths.
 
+use super::Cluster;
 use super::addr::Addr;
 use super::deadlines::Why;
+use super::death::Death;
 use super::event::Exit;
 use super::ids::{Pid, SlotNr, Time};
-use super::notice::{Cause, Next, Notice, Who};
+use super::notice::Cause;
 use super::phase::Phase;
 use super::policy::Takeover;
 use super::slot::Place;
 use super::worker::{State, Worker};
-use super::{Action, Cluster, Out};
 use std::time::Duration;
-
-/// So many deaths are remembered, the newest per slot beyond that (I9).
-const MAX_DEATHS: usize = 32;
-
-/// One end of a worker.
-#[derive(Clone, Debug)]
-pub struct Death {
-    /// Which worker.
-    pub who: Who,
-    /// Why.
-    pub cause: Cause,
-    /// How.
-    pub exit: Exit,
-    /// When.
-    pub at: Time,
-    /// From the wish to spawn it to its end.
-    pub lived: Duration,
-    /// `None`: it never was.
-    pub ready_for: Option<Duration>,
-    /// What followed.
-    pub next: Next,
-    /// The last lines it wrote to stderr before it was ready.
-    pub last: String,
-}
 
 /// Everything, at one moment.
 #[derive(Clone, Debug)]
@@ -145,7 +122,8 @@ impl Cluster {
             },
             Some(state) => state_word(state),
         };
-        let death = self.deaths.iter().rev().find(|d| d.who.slot == nr);
+        let here = |d: &&Death| d.who.slot == nr && d.had_slot;
+        let death = self.deaths.iter().rev().find(here);
         SlotView {
             slot: nr,
             current: true,
@@ -155,36 +133,6 @@ impl Cluster {
             age: worker.map_or(until, |w| now - w.born),
             restarts: slot.restarts,
             last: death.map(|d| (d.cause, d.exit)),
-        }
-    }
-
-    /// Says it and keeps it for `why`.
-    pub(super) fn record_death(&mut self, d: &Death, out: &mut Out) {
-        out.push(Action::Note(Notice::Died {
-            who: d.who,
-            cause: d.cause,
-            exit: d.exit,
-            lived: d.lived,
-            was_ready: d.ready_for.is_some(),
-            next: d.next,
-            last: d.last.clone(),
-        }));
-        self.deaths.push_back(d.clone());
-        self.trim_deaths();
-    }
-
-    /// Forgets the oldest deaths beyond the limit.
-    pub(super) fn trim_deaths(&mut self) {
-        while self.deaths.len() > MAX_DEATHS.max(self.slots.len()) {
-            // The oldest whose slot has a newer one, or is not there any more; there is one, by the
-            // pigeonhole.
-            let spare = |i: usize| {
-                let slot = self.deaths[i].who.slot;
-                usize::from(slot.0) >= self.slots.len()
-                    || self.deaths.iter().skip(i + 1).any(|d| d.who.slot == slot)
-            };
-            let victim = (0..self.deaths.len()).find(|i| spare(*i)).unwrap_or(0);
-            self.deaths.remove(victim);
         }
     }
 }

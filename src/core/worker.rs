@@ -16,15 +16,12 @@ use super::action::{Action, Whom};
 use super::codes;
 use super::deadlines::Why;
 use super::drain::Stage;
-use super::event::Exit;
 use super::ids::{LaneId, Pid, SlotNr, Time, WorkerId};
-use super::notice::{Cause, Next, Notice, Who};
+use super::notice::{Cause, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;
 use super::respawn::FORK_AGAIN;
 use super::slot::Place;
-use super::status::Death;
-use super::words::errno_text;
 use super::{Cluster, Out};
 use std::time::Duration;
 
@@ -99,8 +96,8 @@ pub struct Worker {
     pub rule: ReadyRule,
     /// The lane it listened on last.
     pub listened: Option<LaneId>,
-    /// Has another one taken its place?
-    pub made_room: bool,
+    /// The generation of the one that has its place now, if one has.
+    pub made_room_for: Option<u32>,
     /// Has it said that it is ready?
     pub said_ready: bool,
     /// Has it ever said that it is well?
@@ -117,6 +114,8 @@ pub struct Worker {
     pub stuck: bool,
     /// The step before COMMAND that failed, and its errno.
     pub why_not: Option<(&'static str, i32)>,
+    /// What would have helped it to be ready in time, if it was not.
+    pub hint: Option<&'static str>,
     /// While it is emptied: connections it had at the last look,
     pub open: u32,
     /// those that were ended from outside when they were quiet,
@@ -351,11 +350,16 @@ impl Cluster {
             (State::Starting { .. }, Why::Look(_)) => out.push(Action::LookAt { worker: id }),
             (State::Starting { .. }, Why::Alive(_)) => self.become_ready(id, now, out),
             (State::Starting { .. }, Why::Ready(_)) => {
+                let (who, after) = (w.who(), now - w.born);
+                let hint = self.not_ready_hint(id);
+                if let Some(w) = self.fleet.get_mut(id) {
+                    w.hint = hint;
+                }
                 let notice = Notice::NotReady {
-                    who: w.who(),
-                    after: now - w.born,
+                    who,
+                    after,
                     limit: self.policy.ready_timeout.unwrap_or_default(),
-                    hint: self.not_ready_hint(id),
+                    hint,
                 };
                 out.push(Action::Note(notice));
                 self.kill_worker(id, Cause::NotReady, now, out);
@@ -480,158 +484,6 @@ impl Cluster {
         let stuck_by = self.stuck_by(now);
         self.deadlines.set(Why::KillAgain(id), stuck_by);
         out.push(kill_group(id));
-    }
-
-    /// The first process is a zombie; the shell reaps it once the actions of this turn are done.
-    pub(super) fn exited(
-        &mut self,
-        id: WorkerId,
-        status: Exit,
-        mut last: String,
-        now: Time,
-        out: &mut Out,
-    ) {
-        let Some(w) = self.fleet.get_mut(id) else {
-            return;
-        };
-        if let Some((step, errno)) = w.why_not {
-            last = format!("{last}{step}: {}", errno_text(errno));
-        }
-        let (who, ready_since, state, w_generation) =
-            (w.who(), w.ready_since, w.state, w.generation);
-        let lived = now - w.born;
-        let by_itself = match status {
-            _ if state == (State::Starting { execed: false }) => Cause::NotStarted,
-            Exit::Code(0) => Cause::Finished,
-            Exit::Code(_) | Exit::Signal(_) => Cause::Failure,
-        };
-        let (cause, to_group) = match state {
-            State::Starting { .. } | State::Ready { .. } => (by_itself, SIGKILL),
-            // Its group is itself alone.
-            State::Draining {
-                cause: Cause::NotStarted,
-                ..
-            } => (Cause::NotStarted, SIGKILL),
-            State::Draining {
-                cause: Cause::Hang, ..
-            } => (Cause::Hang, SIGKILL),
-            State::Retiring { cause, .. } | State::Draining { cause, .. } => {
-                (cause, self.policy.stop_signal)
-            }
-            State::Killed { cause, .. } => (cause, SIGKILL),
-            // There was no process, or it is reaped already.
-            State::Spawning | State::Remnant => return,
-        };
-        w.state = State::Remnant;
-        w.pid = None;
-        let (tree_gone, watched) = (w.tree_gone, w.watched);
-        let (place, generation) = (self.place_of(id), w_generation);
-        let had_until = match state {
-            // It did not wait to be asked; its group is asked now.
-            State::Retiring { .. } => {
-                self.asked_at = now;
-                Some(self.kill_by(now))
-            }
-            State::Spawning
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Draining { .. }
-            | State::Killed { .. }
-            | State::Remnant => self.deadlines.get(Why::Kill(id)),
-        };
-        self.deadlines.stop_worker(id);
-        if let Place::Current(nr) = place {
-            self.full &= !self.is_wanted(nr);
-        }
-        out.push(Action::Signal {
-            worker: id,
-            signal: to_group,
-            whom: Whom::Group,
-        });
-        let ready_for = ready_since.map(|t| now - t);
-        // The death is said before what follows from it.
-        let mut then = Out::new();
-        let delay = match place {
-            Place::Current(nr) => {
-                self.slot_vacated(nr, cause, ready_for, Duration::ZERO, now, &mut then)
-            }
-            Place::Successor(_) | Place::None => None,
-        };
-        let next = match (delay, cause) {
-            (Some(delay), _) => Next::Respawn(delay),
-            (None, Cause::Restart) if place == Place::None => Next::Replaced,
-            (None, _) => Next::Nothing,
-        };
-        let died = Box::new(Death {
-            who,
-            cause,
-            exit: status,
-            at: now,
-            lived,
-            ready_for,
-            next,
-            last,
-        });
-        self.record_death(&died, out);
-        out.append(&mut then);
-        if cause == Cause::Failure && ready_for.is_none() && !watched {
-            self.say_handed_only(who, out);
-        }
-        if tree_gone {
-            self.fleet.strike(id);
-        } else if by_itself == Cause::Finished
-            && let Some(w) = self.fleet.get_mut(id)
-        {
-            w.finished = Some(now);
-        }
-        match place {
-            Place::Successor(nr) => self.successor_failed(nr, Hitch::Died(died), now, out),
-            Place::Current(nr) if ready_for.is_none() && by_itself_or_late(cause) => {
-                self.resize_failed(nr, || Hitch::Died(died.clone()), out);
-                self.replacement_failed(nr, generation, Hitch::Died(died), now, out);
-            }
-            Place::Current(_) | Place::None => {}
-        }
-        if let Cause::Resize | Cause::Restart = cause {
-            self.watch_rest(id, had_until);
-        }
-        self.forget_old_remnants(out);
-        self.spawn_due(now, out);
-        self.resize_progress(out);
-        self.stop_progress(now, out);
-    }
-
-    /// The last process of the tree has gone. May overtake the end of the first.
-    pub(super) fn tree_gone(&mut self, id: WorkerId) {
-        let Some(w) = self.fleet.get_mut(id) else {
-            return;
-        };
-        match w.state {
-            State::Remnant => {
-                self.deadlines.stop_worker(id);
-                self.fleet.strike(id);
-            }
-            State::Spawning
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Retiring { .. }
-            | State::Draining { .. }
-            | State::Killed { .. } => w.tree_gone = true,
-        }
-    }
-}
-
-/// Is it a failure of the worker, and nothing that it was asked for?
-fn by_itself_or_late(cause: Cause) -> bool {
-    match cause {
-        Cause::Failure
-        | Cause::Finished
-        | Cause::NotReady
-        | Cause::Hang
-        | Cause::NotStarted
-        | Cause::Shutdown
-        | Cause::Kill => true,
-        Cause::Resize | Cause::Restart => false,
     }
 }
 

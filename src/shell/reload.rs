@@ -79,6 +79,9 @@ impl Shell {
                 workers,
             }) => {
                 self.say_restart(&restart);
+                if let Some((asker, ..)) = client {
+                    self.waiting.keeps(asker, restart);
+                }
                 // What is of the master core keeps.
                 let mut policy = recipe.settings.policy(cpus::usable(), 0, Vec::new());
                 policy.workers = workers.unwrap_or(self.cluster.asked_for());

@@ -30,6 +30,8 @@ const TURN: Duration = Duration::from_millis(5);
 #[derive(Default)]
 pub struct Waiting {
     map: BTreeMap<Asker, (ClientId, Request)>,
+    /// What those who wait for a reload are told besides: options that are left as they were.
+    kept: BTreeMap<Asker, Vec<String>>,
     last: u64,
 }
 
@@ -44,11 +46,17 @@ impl Waiting {
         asker
     }
 
+    /// It is to hear of these, too.
+    pub fn keeps(&mut self, asker: Asker, options: Vec<String>) {
+        self.kept.insert(asker, options);
+    }
+
     /// All requests of one that has gone.
     fn drop_client(&mut self, client: ClientId) -> Vec<Asker> {
         let of_it = self.map.iter().filter(|(_, (c, _))| *c == client);
         let all: Vec<Asker> = of_it.map(|(a, _)| *a).collect();
         self.map.retain(|_, (c, _)| *c != client);
+        self.kept.retain(|a, _| !all.contains(a));
         all
     }
 }
@@ -270,7 +278,8 @@ impl Shell {
         let Some((id, r)) = self.waiting.map.remove(&asker) else {
             return;
         };
-        let (code, text) = outcome::answer(&outcome, r.json);
+        let kept = self.waiting.kept.remove(&asker).unwrap_or_default();
+        let (code, text) = outcome::answer(&outcome, r.json, &kept);
         let text = framed(r.framed, code, text);
         if matches!(outcome, Outcome::Ended { .. }) {
             return self.farewells.push((id, text));

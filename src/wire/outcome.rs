@@ -9,7 +9,9 @@ use crate::core::{Hitch, MAX_ASKERS, MAX_WORKERS, Outcome, Pid, Size, Target};
 use std::time::Duration;
 
 /// The exit code of the verb (of a stop: of the master), and the text.
-pub fn answer(outcome: &Outcome, json: bool) -> (u8, String) {
+///
+/// `kept`: options that a reload has found changed, and left as they were.
+pub fn answer(outcome: &Outcome, json: bool, kept: &[String]) -> (u8, String) {
     match outcome {
         Outcome::Ended { code, stuck } => (*code, ended(*code, stuck, json)),
         Outcome::TooMany => {
@@ -21,11 +23,15 @@ pub fn answer(outcome: &Outcome, json: bool) -> (u8, String) {
         Outcome::Resizing { workers } => (0, resized(*workers, false, json)),
         Outcome::Resized { workers } => (0, resized(*workers, true, json)),
         Outcome::NotResized { workers, hitch } => (FAILED, not_resized(*workers, hitch, json)),
-        Outcome::Reloading { generation } => (0, reloaded(*generation, None, json)),
-        Outcome::Reloaded { generation, took } => (0, reloaded(*generation, Some(*took), json)),
-        Outcome::NotReloaded { generation, hitch } => {
-            (FAILED, not_reloaded(*generation, hitch, json))
+        Outcome::Reloading { generation } => (0, reloaded(*generation, None, json, kept)),
+        Outcome::Reloaded { generation, took } => {
+            (0, reloaded(*generation, Some(*took), json, kept))
         }
+        Outcome::NotReloaded {
+            generation,
+            hitch,
+            ready,
+        } => (FAILED, not_reloaded(*generation, hitch, *ready, json)),
         Outcome::OutOfBounds { workers, asked } => (EX_USAGE, out_of_bounds(*workers, *asked)),
         Outcome::Signalled { signal, whom } => (0, signalled(*signal, whom, json)),
         Outcome::Nobody { target } => (FAILED, nobody(*target)),
@@ -116,24 +122,41 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
     }
 }
 
-fn reload_json(generation: u32, took: Option<Duration>, error: Option<&str>, last: &str) -> String {
+fn reload_json(
+    generation: u32,
+    took: Option<Duration>,
+    kept: &[String],
+    error: Option<&str>,
+    last: &str,
+) -> String {
     let took = took.map_or_else(|| "null".into(), |t| format!("{:.3}", t.as_secs_f64()));
+    let kept: Vec<String> = kept.iter().map(|o| quote(o)).collect();
     format!(
-        "{{\"generation\":{generation},\"took\":{took},\"error\":{},\"stderr\":{}}}\n",
+        "{{\"generation\":{generation},\"took\":{took},\"kept\":[{}],\"error\":{},\"stderr\":{}}}\n",
+        kept.join(","),
         error.map_or_else(|| "null".into(), quote),
         quote(last)
     )
 }
 
-fn reloaded(generation: u32, took: Option<Duration>, json: bool) -> String {
-    match (json, took) {
-        (true, took) => reload_json(generation, took, None, ""),
-        (false, Some(took)) => format!("generation {generation} serves, after {}\n", human(took)),
-        (false, None) => format!("reloading to generation {generation}\n"),
+fn reloaded(generation: u32, took: Option<Duration>, json: bool, kept: &[String]) -> String {
+    if json {
+        return reload_json(generation, took, kept, None, "");
+    }
+    let done = match took {
+        Some(took) => format!("generation {generation} serves, after {}\n", human(took)),
+        None => format!("reloading to generation {generation}\n"),
+    };
+    match kept {
+        [] => done,
+        some => format!(
+            "{done}{} changed in --config: what is of the master itself stays as it is until that is started again\n",
+            some.join(", ")
+        ),
     }
 }
 
-fn not_reloaded(generation: u32, hitch: &Hitch, json: bool) -> String {
+fn not_reloaded(generation: u32, hitch: &Hitch, ready: usize, json: bool) -> String {
     let last = match hitch {
         Hitch::Died(d) => d.last.as_str(),
         Hitch::NotForked { .. }
@@ -145,8 +168,14 @@ fn not_reloaded(generation: u32, hitch: &Hitch, json: bool) -> String {
         | Hitch::Overtaken { .. } => "",
     };
     match json {
-        true => reload_json(generation, None, Some(&hitch.to_string()), last),
-        false => format!("not reloaded: {hitch}\n{}", last_lines(last)),
+        true => reload_json(generation, None, &[], Some(&hitch.to_string()), last),
+        false => {
+            let serves = match ready {
+                0 => "; no worker is ready now",
+                _ => "",
+            };
+            format!("not reloaded: {hitch}{serves}\n{}", last_lines(last))
+        }
     }
 }
 
@@ -212,8 +241,8 @@ fn unknown(target: Target, slots: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::death::Death;
     use crate::core::notice::Cause;
-    use crate::core::status::Death;
     use crate::core::{By, Exit, SlotNr, Time};
     use std::time::Duration;
 
@@ -234,6 +263,9 @@ mod tests {
             ready_for: None,
             next: Next::Respawn(Duration::from_millis(90)),
             last: "no database\u{7}".into(),
+            generation: 1,
+            hint: None,
+            had_slot: true,
         };
         let by = By {
             pid: Pid(9),
@@ -259,7 +291,7 @@ mod tests {
     fn what_came_between_is_told_with_what_happens_next() {
         let told: Vec<String> = hitches()
             .into_iter()
-            .map(|hitch| answer(&Outcome::NotResized { workers: 6, hitch }, false))
+            .map(|hitch| answer(&Outcome::NotResized { workers: 6, hitch }, false, &[]))
             .map(|(code, text)| {
                 assert_eq!(code, 1);
                 text
@@ -294,7 +326,7 @@ mod tests {
         let hitch = |hitch| Outcome::NotResized { workers: 6, hitch };
         all.extend(hitches().into_iter().map(hitch));
         for outcome in all {
-            let (_, text) = answer(&outcome, true);
+            let (_, text) = answer(&outcome, true, &[]);
             crate::wire::json::parse(text.trim_end()).unwrap();
         }
     }
@@ -335,7 +367,7 @@ mod tests {
                 "SIGUSR1 sent to 2 workers: 3 4\n",
             ),
         ] {
-            assert_eq!(answer(&outcome, false), (code, want.to_string()));
+            assert_eq!(answer(&outcome, false, &[]), (code, want.to_string()));
         }
     }
 }

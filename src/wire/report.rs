@@ -1,8 +1,9 @@
 //! Answers to `status` and `why`: a snapshot of core and readings of /proc as text and as JSON.
 
 use super::json::quote;
+use crate::core::death::Death;
 use crate::core::notice::Next;
-use crate::core::status::{Death, SlotView, Snapshot};
+use crate::core::status::{SlotView, Snapshot};
 use crate::core::words::{human, signal_name};
 use crate::core::{Exit, Phase, Time};
 use crate::verbs::Verb;
@@ -282,6 +283,9 @@ mod tests {
                 ready_for: None,
                 next: Next::Respawn(Duration::from_millis(1600)),
                 last: "one\ntwo\u{1b}\n".into(),
+                generation: 1,
+                hint: None,
+                had_slot: true,
             }],
         };
         let m = Master {

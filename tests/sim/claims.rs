@@ -97,10 +97,19 @@ impl Judge {
             }
             Notice::Reloaded {
                 generation, back, ..
-            } => self.reload_is_over(*generation, *back, cover),
+            } => self.reload_is_over(*generation, *back, now, cover),
+            Notice::ReloadRefused { hitch } => self.reload_has_failed(self.generation, hitch),
             Notice::ReloadFailed {
                 generation, hitch, ..
             } => self.reload_has_failed(*generation, hitch),
+            Notice::Resizing {
+                to,
+                why: "read again",
+                ..
+            } => {
+                self.settle_generation(now, cover);
+                assert_eq!(usize::from(*to), self.wanted, "nobody has asked for {to}");
+            }
             Notice::Stuck { pids, .. } => (self.stuck, self.gave_up_stuck) = (pids.clone(), true),
             _ => {}
         }

@@ -28,7 +28,7 @@ census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Pass Refuse List
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
     Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning TooSlowToStop StillThere
     Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped Resizing
-    Resized AtBound Reloading Reloaded ReloadFailed TooManyGenerations StopDelayed Draining Drained
+    Resized AtBound Reloading Reloaded ReloadRefused ReloadFailed Exchanged TooManyGenerations StopDelayed Draining Drained
     LaneAlone Signalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged);
@@ -122,10 +122,10 @@ pub enum Mark {
     ReloadOvertakenTold,
     /// More waited for one than may.
     ReloadsRefused,
-    /// It asked for another number of workers,
-    ReloadResized,
-    /// which failed with it.
-    ResizedBack,
+    /// It brought more workers,
+    ReloadGrows,
+    /// or fewer.
+    ReloadShrinks,
     /// Slots that had been replaced were taken back,
     TakenBack,
     /// and that came to its end.
@@ -172,7 +172,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     AskedTooLate RemnantAsked StrangerAsked
     KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused SizesRefused Resized ResizeFailed
     ResizeSuperseded ResizeStopped ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
-    ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadResized ResizedBack TakenBack
+    ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 

@@ -445,10 +445,10 @@ impl Judge {
     }
 
     /// The outcomes of one piece of news are all known.
-    pub fn settled(&mut self) {
+    pub fn settled(&mut self, now: Time, cover: &mut Cover) {
         assert!(self.asks.is_empty(), "left blocked: {:?}", self.asks);
         self.sizes_settled();
-        self.reloads_settled();
+        self.reloads_settled(now, cover);
     }
 
     /// What should have been done before this moment has been.

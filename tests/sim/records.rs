@@ -36,6 +36,8 @@ pub struct Job {
     pub surplus: Option<Time>,
     /// Since when another one has its place, or it is not to have the one it was for.
     pub replaced: Option<Time>,
+    /// Another one, of that generation, has taken its place.
+    pub made_room_for: Option<u32>,
     /// When its emptying began, when the stop signal and when the last SIGKILL were sent.
     pub drain: Option<Time>,
     pub stop: Option<Time>,
@@ -81,6 +83,7 @@ impl Job {
             abort: None,
             surplus: None,
             replaced: None,
+            made_room_for: None,
             drain: None,
             stop: None,
             kill: None,

@@ -17,6 +17,8 @@ pub struct Rollout {
     pub to: u32,
     /// Does it take back what another one had replaced?
     pub back: bool,
+    /// So many slots there are to be when it has come to run.
+    pub workers: Option<usize>,
 }
 
 /// What has to become of the reload that is asked for.
@@ -32,7 +34,25 @@ pub enum Fate {
 impl Judge {
     /// How many workers more there may be.
     pub fn surge(&self) -> u16 {
-        self.policy.surge.of(self.wanted as u16)
+        self.policy.surge.of(self.goal() as u16)
+    }
+
+    /// So many slots get new workers.
+    pub fn goal(&self) -> usize {
+        let then = self.rollout.as_ref().and_then(|r| r.workers);
+        then.map_or(self.wanted, |n| n.min(self.wanted))
+    }
+
+    /// The new ones have their places: now there are to be so many.
+    pub fn size_comes(&mut self, now: Time, cover: &mut Cover) {
+        let then = self.rollout.as_mut().and_then(|r| r.workers.take());
+        if let Some(n) = then {
+            cover.mark(match n > self.wanted {
+                true => Mark::ReloadGrows,
+                false => Mark::ReloadShrinks,
+            });
+            self.want(n, now, cover);
+        }
     }
 
     /// Core is about to be asked for a reload.
@@ -75,14 +95,11 @@ impl Judge {
         self.rollout = Some(Rollout {
             to: self.newest,
             back: false,
+            workers: (policy.workers != self.running.workers).then_some(policy.workers.into()),
         });
         let old = std::mem::replace(&mut self.policy, policy.clone());
         self.policy.given = old.given;
         self.policy.takeover = old.takeover;
-        if policy.workers != old.workers {
-            cover.mark(Mark::ReloadResized);
-            self.want(usize::from(policy.workers), now, cover);
-        }
     }
 
     /// Successors that have no place yet are to go.
@@ -101,7 +118,7 @@ impl Judge {
 
     /// Are all slots of that generation?
     fn all_replaced(&self, to: u32) -> bool {
-        let mut wanted = self.places[..self.wanted].iter();
+        let mut wanted = self.places[..self.goal()].iter();
         wanted.all(|p| p.generation == to && p.successor.is_none())
     }
 
@@ -142,8 +159,10 @@ impl Judge {
             let old = old.and_then(|w| self.jobs.get_mut(&w));
             if let Some(job) = old.filter(|j| j.surplus.is_none()) {
                 job.replaced.get_or_insert(now);
+                job.made_room_for = Some(to);
             }
         }
+        self.settle_generation(now, cover);
     }
 
     /// A successor is no more, or cannot be had.
@@ -181,17 +200,13 @@ impl Judge {
         for place in self.places.iter_mut().filter(|p| p.worker.is_none()) {
             place.generation = self.generation;
         }
-        let tried = std::mem::replace(&mut self.policy, self.running.clone());
-        let (from, to) = (tried.workers, self.policy.workers);
-        if from != to && usize::from(from) == self.wanted {
-            cover.mark(Mark::ResizedBack);
-            self.want(usize::from(to), now, cover);
-        }
+        self.policy = self.running.clone();
         if !self.all_replaced(self.generation) {
             cover.mark(Mark::TakenBack);
             self.rollout = Some(Rollout {
                 to: self.generation,
                 back: true,
+                workers: None,
             });
         }
     }
@@ -218,7 +233,7 @@ impl Judge {
             let job = p.worker.and_then(|w| self.jobs.get(&w));
             job.is_some_and(|j| j.replaced.is_some() && !j.exit_told)
         };
-        let others = self.places[..self.wanted].iter().filter(|p| going(p));
+        let others = self.places[..self.goal()].iter().filter(|p| going(p));
         let serves = job.serves();
         let fine = !serves || others.count() == 0;
         assert!(fine, "I4: more than one is replaced at a time");
@@ -233,13 +248,13 @@ impl Judge {
     }
 
     /// It is said that a reload has reached its end.
-    pub fn reload_is_over(&mut self, generation: u32, back: bool, cover: &mut Cover) {
+    pub fn reload_is_over(&mut self, generation: u32, back: bool, now: Time, cover: &mut Cover) {
         if let Some((to, true)) = self.ends {
             assert_eq!(to, generation);
             self.ends = None;
             return;
         }
-        self.settle_generation();
+        self.settle_generation(now, cover);
         let r = self.rollout.take().expect("I5: no reload is under way");
         assert_eq!((r.to, r.back), (generation, back));
         assert!(
@@ -247,7 +262,7 @@ impl Judge {
             "I5: not all are replaced"
         );
         let goes = self.jobs.values().find(|j| {
-            let going = j.replaced.is_some() && j.has_to_go();
+            let going = j.made_room_for == Some(generation) && j.has_to_go();
             going && j.surplus.is_none() && j.leader.is_some() && !j.exit_told && !j.stuck
         });
         assert!(goes.is_none(), "I5: {goes:?} has not gone yet");
@@ -281,25 +296,29 @@ impl Judge {
     }
 
     /// When all slots are of the new generation, and ready where old came before new, that is what runs.
-    pub fn settle_generation(&mut self) {
+    pub fn settle_generation(&mut self, now: Time, cover: &mut Cover) {
         let Some(to) = self.rollout.as_ref().map(|r| r.to) else {
             return;
         };
-        let ready = self.surge() > 0 || self.ready() == self.wanted;
+        let slots = self.places[..self.goal()].iter();
+        let serves = |w: WorkerId| self.jobs.get(&w).is_some_and(|j| j.serves());
+        let ready = slots.filter(|p| p.worker.is_some_and(serves)).count();
+        let ready = self.surge() > 0 || ready == self.goal();
         if !self.stopping() && ready && self.all_replaced(to) && self.generation != to {
             self.generation = to;
             self.running = self.policy.clone();
+            self.size_comes(now, cover);
         }
     }
 
     /// When one piece of news has had all its consequences.
-    pub fn reloads_settled(&mut self) {
+    pub fn reloads_settled(&mut self, now: Time, cover: &mut Cover) {
         assert!(
             self.ends.is_none(),
             "I5: an end is not told: {:?}",
             self.ends
         );
-        self.settle_generation();
+        self.settle_generation(now, cover);
         (self.over, self.failed, self.tried) = (None, None, None);
         let to = self.rollout.as_ref().filter(|r| !r.back).map(|r| r.to);
         let waits = self.reloaders.values().find(|of| Some(**of) != to);
@@ -351,7 +370,15 @@ impl Judge {
                 );
                 assert!(fits, "{hitch:?} although {fate:?}");
             }
-            (Outcome::NotReloaded { generation, hitch }, None) => {
+            (
+                Outcome::NotReloaded {
+                    generation,
+                    hitch,
+                    ready,
+                },
+                None,
+            ) => {
+                assert_eq!(*ready, self.ready(), "so many serve all the same");
                 assert_eq!(Some(*generation), self.failed, "I5: it has not failed");
                 assert_eq!(of, *generation);
                 cover.mark(match hitch {

@@ -173,7 +173,7 @@ impl World {
             }
         }
         if self.judge.finished.is_none() {
-            self.judge.settled();
+            self.judge.settled(self.now, &mut self.cover);
             self.steering_settled();
         }
     }

@@ -71,6 +71,10 @@ impl Judge {
             wait,
         };
         if let Some(n) = n.filter(|_| !full && !self.stopping()) {
+            // What was read again is older than that.
+            if let Some(r) = &mut self.rollout {
+                r.workers = None;
+            }
             self.want(n, now, cover);
             // Those that had to wait for others may have none to wait for.
             self.promote(now, cover);
@@ -216,6 +220,12 @@ impl Judge {
                 cover.mark(Mark::Resized);
             }
             (Outcome::NotResized { workers, hitch }, _) => {
+                if let Hitch::Superseded {
+                    why: "read again", ..
+                } = hitch
+                {
+                    self.settle_generation(now, cover);
+                }
                 // What fails first may fail a reload next, which had wanted that number.
                 let n = usize::from(*workers);
                 assert!(n == self.wanted || n == self.wanted_before);

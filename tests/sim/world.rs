@@ -366,7 +366,7 @@ impl World {
     /// What is read again, and that somebody asks for it.
     fn reload(&mut self, reload: Reload) {
         let mut policy = self.judge.policy.clone();
-        policy.workers = reload.workers.unwrap_or(policy.workers);
+        policy.workers = reload.workers.unwrap_or(self.cluster.asked_for());
         policy.drain = reload.drain.unwrap_or(policy.drain);
         policy.surge = reload.surge.unwrap_or(policy.surge);
         policy.stop_timeout = reload.stop_timeout.unwrap_or(policy.stop_timeout);

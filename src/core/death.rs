@@ -1,0 +1,271 @@
+//! The end of a worker's first process: what it died of, what becomes of its slot and of those that it
+//! leaves, and what is remembered of it for `why`. (`worker`, rules 2 to 4.)
+
+use super::action::{Action, Whom};
+use super::deadlines::Why;
+use super::event::Exit;
+use super::ids::{Time, WorkerId};
+use super::notice::{Cause, Next, Notice, Who};
+use super::outcome::Hitch;
+use super::slot::Place;
+use super::words::errno_text;
+use super::worker::{SIGKILL, State};
+use super::{Cluster, Out};
+use std::time::Duration;
+
+/// So many deaths are remembered, the newest per slot beyond that (I9).
+const MAX_DEATHS: usize = 32;
+
+/// One end of a worker.
+#[derive(Clone, Debug)]
+pub struct Death {
+    /// Which worker.
+    pub who: Who,
+    /// Of which code.
+    pub generation: u32,
+    /// Why.
+    pub cause: Cause,
+    /// How.
+    pub exit: Exit,
+    /// When.
+    pub at: Time,
+    /// From the wish to spawn it to its end.
+    pub lived: Duration,
+    /// `None`: it never was.
+    pub ready_for: Option<Duration>,
+    /// What followed.
+    pub next: Next,
+    /// The last lines it wrote to stderr before it was ready.
+    pub last: String,
+    /// What would have helped it to be ready in time.
+    pub hint: Option<&'static str>,
+    /// Has it ever had the slot, or was it only to have it?
+    pub had_slot: bool,
+}
+
+impl Death {
+    /// Was it asked to go, after it had served?
+    fn planned(&self) -> bool {
+        let asked = match self.cause {
+            Cause::Restart | Cause::Resize | Cause::Shutdown => true,
+            Cause::Failure
+            | Cause::Finished
+            | Cause::Kill
+            | Cause::NotReady
+            | Cause::Hang
+            | Cause::NotStarted => false,
+        };
+        asked && self.ready_for.is_some()
+    }
+}
+
+/// What it died of if nobody asked it to go.
+fn by_itself(state: State, exit: Exit) -> Cause {
+    match exit {
+        _ if state == (State::Starting { execed: false }) => Cause::NotStarted,
+        Exit::Code(0) => Cause::Finished,
+        Exit::Code(_) | Exit::Signal(_) => Cause::Failure,
+    }
+}
+
+impl Cluster {
+    /// What a worker in that state died of, and the signal for those it may leave in its group; `None`:
+    /// there was no process, or it is reaped already.
+    fn died_of(&self, state: State, exit: Exit) -> Option<(Cause, i32)> {
+        match state {
+            State::Starting { .. } | State::Ready { .. } => Some((by_itself(state, exit), SIGKILL)),
+            // (Of one that never came to COMMAND its group is itself alone.)
+            State::Draining {
+                cause: cause @ (Cause::NotStarted | Cause::Hang),
+                ..
+            }
+            | State::Killed { cause, .. } => Some((cause, SIGKILL)),
+            State::Retiring { cause, .. } | State::Draining { cause, .. } => {
+                Some((cause, self.policy.stop_signal))
+            }
+            State::Spawning | State::Remnant => None,
+        }
+    }
+
+    /// The first process is a zombie; the shell reaps it once the actions of this turn are done.
+    pub(super) fn exited(
+        &mut self,
+        id: WorkerId,
+        exit: Exit,
+        last: String,
+        now: Time,
+        out: &mut Out,
+    ) {
+        let Some(state) = self.fleet.get(id).map(|w| w.state) else {
+            return;
+        };
+        let Some((cause, to_group)) = self.died_of(state, exit) else {
+            return;
+        };
+        let place = self.place_of(id);
+        let had_until = match state {
+            // It did not wait to be asked; its group is asked now.
+            State::Retiring { .. } => {
+                self.asked_at = now;
+                Some(self.kill_by(now))
+            }
+            State::Spawning
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Draining { .. }
+            | State::Killed { .. }
+            | State::Remnant => self.deadlines.get(Why::Kill(id)),
+        };
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        let watched = w.watched;
+        let mut died = Box::new(Death {
+            who: w.who(),
+            generation: w.generation,
+            cause,
+            exit,
+            at: now,
+            lived: now - w.born,
+            ready_for: w.ready_since.map(|t| now - t),
+            next: Next::Nothing,
+            last: match w.why_not {
+                Some((step, errno)) => format!("{last}{step}: {}", errno_text(errno)),
+                None => last,
+            },
+            hint: w.hint,
+            had_slot: w.made_room_for.is_some() || matches!(place, Place::Current(_)),
+        });
+        w.state = State::Remnant;
+        w.pid = None;
+        self.deadlines.stop_worker(id);
+        if let Place::Current(nr) = place {
+            self.full &= !self.is_wanted(nr);
+        }
+        out.push(Action::Signal {
+            worker: id,
+            signal: to_group,
+            whom: Whom::Group,
+        });
+        // The death is said before what follows from it.
+        let mut then = Out::new();
+        died.next = self.slot_loses(place, &died, now, &mut then);
+        self.record_death(&died, out);
+        out.append(&mut then);
+        if cause == Cause::Failure && died.ready_for.is_none() && !watched {
+            self.say_handed_only(died.who, out);
+        }
+        self.leave_remnant(id, by_itself(state, exit) == Cause::Finished, now);
+        self.failed_with(place, died, now, out);
+        if let Cause::Resize | Cause::Restart = cause {
+            self.watch_rest(id, had_until);
+        }
+        self.forget_old_remnants(out);
+        self.spawn_due(now, out);
+        self.resize_progress(out);
+        self.stop_progress(now, out);
+    }
+
+    /// The slot is free: whether and when is it filled again?
+    fn slot_loses(&mut self, place: Place, died: &Death, now: Time, out: &mut Out) -> Next {
+        let delay = match place {
+            Place::Current(nr) => {
+                self.slot_vacated(nr, died.cause, died.ready_for, Duration::ZERO, now, out)
+            }
+            Place::Successor(_) | Place::None => None,
+        };
+        match (delay, died.cause) {
+            (Some(delay), _) => Next::Respawn(delay),
+            (None, Cause::Restart) if place == Place::None && died.had_slot => Next::Replaced,
+            (None, _) => Next::Nothing,
+        }
+    }
+
+    /// Others of its tree may be there still, else it is forgotten.
+    fn leave_remnant(&mut self, id: WorkerId, finished: bool, now: Time) {
+        match self.fleet.get_mut(id) {
+            Some(w) if !w.tree_gone => w.finished = finished.then_some(now),
+            Some(_) | None => self.fleet.strike(id),
+        }
+    }
+
+    /// Who waits for what it was to be is told.
+    fn failed_with(&mut self, place: Place, died: Box<Death>, now: Time, out: &mut Out) {
+        let generation = died.generation;
+        match place {
+            Place::Successor(nr) => self.successor_failed(nr, Hitch::Died(died), now, out),
+            Place::Current(nr) if died.ready_for.is_none() && by_itself_or_late(died.cause) => {
+                self.resize_failed(nr, || Hitch::Died(died.clone()), out);
+                self.replacement_failed(nr, generation, Hitch::Died(died), now, out);
+            }
+            Place::Current(_) | Place::None => {}
+        }
+    }
+
+    /// The last process of the tree has gone. May overtake the end of the first.
+    pub(super) fn tree_gone(&mut self, id: WorkerId) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        match w.state {
+            State::Remnant => {
+                self.deadlines.stop_worker(id);
+                self.fleet.strike(id);
+            }
+            State::Spawning
+            | State::Starting { .. }
+            | State::Ready { .. }
+            | State::Retiring { .. }
+            | State::Draining { .. }
+            | State::Killed { .. } => w.tree_gone = true,
+        }
+    }
+
+    /// Says it and keeps it for `why`.
+    pub(super) fn record_death(&mut self, d: &Death, out: &mut Out) {
+        out.push(Action::Note(Notice::Died {
+            who: d.who,
+            cause: d.cause,
+            exit: d.exit,
+            lived: d.lived,
+            was_ready: d.ready_for.is_some(),
+            next: d.next,
+            last: d.last.clone(),
+        }));
+        self.deaths.push_back(d.clone());
+        self.trim_deaths();
+    }
+
+    /// Forgets the oldest deaths beyond the limit.
+    pub(super) fn trim_deaths(&mut self) {
+        while self.deaths.len() > MAX_DEATHS.max(self.slots.len()) {
+            // The oldest whose slot has a newer one, or is not there any more; there is one, by the
+            // pigeonhole.
+            let spare = |i: usize| {
+                let slot = self.deaths[i].who.slot;
+                usize::from(slot.0) >= self.slots.len()
+                    || self.deaths.iter().skip(i + 1).any(|d| d.who.slot == slot)
+            };
+            // First those that nobody need explain.
+            let planned = |i: usize| spare(i) && self.deaths[i].planned();
+            let mut all = 0..self.deaths.len();
+            let victim = all.clone().find(|i| planned(*i));
+            let victim = victim.or_else(|| all.find(|i| spare(*i))).unwrap_or(0);
+            self.deaths.remove(victim);
+        }
+    }
+}
+
+/// Is it a failure of the worker, and nothing that it was asked for?
+fn by_itself_or_late(cause: Cause) -> bool {
+    match cause {
+        Cause::Failure
+        | Cause::Finished
+        | Cause::NotReady
+        | Cause::Hang
+        | Cause::NotStarted
+        | Cause::Shutdown
+        | Cause::Kill => true,
+        Cause::Resize | Cause::Restart => false,
+    }
+}
