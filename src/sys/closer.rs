@@ -26,6 +26,13 @@ impl Copy {
     pub fn of(fd: OwnedFd) -> Copy {
         Copy(ManuallyDrop::new(fd))
     }
+
+    /// To be kept: whoever closes it takes care.
+    pub fn keep(self) -> OwnedFd {
+        let mut copy = ManuallyDrop::new(self);
+        // SAFETY: it is taken once, here, and `copy` is never dropped.
+        unsafe { ManuallyDrop::take(&mut copy.0) }
+    }
 }
 
 impl AsFd for Copy {

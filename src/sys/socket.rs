@@ -55,7 +55,8 @@ pub(super) fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
-pub(super) fn bind(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
+/// bind(2)
+pub fn bind(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
     // SAFETY: both address structures are plain data, complete, and outlive the call.
     let done = unsafe {
         match addr {
@@ -221,6 +222,42 @@ pub fn open_beside(
     let gate = steer::keep_out(lane.as_fd(), filter)?;
     listen(lane.as_fd(), backlog)?;
     Ok((lane, gate))
+}
+
+/// Makes a socket that is another's, and not bound yet, one that can stand beside ours: of our user, which
+/// the kernel asks of all that share a port, and (of IPv6) for the same clients as the others.
+pub fn make_ours(
+    fd: BorrowedFd<'_>,
+    v6only: Option<bool>,
+) -> Result<(), (&'static str, io::Error)> {
+    let user = nix::sys::stat::fstat(fd)
+        .map_err(|e| ("fstat", e.into()))?
+        .st_uid;
+    let us = nix::unistd::geteuid().as_raw();
+    if user != us {
+        let to = Some(nix::unistd::Uid::from_raw(us));
+        nix::unistd::fchown(fd, to, None).map_err(|e| ("fchown", e.into()))?;
+    }
+    let on = |level, name, value: bool| {
+        set(fd, level, name, i32::from(value)).map_err(|e| ("setsockopt", e))
+    };
+    on(libc::SOL_SOCKET, libc::SO_REUSEADDR, true)?;
+    on(libc::SOL_SOCKET, libc::SO_REUSEPORT, true)?;
+    match (v6only, get(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)) {
+        (Some(only), Ok(libc::AF_INET6)) => on(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only),
+        _ => Ok(()),
+    }
+}
+
+/// Its holders cannot make it listen again beside ours.
+pub fn unshare_port(fd: BorrowedFd<'_>) {
+    let _ = set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 0);
+}
+
+/// bind(2), if nothing listens there.
+pub fn bind_alone(fd: BorrowedFd<'_>, addr: &SocketAddr, reach: &Reach) -> io::Result<()> {
+    probe(addr, reach)?;
+    bind(fd, addr)
 }
 
 /// Others may stand beside it from now on, although it listens already.
@@ -509,6 +546,30 @@ mod tests {
             },
         )
         .unwrap();
+    }
+
+    #[test]
+    fn a_socket_of_anybodys_can_be_made_ours_and_is_let_go_for_good() {
+        let any = "[::1]:0".parse().unwrap();
+        let ours = open_lane(&any, &Reach::default()).unwrap();
+        listen(ours.as_fd(), 16).unwrap();
+        let addr = local_addr(ours.as_fd()).unwrap();
+        let theirs = tcp_socket(&addr).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            let nobody = Some(nix::unistd::Uid::from_raw(65_534));
+            nix::unistd::fchown(&theirs, nobody, None).unwrap();
+        }
+        assert!(bind(theirs.as_fd(), &addr).is_err());
+        make_ours(theirs.as_fd(), Some(true)).unwrap();
+        assert_eq!(Reach::of(theirs.as_fd()).v6only, true);
+        assert!(bind_alone(theirs.as_fd(), &addr, &Reach::default()).is_err());
+        make_ours(theirs.as_fd(), Some(false)).unwrap();
+        bind(theirs.as_fd(), &addr).unwrap();
+        listen(theirs.as_fd(), 16).unwrap();
+        stop_listening(theirs.as_fd());
+        unshare_port(theirs.as_fd());
+        let e = listen(theirs.as_fd(), 16).unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(libc::EADDRINUSE));
     }
 
     #[test]

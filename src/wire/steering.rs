@@ -4,8 +4,8 @@
 //! index, within the group of sockets that share the port, of the one that gets the connection. What
 //! it returns must be in the group: otherwise the kernel falls back to its own hash over all of them.
 
-/// So many lanes are told apart: the generations that may be alive at one time.
-pub const MAX_LANES: usize = 8;
+/// So many lanes are told apart: one for each worker there may be, and for each generation alive.
+pub const MAX_LANES: usize = 1024 + 8;
 /// The greatest weight of a lane.
 pub const MAX_WEIGHT: u32 = 1024;
 
@@ -181,8 +181,10 @@ mod tests {
             program(&[(0, u32::MAX), (1, 5000)]),
             program(&[(0, MAX_WEIGHT), (1, MAX_WEIGHT)])
         );
-        let nine: Vec<(u32, u32)> = (0..9).map(|i| (i, 1)).collect();
-        assert_eq!(program(&nine), program(&nine[..8]));
+        let more: Vec<(u32, u32)> = (0..=1032).map(|i| (i, 1)).collect();
+        assert_eq!(program(&more), program(&more[..MAX_LANES]));
+        // The kernel takes no more than 4096 instructions.
+        assert!(program(&more).len() < 4096);
     }
 
     #[test]
