@@ -1,6 +1,7 @@
 //! What core wants done. The shell has one arm for each; outcomes come back as events.
 
 use super::addr::Given;
+use super::event::Snag;
 use super::ids::{Ask, Asker, LaneId, PortId, SlotNr, WorkerId};
 use super::notice::Notice;
 use super::outcome::Outcome;
@@ -30,6 +31,8 @@ pub enum Action {
     Lend { ask: Ask, lane: LaneId },
     /// Let the kernel do what was asked.
     Pass { ask: Ask },
+    /// The asking worker's own socket is bound, by us: answer 0.
+    Bound { ask: Ask },
     /// Answer the call with this error.
     Refuse { ask: Ask, errno: i32 },
     /// Make the lane listen if it does not, and answer 0 to listen(2). Answered by Listens, or by
@@ -41,7 +44,8 @@ pub enum Action {
     LookAt { worker: WorkerId },
     /// Look whether workers wait for connections on these. Answered by Served.
     LookForServers { lanes: Vec<LaneId> },
-    /// Open a lane of that port. Answered by LaneOpened or LaneFailed in the same turn.
+    /// Open a lane of that port. Answered by LaneOpened, LaneFailed, LaneAlone or AdoptFailed in the same
+    /// turn.
     OpenLane {
         lane: LaneId,
         port: PortId,
@@ -49,7 +53,8 @@ pub enum Action {
         generation: u32,
         what: Opening,
     },
-    /// New connections of the port go to these lanes, in that proportion, and to no other.
+    /// New connections of the port go to these lanes, in that proportion, and to no other. To none: who
+    /// comes waits outside, and tries again.
     Steer {
         port: PortId,
         table: Vec<(LaneId, u16)>,
@@ -68,6 +73,9 @@ pub enum Action {
     CloseRest { worker: WorkerId },
     /// The lane's workers have gone: take it out of its port, and end what is still in its queue.
     RetireLane { lane: LaneId },
+    /// Nobody will ever read what is in the queue of this lane, to which nothing is steered: end it. The
+    /// lane stays.
+    FlushLane { lane: LaneId },
     /// Close the lane: nobody will read its queue.
     CloseLane { lane: LaneId },
     /// What was read again for the reload that begins is for workers of this generation.
@@ -98,6 +106,15 @@ pub enum Opening {
     Beside {
         /// That one.
         first: LaneId,
+    },
+    /// The worker's own socket, of this bind(2): it is bound there, and the lane of that worker alone.
+    Adopted {
+        addr: SocketAddr,
+        ask: Ask,
+        /// Has the port other lanes? Then it stands beside them; else nobody else may listen there.
+        beside: bool,
+        /// Why ours cannot take its place.
+        snag: Snag,
     },
 }
 

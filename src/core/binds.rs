@@ -13,9 +13,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 const EAGAIN: i32 = 11;
-const EADDRINUSE: i32 = 98;
+pub(super) const EADDRINUSE: i32 = 98;
 const ECANCELED: i32 = 125;
-const EOPNOTSUPP: i32 = 95;
 
 impl Cluster {
     /// Opens the given ports; workers are spawned by the time the first turn ends.
@@ -32,12 +31,13 @@ impl Cluster {
         }
     }
 
-    fn open_lane(&self, lane: LaneId, what: Opening, out: &mut Out) {
+    pub(super) fn open_lane(&self, lane: LaneId, what: Opening, out: &mut Out) {
         let Some(l) = self.lanes.get(lane) else {
             return;
         };
         let generation = match l.of {
             Of::Generation(g) => g,
+            Of::Worker(id) => self.fleet.get(id).map_or(self.generation, |w| w.generation),
             Of::All => self.generation,
         };
         out.push(Action::OpenLane {
@@ -51,7 +51,8 @@ impl Cluster {
     /// Opens a lane for this generation at each given port: its workers may be handed them. (At a
     /// learnt one when one of them asks for it.)
     pub(super) fn open_beside(&mut self, generation: u32, out: &mut Out) {
-        let open = |l: &&Lane| l.given && l.of != Of::All && l.state == LaneState::Open;
+        let of_one = |l: &&Lane| matches!(l.of, Of::Generation(_));
+        let open = |l: &&Lane| l.given && of_one(l) && l.state == LaneState::Open;
         let all: BTreeMap<PortId, LaneId> = self
             .lanes
             .iter()
@@ -59,8 +60,8 @@ impl Cluster {
             .map(|l| (l.port, l.id))
             .collect();
         for first in all.into_values() {
-            let state = LaneState::Opening(None);
-            if let Some(lane) = self.lanes.add_beside(first, generation, state) {
+            let (of, state) = (Of::Generation(generation), LaneState::Opening(None));
+            if let Some(lane) = self.lanes.add_beside(first, of, state) {
                 self.open_lane(lane, Opening::Beside { first }, out);
             }
         }
@@ -78,7 +79,7 @@ impl Cluster {
         let open = |l: &&mut Lane| l.port == lane.port && l.state == LaneState::Open;
         let mut mates: Vec<&mut Lane> = self.lanes.list.iter_mut().filter(open).collect();
         let (shared, several) = match mates.as_mut_slice() {
-            [only] => {
+            [only] if only.owner().is_none() => {
                 only.of = Of::All;
                 (Some(only.id), false)
             }
@@ -126,9 +127,11 @@ impl Cluster {
         };
         let was = std::mem::replace(&mut lane.state, LaneState::Open);
         lane.addr = addr.clone();
+        let own = lane.owner().is_some();
         let first = self.lanes.is_alone(id);
         match was {
             // Whether it is a port to serve shows when the worker listens.
+            LaneState::Opening(Some((worker, ask))) if own => self.adopted(id, worker, ask, out),
             LaneState::Opening(Some((_, ask))) => out.push(Action::Lend { ask, lane: id }),
             LaneState::Opening(None) | LaneState::Open | LaneState::Closed if !first => {}
             LaneState::Opening(None) | LaneState::Open | LaneState::Closed => {
@@ -186,6 +189,10 @@ impl Cluster {
     /// A worker connects from it: whoever binds that address is no server. It is the worker's alone.
     pub(super) fn lane_died(&mut self, id: LaneId, now: Time, out: &mut Out) {
         let learnt = |l: &&Lane| l.id == id && !l.given;
+        // One at a port that others serve: only its worker's own socket is no server's.
+        if self.lanes.get(id).is_some_and(|l| l.given) {
+            return self.lanes.remove(id);
+        }
         let Some(addr) = self.lanes.iter().find(learnt).and_then(|l| l.addr.tcp()) else {
             return;
         };
@@ -239,22 +246,20 @@ impl Cluster {
         }
         match (verdict, snag) {
             (Verdict::Pass(why), _) => self.pass_bind(who, ask, addr, why, out),
-            (Verdict::Lend(_) | Verdict::Learn(..) | Verdict::Beside(_), Some(snag)) => {
-                out.push(Action::Refuse {
-                    ask,
-                    errno: EOPNOTSUPP,
-                });
-                let key = format!("snag {addr}");
-                let notice = Notice::Snagged { who, addr, snag };
-                self.once(key, notice, out);
-            }
-            (Verdict::Lend(_) | Verdict::Learn(..) | Verdict::Beside(_), None)
+            (Verdict::Lend(_) | Verdict::Learn(..) | Verdict::Beside(_), _)
                 if self.comes_too_late(id) =>
             {
                 out.push(Action::Refuse {
                     ask,
                     errno: ECANCELED,
                 });
+            }
+            (Verdict::Lend(lane) | Verdict::Beside(lane), Some(snag)) => {
+                self.adopt_beside(id, ask, asked, snag, lane, out)
+            }
+            (Verdict::Learn(addr, device), Some(snag)) => {
+                let addr = addr.into();
+                self.adopt_first(id, ask, Asked { addr, device }, snag, out)
             }
             (Verdict::Lend(lane), None) => {
                 out.push(Action::Lend { ask, lane });
@@ -275,8 +280,9 @@ impl Cluster {
                 self.open_lane(lane, Opening::Learnt { addr, like: ask }, out);
             }
             (Verdict::Beside(first), None) => {
+                let of = Of::Generation(generation);
                 let state = LaneState::Opening(Some((id, ask)));
-                match self.lanes.add_beside(first, generation, state) {
+                match self.lanes.add_beside(first, of, state) {
                     Some(lane) => self.open_lane(lane, Opening::Beside { first }, out),
                     None => out.push(Action::Pass { ask }),
                 }
@@ -334,7 +340,8 @@ impl Cluster {
             .lanes
             .iter()
             .filter(|l| l.addr.tcp().is_some_and(|a| share_clients(a, addr)))
-            .filter(|l| l.state == LaneState::Open)
+            // (Its worker's own is read by that.)
+            .filter(|l| l.state == LaneState::Open && l.owner().is_none())
             .map(|l| l.id)
             .collect();
         for lane in beside {
@@ -354,7 +361,7 @@ impl Cluster {
     }
 
     /// The lane is not quite what the server asked for.
-    fn say_what_is_lost(&mut self, who: Who, asked: Asked, lane: LaneId, out: &mut Out) {
+    pub(super) fn say_what_is_lost(&mut self, who: Who, asked: Asked, lane: LaneId, out: &mut Out) {
         let Some(lane) = self.lanes.iter().find(|l| l.id == lane) else {
             return;
         };

@@ -4,12 +4,15 @@
 use super::Cluster;
 use super::deadlines::Why;
 use super::drain::Stage;
+use super::ids::WorkerId;
 use super::lanes::MAX_LANES;
+use super::own::MAX_OWN;
 use super::phase::{MAX_ASKERS, Phase, Step};
 use super::readiness::Launch;
 use super::remnants::MAX_REMNANTS;
 use super::slot::Place;
 use super::worker::State;
+use std::collections::BTreeMap;
 
 impl Cluster {
     /// The first breach found.
@@ -163,6 +166,11 @@ impl Cluster {
     /// I9: nothing grows without limit.
     fn check_limits(&self) -> Result<(), String> {
         let remnants = self.fleet.iter().filter(|w| !w.unreaped()).count();
+        let mut own: BTreeMap<WorkerId, usize> = BTreeMap::new();
+        for id in self.lanes.iter().filter_map(|l| l.owner()) {
+            *own.entry(id).or_default() += 1;
+        }
+        let most = own.into_values().max().unwrap_or(0);
         for (what, n, limit) in [
             ("remnants", remnants, MAX_REMNANTS),
             (
@@ -175,6 +183,7 @@ impl Cluster {
                 self.lanes.connect_from(),
                 MAX_LANES,
             ),
+            ("sockets of a worker's own", most, MAX_OWN),
             ("askers", self.waiting(), MAX_ASKERS),
             ("deaths", self.deaths.len(), 32.max(self.slots.len())),
             ("things said once", self.said.len(), super::MAX_SAID),

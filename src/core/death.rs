@@ -138,10 +138,14 @@ impl Cluster {
         });
         w.state = State::Remnant;
         w.pid = None;
+        w.rest_killed = to_group == SIGKILL;
         self.deadlines.stop_worker(id);
         if let Place::Current(nr) = place {
             self.full &= !self.is_wanted(nr);
         }
+        // Who comes to a socket of its own is lost from here on: nothing comes before this.
+        self.steer(out);
+        self.retire_lanes(out);
         out.push(Action::Signal {
             worker: id,
             signal: to_group,

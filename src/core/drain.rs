@@ -13,7 +13,8 @@
 //!    ended from outside, goes at the first look at which it owes nothing. One that cannot be looked
 //!    into has all the time there is.
 //! 5. Those of one generation that share a lane leave together: what one of them does to it when it
-//!    stops (shutdown(2), as some do) must not end the accept(2) of another that still works.
+//!    stops (shutdown(2), as some do) must not end the accept(2) of another that still works. One that
+//!    has only sockets of its own (`own`) is emptied, and leaves, alone.
 //! 6. While somebody drains it is looked at, less and less often; else never.
 
 use super::action::Action;
@@ -99,9 +100,13 @@ impl Cluster {
         }
     }
 
-    /// Lanes by which this generation gets its connections.
-    fn lanes_of(&self, generation: u32) -> impl Iterator<Item = &Lane> {
-        let its = move |l: &&Lane| l.of == Of::All || l.of == Of::Generation(generation);
+    /// Lanes by which this worker gets its connections.
+    fn lanes_of(&self, w: &Worker) -> impl Iterator<Item = &Lane> {
+        let its = move |l: &&Lane| match l.of {
+            Of::Generation(g) => g == w.generation && !w.owns.contains(&l.port),
+            Of::Worker(id) => id == w.id,
+            Of::All => !w.owns.contains(&l.port),
+        };
         self.lanes.iter().filter(its)
     }
 
@@ -115,16 +120,16 @@ impl Cluster {
         }
     }
 
-    /// Does nothing new come to the workers of this generation?
-    fn is_apart(&self, generation: u32) -> bool {
-        let mut lanes = self.lanes_of(generation).peekable();
+    /// Does nothing new come to this worker?
+    fn is_apart(&self, w: &Worker) -> bool {
+        let mut lanes = self.lanes_of(w).peekable();
         lanes.peek().is_some() && lanes.all(|l| self.lane_is_apart(l))
     }
 
     /// Those of its lanes that hold something still, and get no more.
-    fn not_emptied(&self, generation: u32) -> impl Iterator<Item = &Lane> {
+    fn not_emptied(&self, w: &Worker) -> impl Iterator<Item = &Lane> {
         let full = |l: &&Lane| l.state == LaneState::Open && !l.emptied;
-        let lanes = self.lanes_of(generation).filter(full);
+        let lanes = self.lanes_of(w).filter(full);
         lanes.filter(|l| self.lane_is_apart(l))
     }
 
@@ -135,10 +140,9 @@ impl Cluster {
         if all.is_empty() {
             return;
         }
-        let generations: BTreeSet<u32> = all.iter().map(|w| w.generation).collect();
-        let lanes: BTreeSet<LaneId> = generations
-            .into_iter()
-            .flat_map(|g| self.not_emptied(g))
+        let lanes: BTreeSet<LaneId> = all
+            .iter()
+            .flat_map(|w| self.not_emptied(w))
             .map(|l| l.id)
             .collect();
         // The answer sets it anew.
@@ -184,8 +188,8 @@ impl Cluster {
     fn assess(&mut self, id: WorkerId, load: Load, out: &mut Out) {
         let Some(w) = self.fleet.get(id) else { return };
         let Some(mut stage) = w.stage() else { return };
-        let apart = self.is_apart(w.generation);
-        let emptied = self.not_emptied(w.generation).next().is_none();
+        let apart = self.is_apart(w);
+        let emptied = self.not_emptied(w).next().is_none();
         if stage == Stage::Emptying && emptied {
             stage = match self.policy.drain {
                 Drain::Connections => Stage::Quiescing,
@@ -283,21 +287,22 @@ impl Cluster {
 
     /// Those that are drained leave when their siblings are, too.
     fn leave_together(&mut self, now: Time, out: &mut Out) {
-        let stages: Vec<(WorkerId, u32, Stage)> = self
+        let shares = |w: &Worker| self.lanes_of(w).any(|l| l.owner().is_none());
+        let busy = |w: &&Worker| w.stage().is_some_and(|s| s != Stage::Drained) && shares(w);
+        let busy: BTreeSet<u32> = self
             .fleet
             .iter()
-            .filter_map(|w| Some((w.id, w.generation, w.stage()?)))
+            .filter(busy)
+            .map(|w| w.generation)
             .collect();
-        let busy: BTreeSet<u32> = stages
+        let waits = |w: &Worker| busy.contains(&w.generation) && shares(w) && self.is_apart(w);
+        let drained = self
+            .fleet
             .iter()
-            .filter(|(_, _, stage)| *stage != Stage::Drained)
-            .map(|(_, g, _)| *g)
-            .collect();
-        for (id, generation, stage) in stages {
-            let waits = busy.contains(&generation) && self.is_apart(generation);
-            if stage == Stage::Drained && !waits {
-                self.leave_now(id, now, out);
-            }
+            .filter(|w| w.stage() == Some(Stage::Drained));
+        let leave: Vec<WorkerId> = drained.filter(|w| !waits(w)).map(|w| w.id).collect();
+        for id in leave {
+            self.leave_now(id, now, out);
         }
     }
 

@@ -58,6 +58,14 @@ pub enum Event {
     },
     /// A worker connects from the learnt lane: its port is no server's.
     LaneDied { lane: LaneId },
+    /// The one worker of a lane that was adopted has closed it, or shut it down.
+    LaneLeft { lane: LaneId },
+    /// The worker's socket cannot be made a lane: this step of it has failed.
+    AdoptFailed {
+        lane: LaneId,
+        step: &'static str,
+        errno: i32,
+    },
     /// The worker's first process has ended. It is still a zombie: its group may be signalled now.
     Exited {
         worker: WorkerId,
@@ -158,7 +166,7 @@ pub struct By {
     pub uid: u32,
 }
 
-/// Why a swap of the worker's socket would harm it.
+/// Why a swap of the worker's socket would harm it: it keeps its own, then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Snag {
     /// The socket is in an epoll set already: our lane in its place would never be reported there.

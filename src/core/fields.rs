@@ -47,7 +47,8 @@ impl Notice {
             | Notice::HandedOnly {
                 addr: Some(addr), ..
             }
-            | Notice::Snagged { addr, .. } => vec![("addr", text(addr))],
+            | Notice::Snagged { addr, .. }
+            | Notice::Adopted { addr, .. } => vec![("addr", text(addr))],
             Notice::LaneConnects { addr }
             | Notice::LaneQuits { addr, .. }
             | Notice::BindPassed { addr, .. } => vec![("addr", text(addr))],

@@ -4,7 +4,7 @@ use super::ids::{Pid, SlotNr, Time, WorkerId};
 use super::notice::Who;
 use super::policy::ReadyRule;
 use super::worker::{State, Worker};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The living, and those whose first process has gone but left others.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +41,8 @@ impl Fleet {
             open: 0,
             closed: 0,
             ended: 0,
+            owns: BTreeSet::new(),
+            rest_killed: false,
         };
         self.workers.insert(id, worker);
         id

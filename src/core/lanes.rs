@@ -1,5 +1,6 @@
 //! Which lane a worker's bind(2) gets. Each generation has a lane of its own at each port, where the
-//! port can have more than one; which of them get new connections is said in `steering`.
+//! port can have more than one; which of them get new connections is said in `steering`. A socket of a
+//! worker that cannot be swapped for one is told of in `own`.
 //!
 //! Rules:
 //! 1. A given lane (-p) serves whoever asks for its port, whatever the address: `-p` is the
@@ -12,8 +13,10 @@
 //! 4. What is not ours passes at once: the worker is blocked in a syscall.
 
 use super::addr::Addr;
+use super::event::Snag;
 use super::ids::{Ask, LaneId, PortId, WorkerId};
 use super::notice::PassWhy;
+use super::own::Owned;
 use super::policy::{Policy, Takeover};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -42,6 +45,10 @@ pub struct Lane {
     pub served: bool,
     /// Nothing is steered to it, and nothing was left in it when it was looked at after that.
     pub emptied: bool,
+    /// Was nothing steered to it since it was opened or last flushed?
+    pub flushed: bool,
+    /// Why it had to be the worker's own socket, if it is.
+    pub snag: Option<Snag>,
 }
 
 /// Whose workers serve a lane.
@@ -49,6 +56,8 @@ pub struct Lane {
 pub enum Of {
     /// Those of one generation.
     Generation(u32),
+    /// This one alone: it is its own socket.
+    Worker(WorkerId),
     /// All: the port can have no other lane.
     All,
 }
@@ -79,6 +88,8 @@ pub struct Lanes {
     next_port: u64,
     /// Where new connections of each port go, as it was last said.
     pub(super) steered: BTreeMap<PortId, Vec<(LaneId, u16)>>,
+    /// Where workers have, or had, sockets of their own.
+    pub(super) owned: Owned,
     /// Addresses that workers connect from: no lanes, ever again. The last few (I9).
     pub(super) connect_from: VecDeque<SocketAddr>,
 }
@@ -129,27 +140,26 @@ impl Lanes {
             state,
             served: other,
             emptied: false,
+            flushed: false,
+            snag: None,
         });
         self.steered.insert(port, vec![(id, 1)]);
         id
     }
 
     /// Another lane of the port that this one is a way to.
-    pub(super) fn add_beside(
-        &mut self,
-        first: LaneId,
-        generation: u32,
-        state: LaneState,
-    ) -> Option<LaneId> {
+    pub(super) fn add_beside(&mut self, first: LaneId, of: Of, state: LaneState) -> Option<LaneId> {
         let lane = self.list.iter().find(|l| l.id == first)?.clone();
         self.next += 1;
         let id = LaneId(self.next);
         self.list.push(Lane {
             id,
-            of: Of::Generation(generation),
+            of,
             state,
             served: false,
             emptied: false,
+            flushed: true,
+            snag: None,
             ..lane
         });
         Some(id)
@@ -160,6 +170,7 @@ impl Lanes {
         self.list.retain(|l| l.id != id);
         let ports: BTreeSet<PortId> = self.list.iter().map(|l| l.port).collect();
         self.steered.retain(|port, _| ports.contains(port));
+        self.owned.retain(|port, _| ports.contains(&port));
     }
 
     /// The lane by which that generation serves the port, or is about to.

@@ -9,7 +9,9 @@ mod check;
 mod deadlines;
 mod drain;
 mod lanes;
+mod own;
 mod phase;
+mod phrases;
 mod readiness;
 mod relay;
 mod remnants;
@@ -46,7 +48,7 @@ pub use event::{
     By, Event, Exit, LaneLook, Load, MasterSignal, Seen, Sight, Size, Snag, Target, Word,
 };
 pub use ids::{Ask, Asker, LaneId, Pid, PortId, SlotNr, Time, WorkerId};
-pub use notice::{Cause, Level, Notice, PassWhy, Who};
+pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
 pub use outcome::{Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
 pub use policy::{Drain, MAX_WORKERS, Policy, ReadyRule, Surge, Takeover};
@@ -256,6 +258,8 @@ impl Cluster {
                 self.reload_asked(wish, with, now, out)
             }
             Event::LaneDied { lane } => self.lane_died(lane, now, out),
+            Event::LaneLeft { lane } => self.lane_left(lane, out),
+            Event::AdoptFailed { lane, step, errno } => self.adopt_failed(lane, step, errno, out),
             Event::Exited {
                 worker,
                 status,
@@ -332,6 +336,8 @@ impl Cluster {
             | Event::LaneOpened { .. }
             | Event::LaneFailed { .. }
             | Event::LaneDied { .. }
+            | Event::LaneLeft { .. }
+            | Event::AdoptFailed { .. }
             | Event::LaneAlone { .. }
             | Event::Census { .. }
             | Event::Closed { .. }

@@ -337,7 +337,30 @@ pub enum Notice {
         who: Who,
         addr: Addr,
         snag: Snag,
+        why: Hindrance,
     },
+    Adopted {
+        who: Who,
+        addr: Addr,
+        snag: Snag,
+    },
+}
+
+/// Why a socket of a worker's that cannot be swapped cannot be one of ours, either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// It is no socket of TCP.
+    NoTcp,
+    /// It is of another family than the port, which is there.
+    Family(SocketAddr),
+    /// It is bound to one interface, the port is not, or not to that.
+    Device,
+    /// The port can have no other lane.
+    Alone,
+    /// The worker has so many already.
+    TooMany,
+    /// This step has failed.
+    Step(&'static str, i32),
 }
 
 /// Why a bind(2) is left to the kernel although it is one of TCP.
@@ -412,6 +435,7 @@ impl Notice {
             | Notice::StopDelayed { .. }
             | Notice::Signalled { .. }
             | Notice::V4Only { .. }
+            | Notice::Adopted { .. }
             | Notice::Leftovers {
                 stage: LeftoverStage::Asked | LeftoverStage::Killed,
                 ..
@@ -541,6 +565,7 @@ impl Notice {
             Notice::DeviceWider { .. } => "address-device",
             Notice::LaneConnects { .. } => "port-connects",
             Notice::Snagged { .. } => "takeover-snag",
+            Notice::Adopted { .. } => "takeover-adopted",
         }
     }
 
@@ -573,7 +598,8 @@ impl Notice {
             | Notice::V4Only { who, .. }
             | Notice::FamilyNeeded { who, .. }
             | Notice::DeviceWider { who, .. }
-            | Notice::Snagged { who, .. } => Some(*who),
+            | Notice::Snagged { who, .. }
+            | Notice::Adopted { who, .. } => Some(*who),
             Notice::Respawning { slot, .. } => Some(Who {
                 slot: *slot,
                 pid: None,

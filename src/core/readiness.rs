@@ -84,6 +84,7 @@ impl Cluster {
         let addr = self.lanes.addr(lane).cloned();
         let first = self.lanes.mark_served(lane) && self.lanes.is_learnt(lane);
         self.end_lead(now);
+        self.reads(id, lane, out);
         let Some(w) = self.fleet.get_mut(id) else {
             return;
         };
@@ -145,17 +146,18 @@ impl Cluster {
                 self.become_ready(id, now, out);
             }
             Seen::Nothing => {
-                if w.listened.take().is_some() {
-                    out.push(Action::Note(Notice::LetGo { who }));
-                }
+                let left = w.listened.take();
                 // Without a known port there is nothing to look for: it is ready when it has lived.
-                if w.rule == ReadyRule::Auto {
-                    return;
+                if w.rule != ReadyRule::Auto {
+                    w.looked = w.looked.saturating_add(1);
+                    let gap = LOOK_FIRST * 2u32.saturating_pow(w.looked.min(8));
+                    self.deadlines
+                        .set(Why::Look(id), now + gap.min(LOOK_LONGEST));
                 }
-                w.looked = w.looked.saturating_add(1);
-                let gap = LOOK_FIRST * 2u32.saturating_pow(w.looked.min(8));
-                self.deadlines
-                    .set(Why::Look(id), now + gap.min(LOOK_LONGEST));
+                if let Some(lane) = left {
+                    out.push(Action::Note(Notice::LetGo { who }));
+                    self.lane_left(lane, out);
+                }
             }
         }
     }

@@ -1,77 +1,14 @@
 //! The sentence of each notice: verb, subject, cause, and what happens next; both numbers of a
 //! comparison.
 
-use super::addr::Addr;
 use super::codes;
-use super::event::{By, Snag};
-use super::ids::Pid;
 use super::lanes::MAX_LANES;
-use super::notice::{LeftoverStage, Limit, Next, Notice, PassWhy};
+use super::notice::{Hindrance, LeftoverStage, Limit, Next, Notice, PassWhy};
 use super::outcome::Hitch;
+use super::phrases::{addrs, all_workers, asked_by, last_lines, pids, refusal, remedy, tie};
 use super::policy::MAX_WORKERS;
 use super::words::{count, errno_text, human, signal_name};
 use std::fmt;
-
-fn pids(list: &[Pid]) -> String {
-    let words: Vec<String> = list.iter().take(20).map(|p| p.to_string()).collect();
-    match list.len() {
-        0..=20 => words.join(" "),
-        n => format!("{} and {} more", words.join(" "), n - 20),
-    }
-}
-
-/// `http://` would be a guess; an address is what we know.
-fn addrs(list: &[Addr]) -> String {
-    let words: Vec<String> = list.iter().map(|a| a.to_string()).collect();
-    words.join(" ")
-}
-
-fn all_workers(n: usize) -> String {
-    match n {
-        1 => "the worker is".to_string(),
-        _ => format!("all {n} workers"),
-    }
-}
-
-impl fmt::Display for By {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.pid.0 {
-            // The number of a process in another pid namespace is not seen here.
-            0 => write!(f, "of uid {}, in another pid namespace", self.uid),
-            pid => write!(f, "pid {pid} of uid {}", self.uid),
-        }
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Limit::Timeout(time) => write!(f, "{}", human(*time)),
-            Limit::Budget { time, budget } => write!(
-                f,
-                "{}, so that the end comes within --stop-budget {}",
-                human(*time),
-                human(*budget)
-            ),
-        }
-    }
-}
-
-/// Which client it was.
-fn asked_by(by: &Option<By>) -> String {
-    match by {
-        Some(by) => format!(", {by}"),
-        None => String::new(),
-    }
-}
-
-/// The last lines a worker wrote, as an addition to a sentence.
-fn last_lines(f: &mut fmt::Formatter<'_>, last: &str) -> fmt::Result {
-    match last.trim_end() {
-        "" => Ok(()),
-        text => write!(f, "; its last words on stderr:\n{text}"),
-    }
-}
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -577,25 +514,41 @@ impl fmt::Display for Notice {
                 f,
                 "a worker connects from {addr}, which was taken for a port to serve: it is left to that worker; with -p nothing but the ports given is taken over"
             ),
-            Notice::Snagged { who, addr, snag } => {
-                write!(f, "cannot take over {addr} from {who}: ")?;
-                match snag {
-                    Snag::InEpollSet => write!(
+            Notice::Adopted { who, addr, snag } => write!(
+                f,
+                "{who} serves {addr} by its own socket, because {}: it has a queue of its own there",
+                tie(*snag)
+            ),
+            Notice::Snagged {
+                who,
+                addr,
+                snag,
+                why,
+            } => {
+                write!(
+                    f,
+                    "cannot take over {addr} from {who}: {}, and ",
+                    tie(*snag)
+                )?;
+                match why {
+                    Hindrance::NoTcp => write!(f, "sockets of one path cannot stand side by side")?,
+                    Hindrance::Family(lane) => write!(
                         f,
-                        "its socket was put into an epoll set before bind(2) and would go deaf"
+                        "it cannot stand beside ours at {lane}, which is of another family (-H)"
                     )?,
-                    Snag::Duplicated => write!(
+                    Hindrance::Device => write!(
                         f,
-                        "its socket was duplicated before bind(2) and the copy would go deaf"
+                        "it is bound to one interface, which ours is not (without -p its choice is kept)"
                     )?,
-                    Snag::Shared => write!(
-                        f,
-                        "another process holds its socket, too, since before bind(2), and would go deaf"
-                    )?,
-                    Snag::Filtered => write!(
-                        f,
-                        "its socket has a filter (SO_ATTACH_FILTER), which ours would not have"
-                    )?,
+                    Hindrance::Alone => {
+                        write!(f, "its port can have no socket but the one passed to us")?
+                    }
+                    Hindrance::TooMany => {
+                        write!(f, "this worker has too many such sockets already")?
+                    }
+                    Hindrance::Step(step, errno) => {
+                        write!(f, "{step} says {}", errno_text(*errno))?
+                    }
                 }
                 write!(
                     f,
@@ -604,45 +557,4 @@ impl fmt::Display for Notice {
             }
         }
     }
-}
-
-/// What helps when a port cannot be opened.
-fn remedy(errno: i32, addr: &Addr) -> Option<&'static str> {
-    const EPERM: i32 = 1;
-    const EACCES: i32 = 13;
-    const EEXIST: i32 = 17;
-    const EINVAL: i32 = 22;
-    const EAFNOSUPPORT: i32 = 97;
-    const EADDRINUSE: i32 = 98;
-    const EADDRNOTAVAIL: i32 = 99;
-    let is_ipv6 = addr.tcp().is_some_and(|a| a.is_ipv6());
-    match errno {
-        EEXIST => Some("something is there that is no socket; it is left alone"),
-        EADDRINUSE if matches!(addr, Addr::Unix(_)) => Some("another program listens there"),
-        EPERM | EACCES if addr.port().is_some_and(|p| p < 1024) => Some(
-            "ports below 1024 need root, CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start",
-        ),
-        EADDRNOTAVAIL => Some("no interface has that address (ip addr lists them)"),
-        EINVAL if is_ipv6 => Some(
-            "a link-local address is good only with its interface: -l tcp://[fe80::1%2]:80, where 2 is its number",
-        ),
-        EAFNOSUPPORT if is_ipv6 => Some("IPv6 is switched off here; use -H 0.0.0.0"),
-        _ => None,
-    }
-}
-
-/// What an errno of seccomp(2) means here.
-fn refusal(errno: i32) -> String {
-    const EPERM: i32 = 1;
-    const EBUSY: i32 = 16;
-    const EINVAL: i32 = 22;
-    const ENOSYS: i32 = 38;
-    let why = match errno {
-        EBUSY => "an outer supervisor watches already (a sandbox, WSL, another minicluster)",
-        EINVAL => "this kernel or sandbox has no seccomp user notification",
-        ENOSYS => "there is no seccomp(2) here",
-        EPERM => "seccomp(2) is forbidden here",
-        _ => return errno_text(errno),
-    };
-    format!("{why} ({})", errno_text(errno))
 }

@@ -5,37 +5,75 @@
 //!    queue is kept for the next one.
 //! 2. A given port is served by whoever is ready; a learnt one by those who have listened on it.
 //! 3. What is wanted is compared with what was said last, after each event: nothing is counted (I7).
-//! 4. A lane is retired when nothing is steered to it and the last process of its generation has
+//! 4. The sockets of workers' own (`own`) count one each, and their workers for no other lane of that
+//!    port; nor do others of their generation, which are the same program, before one was seen there.
+//! 5. A lane is retired when nothing is steered to it and the last process of its generation has
 //!    gone: under a worker that still waits on it, it would end or spin. A port that only the dead
 //!    have served goes with them.
 
 use super::action::Action;
-use super::ids::{LaneId, PortId};
+use super::ids::{LaneId, PortId, WorkerId};
 use super::lanes::{Lane, LaneState, Of};
 use super::phase::Phase;
+use super::worker::Worker;
 use super::{Cluster, Out};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Ready workers in slots, counted once for all lanes.
+#[derive(Default)]
+struct Servers {
+    all: BTreeSet<WorkerId>,
+    of: BTreeMap<u32, u16>,
+    /// Those that do not serve the port by the lane of their generation.
+    apart: BTreeMap<(PortId, u32), u16>,
+}
+
+impl Servers {
+    fn count(&mut self, w: &Worker) {
+        self.all.insert(w.id);
+        let more = |n: &mut u16| *n = n.saturating_add(1);
+        more(self.of.entry(w.generation).or_default());
+        for port in &w.owns {
+            more(self.apart.entry((*port, w.generation)).or_default());
+        }
+    }
+
+    /// How many serve that lane?
+    fn of(&self, lane: &Lane) -> u16 {
+        let shared = |(g, n): (&u32, &u16)| {
+            let apart = self.apart.get(&(lane.port, *g)).copied().unwrap_or(0);
+            n.saturating_sub(apart)
+        };
+        match lane.of {
+            Of::Generation(g) => self.of.get_key_value(&g).map_or(0, shared),
+            Of::Worker(id) => u16::from(self.all.contains(&id)),
+            Of::All => self.of.iter().map(shared).fold(0, u16::saturating_add),
+        }
+    }
+}
+
 impl Cluster {
-    /// How many ready workers in slots each generation has.
-    fn servers(&self) -> BTreeMap<u32, u16> {
+    /// Who serves.
+    fn servers(&self) -> Servers {
         let current = self.slots.iter().filter_map(|s| s.current);
         let workers = current.filter_map(|id| self.fleet.get(id));
-        let mut servers: BTreeMap<u32, u16> = BTreeMap::new();
+        let mut servers = Servers::default();
         for w in workers.filter(|w| w.is_ready()) {
-            let n = servers.entry(w.generation).or_default();
-            *n = n.saturating_add(1);
+            servers.count(w);
         }
         servers
     }
 
     /// Open lanes by port: but not where there is one, and everything goes there.
     fn to_choose_from(&self) -> BTreeMap<PortId, Vec<&Lane>> {
-        let mut ports: BTreeMap<PortId, Vec<&Lane>> = BTreeMap::new();
+        // Of these there may be none left that is open.
+        let owned = self.lanes.owned.ports().map(|port| (port, Vec::new()));
+        let mut ports: BTreeMap<PortId, Vec<&Lane>> = owned.collect();
         for lane in self.lanes.iter().filter(|l| l.state == LaneState::Open) {
             ports.entry(lane.port).or_default().push(lane);
         }
         let settled = |port: &PortId, lanes: &[&Lane]| match (lanes, self.lanes.steered.get(port)) {
+            _ if self.lanes.owned.is_at(*port) => false,
             ([only], Some(table)) => table.len() == 1 && table[0].0 == only.id,
             _ => false,
         };
@@ -44,18 +82,23 @@ impl Cluster {
     }
 
     /// Where the new connections of these lanes' port should go; `None`: as they do.
-    fn wanted_table(lanes: &[&Lane], servers: &BTreeMap<u32, u16>) -> Option<Vec<(LaneId, u16)>> {
-        if let Some(shared) = lanes.iter().find(|l| l.of == Of::All) {
+    fn wanted_table(
+        &self,
+        port: PortId,
+        lanes: &[&Lane],
+        servers: &Servers,
+    ) -> Option<Vec<(LaneId, u16)>> {
+        let owned = self.lanes.owned.is_at(port);
+        if let Some(shared) = lanes.iter().find(|l| l.of == Of::All && !owned) {
             return Some(vec![(shared.id, 1)]);
         }
-        let weigh = |l: &&Lane| match l.of {
-            Of::Generation(g) if l.given || l.served => {
-                (l.id, servers.get(&g).copied().unwrap_or(0))
-            }
-            Of::Generation(_) | Of::All => (l.id, 0),
-        };
-        let table: Vec<(LaneId, u16)> = lanes.iter().map(weigh).filter(|(_, n)| *n > 0).collect();
+        let counts = |l: &&&Lane| l.served || l.given && !self.has_own(l);
+        let weigh = |l: &&Lane| (l.id, servers.of(l));
+        let table = lanes.iter().filter(counts).map(weigh);
+        let table: Vec<(LaneId, u16)> = table.filter(|(_, n)| *n > 0).collect();
         match table.as_slice() {
+            // A queue would be kept for whoever comes next, who has one of its own.
+            [] if owned => Some(table),
             [] => None,
             // Its weight does not matter.
             [(only, _)] => Some(vec![(*only, 1)]),
@@ -71,17 +114,19 @@ impl Cluster {
         }
         let servers = self.servers();
         let wanted = |(port, lanes): (PortId, Vec<&Lane>)| {
-            let table = Cluster::wanted_table(&lanes, &servers)?;
+            let table = self.wanted_table(port, &lanes, &servers)?;
             (self.lanes.steered.get(&port) != Some(&table)).then_some((port, table))
         };
         let changed: Vec<_> = ports.into_iter().filter_map(wanted).collect();
         for (port, table) in changed {
             for lane in self.lanes.list.iter_mut().filter(|l| l.port == port) {
                 lane.emptied = false;
+                lane.flushed &= table.iter().all(|(id, _)| *id != lane.id);
             }
             self.lanes.steered.insert(port, table.clone());
             out.push(Action::Steer { port, table });
         }
+        self.flush_unread(out);
     }
 
     /// Do new connections come by it?
@@ -91,7 +136,7 @@ impl Cluster {
     }
 
     /// Generations that have workers, or are to have some.
-    fn generations(&self) -> BTreeSet<u32> {
+    pub(super) fn generations(&self) -> BTreeSet<u32> {
         let slots = self.slots.iter().map(|s| s.generation);
         let workers = self.fleet.iter().map(|w| w.generation);
         let target = self.rollout.as_ref().map(|r| r.to);
@@ -106,22 +151,25 @@ impl Cluster {
 
     /// Retires the lanes that nobody serves any more.
     pub(super) fn retire_lanes(&mut self, out: &mut Out) {
-        if self.phase != Phase::Serving {
-            return;
-        }
-        let old = |l: &Lane| l.of != Of::All && l.of != Of::Generation(self.generation);
+        let serving = self.phase == Phase::Serving;
+        let old = |l: &Lane| match l.of {
+            Of::Generation(g) => serving && g != self.generation,
+            Of::Worker(_) => true,
+            Of::All => false,
+        };
         if !self.lanes.iter().any(old) {
             return;
         }
         let alive = self.generations();
         let dead = |l: &&Lane| match l.of {
-            Of::Generation(g) => l.state == LaneState::Open && !alive.contains(&g),
+            Of::Generation(g) => serving && l.state == LaneState::Open && !alive.contains(&g),
+            Of::Worker(_) => self.is_orphaned(l),
             Of::All => false,
         };
         let dead: Vec<Lane> = self.lanes.iter().filter(dead).cloned().collect();
         for lane in dead {
             // A given port is open as long as we are.
-            if self.is_steered(&lane) && lane.given {
+            if self.is_steered(&lane) && lane.given && lane.owner().is_none() {
                 continue;
             }
             out.push(Action::RetireLane { lane: lane.id });

@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm)]
 
 mod launch;
+mod own;
 mod stopping;
 
 use super::policy::tests::policy;

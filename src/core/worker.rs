@@ -16,13 +16,14 @@ use super::action::{Action, Whom};
 use super::codes;
 use super::deadlines::Why;
 use super::drain::Stage;
-use super::ids::{LaneId, Pid, SlotNr, Time, WorkerId};
+use super::ids::{LaneId, Pid, PortId, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;
 use super::respawn::FORK_AGAIN;
 use super::slot::Place;
 use super::{Cluster, Out};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// SIGKILL is repeated when it has not worked: first after that long,
@@ -122,6 +123,11 @@ pub struct Worker {
     pub closed: u32,
     /// and those that were when the time to drain was over.
     pub ended: u32,
+    /// Ports at which it has, or had, a socket of its own (`own`): not by the lane of its generation does
+    /// it get their connections.
+    pub owns: BTreeSet<PortId>,
+    /// Was all that it may have left in its group killed when it died?
+    pub rest_killed: bool,
 }
 
 impl Worker {

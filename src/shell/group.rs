@@ -6,13 +6,17 @@
 //! 1. A new lane is kept shut (`steer::keep_out`) until the program is about to name it: a SYN that
 //!    comes to it by mistake is dropped and comes again a second later. One that is steered away from
 //!    gets a filter behind that, where we may set one. What was passed to us never: if we were killed,
-//!    it would be left deaf.
+//!    it would be left deaf. Nor does a worker's socket that has a filter of its own: it can have but one.
 //! 2. A lane leaves its group by shutdown(2) or by the close of its last descriptor; the last member
-//!    moves into its place. So that a lane in service never moves, a spare, which nothing is steered
-//!    to, is put at the end first. It is the next generation's.
-//! 3. What was passed to us is never shut down, and stays where it is: it is others', too.
-//! 4. Nobody gets in any more when all lanes have a filter; where one cannot have it, everything is
-//!    steered to a spare, which is shut.
+//!    moves into its place. If that is in service, nothing is steered to it meanwhile: others take its
+//!    share. If there are no others, a spare, which nothing is steered to, is put at the end first.
+//! 3. Spares go as soon as that moves nobody who is in service alone: when they are the last, when others
+//!    take the share of the last, or when all but the last are spares (`steer::alone`). Where there are
+//!    lanes that stay although nothing is steered to them, that never comes, and there is one spare at
+//!    most: clients that come in the microseconds of a move beyond that come again a second later.
+//! 4. What was passed to us is never shut down, and stays where it is: it is others', too.
+//! 5. Nobody gets in any more when all lanes have a filter; where one cannot have it, everything is
+//!    steered to a spare, which is shut. So it is while a port has nobody to serve it.
 
 use crate::core::LaneId;
 use crate::sys::socket::{self, Reach};
@@ -28,6 +32,10 @@ struct Member {
     /// `None`: a spare, or one that nobody serves any more but that is not ours to close.
     lane: Option<LaneId>,
     passed: bool,
+    /// Was it a worker's?
+    own: bool,
+    /// Nothing of ours may keep new clients out of it.
+    bare: bool,
     /// What keeps new clients out of it, if they are.
     gate: Option<Gate>,
 }
@@ -39,8 +47,7 @@ impl Member {
 
     /// Keeps new clients out, where that can be done without harm to those that are on their way in.
     fn shut(&mut self) {
-        if self.gate.is_none() && !self.passed && steer::filter(self.fd.as_fd(), &refusal()).is_ok()
-        {
+        if self.gate.is_none() && !self.bare && steer::filter(self.fd.as_fd(), &refusal()).is_ok() {
             self.gate = Some(Gate::Filter);
         }
     }
@@ -76,6 +83,20 @@ impl Group {
         }
     }
 
+    /// Of a port that nobody serves yet: nobody gets in.
+    pub fn unserved(addr: SocketAddr, reach: Reach, backlog: i32) -> Group {
+        let nobody = Vec::new();
+        Group {
+            table: nobody,
+            ..Group::new(addr, reach, backlog, LaneId(0))
+        }
+    }
+
+    /// Whom its lanes serve.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
     /// Does none of its lanes listen yet?
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
@@ -90,12 +111,46 @@ impl Group {
                 fd,
                 lane,
                 passed,
+                own: false,
+                bare: passed,
                 gate: None,
             });
             // Beside others that have a program, it gets nothing until it is in the table.
             self.apply()?;
         }
         Ok(())
+    }
+
+    /// A socket that was made elsewhere and is bound begins to listen, among the others; its own filter
+    /// stays, if it has one.
+    pub fn take_in(&mut self, lane: LaneId, fd: BorrowedFd<'_>, filtered: bool) -> io::Result<()> {
+        if self.index(lane).is_some() {
+            return Ok(());
+        }
+        let kept = fd.try_clone_to_owned()?;
+        self.form()?;
+        // Not every kind of TCP can be shut (MPTCP).
+        let gate = match filtered {
+            true => None,
+            false => steer::keep_out(fd, &refusal()).ok(),
+        };
+        let done = match self.members.is_empty() {
+            true => socket::listen_first(fd, self.backlog),
+            false => socket::listen(fd, self.backlog),
+        };
+        if let (Err(_), Some(gate)) = (&done, gate) {
+            let _ = steer::let_in(fd, gate);
+        }
+        done?;
+        self.members.push(Member {
+            fd: kept,
+            lane: Some(lane),
+            passed: false,
+            own: true,
+            bare: gate.is_none(),
+            gate,
+        });
+        self.apply()
     }
 
     /// A lane beside the others, which listens and gets nothing yet.
@@ -113,6 +168,23 @@ impl Group {
 
     /// One more at the end.
     fn add(&mut self, lane: Option<LaneId>) -> io::Result<OwnedFd> {
+        self.form()?;
+        let (fd, gate) = socket::open_beside(&self.addr, &self.reach, &refusal(), self.backlog)?;
+        let kept = fd.try_clone()?;
+        self.members.push(Member {
+            fd,
+            lane,
+            passed: false,
+            own: false,
+            bare: false,
+            gate: Some(gate),
+        });
+        self.apply()?;
+        Ok(kept)
+    }
+
+    /// Where there is one alone, it is made one that others can stand beside.
+    fn form(&self) -> io::Result<()> {
         match self.members.as_slice() {
             [] => {}
             // The first has its program before there is a second: or the kernel would deal them out.
@@ -126,16 +198,7 @@ impl Group {
             },
             _ => {}
         }
-        let (fd, gate) = socket::open_beside(&self.addr, &self.reach, &refusal(), self.backlog)?;
-        let kept = fd.try_clone()?;
-        self.members.push(Member {
-            fd,
-            lane,
-            passed: false,
-            gate: Some(gate),
-        });
-        self.apply()?;
-        Ok(kept)
+        Ok(())
     }
 
     fn index(&self, lane: LaneId) -> Option<usize> {
@@ -155,11 +218,14 @@ impl Group {
                 steer::let_in(m.fd.as_fd(), gate)?;
             }
         }
+        if table.is_empty() {
+            self.shut_all()?;
+        }
         self.apply()?;
         for m in self.members.iter_mut().filter(|m| !steered(m)) {
             m.shut();
         }
-        Ok(())
+        self.tidy()
     }
 
     /// Gives the group the program that its table asks for.
@@ -167,20 +233,30 @@ impl Group {
         if self.members.len() < 2 {
             return Ok(());
         }
-        let entry = |(lane, weight): &(LaneId, u16)| {
-            let index = u32::try_from(self.index(*lane)?).ok()?;
-            Some((index, u32::from(*weight)))
-        };
-        let mut table: Vec<(u32, u32)> = self.table.iter().filter_map(entry).collect();
-        if self.refusing
-            && let Some(at) = self.members.iter().position(Member::is_spare)
+        let mut table = self.indices();
+        let shut = |m: &Member| m.gate.is_some() && (m.is_spare() || !self.refusing);
+        if (self.refusing || self.table.is_empty())
+            && let Some(at) = self.members.iter().position(shut)
         {
             table = vec![(u32::try_from(at).unwrap_or(0), 1)];
         }
         if table.is_empty() {
             return Ok(());
         }
-        let program = steering::raw(&steering::program(&table));
+        self.attach(&table)
+    }
+
+    /// The table, by the places that its lanes have in the group.
+    fn indices(&self) -> Vec<(u32, u32)> {
+        let entry = |(lane, weight): &(LaneId, u16)| {
+            let index = u32::try_from(self.index(*lane)?).ok()?;
+            Some((index, u32::from(*weight)))
+        };
+        self.table.iter().filter_map(entry).collect()
+    }
+
+    fn attach(&self, table: &[(u32, u32)]) -> io::Result<()> {
+        let program = steering::raw(&steering::program(table));
         steer::attach(self.members[0].fd.as_fd(), &program)
     }
 
@@ -189,6 +265,12 @@ impl Group {
         if std::mem::replace(&mut self.refusing, true) {
             return Ok(());
         }
+        self.shut_all()?;
+        self.apply()
+    }
+
+    /// All lanes are shut, or there is a spare, which is, for those who come.
+    fn shut_all(&mut self) -> io::Result<()> {
         let mut all_shut = true;
         for m in &mut self.members {
             m.shut();
@@ -198,7 +280,7 @@ impl Group {
         if !all_shut && !spare && !self.members.is_empty() {
             self.add(None)?;
         }
-        self.apply()
+        Ok(())
     }
 
     /// Takes a lane out whose workers have gone; how many waited in its queue? They are reset.
@@ -211,15 +293,108 @@ impl Group {
             self.members[at].lane = None;
             return Ok(0);
         }
+        self.before_a_hole(at)?;
+        let queued = steer::queued(self.members[at].fd.as_fd()).unwrap_or(0);
+        self.take_out(at)?;
+        self.tidy()?;
+        Ok(queued)
+    }
+
+    /// Its place is the last one's from then on.
+    fn take_out(&mut self, at: usize) -> io::Result<()> {
+        let fd = self.members[at].fd.as_fd();
+        // Where it cannot be hidden a client may find it for as long as it takes to close it.
+        let _ = steer::hide(fd);
+        socket::stop_listening(fd);
+        self.members.swap_remove(at);
+        self.apply()
+    }
+
+    /// Sees to it that nothing is steered to the last member, which will move there.
+    fn before_a_hole(&mut self, at: usize) -> io::Result<()> {
         let last = self.members.len() - 1;
-        let in_service = |m: &Member| m.lane.is_some_and(|l| self.table.iter().any(|t| t.0 == l));
-        if at != last && self.members.len() > 2 && in_service(&self.members[last]) {
-            self.add(None)?;
+        let mut table = self.indices();
+        let is_last = |(i, _): &(u32, u32)| usize::try_from(*i) == Ok(last);
+        if at == last || self.members.len() <= 2 || self.refusing || !table.iter().any(is_last) {
+            return Ok(());
         }
+        table.retain(|e| !is_last(e));
+        if table.is_empty() {
+            let stays = |m: &Member| m.passed || m.own;
+            let spare = self.members.iter().any(Member::is_spare);
+            if !spare || !self.members.iter().any(stays) {
+                return self.add(None).map(drop);
+            }
+            let shut = |(i, m): &(usize, &Member)| ![at, last].contains(i) && m.gate.is_some();
+            let shut = self.members.iter().enumerate().find(shut);
+            table.extend(shut.and_then(|(i, _)| Some((u32::try_from(i).ok()?, 1))));
+        }
+        match table.is_empty() {
+            true => Ok(()),
+            false => self.attach(&table),
+        }
+    }
+
+    /// Closes spares, where that moves nobody who is in service alone.
+    fn tidy(&mut self) -> io::Result<()> {
+        while let Some(at) = self.members.iter().position(Member::is_spare) {
+            let table = self.indices();
+            if self.refusing || table.is_empty() {
+                break;
+            }
+            let last = self.members.len() - 1;
+            let is_last = |(i, _): &(u32, u32)| usize::try_from(*i) == Ok(last);
+            let at = if self.members[last].is_spare() {
+                last
+            } else {
+                at
+            };
+            if at != last && table.iter().all(is_last) {
+                let others = &self.members[..last];
+                if !others.iter().all(Member::is_spare) {
+                    break;
+                }
+                return self.leave_alone(last);
+            }
+            if at != last {
+                // It moves to where the spare is.
+                let others: Vec<(u32, u32)> = table.into_iter().filter(|e| !is_last(e)).collect();
+                self.attach(&others)?;
+            }
+            self.take_out(at)?;
+        }
+        Ok(())
+    }
+
+    /// Closes all others, which are spares; where the kernel cannot do that unnoticed they stay.
+    fn leave_alone(&mut self, at: usize) -> io::Result<()> {
+        let one = self.members.swap_remove(at);
+        let spares: Vec<BorrowedFd<'_>> = self.members.iter().map(|m| m.fd.as_fd()).collect();
+        let alone = steer::alone(one.fd.as_fd(), &spares).is_ok();
+        if !alone {
+            self.members.push(one);
+            return Ok(());
+        }
+        for spare in spares {
+            socket::stop_listening(spare);
+        }
+        self.members = vec![one];
+        // Whatever the program says from here on, there is but one.
+        socket::share_port(self.members[0].fd.as_fd())
+    }
+
+    /// Ends what is in the queue of a lane that is not in service, which stays, at the end. How many were
+    /// they?
+    pub fn flush(&mut self, lane: LaneId) -> io::Result<u32> {
+        let at = self.index(lane).filter(|at| !self.members[*at].bare);
+        let Some(at) = at else {
+            return Ok(0);
+        };
+        self.before_a_hole(at)?;
         let queued = steer::queued(self.members[at].fd.as_fd()).unwrap_or(0);
         socket::stop_listening(self.members[at].fd.as_fd());
-        self.members.swap_remove(at);
-        self.apply()?;
+        self.heal(lane)?;
+        self.tidy()?;
         Ok(queued)
     }
 
@@ -249,152 +424,4 @@ impl Group {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::{TcpListener, TcpStream};
-
-    struct Port {
-        group: Group,
-        lanes: Vec<(LaneId, TcpListener)>,
-    }
-
-    impl Port {
-        fn new() -> Port {
-            let any = "127.0.0.1:0".parse().unwrap();
-            let reach = Reach::default();
-            let fd = socket::open_lane(&any, &reach).unwrap();
-            socket::listen_first(fd.as_fd(), 64).unwrap();
-            let addr = socket::local_addr(fd.as_fd()).unwrap();
-            let mut group = Group::new(addr, reach, 64, LaneId(1));
-            group.joined(LaneId(1), fd.as_fd(), false).unwrap();
-            let lanes = vec![(LaneId(1), listener(fd))];
-            Port { group, lanes }
-        }
-
-        fn open(&mut self, n: u64) {
-            let fd = self.group.open(LaneId(n)).unwrap();
-            self.lanes.push((LaneId(n), listener(fd)));
-        }
-
-        fn retire(&mut self, n: u64) -> u32 {
-            self.lanes.retain(|(l, _)| *l != LaneId(n));
-            self.group.retire(LaneId(n)).unwrap()
-        }
-
-        /// So many clients come; how many does each lane get?
-        fn clients(&self, n: usize) -> Vec<(u64, usize)> {
-            for _ in 0..n {
-                TcpStream::connect(self.group.addr).unwrap();
-            }
-            let mut got = Vec::new();
-            for (lane, listener) in &self.lanes {
-                let mut count = 0;
-                while listener.accept().is_ok() {
-                    count += 1;
-                }
-                if count > 0 {
-                    got.push((lane.0, count));
-                }
-            }
-            got
-        }
-    }
-
-    fn listener(fd: OwnedFd) -> TcpListener {
-        let listener = TcpListener::from(fd);
-        listener.set_nonblocking(true).unwrap();
-        listener
-    }
-
-    #[test]
-    fn a_lane_in_service_keeps_its_clients_whichever_other_goes() {
-        let mut port = Port::new();
-        assert_eq!(port.clients(5), [(1, 5)]);
-        port.open(2);
-        assert_eq!(port.clients(20), [(1, 20)]);
-        port.group.steer(&[(LaneId(2), 1)]).unwrap();
-        assert_eq!(port.clients(20), [(2, 20)]);
-        port.open(3);
-        port.group.steer(&[(LaneId(3), 1)]).unwrap();
-        // 3 is the last, and would move into the place of 1: so there is a spare behind it.
-        port.retire(1);
-        assert_eq!(port.group.members.len(), 3);
-        assert_eq!(port.clients(20), [(3, 20)]);
-        // The spare is the next one's.
-        port.open(4);
-        assert_eq!(port.group.members.len(), 3);
-        port.group.steer(&[(LaneId(4), 1)]).unwrap();
-        assert_eq!(port.clients(20), [(4, 20)]);
-        port.retire(2);
-        port.retire(3);
-        assert_eq!(port.clients(20), [(4, 20)]);
-    }
-
-    #[test]
-    fn two_lanes_share_by_weight_and_a_third_gets_nothing() {
-        let mut port = Port::new();
-        port.open(2);
-        port.open(3);
-        port.group.steer(&[(LaneId(1), 3), (LaneId(2), 1)]).unwrap();
-        let got = port.clients(60);
-        assert!(got.len() == 2 && got.iter().all(|(_, n)| *n > 0), "{got:?}");
-    }
-
-    #[test]
-    fn a_lane_that_a_worker_has_shut_down_serves_again_and_so_do_the_others() {
-        let mut port = Port::new();
-        port.open(2);
-        port.open(3);
-        for (shut, steered) in [(1, 1), (1, 2), (2, 2), (3, 2), (2, 3)] {
-            port.group.steer(&[(LaneId(steered), 1)]).unwrap();
-            let victim = port.lanes.iter().find(|(l, _)| *l == LaneId(shut));
-            socket::stop_listening(victim.unwrap().1.as_fd());
-            port.group.heal(LaneId(shut)).unwrap();
-            assert_eq!(port.clients(20), [(steered, 20)], "{shut} {steered}");
-        }
-    }
-
-    #[test]
-    fn what_waits_in_a_lane_that_goes_is_counted() {
-        let mut port = Port::new();
-        let _client = TcpStream::connect(port.group.addr).unwrap();
-        port.open(2);
-        port.group.steer(&[(LaneId(2), 1)]).unwrap();
-        assert_eq!(port.group.queued(LaneId(1)), 1);
-        assert_eq!(port.retire(1), 1);
-        assert_eq!(port.group.queued(LaneId(1)), 0);
-        assert_eq!(port.clients(3), [(2, 3)]);
-    }
-
-    #[test]
-    fn what_was_passed_to_us_is_never_shut_and_has_no_filter() {
-        let theirs = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = theirs.local_addr().unwrap();
-        let mut group = Group::new(addr, Reach::of(theirs.as_fd()), 64, LaneId(1));
-        group.joined(LaneId(1), theirs.as_fd(), true).unwrap();
-        let new = listener(group.open(LaneId(2)).unwrap());
-        group.steer(&[(LaneId(2), 1)]).unwrap();
-        TcpStream::connect(addr).unwrap();
-        assert!(new.accept().is_ok());
-        assert_eq!(group.retire(LaneId(1)).unwrap(), 0);
-        // Nobody gets in while we leave; then it is theirs again.
-        group.refuse().unwrap();
-        let shut = socket::connects_within(&addr, std::time::Duration::from_millis(50));
-        assert!(!shut);
-        drop((new, group));
-        TcpStream::connect(addr).unwrap();
-        assert!(theirs.accept().is_ok());
-    }
-
-    #[test]
-    fn who_may_set_no_filter_refuses_by_a_spare_that_is_shut() {
-        let mut port = Port::new();
-        port.open(2);
-        // As if the filters had been refused.
-        port.group.refusing = true;
-        port.group.add(None).unwrap();
-        let soon = std::time::Duration::from_millis(50);
-        assert!(!socket::connects_within(&port.group.addr, soon));
-        assert!(port.clients(0).is_empty());
-    }
-}
+mod tests;

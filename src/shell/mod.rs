@@ -1,6 +1,7 @@
 //! The only I/O: turns readings into events, asks core, performs what it says. One loop, one poll;
 //! nothing else may wait.
 
+mod adopt;
 mod beside;
 mod birth;
 mod census;

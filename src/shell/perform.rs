@@ -32,6 +32,7 @@ impl Shell {
             } => self.signal(worker, signal, whom),
             Action::Dismiss { worker, signal } => self.dismiss(worker, signal),
             Action::Lend { ask, lane } => self.lend(ask, lane),
+            Action::Bound { ask } => self.bound(ask),
             Action::Pass { ask } => self.settle_ask(ask, Answer::Continue),
             Action::Refuse { ask, errno } => self.settle_ask(ask, Answer::Error(errno)),
             Action::Listen { ask, lane } => self.listen_on(ask, lane),
@@ -57,6 +58,7 @@ impl Shell {
             Action::CloseQuiet { worker, silent } => self.end_connections(worker, Some(silent)),
             Action::CloseRest { worker } => self.end_connections(worker, None),
             Action::RetireLane { lane } => self.retire_lane(lane),
+            Action::FlushLane { lane } => self.flush_lane(lane),
             Action::NewGeneration { generation } => self.new_generation(generation),
             Action::CloseLane { lane } => {
                 // Before it is shut down: that would look like a worker's doing.
@@ -159,7 +161,8 @@ impl Shell {
             let ports: Vec<u16> = given.iter().map(SocketAddr::port).collect();
             let watched = p.listener.is_some();
             let _worn = self.to_look();
-            if proclook::awaits(&tree, &inodes) {
+            // What it waits for before it has called listen(2) says nothing.
+            if proclook::awaits(&tree, &self.sockets.shared_inodes()) {
                 what = Seen::Accepts;
             } else if !watched || !ports.is_empty() {
                 // A server whose bind we see may still come by another way (io_uring).
@@ -198,6 +201,15 @@ impl Shell {
                 self.sockets.open_learnt(at, addr, &reach)
             }
             Opening::Beside { first } => self.sockets.open_beside(at, *first),
+            Opening::Adopted {
+                addr,
+                ask,
+                beside,
+                snag,
+            } => {
+                let event = self.adopt(at, addr, *ask, *beside, *snag);
+                return self.queue.push_back(event);
+            }
         };
         let event = match opened {
             Err(e) if matches!(what, Opening::Beside { .. }) => {
@@ -215,7 +227,7 @@ impl Shell {
                 holder: match what {
                     Opening::Given(given) => self.holder(errno_of(&e), given.addr.tcp()),
                     Opening::Learnt { addr, .. } => self.holder(errno_of(&e), Some(*addr)),
-                    Opening::Beside { .. } => None,
+                    Opening::Beside { .. } | Opening::Adopted { .. } => None,
                 },
             },
         };
@@ -224,7 +236,7 @@ impl Shell {
 
     /// Who has the address that is in use. Looked for once for each: it is said once, and all of
     /// /proc is looked at for it while a worker waits in bind(2).
-    fn holder(&mut self, errno: i32, addr: Option<SocketAddr>) -> Option<String> {
+    pub(super) fn holder(&mut self, errno: i32, addr: Option<SocketAddr>) -> Option<String> {
         let addr = addr.filter(|_| errno == libc::EADDRINUSE)?;
         let room = self.holders_named.len() < MAX_HOLDERS;
         match room && self.holders_named.insert(addr) {
@@ -235,7 +247,7 @@ impl Shell {
 
     /// Listens for nothing but its end: a listening socket never polls writable, so connections do
     /// not wake us, and shutdown(2) by a worker, which silences it for all, does.
-    fn watch_lane(&mut self, lane: LaneId, addr: &Addr) {
+    pub(super) fn watch_lane(&mut self, lane: LaneId, addr: &Addr) {
         // What we only pass on may poll writable all the time.
         if matches!(addr, Addr::Other(_)) {
             return;
@@ -257,6 +269,10 @@ impl Shell {
         let Some(addr) = self.sockets.silenced(lane).cloned() else {
             return;
         };
+        if self.sockets.is_own(lane) {
+            // Nobody but that worker used it.
+            return self.queue.push_back(Event::LaneLeft { lane });
+        }
         let (level, what) = match self.sockets.heal(lane) {
             Ok(()) if addr.tcp().is_none() => {
                 self.watch_lane(lane, &addr);

@@ -44,6 +44,16 @@ impl Pending {
     fn fd(&self) -> i32 {
         fd_arg(&self.notif)
     }
+
+    /// The thread, and its descriptor.
+    pub fn place(&self) -> (i32, i32) {
+        (self.notif.tid, self.fd())
+    }
+
+    /// The copy of it, for good.
+    pub fn take_copy(&mut self) -> Option<Copy> {
+        self.theirs.take()
+    }
 }
 
 fn fd_arg(n: &Notification) -> i32 {
@@ -141,6 +151,9 @@ impl Shell {
             Some(s) if !is_ours_to_take(s.as_fd(), &addr) => return None,
             None if !seen => return None,
             Some(_) | None => {}
+        }
+        if concerns {
+            self.release_closed(worker);
         }
         let snag = match concerns {
             true => self.snag(worker, &notif, theirs.as_ref()),

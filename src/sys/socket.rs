@@ -561,7 +561,7 @@ mod tests {
         }
         assert!(bind(theirs.as_fd(), &addr).is_err());
         make_ours(theirs.as_fd(), Some(true)).unwrap();
-        assert_eq!(Reach::of(theirs.as_fd()).v6only, true);
+        assert!(Reach::of(theirs.as_fd()).v6only);
         assert!(bind_alone(theirs.as_fd(), &addr, &Reach::default()).is_err());
         make_ours(theirs.as_fd(), Some(false)).unwrap();
         bind(theirs.as_fd(), &addr).unwrap();

@@ -73,6 +73,30 @@ fn set_distance(fd: BorrowedFd<'_>, least: i32) -> io::Result<()> {
     }
 }
 
+/// From now on no client finds this socket, other than by the program of its group: it can be closed
+/// unnoticed. It cannot be undone without CAP_NET_RAW.
+///
+/// The kernel looks for the first socket of an address that fits, and asks that one's group, if it has
+/// one: one that is just leaving it has none, and gets the connection itself. Now it fits nobody, since
+/// it is bound to an interface which does not exist. (Tried on 6.18; since Linux 5.7 it takes no rights,
+/// unless the socket is bound to an interface already: EPERM.)
+pub fn hide(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX, NOWHERE)
+}
+
+/// An interface that there never is: they are numbered from 1.
+const NOWHERE: i32 = i32::MAX;
+
+/// Of a group this one gets all new connections from now on, whatever the program says, until it shares
+/// its port again (`socket::share_port`): no client notices that the others leave meanwhile and that it
+/// moves. The others are to be closed: they are hidden, so that this one is the first, and it no longer
+/// has a group that could be asked.
+pub fn alone(one: BorrowedFd<'_>, others: &[BorrowedFd<'_>]) -> io::Result<()> {
+    // All of them are alike: none can be hidden, or all.
+    others.iter().try_for_each(|fd| hide(*fd))?;
+    set(one, libc::SOL_SOCKET, libc::SO_REUSEPORT, 0)
+}
+
 /// What this filter says 0 of does not get in. Beside the program of the group. EPERM: see `keep_out`.
 pub fn filter(fd: BorrowedFd<'_>, program: &[Raw]) -> io::Result<()> {
     load(fd, libc::SO_ATTACH_FILTER, program)

@@ -7,21 +7,23 @@ use crate::place::{BINARY, free_port};
 use nix::sys::signal::Signal;
 
 #[test]
-fn a_socket_in_an_epoll_set_before_bind_is_refused_loudly() {
-    refused("--epoll-before-bind", "epoll set");
+fn a_socket_that_cannot_stand_beside_ours_is_refused_loudly() {
+    refused(
+        "--epoll-before-bind --v6",
+        &["epoll set", "another family", "-H"],
+    );
+    refused("--dup-before-bind --v6", &["duplicated"]);
 }
 
-#[test]
-fn a_socket_duplicated_before_bind_is_refused_loudly() {
-    refused("--dup-before-bind", "duplicated");
-}
-
-fn refused(habit: &str, why: &str) {
+fn refused(habit: &str, why: &[&str]) {
     let port = free_port();
     let mut rig = Rig::start(format!("-n 2 -p {port} -- ./threaded {habit}"));
     let said = rig.wait("takeover-snag", |_| true);
     assert_eq!(said.level, "error");
-    for part in [why, "EOPNOTSUPP", "LISTEN_FDS", "--takeover off"] {
+    for part in ["EOPNOTSUPP", "LISTEN_FDS", "--takeover off"]
+        .iter()
+        .chain(why)
+    {
         assert!(said.msg.contains(part), "{}", said.msg);
     }
     let (_, errno) = rig.told("bind-failed");

@@ -419,8 +419,8 @@ impl Rig {
             // A client that has just hung up may not have been noticed yet.
             self.until(
                 &format!("{fds} descriptors are open, not {}", now()),
-                // Lanes may be kept for the next reloads: a few, when several followed at once.
-                || (fds..=fds + 8).contains(&now()),
+                // A port may have one spare lane, where others stay to which nothing is steered.
+                || (fds..=fds + 1).contains(&now()),
             );
         }
         self.signal(Signal::SIGTERM);

@@ -1,6 +1,5 @@
 //! Programs that do with their sockets what few do: what was set on a socket before bind(2) and
-//! decides whom it serves is kept, or it is said that it is not; what would be harmed is refused; and
-//! who only connects is left alone.
+//! decides whom it serves is kept, or it is said that it is not; and who only connects is left alone.
 
 use crate::client::{all_answer, get, v4};
 use crate::harness::Rig;
@@ -17,19 +16,6 @@ fn odd(options: &str, habit: &str) -> Rig {
 }
 
 #[test]
-fn a_socket_that_another_process_holds_too_is_refused_loudly() {
-    let port = free_port();
-    for options in ["-n 2".to_string(), format!("-n 2 -p {port}")] {
-        let mut rig = odd(&options, &format!("shared {port}"));
-        let said = rig.wait("takeover-snag", |_| true);
-        assert!(said.msg.contains("another process"), "{}", said.msg);
-        assert_eq!(rig.told("bind-failed").1, Some(libc::EOPNOTSUPP));
-        rig.wait_many("died", 2);
-        rig.end(&["takeover-snag", "died"]);
-    }
-}
-
-#[test]
 fn a_program_that_is_being_started_meanwhile_does_not_count_as_another() {
     let port = free_port();
     let mut rig = odd(&format!("-n 2 -p {port}"), &format!("forking {port}"));
@@ -37,17 +23,6 @@ fn a_program_that_is_being_started_meanwhile_does_not_count_as_another() {
     all_answer(&rig, v4(port), "/", 2);
     assert!(rig.tales("bind-failed").is_empty());
     rig.end(&[]);
-}
-
-#[test]
-fn a_socket_with_a_filter_is_refused_loudly() {
-    let port = free_port();
-    let mut rig = odd("-n 2", &format!("filter {port}"));
-    let said = rig.wait("takeover-snag", |_| true);
-    assert!(said.msg.contains("filter"), "{}", said.msg);
-    assert_eq!(rig.told("bind-failed").1, Some(libc::EOPNOTSUPP));
-    rig.wait_many("died", 2);
-    rig.end(&["takeover-snag", "died"]);
 }
 
 #[test]

@@ -20,10 +20,10 @@ macro_rules! census {
 }
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
-    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneAlone LaneDied Census Closed Reload Exited TreeGone StrayReaped Strays
+    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Closed Reload Exited TreeGone StrayReaped Strays
     StraysUnnamed Signal Stop Resize SignalWorkers AskerGone Tick);
-census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Pass Refuse Listen CheckHeld LookAt
-    LookForServers OpenLane Steer RefuseNew TakeCensus CloseQuiet CloseRest RetireLane NewGeneration
+census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Bound Pass Refuse Listen CheckHeld LookAt
+    LookForServers OpenLane Steer RefuseNew TakeCensus CloseQuiet CloseRest RetireLane FlushLane NewGeneration
     CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
     Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning TooSlowToStop StillThere
@@ -31,7 +31,7 @@ census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFa
     Resized AtBound Reloading Reloaded ReloadRefused ReloadFailed Exchanged TooManyGenerations StopDelayed Draining Drained
     LaneAlone Signalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
-    Snagged);
+    Snagged Adopted);
 census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Drain Census DrainDelay Successors Kill KillAgain Respawn StartTimeout Unserved Leftovers
     GiveUp);
 census!(SEEN, seen_name, Seen: Nothing Holds Accepts OwnSocket);
@@ -146,6 +146,16 @@ pub enum Mark {
     QueueReset,
     /// A server shut its lane down when it stopped.
     ShutDown,
+    /// A worker with a socket of its own was in service when the world was at rest.
+    OwnServes,
+    /// One was asked to stop with nothing left to do, while others went on,
+    OwnEmptied,
+    /// or what was in its queue went with it.
+    OwnQueueLost,
+    /// A port had nobody to serve it, and let nobody in.
+    NobodyLetIn,
+    /// What came before a port was known to be one of such sockets was reset.
+    Flushed,
     /// Exit codes, each for its cause.
     Exit0,
     /// A hard stop.
@@ -173,7 +183,8 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused SizesRefused Resized ResizeFailed
     ResizeSuperseded ResizeStopped ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
-    BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown BudgetCut LanesFull Adopted Exit0 Exit1
+    BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
+    OwnServes OwnEmptied OwnQueueLost NobodyLetIn Flushed BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 
 /// How often each was seen.

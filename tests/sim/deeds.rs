@@ -153,6 +153,11 @@ impl Judge {
         let mut asked = self.answered(ask).expect("a lane lent for a listen(2)");
         let lane = &self.lanes[&id];
         assert!(lane.open, "{id:?} is lent but not open");
+        assert!(
+            lane.owner.is_none(),
+            "{id:?} is {:?}'s own, and lent",
+            lane.owner
+        );
         if let Takeover::Ports(map) = &self.policy.takeover {
             if let Addr::Tcp(asked) = &mut asked {
                 let ours = map.iter().find(|(theirs, _)| *theirs == asked.port());

@@ -22,6 +22,8 @@ pub struct Faults {
     pub given_fails: Option<i32>,
     /// A learnt lane cannot be opened that often, in percent.
     pub learnt_fails: u64,
+    /// A worker's own socket cannot be made a lane that often, in percent.
+    pub adopt_fails: u64,
     /// An open lane cannot be made to listen that often, in percent.
     pub listen_fails: u64,
     /// News comes up to that late.
@@ -194,6 +196,7 @@ pub fn calm() -> Faults {
         spawn_fails: 0,
         given_fails: None,
         learnt_fails: 0,
+        adopt_fails: 0,
         listen_fails: 0,
         latency: Duration::ZERO,
         shuffled: false,
@@ -336,6 +339,7 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
             (1, Some(99)),
         ]),
         learnt_fails: r.weighted(&[(4, 0), (1, 30), (1, 100)]),
+        adopt_fails: r.weighted(&[(6, 0), (1, 30), (1, 100)]),
         listen_fails: r.weighted(&[(8, 0), (1, 30)]),
         latency: r.pick(&[
             secs(0),
@@ -384,6 +388,10 @@ fn mix(r: &mut Prng) -> Vec<(u32, Kind)> {
     if r.percent(4) {
         // Enough of these to leave more dead workers' trees than are kept.
         return vec![(1, Kind::Daemonizer)];
+    }
+    if r.percent(4) {
+        // Servers whose sockets stay their own, and with luck one whose does not.
+        return vec![(3, Kind::Snagged), (1, Kind::Good)];
     }
     let mut mix = vec![(r.pick(&[1, 4, 16]), Kind::Good)];
     let share = r.pick(&[5, 20, 50]);

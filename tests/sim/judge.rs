@@ -8,8 +8,8 @@ use crate::reloads::Rollout;
 use crate::sizes::Happens;
 use minicluster::core::Addr;
 use minicluster::core::{
-    Ask, Asker, Event, LaneId, MasterSignal, Pid, Policy, ReadyRule, Seen, Size, SlotNr, Takeover,
-    Time, Word, WorkerId,
+    Ask, Asker, Event, LaneId, MasterSignal, Pid, Policy, PortId, ReadyRule, Seen, Size, SlotNr,
+    Takeover, Time, Word, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub struct Judge {
     /// Those of whose end core was not told.
     pub living: BTreeSet<WorkerId>,
     pub lanes: BTreeMap<LaneId, Lane>,
+    /// Ports at which a worker of which generation has, or had, a socket of its own.
+    pub owned: BTreeSet<(PortId, u32)>,
     /// How many slots there are to be; those that are to go stand behind them.
     pub wanted: usize,
     /// And how many before what is being told.
@@ -91,6 +93,7 @@ impl Judge {
             jobs: BTreeMap::new(),
             living: BTreeSet::new(),
             lanes: BTreeMap::new(),
+            owned: BTreeSet::new(),
             wanted: usize::from(policy.workers),
             wanted_before: usize::from(policy.workers),
             places: vec![
@@ -229,6 +232,11 @@ impl Judge {
                     lane.open = false;
                 }
             }
+            Event::LaneLeft { lane } => {
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    lane.left = true;
+                }
+            }
             Event::LaneFailed { lane, errno, .. } => {
                 let given = self.lanes.get(lane).is_some_and(|l| l.given);
                 if given && !self.ever_execed {
@@ -258,6 +266,7 @@ impl Judge {
             | Event::StraysUnnamed
             | Event::Served { .. }
             | Event::LaneAlone { .. }
+            | Event::AdoptFailed { .. }
             | Event::Census { .. }
             | Event::Closed { .. }
             | Event::LaneOpened { .. } => {}
@@ -325,6 +334,10 @@ impl Judge {
             }
             Event::Listens { lane, .. } => {
                 job.listened = Some(*lane);
+                if let Some(lane) = self.lanes.get(lane).filter(|l| l.owner.is_none()) {
+                    // What it had of its own there was a trial.
+                    job.owns.remove(&lane.port);
+                }
                 // It may be a probe, as long as nobody was seen to keep a lane.
                 self.evidence = self.ever_held.then_some(worker);
             }
@@ -447,6 +460,7 @@ impl Judge {
     /// The outcomes of one piece of news are all known.
     pub fn settled(&mut self, now: Time, cover: &mut Cover) {
         assert!(self.asks.is_empty(), "left blocked: {:?}", self.asks);
+        self.own_lanes_settled();
         self.sizes_settled();
         self.reloads_settled(now, cover);
     }

@@ -8,7 +8,6 @@ use crate::net::At;
 use crate::records::{Job, Lane};
 use crate::world::{Happening, World};
 use minicluster::core::{Drain, Exit, LaneId, Sight, WorkerId};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 impl World {
@@ -59,7 +58,11 @@ impl World {
         let lanes = self.lanes_of(worker);
         // Its own, or one of its siblings': a port that only the old ones serve, for one.
         let generation = self.judge.jobs[&worker].generation;
-        let ours = |l: &Lane| l.shared || l.generation == generation;
+        let owns = self.judge.jobs[&worker].owns.clone();
+        let ours = |l: &Lane| match l.owner {
+            Some(owner) => owner == worker,
+            None => (l.shared || l.generation == generation) && !owns.contains(&l.port),
+        };
         let mut near = self.judge.lanes.iter().filter(|(_, l)| ours(l));
         // Where they listen by themselves nobody can be steered.
         let steered = near.any(|(id, l)| l.quit || l.open && self.net.steered(*id));
@@ -68,6 +71,7 @@ impl World {
             Some("blind") => self.cover.mark(Mark::Blind),
             Some(_) => {}
             None if steered => self.cover.mark(Mark::SteeredStill),
+            None if self.is_own_alone(worker) => self.cover.mark(Mark::OwnEmptied),
             None => self.cover.mark(Mark::Emptied),
         }
         let excuse = excuse.or(steered.then_some("its lane is still steered to"));
@@ -184,7 +188,9 @@ impl World {
         let port = self.judge.lanes[&beside].port;
         let open = |l: &&mut Lane| l.port == port && l.open;
         let mut here: Vec<&mut Lane> = self.judge.lanes.values_mut().filter(open).collect();
-        if let [only] = here.as_mut_slice() {
+        if let [only] = here.as_mut_slice()
+            && only.owner.is_none()
+        {
             only.shared = true;
         }
     }
@@ -194,19 +200,21 @@ impl World {
         if self.judge.stopping() || !std::mem::take(&mut self.net.changed) {
             return;
         }
-        let mut ready: BTreeMap<u32, usize> = BTreeMap::new();
-        for worker in self.judge.ready_workers() {
-            *ready
-                .entry(self.judge.jobs[&worker].generation)
-                .or_default() += 1;
-        }
+        let ready: Vec<WorkerId> = self.judge.ready_workers().collect();
         for (port, table) in &self.net.tables {
-            let ready = |g: u32| ready.get(&g).copied().unwrap_or(0);
-            let weight = |l: &Lane| match l.shared {
-                true => 1,
-                false => ready(l.generation),
+            let owned = self.judge.is_owned(*port);
+            let reads = |w: &WorkerId| !self.judge.jobs[w].owns.contains(port);
+            let of = |g: u32, w: &WorkerId| self.judge.jobs[w].generation == g;
+            let readers = ready.iter().filter(|w| reads(w));
+            let weight = |l: &Lane| match l.owner {
+                Some(owner) => usize::from(ready.contains(&owner)),
+                None if l.shared && !owned => 1,
+                None => {
+                    let its = |w: &&WorkerId| l.shared || of(l.generation, w);
+                    readers.clone().filter(its).count()
+                }
             };
-            let here = |l: &&Lane| l.port == *port && l.open && (l.given || l.served);
+            let here = |l: &&Lane| l.port == *port && l.open && self.judge.counts(l);
             let served = self
                 .judge
                 .lanes
@@ -214,8 +222,11 @@ impl World {
                 .filter(here)
                 .any(|l| weight(l) > 0);
             if !served {
+                // Its queue would be kept for one who does not read it.
+                assert!(!owned || table.is_empty(), "I2: {port:?} lets clients in");
                 continue;
             }
+            assert!(!table.is_empty(), "I2: {port:?} is served, and shut");
             for (id, share) in table {
                 let n = weight(&self.judge.lanes[id]);
                 assert!(n > 0, "I2: {id:?} is steered to, and nobody is ready there");
@@ -227,7 +238,8 @@ impl World {
 
     /// Of a given port that runs one generation no other lane is left, unless somebody else is.
     pub fn old_lanes_are_gone(&self) {
-        for (id, lane) in self.judge.lanes.iter().filter(|(_, l)| l.open && !l.shared) {
+        let of_one = |l: &Lane| l.open && !l.shared && l.owner.is_none();
+        for (id, lane) in self.judge.lanes.iter().filter(|(_, l)| of_one(l)) {
             let alive = |j: &Job| j.generation == lane.generation && j.known();
             let left = self.judge.jobs.values().any(alive);
             let runs = lane.generation == self.judge.generation;
@@ -246,7 +258,16 @@ impl World {
             if conn.server.is_some() || conn.at == At::Handshake || old {
                 continue;
             }
-            let port = self.judge.lanes[&conn.lane].port;
+            let (port, given) = {
+                let lane = &self.judge.lanes[&conn.lane];
+                (lane.port, lane.given)
+            };
+            // At a learnt port all of one program are taken for serving what one of them has listened
+            // on. Where they are not the same, and one has its own socket there, it is not so.
+            let mixed = !given && self.judge.is_owned(port);
+            if mixed && self.serving(conn.lane).is_empty() {
+                continue;
+            }
             let here = |l: &LaneId| {
                 let lane = &self.judge.lanes[l];
                 lane.port == port && lane.open
@@ -275,6 +296,10 @@ impl World {
                 lost == 0 || excuse,
                 "LOST: the queue of {lane:?} is shut down"
             );
+            if self.judge.lanes[&lane].owner.is_some() {
+                self.shut_down_own(lane);
+                continue;
+            }
             for other in self.serving(lane).into_iter().filter(|s| *s != serial) {
                 self.after(Duration::from_millis(1), Happening::NoLane(other));
             }

@@ -16,6 +16,7 @@ mod judge;
 mod kernel;
 mod lossless;
 mod net;
+mod own;
 mod plan;
 mod prng;
 mod records;
@@ -86,6 +87,7 @@ fn converge(world: &mut World) {
     assert!(world.judge.reloaders.is_empty(), "somebody still waits");
     world.no_queue_is_forgotten();
     world.old_lanes_are_gone();
+    world.own_sockets_serve();
     if !quiet {
         return;
     }

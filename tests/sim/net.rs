@@ -171,7 +171,8 @@ impl World {
             lane.is_some_and(|l| l.open && l.listens && !l.connected)
         };
         let tables = self.net.tables.values();
-        let tables = tables.filter(|t| t.iter().all(|(l, _)| open(l)));
+        // Where nobody serves nobody is let in.
+        let tables = tables.filter(|t| !t.is_empty() && t.iter().all(|(l, _)| open(l)));
         let tables: Vec<Vec<(u32, LaneId)>> = tables
             .map(|t| t.iter().map(|(l, w)| (u32::from(*w), *l)).collect())
             .collect();
@@ -238,6 +239,12 @@ impl World {
                 if servers.is_empty() {
                     return;
                 }
+                let owner = self.judge.lanes[&lane].owner;
+                let theirs = |s: &Serial| owner.is_none_or(|w| self.procs[s].worker == w);
+                assert!(
+                    servers.iter().all(theirs),
+                    "{lane:?} is of {owner:?}, and others accept from it"
+                );
                 let server = self.rng.pick(&servers);
                 self.say("client", || format!("{id} accepted by {server:?}"));
                 if let Some(conn) = self.net.conns.get_mut(&id) {
@@ -298,7 +305,7 @@ impl World {
         let (Some(lane), Some(job)) = (lane, job) else {
             return false;
         };
-        let there = lane.given && (lane.open || lane.quit);
+        let there = lane.given && lane.owner.is_none() && (lane.open || lane.quit);
         there && (lane.shared || lane.generation == job.generation)
     }
 

@@ -54,7 +54,7 @@ kinds! {
     ExecFails,
     /// Cannot be watched, and is helpless then.
     Refused,
-    /// Puts its socket into an epoll set before bind(2).
+    /// Puts its socket into an epoll set before bind(2), or does something else that ties it to it.
     Snagged,
     /// Binds many ports.
     ManyBinds,
@@ -211,6 +211,12 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
             p.fate = Fate::ExecFails(step, errno);
         }
         Kind::Snagged => {
+            match r.below(8) {
+                0 => probe(&mut p, r, policy),
+                1 => connects(&mut p, r, policy, soon),
+                2 => p.steps.push((r.ms(0, 3000), Step::End(Exit::Signal(11)))),
+                _ => {}
+            }
             let snag = r.pick(&[
                 Snag::InEpollSet,
                 Snag::Duplicated,
@@ -224,13 +230,7 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
             }
         }
         Kind::ManyBinds => many(&mut p, r, policy),
-        Kind::Connector => {
-            let addr = service(r, policy)[0].clone();
-            p.steps = vec![
-                (soon, Step::Bind(addr.clone(), None)),
-                (ms(1), Step::Connect(0)),
-            ];
-        }
+        Kind::Connector => connects(&mut p, r, policy, soon),
     }
     speak(&mut p, r, policy);
     p
@@ -259,14 +259,27 @@ fn speak(p: &mut Plan, r: &mut Prng, policy: &Policy) {
 
 /// One that cannot fail under this policy: what the world is healed with. When no more ports can be
 /// learnt, it is content with one that is.
-pub fn healthy(r: &mut Prng, policy: &Policy, only: Option<Addr>) -> Plan {
+/// Its socket may be its own, where that fits the port.
+pub fn healthy(r: &mut Prng, policy: &Policy, only: Option<Addr>, own: bool) -> Plan {
     let mut p = draw(Kind::Good, r, policy);
     for (_, step) in &mut p.steps {
         if let (Step::Bind(addr, _), Some(only)) = (step, &only) {
             *addr = only.clone();
         }
     }
+    for (_, step) in &mut p.steps {
+        if let Step::Bind(addr, snag) = step {
+            // (One of an odd number is bound to an interface.)
+            let given = policy.given.is_empty() || policy.given.iter().any(|g| g.addr == *addr);
+            let plain = addr.port().is_some_and(|p| p % 2 == 0) && !has_map(policy);
+            *snag = (own && given && plain).then_some(Snag::InEpollSet);
+        }
+    }
     p
+}
+
+fn has_map(policy: &Policy) -> bool {
+    matches!(policy.takeover, Takeover::Ports(_))
 }
 
 /// Addresses that a server made for this policy binds.
@@ -335,6 +348,11 @@ fn serve(r: &mut Prng, policy: &Policy, after: Duration) -> Vec<(Duration, Step)
     }
     let addrs = service(r, policy);
     bound(r, &addrs, after)
+}
+
+fn connects(p: &mut Plan, r: &mut Prng, policy: &Policy, after: Duration) {
+    let addr = service(r, policy)[0].clone();
+    p.steps = vec![(after, Step::Bind(addr, None)), (ms(1), Step::Connect(0))];
 }
 
 fn probe(p: &mut Plan, r: &mut Prng, policy: &Policy) {

@@ -4,7 +4,7 @@
 use crate::kernel::Serial;
 use minicluster::core::Addr;
 use minicluster::core::{Drain, Event, LaneId, Pid, Policy, PortId, SlotNr, Time, WorkerId};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// The last connections have so long to come to a moment when nothing is owed on them.
@@ -61,6 +61,8 @@ pub struct Job {
     pub watched: bool,
     /// The lane it listened on last.
     pub listened: Option<LaneId>,
+    /// Ports at which it has, or had, a socket of its own.
+    pub owns: BTreeSet<PortId>,
 }
 
 impl Job {
@@ -100,6 +102,7 @@ impl Job {
             forgotten: false,
             watched: false,
             listened: None,
+            owns: BTreeSet::new(),
         }
     }
 
@@ -125,9 +128,12 @@ impl Job {
 pub struct Lane {
     pub addr: Addr,
     pub port: PortId,
-    /// Whose it is; unless it is everybody's.
+    /// Whose it is; unless it is everybody's, or this worker's alone.
     pub generation: u32,
     pub shared: bool,
+    pub owner: Option<WorkerId>,
+    /// Was it told that this worker has let go of it?
+    pub left: bool,
     pub given: bool,
     pub open: bool,
     /// Was it closed because workers listen there by themselves?

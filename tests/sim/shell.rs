@@ -105,8 +105,9 @@ impl World {
                 }
                 self.settle(mail.event, None);
             }
-            Event::BindAsked { ask, .. } => {
+            Event::BindAsked { worker, ask, .. } => {
                 if self.still_waits(*ask) {
+                    self.release_closed(*worker);
                     self.settle(mail.event, None);
                 }
             }
@@ -238,6 +239,7 @@ impl World {
             Action::OpenLane { .. }
                 | Action::Steer { .. }
                 | Action::RetireLane { .. }
+                | Action::FlushLane { .. }
                 | Action::CloseLane { .. }
                 | Action::Listen { .. }
                 | Action::LookForServers { .. }
@@ -274,6 +276,10 @@ impl World {
                 self.bind_done(ask, Ok(Some(lane)));
                 None
             }
+            Action::Bound { ask } => {
+                self.bound(ask);
+                None
+            }
             Action::Pass { ask } => {
                 self.pass(ask);
                 None
@@ -298,13 +304,27 @@ impl World {
                     self.open_lane(lane, port, generation, addr.into(), false)
                 }
                 Opening::Beside { first } => self.open_beside(lane, port, generation, first),
+                Opening::Adopted {
+                    addr, ask, beside, ..
+                } => {
+                    let lane = (lane, port, generation);
+                    self.adopt(lane, addr.into(), ask, beside)
+                }
             }),
             Action::Steer { port, table } => {
                 let of = |(l, n): &(LaneId, u16)| {
                     let lane = &self.judge.lanes[l];
                     lane.port == port && lane.open && *n > 0
                 };
-                assert!(!table.is_empty() && table.iter().all(of), "I2: {table:?}");
+                let to_none = table.is_empty();
+                assert!(table.iter().all(of), "I2: {table:?}");
+                assert!(
+                    !to_none || self.judge.is_owned(port),
+                    "I2: nobody is let in at {port:?}"
+                );
+                if to_none {
+                    self.cover.mark(Mark::NobodyLetIn);
+                }
                 self.net.tables.insert(port, table);
                 None
             }
@@ -335,7 +355,14 @@ impl World {
                 Some(self.close_quiet(worker, Duration::ZERO))
             }
             Action::RetireLane { lane } => {
-                self.retire(lane);
+                match self.judge.lanes[&lane].owner {
+                    Some(owner) => self.retire_own(lane, owner),
+                    None => self.retire(lane),
+                }
+                None
+            }
+            Action::FlushLane { lane } => {
+                self.flush(lane);
                 None
             }
             Action::CloseLane { lane } => {
@@ -523,6 +550,7 @@ fn order(event: &Event) -> u8 {
         Event::BindAsked { .. }
         | Event::ListenAsked { .. }
         | Event::LaneDied { .. }
+        | Event::LaneLeft { .. }
         | Event::TreeGone { .. } => 1,
         Event::Exited { .. } | Event::StrayReaped => 2,
         Event::Signal(_) | Event::Said { .. } => 3,
@@ -541,6 +569,7 @@ fn order(event: &Event) -> u8 {
         | Event::LaneOpened { .. }
         | Event::LaneFailed { .. }
         | Event::LaneAlone { .. }
+        | Event::AdoptFailed { .. }
         | Event::Census { .. }
         | Event::Closed { .. }
         | Event::Strays { .. }

@@ -277,7 +277,8 @@ impl World {
         first: LaneId,
     ) -> Event {
         let first = self.judge.lanes[&first].clone();
-        let same = |l: &Lane| l.port == port && l.open && l.generation == generation;
+        let shared = |l: &Lane| l.port == port && l.open && l.owner.is_none();
+        let same = |l: &Lane| shared(l) && l.generation == generation;
         let twice = self.judge.lanes.values().any(same);
         assert!(
             !twice,
@@ -299,6 +300,8 @@ impl World {
             generation,
             listens: true,
             served: false,
+            owner: None,
+            left: false,
             ..first
         };
         let addr = lane.addr.clone();
@@ -328,6 +331,8 @@ impl World {
             port,
             generation,
             shared: false,
+            owner: None,
+            left: false,
             given,
             open: errno.is_none(),
             quit: false,

@@ -11,7 +11,8 @@ use crate::plan::{self, Kind, Plan};
 use crate::prng::Prng;
 use crate::trace;
 use minicluster::core::{
-    Ask, Asker, By, Cluster, Event, Exit, Outcome, Pid, Policy, Size, Takeover, Time, WorkerId,
+    Ask, Asker, By, Cluster, Event, Exit, LaneId, Outcome, Pid, Policy, Size, Takeover, Time,
+    WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub struct World {
     /// News that was told, some of it, to be told again.
     pub told: VecDeque<Event>,
     pub asks: BTreeMap<Ask, Serial>,
+    /// Sockets that are bound, of workers that are not told yet.
+    pub adopting: BTreeMap<Ask, LaneId>,
     pub next_ask: u64,
     pub next_asker: u64,
     pub next_pid: i32,
@@ -104,6 +107,7 @@ impl World {
             broken: None,
             told: VecDeque::new(),
             asks: BTreeMap::new(),
+            adopting: BTreeMap::new(),
             next_ask: 0,
             next_asker: 0,
             next_pid: 0,
@@ -172,7 +176,10 @@ impl World {
                     .filter(|l| l.open && !l.given && !l.connected);
                 let only = learnt.clone().next().map(|l| l.addr.clone());
                 let full = learnt.count() >= LANES_FULL;
-                plan::healthy(&mut self.rng, &self.policy, only.filter(|_| full))
+                // A port that can have one lane alone has no room for a worker's own socket.
+                let shared = self.judge.lanes.values().any(|l| l.open && l.shared);
+                let own = !shared && !self.faults.alone && self.rng.one_in(4);
+                plan::healthy(&mut self.rng, &self.policy, only.filter(|_| full), own)
             }
             None => {
                 let kind = broken.unwrap_or_else(|| self.rng.weighted(&self.faults.mix));
@@ -413,6 +420,7 @@ impl World {
         self.faults.spawn_fails = 0;
         self.faults.learnt_fails = 0;
         self.faults.listen_fails = 0;
+        self.faults.adopt_fails = 0;
         self.stalled_until = self.now;
         self.agenda.retain(|_, what| {
             let ends = matches!(what, Happening::Mischief(_) | Happening::Unstick(_));

@@ -1,0 +1,193 @@
+//! What becomes of lanes: who gets new connections, when they listen, and how they end.
+
+use super::{Lane, Sockets};
+use crate::core::{Addr, LaneId, PortId};
+use crate::shell::group::Group;
+use crate::sys::{fds, inherit, socket};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+impl Sockets {
+    /// From now on new connections of the port go there.
+    pub fn steer(&mut self, port: PortId, table: &[(LaneId, u16)]) -> io::Result<()> {
+        if let Some(group) = self.groups.get_mut(&port) {
+            return group.steer(table);
+        }
+        // A name can lead to one of them only: to the newest.
+        match table.iter().map(|(lane, _)| *lane).max() {
+            Some(lane) => self.name_to(port, lane),
+            None => Ok(()),
+        }
+    }
+
+    /// From now on nobody gets in, by whatever lane.
+    pub fn refuse_new(&mut self) -> io::Result<()> {
+        for lane in self.lanes.values() {
+            if let Some(filed) = &lane.filed {
+                filed.hide();
+            }
+        }
+        self.groups.values_mut().try_for_each(Group::refuse)
+    }
+
+    /// How many connections nobody has accepted yet; of a unix socket whether there are any.
+    pub fn queued(&self, id: LaneId) -> u32 {
+        match self.lanes.get(&id) {
+            Some(lane) => match self.groups.get(&lane.port) {
+                Some(group) => group.queued(id),
+                None => u32::from(fds::readable_now(lane.fd.as_fd())),
+            },
+            None => 0,
+        }
+    }
+
+    /// Makes it as patient with its clients as the socket is that it stands in for, unless the
+    /// operator has said how patient.
+    pub fn dress(&self, id: LaneId, theirs: BorrowedFd<'_>) {
+        let Some(lane) = self.lanes.get(&id) else {
+            return;
+        };
+        match lane.addr {
+            Addr::Tcp(_) => {
+                let _ = inherit::carry_options(theirs, lane.fd.as_fd());
+                let _ = self.patience.set(lane.fd.as_fd());
+            }
+            Addr::Unix(_) => inherit::carry_unix_options(theirs, lane.fd.as_fd()),
+            Addr::Other(_) => {}
+        }
+    }
+
+    /// Makes sure that it listens.
+    pub fn listen(&mut self, id: LaneId) -> io::Result<()> {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        };
+        if lane.own.is_some() {
+            return self.listen_own(id);
+        }
+        if let Some(group) = self.groups.get_mut(&lane.port) {
+            if !socket::is_listening(lane.fd.as_fd()) {
+                match group.is_empty() {
+                    true => socket::listen_first(lane.fd.as_fd(), self.backlog)?,
+                    false => socket::listen(lane.fd.as_fd(), self.backlog)?,
+                }
+            }
+            group.joined(id, lane.fd.as_fd(), lane.passed)?;
+        }
+        lane.listens = true;
+        Ok(())
+    }
+
+    /// Where it is, if it should listen and does not: a worker has shut it down, for all.
+    pub fn silenced(&self, id: LaneId) -> Option<&Addr> {
+        let silent = |l: &&Lane| {
+            l.listens
+                && match l.addr {
+                    Addr::Tcp(_) => !socket::is_listening(l.fd.as_fd()),
+                    // Shut down it is so for good.
+                    Addr::Unix(_) | Addr::Other(_) => fds::hung_up(l.fd.as_fd()),
+                }
+        };
+        self.lanes.get(&id).filter(silent).map(|l| &l.addr)
+    }
+
+    /// Makes a lane that a worker has shut down listen again. A unix socket cannot: another takes its
+    /// place, for the workers to come.
+    pub fn heal(&mut self, id: LaneId) -> io::Result<()> {
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        };
+        if let Some(group) = self.groups.get_mut(&lane.port) {
+            return group.heal(id);
+        }
+        let Some(mut old) = lane.filed.take() else {
+            return Err(io::Error::from(io::ErrorKind::Unsupported));
+        };
+        let healed = old
+            .beside(&lane.like, self.backlog)
+            .and_then(|(fd, mut new)| {
+                if old.is_named() {
+                    new.take_name(&mut old)?;
+                }
+                Ok((fds::inode(fd.as_fd())?, fd, new))
+            });
+        match healed {
+            Ok((inode, fd, new)) => {
+                (lane.inode, lane.fd, lane.filed) = (inode, fd, Some(new));
+                Ok(())
+            }
+            Err(e) => {
+                lane.filed = Some(old);
+                Err(e)
+            }
+        }
+    }
+
+    /// Lanes that do not listen and that somebody connects from.
+    pub fn connected(&self) -> Vec<LaneId> {
+        let hit = |(_, l): &(&LaneId, &Lane)| {
+            !l.listens && l.addr.tcp().is_some() && socket::is_connected(l.fd.as_fd())
+        };
+        self.lanes.iter().filter(hit).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes a lane out that nobody serves any more. How many waited in its queue?
+    pub fn retire(&mut self, id: LaneId) -> io::Result<u32> {
+        let Some(lane) = self.lanes.remove(&id) else {
+            return Ok(0);
+        };
+        if let Some(group) = self.groups.get_mut(&lane.port) {
+            let queued = group.retire(id)?;
+            if lane.own.is_some() {
+                // Or it would be a member that we do not know of.
+                socket::unshare_port(lane.fd.as_fd());
+            }
+            let more = self.lanes.values().any(|l| l.port == lane.port);
+            if !more && !lane.passed {
+                self.groups.remove(&lane.port);
+            }
+            return Ok(queued);
+        }
+        let waits = u32::from(fds::readable_now(lane.fd.as_fd()));
+        if let Some(filed) = lane.filed.filter(|_| !lane.passed) {
+            filed.remove();
+        }
+        Ok(waits)
+    }
+
+    /// Closes it, in the workers that were handed it as well: their copies would go on listening,
+    /// and the clients in that queue would hang.
+    pub fn close(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.remove(&id) {
+            if let Some(group) = self.groups.get_mut(&lane.port) {
+                // What happens to its queue happens to it in any case.
+                let _ = group.retire(id);
+            }
+            socket::stop_listening(lane.fd.as_fd());
+        }
+    }
+
+    /// Lets go of one: what the workers have of it is theirs alone.
+    pub fn let_go(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.remove(&id) {
+            // Others may stand beside it.
+            if !self.lanes.values().any(|l| l.port == lane.port) {
+                self.groups.remove(&lane.port);
+            }
+            Sockets::give_back(lane);
+        }
+    }
+
+    /// Closes all: from here on clients are refused. Names go first, so that no client comes by one
+    /// to a queue that nobody reads.
+    pub fn close_all(&mut self) {
+        self.give_names_back();
+        for lane in self.lanes.values() {
+            if let Some(filed) = &lane.filed {
+                filed.remove();
+            }
+        }
+        self.groups.clear();
+        self.lanes.clear();
+    }
+}
