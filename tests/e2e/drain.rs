@@ -184,8 +184,8 @@ fn a_server_that_drains_by_itself_is_asked_as_soon_as_nothing_new_comes() {
     let reload = rig.meanwhile("reload");
     let drained = rig.wait("drained", |e| e.pid() == old);
     assert!(drained.number("after") < 5.0, "{drained:?}");
-    rig.until("it is asked", || {
-        rig.tales("term").iter().any(|t| t.0 == old)
+    rig.until("it is asked, and heeds it", || {
+        rig.tales("polite").iter().any(|t| t.0 == old)
     });
     // It answers this one still, and says that it is the last.
     kept.ask("/");

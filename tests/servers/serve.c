@@ -207,6 +207,7 @@ void finish_connections(int ms)
     }
     pthread_mutex_lock(&lock);
     closing = 1;
+    say("polite", -1);
     while (open_connections > 0 && pthread_cond_timedwait(&idle, &lock, &until) == 0)
         ;
     while (busy > 0)

@@ -12,7 +12,7 @@ void serve(int fd, int listener);
 void finish_requests(void);
 
 /* From now on each answer says `Connection: close`. Returns when no connection is left or ms have passed,
- * and no request is under way; from then on none begins. */
+ * and no request is under way; from then on none begins. Says "polite" when it is so. */
 void finish_connections(int ms);
 
 /* Starts a detached thread. */
