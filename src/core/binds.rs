@@ -247,7 +247,7 @@ impl Cluster {
         match (verdict, snag) {
             (Verdict::Pass(why), _) => self.pass_bind(who, ask, addr, why, out),
             (Verdict::Lend(_) | Verdict::Learn(..) | Verdict::Beside(_), _)
-                if self.comes_too_late(id) =>
+                if self.comes_too_late(id) || snag.is_some() && self.is_orphan(id) =>
             {
                 out.push(Action::Refuse {
                     ask,

@@ -277,12 +277,14 @@ impl Cluster {
         out.push(Action::RetireLane { lane });
     }
 
+    /// Has the worker been killed, with all that might read a socket of its own?
+    pub(super) fn is_orphan(&self, id: WorkerId) -> bool {
+        self.fleet.get(id).is_none_or(|w| w.rest_killed)
+    }
+
     /// Will nobody read this lane any more, that was its worker's own?
     pub(super) fn is_orphaned(&self, lane: &Lane) -> bool {
-        lane.owner().is_some_and(|id| match self.fleet.get(id) {
-            Some(w) => w.rest_killed,
-            None => true,
-        })
+        lane.owner().is_some_and(|id| self.is_orphan(id))
     }
 
     /// Ends what is in queues that nobody will read: rule 4.

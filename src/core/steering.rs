@@ -163,7 +163,7 @@ impl Cluster {
         let alive = self.generations();
         let dead = |l: &&Lane| match l.of {
             Of::Generation(g) => serving && l.state == LaneState::Open && !alive.contains(&g),
-            Of::Worker(_) => self.is_orphaned(l),
+            Of::Worker(_) => l.state == LaneState::Open && self.is_orphaned(l),
             Of::All => false,
         };
         let dead: Vec<Lane> = self.lanes.iter().filter(dead).cloned().collect();

@@ -70,7 +70,8 @@ impl Judge {
         let job = self.jobs.get_mut(&worker).expect("signal to nobody");
         let over = |from: Option<Time>, limit: Duration| from.is_some_and(|t| now - t >= limit);
         if self.happens.relays(signal, whom) {
-            let runs = job.execed.or(job.stop).or(job.kill);
+            // (One that is drained has listened, though the news of its exec may still be on its way.)
+            let runs = job.execed.or(job.drain).or(job.stop).or(job.kill);
             assert!(job.leader.is_some() && runs.is_some() && !job.exit_told);
             return;
         }
