@@ -5,6 +5,7 @@ use super::event::Snag;
 use super::ids::{Ask, Asker, LaneId, PortId, SlotNr, WorkerId};
 use super::notice::Notice;
 use super::outcome::Outcome;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub enum Action {
         generation: u32,
         what: Opening,
     },
+    /// This lane is for workers of these generations, too.
+    Inherit { lane: LaneId, heirs: BTreeSet<u32> },
     /// New connections of the port go to these lanes, in that proportion, and to no other. To none: who
     /// comes waits outside, and tries again.
     Steer {

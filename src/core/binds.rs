@@ -8,6 +8,7 @@ use super::event::Snag;
 use super::ids::{Ask, LaneId, PortId, Time, WorkerId};
 use super::lanes::{Asked, Lane, LaneState, MAX_LANES, Of, Verdict};
 use super::notice::{Notice, PassWhy, Who};
+use super::worker::Worker;
 use super::{Cluster, Out};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -59,7 +60,10 @@ impl Cluster {
             .filter(open)
             .map(|l| (l.port, l.id))
             .collect();
-        for first in all.into_values() {
+        for (port, first) in all {
+            if self.lanes.of_generation(port, generation).is_some() {
+                continue;
+            }
             let (of, state) = (Of::Generation(generation), LaneState::Opening(None));
             if let Some(lane) = self.lanes.add_beside(first, of, state) {
                 self.open_lane(lane, Opening::Beside { first }, out);
@@ -190,8 +194,9 @@ impl Cluster {
     pub(super) fn lane_died(&mut self, id: LaneId, now: Time, out: &mut Out) {
         let learnt = |l: &&Lane| l.id == id && !l.given;
         // One at a port that others serve: only its worker's own socket is no server's.
-        if self.lanes.get(id).is_some_and(|l| l.given) {
-            return self.lanes.remove(id);
+        let shares = |l: &Lane| l.given || l.owner().is_some() && !self.lanes.is_alone(id);
+        if self.lanes.get(id).is_some_and(shares) {
+            return self.own_connects(id);
         }
         let Some(addr) = self.lanes.iter().find(learnt).and_then(|l| l.addr.tcp()) else {
             return;
@@ -222,9 +227,14 @@ impl Cluster {
 
     /// Is it to go, and has never served? Then it does not begin to: it would take clients that it
     /// cannot keep, as it may have been asked to stop already. (ECANCELED: what it says of that is true.)
+    /// Unless it has not been asked, and nothing new would come to it: then who waits in its lane waits
+    /// for it.
     fn comes_too_late(&self, id: WorkerId) -> bool {
-        let worker = self.fleet.get(id);
-        worker.is_some_and(|w| w.is_leaving() && w.listened.is_none())
+        let late = |w: &Worker| {
+            let empties = w.stage().is_some() && self.is_apart(w);
+            w.is_leaving() && w.listened.is_none() && !empties
+        };
+        self.fleet.get(id).is_some_and(late)
     }
 
     pub(super) fn bind_asked(

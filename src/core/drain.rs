@@ -103,9 +103,8 @@ impl Cluster {
     /// Lanes by which this worker gets its connections.
     fn lanes_of(&self, w: &Worker) -> impl Iterator<Item = &Lane> {
         let its = move |l: &&Lane| match l.of {
-            Of::Generation(g) => g == w.generation && !w.owns.contains(&l.port),
             Of::Worker(id) => id == w.id,
-            Of::All => !w.owns.contains(&l.port),
+            Of::Generation(_) | Of::All => l.is_for(w.generation) && !w.owns.contains(&l.port),
         };
         self.lanes.iter().filter(its)
     }
@@ -121,7 +120,7 @@ impl Cluster {
     }
 
     /// Does nothing new come to this worker?
-    fn is_apart(&self, w: &Worker) -> bool {
+    pub(super) fn is_apart(&self, w: &Worker) -> bool {
         let mut lanes = self.lanes_of(w).peekable();
         lanes.peek().is_some() && lanes.all(|l| self.lane_is_apart(l))
     }

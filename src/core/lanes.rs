@@ -33,6 +33,9 @@ pub struct Lane {
     pub port: PortId,
     /// Whose it is.
     pub of: Of,
+    /// Generations that it is for, too: there was nobody ready of its own when they were to come, so
+    /// who waits in it waits for them.
+    pub heirs: BTreeSet<u32>,
     /// Where it is bound.
     pub addr: Addr,
     /// To which interface alone, if to one.
@@ -63,6 +66,15 @@ pub enum Of {
 }
 
 impl Lane {
+    /// Do workers of this generation get connections by it?
+    pub fn is_for(&self, generation: u32) -> bool {
+        match self.of {
+            Of::Generation(g) => g == generation || self.heirs.contains(&generation),
+            Of::Worker(_) => false,
+            Of::All => true,
+        }
+    }
+
     /// Is it one to listen on?
     pub fn is_a_port(&self) -> bool {
         !matches!(self.addr, Addr::Other(_))
@@ -134,6 +146,7 @@ impl Lanes {
                 true => Of::All,
                 false => Of::Generation(generation),
             },
+            heirs: BTreeSet::new(),
             addr: asked.addr,
             device: asked.device,
             given,
@@ -155,6 +168,7 @@ impl Lanes {
         self.list.push(Lane {
             id,
             of,
+            heirs: BTreeSet::new(),
             state,
             served: false,
             emptied: false,
@@ -178,7 +192,8 @@ impl Lanes {
         let mut all = self.list.iter().filter(|l| l.port == port);
         // Never that of another one, though it be the older that comes late: what it does to the
         // lane when it stops (shutdown(2)) would end the others.
-        all.find(|l| l.of == Of::All || l.of == Of::Generation(generation))
+        // (Heirs have no other.)
+        all.find(|l| l.is_for(generation))
     }
 
     pub(super) fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {

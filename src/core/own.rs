@@ -42,11 +42,13 @@ impl Owned {
 
     /// Is it one of them?
     pub(super) fn is_at(&self, port: PortId) -> bool {
-        self.0.range((port, 0)..=(port, u32::MAX)).next().is_some()
+        self.is_at_for(port, |_| true)
     }
 
-    fn is_of(&self, port: PortId, generation: u32) -> bool {
-        self.0.contains(&(port, generation))
+    /// Is it one of them, of such a generation?
+    fn is_at_for(&self, port: PortId, fits: impl Fn(u32) -> bool) -> bool {
+        let mut all = self.0.range((port, 0)..=(port, u32::MAX));
+        all.any(|(_, generation)| fits(*generation))
     }
 
     pub(super) fn retain(&mut self, keep: impl Fn(PortId, u32) -> bool) {
@@ -69,7 +71,7 @@ impl Cluster {
     /// before somebody was seen there.
     pub(super) fn has_own(&self, lane: &Lane) -> bool {
         match lane.of {
-            Of::Generation(g) => self.lanes.owned.is_of(lane.port, g),
+            Of::Generation(_) => self.lanes.owned.is_at_for(lane.port, |g| lane.is_for(g)),
             Of::Worker(_) => true,
             Of::All => false,
         }
@@ -227,6 +229,30 @@ impl Cluster {
         self.once(key, notice, out);
     }
 
+    /// A worker's own socket at a given port only connects from there: that was no server's, and what
+    /// was said of the port on account of it is not true.
+    pub(super) fn own_connects(&mut self, lane: LaneId) {
+        let Some((port, owner)) = self
+            .lanes
+            .get(lane)
+            .and_then(|l| Some((l.port, l.owner()?)))
+        else {
+            return;
+        };
+        self.lanes.remove(lane);
+        let has_more = |l: &Lane| l.port == port && l.owner() == Some(owner);
+        if let Some(w) = self.fleet.get_mut(owner)
+            && !self.lanes.iter().any(has_more)
+        {
+            w.owns.remove(&port);
+        }
+        let owns = |g: u32| {
+            let mut of_it = self.fleet.iter().filter(|w| w.generation == g);
+            of_it.any(|w| w.owns.contains(&port))
+        };
+        self.lanes.owned.retain(|p, g| p != port || owns(g));
+    }
+
     /// A worker listens on a lane: which of them does it read?
     pub(super) fn reads(&mut self, id: WorkerId, lane: LaneId, out: &mut Out) {
         let Some(l) = self.lanes.get(lane).cloned() else {
@@ -290,12 +316,12 @@ impl Cluster {
     /// Ends what is in queues that nobody will read: rule 4.
     pub(super) fn flush_unread(&mut self, out: &mut Out) {
         let unread = |l: &&Lane| match l.of {
-            Of::Generation(g) => {
+            Of::Generation(_) => {
                 let steered = self.lanes.steered.get(&l.port);
                 let read = l.served || !self.has_own(l);
                 let reader = |w: &Worker| {
                     let reads = w.ready_since.is_some() && !w.owns.contains(&l.port);
-                    read && w.generation == g && reads
+                    read && l.is_for(w.generation) && reads
                 };
                 l.given
                     && l.state == LaneState::Open

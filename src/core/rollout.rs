@@ -132,6 +132,9 @@ impl Cluster {
             by: wish.by,
         };
         out.push(Action::Note(notice));
+        if self.slots.iter().all(|s| s.current.is_none()) {
+            self.inherit(to, out);
+        }
         self.open_beside(to, out);
         self.limit_generations(now, out);
     }
@@ -464,6 +467,8 @@ impl Cluster {
         let Some(next) = idle.or_else(|| (0..wanted).find(old)) else {
             return;
         };
+        let back = self.rollout.as_ref().is_some_and(|r| r.back);
+        let nr = SlotNr(u16::try_from(next).unwrap_or(u16::MAX));
         let slot = &mut self.slots[next];
         match slot.current.and_then(|id| self.fleet.get(id)) {
             // The new one is on its way in, or the old one on its way out.
@@ -472,10 +477,22 @@ impl Cluster {
             Some(w) if w.state == State::Spawning => {}
             Some(w) => {
                 slot.generation = to;
+                slot.emptied = true;
                 let id = w.id;
                 self.retire(id, Cause::Restart, now, out);
+                // Was it the last that served a port that was learnt?
+                if self.ready_count() == 0 {
+                    self.inherit(to, out);
+                }
+                self.steer(out);
             }
-            None => self.spawn_due(now, out),
+            None => {
+                // It waits on account of the old code.
+                if slot.generation != to && !back {
+                    self.deadlines.stop(Why::Respawn(nr));
+                }
+                self.spawn_due(now, out);
+            }
         }
     }
 

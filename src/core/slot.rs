@@ -36,6 +36,8 @@ pub struct Slot {
     pub restarts: u64,
     /// Has it had any?
     pub used: bool,
+    /// Did its worker make room for a next one that is to come? That one is no restart.
+    pub emptied: bool,
     /// Was it added while the cluster ran?
     pub added: bool,
     /// Has one of its workers been ready?
@@ -189,13 +191,18 @@ impl Cluster {
                 continue;
             }
             self.deadlines.stop(Why::Respawn(slot_nr));
-            if slot.used {
+            let generation = to.unwrap_or(slot.generation);
+            if slot.generation != generation {
+                // What failed before was other code.
+                slot.backoff = Default::default();
+                slot.generation = generation;
+                slot.emptied = true;
+            }
+            if slot.used && !std::mem::take(&mut slot.emptied) {
                 slot.restarts += 1;
             }
             slot.used = true;
             let watched = self.policy.takeover != Takeover::Off;
-            slot.generation = to.unwrap_or(slot.generation);
-            let generation = slot.generation;
             let worker = self.fleet.enlist(slot_nr, generation, watched, now);
             slot.current = Some(worker);
             out.push(Action::Spawn {

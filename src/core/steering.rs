@@ -1,13 +1,16 @@
 //! Where new connections go, and when a lane has had its day. Rules:
 //!
 //! 1. Of a port with several lanes those get new connections that a ready worker in a slot serves,
-//!    in proportion to their workers (I2). While there is none at all, everything stays as it is: the
-//!    queue is kept for the next one.
+//!    in proportion to their workers (I2). While there is none at all they go where the next one will
+//!    be: the queue is kept for it. Where it is not known which that is everything stays as it is.
 //! 2. A given port is served by whoever is ready; a learnt one by those who have listened on it.
 //! 3. What is wanted is compared with what was said last, after each event: nothing is counted (I7).
 //! 4. The sockets of workers' own (`own`) count one each, and their workers for no other lane of that
 //!    port; nor do others of their generation, which are the same program, before one was seen there.
-//! 5. A lane is retired when nothing is steered to it and the last process of its generation has
+//! 5. When there is no worker at all as another generation is begun, or the last one makes room for it
+//!    before it is there, it inherits the lane: who waits there waits for it. (Where old workers are on
+//!    their way in it has one of its own: they are to be emptied apart.)
+//! 6. A lane is retired when nothing is steered to it and the last process of its generation has
 //!    gone: under a worker that still waits on it, it would end or spin. A port that only the dead
 //!    have served goes with them.
 
@@ -45,9 +48,11 @@ impl Servers {
             n.saturating_sub(apart)
         };
         match lane.of {
-            Of::Generation(g) => self.of.get_key_value(&g).map_or(0, shared),
             Of::Worker(id) => u16::from(self.all.contains(&id)),
-            Of::All => self.of.iter().map(shared).fold(0, u16::saturating_add),
+            Of::Generation(_) | Of::All => {
+                let its = self.of.iter().filter(|(g, _)| lane.is_for(**g));
+                its.map(shared).fold(0, u16::saturating_add)
+            }
         }
     }
 }
@@ -99,10 +104,44 @@ impl Cluster {
         match table.as_slice() {
             // A queue would be kept for whoever comes next, who has one of its own.
             [] if owned => Some(table),
-            [] => None,
+            [] => self.next_served(lanes).map(|id| vec![(id, 1)]),
             // Its weight does not matter.
             [(only, _)] => Some(vec![(*only, 1)]),
             _ => Some(table),
+        }
+    }
+
+    /// While nobody is ready: the lane of whoever will be next, if that is known.
+    fn next_served(&self, lanes: &[&Lane]) -> Option<LaneId> {
+        let next = match (&self.rollout, self.in_place_to()) {
+            _ if self.phase != Phase::Serving => None,
+            (None, _) => Some(self.generation),
+            (Some(_), Some(to)) => Some(to),
+            // Whoever comes first: another one of the old, or a successor.
+            (Some(_), None) => None,
+        }?;
+        let its = |l: &&&Lane| (l.given || l.served) && l.owner().is_none() && l.is_for(next);
+        lanes.iter().find(its).map(|l| l.id)
+    }
+
+    /// Nobody serves: the lanes that are steered to are for this generation, too, where it has none of
+    /// its own.
+    pub(super) fn inherit(&mut self, generation: u32, out: &mut Out) {
+        let of_one = |l: &&Lane| {
+            let shared = matches!(l.of, Of::Generation(_)) && l.state == LaneState::Open;
+            shared && self.is_steered(l)
+        };
+        let heirless = |l: &&Lane| self.lanes.of_generation(l.port, generation).is_none();
+        let all = self.lanes.iter().filter(of_one).filter(heirless);
+        let all: BTreeMap<PortId, LaneId> = all.map(|l| (l.port, l.id)).collect();
+        let alive = self.generations();
+        for id in all.into_values() {
+            if let Some(lane) = self.lanes.get_mut(id) {
+                lane.heirs.retain(|g| alive.contains(g));
+                lane.heirs.insert(generation);
+                let heirs = lane.heirs.clone();
+                out.push(Action::Inherit { lane: id, heirs });
+            }
         }
     }
 
@@ -153,7 +192,7 @@ impl Cluster {
     pub(super) fn retire_lanes(&mut self, out: &mut Out) {
         let serving = self.phase == Phase::Serving;
         let old = |l: &Lane| match l.of {
-            Of::Generation(g) => serving && g != self.generation,
+            Of::Generation(_) => serving && !l.is_for(self.generation),
             Of::Worker(_) => true,
             Of::All => false,
         };
@@ -162,7 +201,10 @@ impl Cluster {
         }
         let alive = self.generations();
         let dead = |l: &&Lane| match l.of {
-            Of::Generation(g) => serving && l.state == LaneState::Open && !alive.contains(&g),
+            Of::Generation(_) => {
+                let last = !alive.iter().any(|g| l.is_for(*g));
+                serving && l.state == LaneState::Open && last
+            }
             Of::Worker(_) => l.state == LaneState::Open && self.is_orphaned(l),
             Of::All => false,
         };

@@ -59,6 +59,7 @@ impl Shell {
             Action::CloseRest { worker } => self.end_connections(worker, None),
             Action::RetireLane { lane } => self.retire_lane(lane),
             Action::FlushLane { lane } => self.flush_lane(lane),
+            Action::Inherit { lane, heirs } => self.sockets.inherit(lane, heirs),
             Action::NewGeneration { generation } => self.new_generation(generation),
             Action::CloseLane { lane } => {
                 // Before it is shut down: that would look like a worker's doing.

@@ -12,7 +12,7 @@ use crate::core::{Addr, FileIs, LaneId, PortId};
 use crate::settings::Settings;
 use crate::sys::socket::Patience;
 use own::Own;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -26,6 +26,8 @@ struct Lane {
     port: PortId,
     /// Whose workers it is for.
     generation: u32,
+    /// And whose else.
+    heirs: BTreeSet<u32>,
     /// Was it passed to us? Then it is others', too.
     passed: bool,
     /// Was it open before any worker started? Then every worker is handed it, under that name.
@@ -145,14 +147,22 @@ impl Sockets {
         self.given.iter().filter_map(Addr::tcp).collect()
     }
 
+    /// It is for these, too.
+    pub fn inherit(&mut self, lane: LaneId, heirs: BTreeSet<u32>) {
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.heirs = heirs;
+        }
+    }
+
     /// What every worker of this generation is handed from fd 3 on, in the order in which it was given:
     /// of each port its own lane, or the one that all share.
     pub fn handed(&self, generation: u32) -> Vec<Handed<'_>> {
         let mut of: BTreeMap<PortId, &Lane> = BTreeMap::new();
         let fits = |l: &&Lane| l.handed.is_some() && l.generation <= generation;
+        let near = |l: &Lane| (l.heirs.contains(&generation), l.generation);
         for lane in self.lanes.values().filter(fits) {
             let best = of.entry(lane.port).or_insert(lane);
-            if best.generation <= lane.generation {
+            if near(best) <= near(lane) {
                 *best = lane;
             }
         }

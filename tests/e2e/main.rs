@@ -48,3 +48,4 @@ mod stopping;
 mod strangers;
 mod takeover;
 mod terminal;
+mod waiting;

@@ -48,8 +48,17 @@ impl Judge {
             "{worker:?} is of {generation}"
         );
         place.generation = generation;
+        if comes_after {
+            // Another code's failures are not its own, nor does it wait for them if its turn is now.
+            place.failures = 0;
+        }
+        let forward = self.rollout.as_ref().is_some_and(|r| !r.back);
         if let Some((since, least, _)) = place.vacant.take() {
             let waited = now - since;
+            let least = match comes_after && forward {
+                true => Duration::ZERO,
+                false => least,
+            };
             assert!(
                 waited >= least,
                 "slot {slot} waited {waited:?}, not {least:?}"
@@ -167,7 +176,7 @@ impl Judge {
         }
         // Who has gone meanwhile needs none.
         if let Some(generation) = generation {
-            let ours = lane.shared || lane.generation == generation;
+            let ours = lane.is_for(generation);
             assert!(
                 ours,
                 "{id:?} of {} is lent to {generation}",

@@ -231,6 +231,7 @@ impl Judge {
                 if let Some(lane) = self.lanes.get_mut(lane) {
                     lane.open = false;
                 }
+                self.own_connects(*lane);
             }
             Event::LaneLeft { lane } => {
                 if let Some(lane) = self.lanes.get_mut(lane) {

@@ -8,6 +8,7 @@ use crate::net::At;
 use crate::records::{Job, Lane};
 use crate::world::{Happening, World};
 use minicluster::core::{Drain, Exit, LaneId, Sight, WorkerId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl World {
@@ -152,13 +153,14 @@ impl World {
     pub fn retire(&mut self, id: LaneId) {
         let lane = self.judge.lanes.get_mut(&id).expect("no such lane");
         assert!(std::mem::replace(&mut lane.open, false), "retired twice");
-        let (generation, given, shared) = (lane.generation, lane.given, lane.shared);
+        let lane = lane.clone();
+        let (given, shared) = (lane.given, lane.shared);
         assert!(!shared, "{id:?} is everybody's, and retired");
         assert!(
             !given || !self.net.steered(id),
             "{id:?} is steered to, and retired"
         );
-        let here = |j: &&Job| j.generation == generation && j.known();
+        let here = |j: &&Job| lane.is_for(j.generation) && j.known();
         let left = self
             .judge
             .jobs
@@ -175,12 +177,33 @@ impl World {
             // Nobody ever read it, or somebody of it crashed, or ran out of time.
             let late = |j: &Job| j.queue_late || j.excuse.is_some();
             let fair = |j: &Job| late(j) || j.stop.is_none() || j.kill.is_some();
-            let of = |j: &&Job| j.generation == generation && j.ready.is_some();
+            let of = |j: &&Job| lane.is_for(j.generation) && j.ready.is_some();
             let all: Vec<&Job> = self.judge.jobs.values().filter(of).collect();
             let fine = all.is_empty() || all.into_iter().any(fair);
             assert!(fine, "LOST: the queue of {id:?} is reset");
             self.cover.mark(Mark::QueueReset);
         }
+    }
+
+    /// A lane is for others, too: only when nobody is ready, so that who waits there waits for them.
+    pub fn inherit(&mut self, id: LaneId, heirs: BTreeSet<u32>) {
+        assert_eq!(self.judge.ready(), 0, "{id:?} is inherited");
+        assert!(
+            self.net.steered(id),
+            "{id:?} is inherited, and nobody comes by it"
+        );
+        let lane = &self.judge.lanes[&id];
+        assert!(
+            lane.open && !lane.shared && lane.owner.is_none(),
+            "{lane:?} is inherited"
+        );
+        let here = |(l, o): &(&LaneId, &Lane)| **l != id && o.port == lane.port && o.open;
+        for (other, of) in self.judge.lanes.iter().filter(here) {
+            let twice = of.owner.is_none() && heirs.iter().any(|g| of.is_for(*g));
+            assert!(!twice, "{heirs:?} have {id:?} and {other:?}");
+        }
+        self.cover.mark(Mark::Inherited);
+        self.judge.lanes.get_mut(&id).expect("it is there").heirs = heirs;
     }
 
     /// There can be no lane beside the one there is: all generations share it. Of several none is shared.
@@ -204,13 +227,13 @@ impl World {
         for (port, table) in &self.net.tables {
             let owned = self.judge.is_owned(*port);
             let reads = |w: &WorkerId| !self.judge.jobs[w].owns.contains(port);
-            let of = |g: u32, w: &WorkerId| self.judge.jobs[w].generation == g;
+            let of = |l: &Lane, w: &WorkerId| l.is_for(self.judge.jobs[w].generation);
             let readers = ready.iter().filter(|w| reads(w));
             let weight = |l: &Lane| match l.owner {
                 Some(owner) => usize::from(ready.contains(&owner)),
                 None if l.shared && !owned => 1,
                 None => {
-                    let its = |w: &&WorkerId| l.shared || of(l.generation, w);
+                    let its = |w: &&WorkerId| of(l, w);
                     readers.clone().filter(its).count()
                 }
             };
@@ -240,9 +263,9 @@ impl World {
     pub fn old_lanes_are_gone(&self) {
         let of_one = |l: &Lane| l.open && !l.shared && l.owner.is_none();
         for (id, lane) in self.judge.lanes.iter().filter(|(_, l)| of_one(l)) {
-            let alive = |j: &Job| j.generation == lane.generation && j.known();
+            let alive = |j: &Job| lane.is_for(j.generation) && j.known();
             let left = self.judge.jobs.values().any(alive);
-            let runs = lane.generation == self.judge.generation;
+            let runs = lane.is_for(self.judge.generation);
             assert!(
                 left || runs || self.net.steered(*id),
                 "{id:?} is nobody's: {lane:?}"

@@ -306,7 +306,7 @@ impl World {
             return false;
         };
         let there = lane.given && lane.owner.is_none() && (lane.open || lane.quit);
-        there && (lane.shared || lane.generation == job.generation)
+        there && lane.is_for(job.generation)
     }
 
     /// Somebody may have come to serve: what waits in queues is looked at again.

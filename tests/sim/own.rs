@@ -8,6 +8,7 @@ use crate::net::At;
 use crate::records::{Job, Lane};
 use crate::world::World;
 use minicluster::core::{Addr, Ask, Event, LaneId, PortId, Takeover, WorkerId};
+use std::collections::BTreeSet;
 
 impl World {
     /// `Action::OpenLane` of a worker's own socket.
@@ -40,6 +41,7 @@ impl World {
             addr: addr.clone(),
             port,
             generation,
+            heirs: BTreeSet::new(),
             shared: false,
             owner,
             left: false,
@@ -201,9 +203,30 @@ impl Judge {
         self.owned.iter().any(|(p, _)| *p == port)
     }
 
+    /// A socket of a worker's own is none to serve by: the port is as it was, if it has no other.
+    pub fn own_connects(&mut self, lane: LaneId) {
+        let Some((port, owner)) = self.lanes.get(&lane).and_then(|l| Some((l.port, l.owner?)))
+        else {
+            return;
+        };
+        let left = |l: &Lane| l.open && l.port == port && l.owner == Some(owner);
+        if !self.lanes.values().any(left)
+            && let Some(job) = self.jobs.get_mut(&owner)
+        {
+            job.owns.remove(&port);
+        }
+        let jobs = &self.jobs;
+        let owns = |g: u32| {
+            let mut of_it = jobs.values().filter(|j| j.generation == g && j.known());
+            of_it.any(|j| j.owns.contains(&port))
+        };
+        self.owned.retain(|(p, g)| *p != port || owns(*g));
+    }
+
     /// Of a port at which workers of its generation have their own sockets it is seen who serves it.
     pub fn counts(&self, lane: &Lane) -> bool {
-        let own = self.owned.contains(&(lane.port, lane.generation));
+        let its = |(p, g): &(PortId, u32)| *p == lane.port && lane.is_for(*g);
+        let own = self.owned.iter().any(its);
         lane.served || lane.given && lane.owner.is_none() && (!own || lane.shared)
     }
 

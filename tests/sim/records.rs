@@ -130,6 +130,8 @@ pub struct Lane {
     pub port: PortId,
     /// Whose it is; unless it is everybody's, or this worker's alone.
     pub generation: u32,
+    /// And whose else.
+    pub heirs: BTreeSet<u32>,
     pub shared: bool,
     pub owner: Option<WorkerId>,
     /// Was it told that this worker has let go of it?
@@ -143,6 +145,13 @@ pub struct Lane {
     pub connected: bool,
     /// Has a worker listened on it, or been seen to wait there?
     pub served: bool,
+}
+
+impl Lane {
+    /// Do workers of this generation accept from it?
+    pub fn is_for(&self, generation: u32) -> bool {
+        self.shared || self.generation == generation || self.heirs.contains(&generation)
+    }
 }
 
 /// Why and since when the cluster has to end.

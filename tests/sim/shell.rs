@@ -333,6 +333,10 @@ impl World {
                 self.net.refusing = true;
                 None
             }
+            Action::Inherit { lane, heirs } => {
+                self.inherit(lane, heirs);
+                None
+            }
             Action::NewGeneration { generation } => {
                 assert_eq!(generation, self.judge.newest);
                 if let Some(kind) = self.broken.take() {

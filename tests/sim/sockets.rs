@@ -6,6 +6,7 @@ use crate::records::Lane;
 use crate::world::{Happening, World};
 use minicluster::core::Addr;
 use minicluster::core::{Action, Ask, Event, Exit, LaneId, PortId, Seen, Snag, WorkerId};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What a server does about an error.
@@ -278,7 +279,7 @@ impl World {
     ) -> Event {
         let first = self.judge.lanes[&first].clone();
         let shared = |l: &Lane| l.port == port && l.open && l.owner.is_none();
-        let same = |l: &Lane| shared(l) && l.generation == generation;
+        let same = |l: &Lane| shared(l) && l.is_for(generation);
         let twice = self.judge.lanes.values().any(same);
         assert!(
             !twice,
@@ -298,6 +299,7 @@ impl World {
         }
         let lane = Lane {
             generation,
+            heirs: BTreeSet::new(),
             listens: true,
             served: false,
             owner: None,
@@ -330,6 +332,7 @@ impl World {
             addr: addr.clone(),
             port,
             generation,
+            heirs: BTreeSet::new(),
             shared: false,
             owner: None,
             left: false,

@@ -6,6 +6,7 @@ use crate::shell::filed::Filed;
 use crate::shell::group::Group;
 use crate::sys::socket::{self, Reach};
 use crate::sys::{clock, fds, passed, unix};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -79,6 +80,7 @@ impl Sockets {
             fd,
             port: at.port,
             generation: at.generation,
+            heirs: BTreeSet::new(),
             passed,
             like: given.file,
             handed: Some(name.unwrap_or_else(|| name_of(&addr))),
@@ -117,6 +119,7 @@ impl Sockets {
             addr: mate.addr.clone(),
             port: at.port,
             generation: at.generation,
+            heirs: BTreeSet::new(),
             passed: false,
             handed: mate.handed.clone(),
             listens: true,
@@ -142,6 +145,7 @@ impl Sockets {
             addr: Addr::Tcp(local),
             port: at.port,
             generation: at.generation,
+            heirs: BTreeSet::new(),
             passed: false,
             handed: None,
             listens: false,

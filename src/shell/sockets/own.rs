@@ -7,6 +7,7 @@ use crate::shell::group::Group;
 use crate::sys::closer::Copy;
 use crate::sys::socket::{self, Reach};
 use crate::sys::{fds, inherit};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -67,6 +68,7 @@ impl Sockets {
             addr: Addr::Tcp(*addr),
             port: at.port,
             generation: at.generation,
+            heirs: BTreeSet::new(),
             passed: false,
             handed: None,
             listens: false,
