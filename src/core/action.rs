@@ -72,8 +72,9 @@ pub enum Action {
     /// End those of the worker's connections, as seen by the census of this turn, on which nothing is
     /// owed and nothing was said for so long. Answered by Closed.
     CloseQuiet { worker: WorkerId, silent: Duration },
-    /// End all of them on which nothing is owed at this moment. Answered by Closed.
-    CloseRest { worker: WorkerId },
+    /// All of them have to end, each at a moment when nothing is owed on it; there is so much time left
+    /// for that. Answered by Closed.
+    CloseRest { worker: WorkerId, left: Duration },
     /// The lane's workers have gone: take it out of its port, and end what is still in its queue.
     RetireLane { lane: LaneId },
     /// Nobody will ever read what is in the queue of this lane, to which nothing is steered: end it. The

@@ -7,8 +7,9 @@
 //!    does not wait for these.) The queue is looked at first, the connections after it: what is
 //!    accepted in between is seen twice, never not at all.
 //! 3. Quiescing: until its connections have ended. Those on which nothing is owed and nothing was
-//!    said for --drain-quiet are ended. Closing: all others, each at a moment when nothing is owed;
-//!    and if its lanes hold something still, that has this moment, too.
+//!    said for --drain-quiet are ended. Closing: all others. No further request is let in by them where
+//!    that is possible, and each is ended at a moment when nothing is owed; if its lanes hold something
+//!    still, that has this moment, too.
 //! 4. A worker whose lane is still steered to (its siblings stay), or whose connections cannot be
 //!    ended from outside, goes at the first look at which it owes nothing. One that cannot be looked
 //!    into has all the time there is.
@@ -167,7 +168,7 @@ impl Cluster {
             }
         }
         for (id, load) in loads {
-            self.assess(*id, *load, out);
+            self.assess(*id, *load, now, out);
         }
         self.looks = self.looks.saturating_add(1);
         let later = self.looks.saturating_sub(SOON).min(16);
@@ -184,7 +185,7 @@ impl Cluster {
         }
     }
 
-    fn assess(&mut self, id: WorkerId, load: Load, out: &mut Out) {
+    fn assess(&mut self, id: WorkerId, load: Load, now: Time, out: &mut Out) {
         let Some(w) = self.fleet.get(id) else { return };
         let Some(mut stage) = w.stage() else { return };
         let apart = self.is_apart(w);
@@ -207,7 +208,13 @@ impl Cluster {
             }
             (Stage::Quiescing | Stage::Closing, Sight::Full) if apart => {
                 out.push(match stage {
-                    Stage::Closing => Action::CloseRest { worker: id },
+                    Stage::Closing => Action::CloseRest {
+                        worker: id,
+                        left: self
+                            .deadlines
+                            .get(Why::Drain(id))
+                            .map_or(CLOSING, |by| by - now),
+                    },
                     Stage::Emptying | Stage::Quiescing | Stage::Drained => Action::CloseQuiet {
                         worker: id,
                         silent: self.policy.drain_quiet,

@@ -24,7 +24,7 @@ use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
 use super::policy::{Drain, Policy, Takeover};
 use super::respawn::FORK_AGAIN;
-use super::slot::Place;
+use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
 
@@ -481,7 +481,8 @@ impl Cluster {
                 let id = w.id;
                 self.retire(id, Cause::Restart, now, out);
                 // Was it the last that served a port that was learnt?
-                if self.ready_count() == 0 {
+                let alone = |s: &Slot| s.current.is_none_or(|c| c == id);
+                if self.slots.iter().all(alone) {
                     self.inherit(to, out);
                 }
                 self.steer(out);

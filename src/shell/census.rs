@@ -4,11 +4,11 @@
 //! whose they are. What moves on meanwhile is seen later, or twice, but never not at all.
 
 use super::Shell;
-use super::observer::{self, How, Observer, Owner, Owners};
+use super::ending::{Endings, Held, What};
+use super::observer::{self, Observer, Owner, Owners};
 use crate::core::words::reason;
 use crate::core::{Event, LaneId, LaneLook, Level, Load, PortId, Sight, WorkerId};
-use crate::sys::{clock, errno_of, procfs};
-use crate::wire::debt::{Debt, debt, debt_at_last, silent_ms};
+use crate::sys::{clock, procfs};
 use crate::wire::sock_diag::Conn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,17 +18,6 @@ use std::time::Duration;
 /// The kernel lists more than that in parts, between which a connection can slip through: then two
 /// looks have to agree that there is none.
 const AT_ONCE: usize = 200;
-/// Silent for so many milliseconds, a connection of which it is unclear whose word was the last is taken
-/// for one between two requests, when it has to end anyway.
-const BREATH: u32 = 20;
-/// By then, in nanoseconds from the first try, no silence at all is asked for any more: a client that is
-/// never silent is told between two looks at its socket rather than cut off by the stop signal.
-const BREATHLESS: u64 = 700_000_000;
-
-/// A server that was told that the client is done, and has not closed after so many nanoseconds, has
-/// both sides closed.
-const PATIENCE: u64 = 1_000_000_000;
-
 /// What is known of those that are being emptied.
 #[derive(Default)]
 pub struct Census {
@@ -37,17 +26,15 @@ pub struct Census {
     /// looked at yet.
     under_way: BTreeMap<PortId, BTreeSet<SocketAddr>>,
     /// Of the last look: connections of each worker that may be ended.
-    theirs: BTreeMap<WorkerId, Vec<(Held, Owner)>>,
-    /// Connections whose server was told that the client has no more to say, and when.
-    nudged: BTreeMap<u64, u64>,
-    /// Since when all connections of a worker are being ended, quiet or not.
-    closing: BTreeMap<WorkerId, u64>,
+    pub(super) theirs: BTreeMap<WorkerId, Vec<(Held, Owner)>>,
+    /// Of connections that are ended from outside.
+    pub(super) endings: Endings,
     /// Connections that nobody was seen to have, from when nothing new came by the lanes any more.
     nobodys: BTreeSet<u64>,
     /// Had it none at the last look?
     had_none: BTreeSet<WorkerId>,
     /// Connections cannot be ended from outside.
-    hands_off: bool,
+    pub(super) hands_off: bool,
 }
 
 /// The lanes, and the workers.
@@ -59,8 +46,7 @@ impl Census {
         self.observer.rest();
         self.under_way.clear();
         self.theirs.clear();
-        self.nudged.clear();
-        self.closing.clear();
+        self.endings.rest();
         self.had_none.clear();
         self.nobodys.clear();
     }
@@ -177,6 +163,7 @@ impl Shell {
         filling: bool,
     ) -> io::Result<Vec<(WorkerId, Load)>> {
         let held = self.held(conns)?;
+        self.census.endings.heard(held.iter());
         if !procfs::is_ours() {
             // Whose they are cannot be seen: all are anybody's.
             let load = Load {
@@ -284,137 +271,8 @@ impl Shell {
         rest.retain(|inode| !theirs.of.contains_key(inode));
         rest
     }
-
-    /// Ends connections of a worker, seen by the look of this turn: those that were silent so long, or
-    /// all on which nothing is owed.
-    pub(super) fn end_connections(&mut self, worker: WorkerId, silent: Option<Duration>) {
-        let list = self.census.theirs.get(&worker).cloned().unwrap_or_default();
-        let now = clock::monotonic();
-        let when = match silent {
-            Some(least) => When::Quiet(least),
-            None => When::Settled {
-                breath: breath(now - *self.census.closing.entry(worker).or_insert(now)),
-            },
-        };
-        let mut list: Vec<(Held, Owner)> = list
-            .into_iter()
-            .filter(|(held, _)| held.may_end(when))
-            .collect();
-        list.sort_by_key(|(held, _)| std::cmp::Reverse(held.silent()));
-        let (mut ended, mut refused) = (0, None);
-        {
-            let _worn = self.to_look();
-            for (held, owner) in &list {
-                let at = self.census.nudged.get(&held.inode);
-                let how = match at {
-                    None if silent.is_none() => How::Last,
-                    None => How::Half,
-                    Some(at) if now >= at + PATIENCE => How::Both,
-                    Some(_) => continue,
-                };
-                match observer::close_gently(owner.pid, owner.fd, held.inode, how) {
-                    Ok(true) if how != How::Both => {
-                        ended += 1;
-                        self.census.nudged.insert(held.inode, now);
-                    }
-                    Ok(true) => {}
-                    Ok(false) => {}
-                    Err(e) if matches!(errno_of(&e), libc::EPERM | libc::ENOSYS) => {
-                        refused = Some(e);
-                        break;
-                    }
-                    // It has gone meanwhile.
-                    Err(_) => {}
-                }
-            }
-        }
-        if let Some(e) = refused {
-            self.census.hands_off = true;
-            let message = format!(
-                "cannot end connections of workers from outside (pidfd_getfd: {}): each is asked to stop when it owes nothing; CAP_SYS_PTRACE lets idle ones be ended first",
-                reason(&e)
-            );
-            self.say_once(Level::Warn, "drain-hands-off", message);
-        }
-        self.queue.push_back(Event::Closed {
-            worker,
-            count: ended,
-        });
-    }
-}
-
-/// When a connection may be ended.
-#[derive(Clone, Copy)]
-enum When {
-    /// After so long a silence.
-    Quiet(Duration),
-    /// When nothing is owed, or after so many milliseconds, if that is unclear.
-    Settled { breath: u32 },
-}
-
-/// What is asked for after so many nanoseconds of trying.
-fn breath(tried: u64) -> u32 {
-    let left = BREATHLESS.saturating_sub(tried);
-    u32::try_from(u64::from(BREATH) * left / BREATHLESS).unwrap_or(BREATH)
 }
 
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-/// A connection that some process has.
-#[derive(Clone, Copy)]
-struct Held {
-    inode: u64,
-    what: What,
-}
-
-#[derive(Clone, Copy)]
-enum What {
-    Tcp(Conn),
-    /// Of these the kernel tells no times.
-    Unix {
-        unread: bool,
-    },
-}
-
-impl Held {
-    fn silent(&self) -> u32 {
-        match &self.what {
-            What::Tcp(c) => silent_ms(c),
-            What::Unix { .. } => 0,
-        }
-    }
-
-    /// May something be lost if it ends now?
-    fn owes(&self) -> bool {
-        match &self.what {
-            What::Tcp(c) => match debt(c) {
-                Debt::Owed | Debt::Fresh => true,
-                // A request that came together with the answer before it.
-                Debt::Unclear => silent_ms(c) < BREATH,
-                Debt::Settled => false,
-            },
-            // Whether an answer is being made cannot be seen.
-            What::Unix { .. } => true,
-        }
-    }
-
-    /// Is it to be ended at this moment?
-    fn may_end(&self, when: When) -> bool {
-        let quiet = |c: &Conn, least| Duration::from_millis(silent_ms(c).into()) >= least;
-        match (&self.what, when) {
-            (What::Tcp(c), When::Quiet(least)) => match debt(c) {
-                Debt::Settled | Debt::Unclear => quiet(c, least),
-                Debt::Fresh | Debt::Owed => false,
-            },
-            (What::Tcp(c), When::Settled { breath }) => match debt_at_last(c) {
-                Debt::Settled | Debt::Fresh => true,
-                Debt::Unclear => silent_ms(c) >= breath,
-                Debt::Owed => false,
-            },
-            (What::Unix { .. }, When::Quiet(_)) => false,
-            (What::Unix { unread }, When::Settled { .. }) => !unread,
-        }
-    }
 }

@@ -8,6 +8,7 @@ mod census;
 mod channel;
 mod clients;
 mod daemon;
+mod ending;
 mod environment;
 mod filed;
 mod given;

@@ -6,12 +6,14 @@
 
 use super::unseen;
 use crate::core::WorkerId;
+use crate::sys::closer::Copy;
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::procfs::{self, Target};
 use crate::sys::{fds, socket, steer};
 use crate::wire::debt::{self, Debt};
 use crate::wire::ports_filter::MOST_PORTS;
 use crate::wire::sock_diag::{self, Bad, Conn, Info, Parsed, state};
+use crate::wire::steering;
 use crate::wire::unix_diag::{self, UnixConn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -266,19 +268,9 @@ pub enum How {
 /// caller has decided by how long it has been silent. A request that comes in the moment between the
 /// look and the act is read by the server all the same, before the end.
 pub fn close_gently(pid: i32, fd: RawFd, inode: u64, how: How) -> io::Result<bool> {
-    // What is no socket is not even copied: to close a copy can take as long as some file system likes.
-    if procfs::target(pid, fd) != Some(Target::Socket(inode)) {
+    let Some(copy) = connection(pid, fd, inode)? else {
         return Ok(false);
-    }
-    let copy = match unseen::copy_of(pid, fd) {
-        Ok(copy) => copy,
-        Err(e) if matches!(e.raw_os_error(), Some(libc::EBADF | libc::ESRCH)) => return Ok(false),
-        Err(e) => return Err(e),
     };
-    // A socket that listens would stop, whichever side of it is shut.
-    if fds::inode(copy.as_fd())? != inode || socket::is_listening(copy.as_fd()) {
-        return Ok(false);
-    }
     if how != How::Both && owes(copy.as_fd(), how)? {
         return Ok(false);
     }
@@ -287,11 +279,57 @@ pub fn close_gently(pid: i32, fd: RawFd, inode: u64, how: How) -> io::Result<boo
         How::Both => socket::shut(copy.as_fd()),
     };
     match closed {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            if how == How::Last {
+                // A client that was held back is told by the kernel that the server has gone; which
+                // finds its end first, since that client waits before it tries again.
+                let _ = steer::unfilter(copy.as_fd());
+            }
+            Ok(true)
+        }
         // The client was faster.
         Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => Ok(false),
         Err(e) => Err(e),
     }
+}
+
+/// What came of holding a connection's client back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing more that it says gets in.
+    Done,
+    /// It is another connection by now, or has gone.
+    Gone,
+    /// That takes a right that we have not got.
+    Refused,
+}
+
+/// Lets in nothing more that the client of this connection says. What has come is read and answered.
+pub fn hold_back(pid: i32, fd: RawFd, inode: u64) -> io::Result<Hold> {
+    let Some(copy) = connection(pid, fd, inode)? else {
+        return Ok(Hold::Gone);
+    };
+    match steer::filter(copy.as_fd(), &steering::raw(&steering::hold_back())) {
+        Ok(()) => Ok(Hold::Done),
+        Err(e) if e.raw_os_error() == Some(libc::EPERM) => Ok(Hold::Refused),
+        Err(e) => Err(e),
+    }
+}
+
+/// A copy of that descriptor, if it is that connection still.
+fn connection(pid: i32, fd: RawFd, inode: u64) -> io::Result<Option<Copy>> {
+    // What is no socket is not even copied: to close a copy can take as long as some file system likes.
+    if procfs::target(pid, fd) != Some(Target::Socket(inode)) {
+        return Ok(None);
+    }
+    let copy = match unseen::copy_of(pid, fd) {
+        Ok(copy) => copy,
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EBADF | libc::ESRCH)) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    // A socket that listens would stop, whichever side of it is shut.
+    let same = fds::inode(copy.as_fd())? == inode && !socket::is_listening(copy.as_fd());
+    Ok(same.then_some(copy))
 }
 
 /// Is something owed on it now?

@@ -1,5 +1,6 @@
 //! One arm per Action. Every outcome of a syscall comes back as an Event; none ends the loop.
 
+use super::ending::Ending;
 use super::sockets::Place;
 use super::{Kind, Shell, token, unseen};
 use crate::core::words::reason;
@@ -55,8 +56,12 @@ impl Shell {
             Action::Steer { port, table } => self.steer(port, &table),
             Action::RefuseNew => self.refuse_new(),
             Action::TakeCensus { workers, lanes } => self.take_census(&workers, &lanes),
-            Action::CloseQuiet { worker, silent } => self.end_connections(worker, Some(silent)),
-            Action::CloseRest { worker } => self.end_connections(worker, None),
+            Action::CloseQuiet { worker, silent } => {
+                self.end_connections(worker, Ending::Quiet(silent));
+            }
+            Action::CloseRest { worker, left } => {
+                self.end_connections(worker, Ending::Rest { left });
+            }
             Action::RetireLane { lane } => self.retire_lane(lane),
             Action::FlushLane { lane } => self.flush_lane(lane),
             Action::Inherit { lane, heirs } => self.sockets.inherit(lane, heirs),

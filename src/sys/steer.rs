@@ -306,6 +306,54 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_is_held_back_gets_its_answer_and_no_more_is_heard_of_it() {
+        use std::io::{Read, Write};
+        let hold = steering::raw(&steering::hold_back());
+        for at in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(at).unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            if let Err(e) = filter(server.as_fd(), &hold) {
+                assert_eq!(e.raw_os_error(), Some(libc::EPERM));
+                assert!(!super::super::guise::capable(12)); // CAP_NET_ADMIN
+                return;
+            }
+            // The answer comes while the next request is under way, and is acknowledged with that.
+            client.write_all(b"GET").unwrap();
+            let answer = vec![7; 100_000];
+            server.set_nonblocking(true).unwrap();
+            let mut got = vec![0; answer.len()];
+            std::thread::scope(|s| {
+                s.spawn(|| client.read_exact(&mut got).unwrap());
+                let mut left = &answer[..];
+                within_ten_seconds("answering", || {
+                    left = &left[server.write(left).unwrap_or(0)..];
+                    left.is_empty()
+                });
+            });
+            assert_eq!(got, answer, "{at}");
+            within_ten_seconds("arriving", || unacknowledged(server.as_fd()).unwrap() == 0);
+            let sent_again = |s: &TcpStream| {
+                let mut info = [0u8; 104];
+                tcp_info(s.as_fd(), &mut info).unwrap();
+                // tcpi_total_retrans
+                u32::from_ne_bytes(info[100..104].try_into().unwrap())
+            };
+            within_ten_seconds("trying again", || sent_again(&client) > 0);
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(unread(server.as_fd()).unwrap(), 0, "{at}");
+            let mut ask = [0; 3];
+            let none = server.read(&mut ask).unwrap_err();
+            assert_eq!(none.kind(), std::io::ErrorKind::WouldBlock, "{at}");
+            // When it is let go all of it comes, in its order.
+            unfilter(server.as_fd()).unwrap();
+            within_ten_seconds("coming", || server.read(&mut ask).is_ok());
+            assert_eq!(&ask, b"GET", "{at}");
+            within_ten_seconds("ending", || matches!(server.read(&mut ask), Ok(0)));
+        }
+    }
+
+    #[test]
     fn the_index_of_a_lane_is_its_place_in_the_order_of_listening() {
         for at in ANYWHERE {
             let lanes = group(at, 3);

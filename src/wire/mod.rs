@@ -13,5 +13,6 @@ pub mod report;
 pub mod sock_diag;
 pub mod steering;
 pub mod syslog;
+pub mod talk;
 pub mod unix_diag;
 pub mod workers;

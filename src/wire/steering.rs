@@ -112,6 +112,22 @@ pub fn refuse_new() -> Vec<Ins> {
     ]
 }
 
+/// A filter for a connection: nothing more that the client says gets in, but what it acknowledges does.
+/// The kernel cuts a segment down to what a filter returns, but never into its header; so 1 is a header
+/// alone, whose data is not acknowledged and is sent again. The end of the client's words is dropped
+/// altogether, or it would come before those that are held back.
+pub fn hold_back() -> Vec<Ins> {
+    const FLAGS: u32 = 13;
+    const FIN: u32 = 0x01;
+    vec![
+        Ins::new(LOAD_BYTE, FLAGS),
+        Ins::new(AND, FIN),
+        Ins::jump(JEQ, FIN, 0, 1),
+        Ins::new(RET, 0),
+        Ins::new(RET, 1),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -172,6 +172,24 @@ fn clients_that_ask_without_a_pause_are_moved_all_the_same() {
 }
 
 #[test]
+fn an_answer_in_parts_is_whole_when_the_time_to_drain_is_over_and_its_client_never_rests() {
+    let (rig, port) = node("--drain-timeout 1s");
+    let words = "mode=keepalive pause=0 clients=8 path=/stream?n=5&ms=60";
+    let load = Load::going(&format!("{port} {words}"));
+    for _ in 0..2 {
+        let said = rig.verb("reload");
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+    // The next request of each may find no server any more, and gets no part of an answer.
+    let (_, tally) = load.finish();
+    assert_eq!(tally.of("half"), 0, "{tally:?}");
+    assert_eq!(tally.of("fresh"), 0, "{tally:?}");
+    let asked_once_more = tally.of("reused") + tally.of("polite");
+    assert_eq!(asked_once_more, 16, "{tally:?}");
+    rig.end(&["drained"]);
+}
+
+#[test]
 fn a_server_that_drains_by_itself_is_asked_as_soon_as_nothing_new_comes() {
     let port = free_port();
     let words = format!("-n 2 -p {port} --drain server -- ./threaded --polite 8000");

@@ -42,6 +42,8 @@ pub struct Faults {
     pub shut_downs: bool,
     /// How much of the workers' connections can be seen, and how long that takes.
     pub sight: Sight,
+    /// May clients be held back?
+    pub holds: bool,
     pub census_takes: Duration,
     pub clients: Clients,
     /// How long all this goes on.
@@ -206,6 +208,7 @@ pub fn calm() -> Faults {
         alone: false,
         shut_downs: false,
         sight: Sight::Full,
+        holds: true,
         census_takes: Duration::ZERO,
         clients: Clients::none(),
         chaos: Duration::ZERO,
@@ -355,6 +358,7 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
         alone: r.percent(20),
         shut_downs: r.percent(40),
         sight: r.weighted(&[(8, Sight::Full), (1, Sight::LookOnly), (1, Sight::None)]),
+        holds: r.percent(70),
         census_takes: r.pick(&[secs(0), secs(0), millis(1), millis(50)]),
         clients: Clients::draw(r),
         chaos,

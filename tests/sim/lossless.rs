@@ -62,7 +62,7 @@ impl World {
         let owns = self.judge.jobs[&worker].owns.clone();
         let ours = |l: &Lane| match l.owner {
             Some(owner) => owner == worker,
-            None => (l.shared || l.generation == generation) && !owns.contains(&l.port),
+            None => l.is_for(generation) && !owns.contains(&l.port),
         };
         let mut near = self.judge.lanes.iter().filter(|(_, l)| ours(l));
         // Where they listen by themselves nobody can be steered.

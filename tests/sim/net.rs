@@ -34,6 +34,8 @@ pub struct Conn {
     left: u64,
     endless: bool,
     silent: Time,
+    /// Is no further request let in?
+    held: bool,
     /// A date set before the last change is void.
     version: u64,
 }
@@ -192,6 +194,7 @@ impl World {
             },
             endless: self.rng.percent(c.endless),
             silent: self.now,
+            held: false,
             version: 0,
         };
         self.net.next += 1;
@@ -258,6 +261,7 @@ impl World {
                     false => self.next_of(id, At::Owed, answer),
                 }
             }
+            At::Idle if conn.held => {}
             At::Fresh | At::Idle => self.next_of(id, At::Owed, answer),
             At::Owed => {
                 conn.silent = now;
@@ -416,7 +420,27 @@ impl World {
         load
     }
 
-    /// `Action::CloseQuiet`, `Action::CloseRest`: ends what has been silent for so long.
+    /// `Action::CloseRest`: where clients can be held back none of them asks again, and they are ended
+    /// in the last moments.
+    pub fn close_rest(&mut self, worker: WorkerId, left: Duration) -> Event {
+        if !self.faults.holds {
+            return self.close_quiet(worker, Duration::ZERO);
+        }
+        let procs = &self.procs;
+        let theirs = |c: &Conn| {
+            let server = c.server.and_then(|s| procs.get(&s));
+            c.at != At::Fresh && server.is_some_and(|p| p.worker == worker)
+        };
+        for conn in self.net.conns.values_mut().filter(|c| theirs(c)) {
+            conn.held = true;
+        }
+        if left > Duration::from_millis(200) {
+            return Event::Closed { worker, count: 0 };
+        }
+        self.close_quiet(worker, left)
+    }
+
+    /// `Action::CloseQuiet`: ends what has been silent for so long.
     pub fn close_quiet(&mut self, worker: WorkerId, silent: Duration) -> Event {
         let now = self.now;
         let quiet = |(_, c): &(&u64, &Conn)| {

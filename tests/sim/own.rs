@@ -185,7 +185,13 @@ impl World {
                 None if self.judge.is_owned(lane.port) && lane.given && !lane.shared => {
                     let waits = |c: &crate::net::Conn| c.lane == *id && c.at == At::Queued;
                     let waits = self.net.conns.values().any(waits);
-                    let idle = self.serving(*id).is_empty() && !self.net.steered(*id);
+                    // What is left of those that have read it may read it still.
+                    let reads = |j: &Job| {
+                        let own = j.owns.contains(&lane.port);
+                        lane.is_for(j.generation) && j.known() && j.ready.is_some() && !own
+                    };
+                    let left = self.judge.jobs.values().any(reads);
+                    let idle = self.serving(*id).is_empty() && !self.net.steered(*id) && !left;
                     assert!(!(waits && idle), "who waits in {id:?} waits in vain");
                 }
                 None => {}

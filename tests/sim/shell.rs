@@ -350,13 +350,14 @@ impl World {
                 assert_eq!(silent, self.judge.policy.drain_quiet);
                 Some(self.close_quiet(worker, silent))
             }
-            Action::CloseRest { worker } => {
+            Action::CloseRest { worker, left } => {
                 let job = &self.judge.jobs[&worker];
                 let late = job
                     .drain
                     .is_some_and(|t| self.now - t >= job.drain_most - CLOSING);
                 assert!(late || self.judge.stopping(), "{worker:?} has more time");
-                Some(self.close_quiet(worker, Duration::ZERO))
+                assert!(left <= CLOSING, "{left:?} is left");
+                Some(self.close_rest(worker, left))
             }
             Action::RetireLane { lane } => {
                 match self.judge.lanes[&lane].owner {
