@@ -87,7 +87,7 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
     };
     check_scopes(&m, start)?;
     check_rivals(&m, start)?;
-    let mut s = settings(&m, start, read)?;
+    let (mut s, wrong) = settings(&m, start, read)?;
     let client_words: Vec<String> = m.free.clone();
     if start && s.single {
         check_single(&m, &s)?;
@@ -109,19 +109,27 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
     let says = s.name.is_some() || s.pid_file.is_some() || s.control != Control::Named;
     if m.opt_present("config") && !says {
         let file = m.opt_str("config").unwrap_or_default();
-        return Err(in_file(format!(
-            "--config {file} does not say which cluster is meant: it has no name, pid-file or control"
-        )));
+        let none = || {
+            format!(
+                "--config {file} does not say which cluster is meant: it has no name, pid-file or control"
+            )
+        };
+        return Err(in_file(wrong.unwrap_or_else(none)));
     }
     Ok(client(s, client_words)?)
 }
 
-/// What was typed, on top of what the file says.
-fn settings(m: &getopts::Matches, start: bool, read: Read<'_>) -> Result<Settings, Wrong> {
+/// What was typed, on top of what the file says; for a verb, and what is wrong with the file.
+fn settings(
+    m: &getopts::Matches,
+    start: bool,
+    read: Read<'_>,
+) -> Result<(Settings, Option<String>), Wrong> {
     let file = m.opt_str("config").unwrap_or_default();
-    let entries = match m.opt_present("config") {
-        true => merge::read_file(&file, read, start).map_err(in_file)?,
-        false => Vec::new(),
+    let (entries, wrong) = match m.opt_present("config") {
+        true if start => (merge::read_file(&file, read).map_err(in_file)?, None),
+        true => merge::read_some(&file, read),
+        false => (Vec::new(), None),
     };
     let both = Both {
         typed: &typed(m),
@@ -129,10 +137,11 @@ fn settings(m: &getopts::Matches, start: bool, read: Read<'_>) -> Result<Setting
         entries: &entries,
         start,
     };
-    both.settings().map_err(|fault| match fault {
+    let settings = both.settings().map_err(|fault| match fault {
         Fault::Typed(message) => message.into(),
         Fault::Filed(message) => in_file(message),
-    })
+    })?;
+    Ok((settings, wrong))
 }
 
 fn typed(m: &getopts::Matches) -> Vec<Said> {
@@ -288,6 +297,14 @@ mod tests {
         assert_eq!(which("--config f status"), of_file);
         let typed = (Some("api".into()), Control::Named);
         assert_eq!(which("--config f --name api status"), typed);
+        // Nor does what is wrong with the rest of it keep anybody from a running cluster,
+        let half_written = "namme web\ncontrol /c\nname web\nname\n\u{0}";
+        match with("--config f stop", half_written) {
+            Ok(Invocation::Control(s, _)) => assert_eq!((s.name, s.control), of_file),
+            other => panic!("{other:?}"),
+        }
+        // nor that it has gone, if the cluster is named.
+        assert_eq!(which("--config gone --name api stop"), typed);
     }
 
     #[test]
@@ -316,6 +333,7 @@ mod tests {
                 "namme web",
                 "f:1: unknown option 'namme'; did you mean name",
             ),
+            ("--config g stop", "", "--config g: No such file"),
         ] {
             let e = with(line, file).unwrap_err();
             assert_eq!(e.code, EX_CONFIG, "{line}: {e:?}");

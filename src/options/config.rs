@@ -27,43 +27,46 @@ impl Entry {
     }
 }
 
-/// All lines. An error names file and line. Values are looked at by whoever applies them.
-pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<Entry>, String> {
-    if bytes.len() > MAX_BYTES {
-        return Err(format!(
-            "{file}: longer than {MAX_BYTES} bytes, so it is no file of options"
-        ));
-    }
+/// All lines that can be understood, and what is wrong with the first that cannot, with file and line.
+/// Values are looked at by whoever applies them.
+pub fn parse(file: &str, bytes: &[u8]) -> (Vec<Entry>, Option<String>) {
     let mut entries: Vec<Entry> = Vec::new();
-    for (n, line) in bytes.split(|b| *b == b'\n').enumerate() {
-        let wrong = |why: String| format!("{file}:{}: {why}", n + 1);
-        let text = std::str::from_utf8(line).map_err(|_| wrong("it is not UTF-8".into()))?;
-        // Some editors begin a file with a mark of its byte order.
-        let text = match n {
-            0 => text.trim_start_matches('\u{feff}').trim(),
-            _ => text.trim(),
-        };
-        if text.is_empty() || text.starts_with('#') {
-            continue;
-        }
-        if text.contains('\0') {
-            return Err(wrong("it holds a NUL".into()));
-        }
-        let (opt, value) = option(text).map_err(wrong)?;
-        let before = entries.iter().find(|e| std::ptr::eq(e.opt, opt));
-        if let Some(e) = before.filter(|_| !opt.many) {
-            return Err(wrong(format!(
-                "{} is given in line {} already",
-                opt.long, e.line
-            )));
-        }
-        entries.push(Entry {
-            line: n + 1,
-            opt,
-            value: value.into(),
-        });
+    if bytes.len() > MAX_BYTES {
+        let wrong = format!("{file}: longer than {MAX_BYTES} bytes, so it is no file of options");
+        return (entries, Some(wrong));
     }
-    Ok(entries)
+    let mut wrong = None;
+    for (n, line) in (1..).zip(bytes.split(|b| *b == b'\n')) {
+        match entry(n, line, &entries) {
+            Ok(entry) => entries.extend(entry),
+            Err(why) => drop(wrong.get_or_insert(format!("{file}:{n}: {why}"))),
+        }
+    }
+    (entries, wrong)
+}
+
+/// What this line says, if anything, after those before it.
+fn entry(line: usize, bytes: &[u8], before: &[Entry]) -> Result<Option<Entry>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
+    // Some editors begin a file with a mark of its byte order.
+    let text = match line {
+        1 => text.trim_start_matches('\u{feff}').trim(),
+        _ => text.trim(),
+    };
+    if text.is_empty() || text.starts_with('#') {
+        return Ok(None);
+    }
+    if text.contains('\0') {
+        return Err("it holds a NUL".into());
+    }
+    let (opt, value) = option(text)?;
+    let mut twice = before.iter().filter(|e| std::ptr::eq(e.opt, opt));
+    if let (Some(e), false) = (twice.next(), opt.many) {
+        let (name, first) = (opt.long, e.line);
+        return Err(format!("{name} is given in line {first} already"));
+    }
+    let value = value.into();
+    Ok(Some(Entry { line, opt, value }))
 }
 
 /// `workers 4`, `workers=4`, `workers = 4`, `--workers 4`; a flag stands alone.
@@ -112,7 +115,8 @@ mod tests {
     use super::*;
 
     fn pairs(text: &str) -> Vec<(usize, &'static str, String)> {
-        let all = parse("f", text.as_bytes()).unwrap();
+        let (all, wrong) = parse("f", text.as_bytes());
+        assert_eq!(wrong, None);
         all.into_iter()
             .map(|e| (e.line, e.opt.long, e.value))
             .collect()
@@ -154,12 +158,14 @@ mod tests {
             ("name a\0b", "f:1: it holds a NUL"),
             ("= 4", "f:1: COMMAND"),
         ] {
-            let e = parse("f", text.as_bytes()).map(drop).unwrap_err();
+            let e = parse("f", text.as_bytes()).1.unwrap();
             assert!(e.starts_with(want), "{text:?}: {e}");
         }
-        let e = parse("f", b"port 1\nname \xff\n").map(drop).unwrap_err();
-        assert_eq!(e, "f:2: it is not UTF-8");
-        let long = parse("f", &vec![b'\n'; MAX_BYTES + 1]).map(drop);
-        assert!(long.unwrap_err().contains("longer than"));
+        let (entries, e) = parse("f", b"name \xff\nport 1\nname \xff\n");
+        let e = e.unwrap();
+        assert_eq!(entries.len(), 1, "what is right is understood");
+        assert_eq!(e, "f:1: it is not UTF-8");
+        let (_, long) = parse("f", &vec![b'\n'; MAX_BYTES + 1]);
+        assert!(long.unwrap().contains("longer than"));
     }
 }

@@ -28,12 +28,21 @@ pub struct Both<'a> {
     pub start: bool,
 }
 
-/// What the file says. An error names file and line.
-pub fn read_file(file: &str, read: Read<'_>, start: bool) -> Result<Vec<Entry>, String> {
-    let bytes = read(file).map_err(|e| format!("--config {file}: {e}"))?;
-    let entries = config::parse(file, &bytes)?;
-    check_file(file, &entries, start)?;
-    Ok(entries)
+/// What the file says, for who starts a cluster. An error names file and line.
+pub fn read_file(file: &str, read: Read<'_>) -> Result<Vec<Entry>, String> {
+    match read_some(file, read) {
+        (entries, None) => check_file(file, &entries).map(|()| entries),
+        (_, Some(wrong)) => Err(wrong),
+    }
+}
+
+/// What can be understood of the file, and what is wrong with it. Enough for a verb: somebody who is just
+/// writing the file, or has removed it, must be able to stop what runs.
+pub fn read_some(file: &str, read: Read<'_>) -> (Vec<Entry>, Option<String>) {
+    match read(file) {
+        Ok(bytes) => config::parse(file, &bytes),
+        Err(e) => (Vec::new(), Some(format!("--config {file}: {e}"))),
+    }
 }
 
 /// Do rivals about this exclude each other? Who starts a cluster gives it name, socket and file.
@@ -67,7 +76,7 @@ impl Both<'_> {
             return Err(Fault::Typed(why));
         }
         for e in self.entries.iter().filter(|e| std::ptr::eq(e.opt, o)) {
-            if !self.start && o.scope == Scope::Start {
+            if !self.start && o.scope != Scope::Both {
                 continue;
             }
             // A line that is replaced is right or wrong all the same.
@@ -97,14 +106,14 @@ impl Both<'_> {
 }
 
 /// What entries may not stand in a file, or not together.
-fn check_file(file: &str, entries: &[Entry], start: bool) -> Result<(), String> {
+fn check_file(file: &str, entries: &[Entry]) -> Result<(), String> {
     if let Some(e) = entries.iter().find(|e| e.opt.scope == Scope::Client) {
         let why = "it belongs to a verb, not to starting a cluster";
         return Err(config::misfit(file, e, why));
     }
     let mut loud = entries.iter().filter(|e| e.opt.rivals == Rivals::Loudness);
     match (loud.next(), loud.next()) {
-        (Some(one), Some(two)) if start => {
+        (Some(one), Some(two)) => {
             let (line, name) = (one.line, one.opt.long);
             let why = format!("it and {name} in line {line} exclude each other");
             Err(config::misfit(file, two, &why))

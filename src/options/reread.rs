@@ -23,7 +23,7 @@ pub struct Reread {
 /// On a machine with so many CPUs.
 pub fn reread(now: &Settings, cpus: usize, read: Read<'_>) -> Result<Reread, String> {
     let new = match now.sources.config() {
-        Some(file) => read_file(file, read, true)?,
+        Some(file) => read_file(file, read)?,
         None => Vec::new(),
     };
     let old = entries_of(&now.sources.filed);
@@ -107,7 +107,7 @@ mod tests {
     fn started(typed: &[(&'static str, &str)], file: &str) -> Settings {
         let mut typed: Vec<Said> = typed.iter().map(|(o, v)| (*o, v.to_string())).collect();
         typed.push(("config", "f".into()));
-        let entries = read_file("f", &|_| Ok(file.into()), true).unwrap();
+        let entries = read_file("f", &|_| Ok(file.into())).unwrap();
         let both = Both {
             typed: &typed,
             file: "f",
