@@ -358,3 +358,5 @@ class Nobody(Manager):
 
 
 ALL = [Minicluster, StartServer, Gunicorn, Nginx, Pm2, Nobody]
+# What a user might take as well, and why it is not measured.
+LEFT_OUT = {"einhorn": "neither Debian nor npm nor PyPI has a package of it"}

@@ -181,6 +181,8 @@ def main():
                     continue
                 if a.only in f"{kind_of_manager.name} {kind} {load}":
                     well &= row(kind_of_manager, kind, load, a, total) or not ours
+    for name, why in managers.LEFT_OUT.items():
+        print(f"{name:<13} left out: {why}", flush=True)
     for name, total in sums.items():
         if total.rows:
             print("SUMMARY " + total.line(name, sums.get(managers.Minicluster.name, Sum())))
