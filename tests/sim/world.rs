@@ -179,7 +179,14 @@ impl World {
                 // A port that can have one lane alone has no room for a worker's own socket.
                 let shared = self.judge.lanes.values().any(|l| l.open && l.shared);
                 let own = !shared && !self.faults.alone && self.rng.one_in(4);
-                plan::healthy(&mut self.rng, &self.policy, only.filter(|_| full), own)
+                match self.judge.lanes.values().any(|l| l.quit) {
+                    // As those that share their port by themselves.
+                    true => plan::draw(Kind::OwnSocket, &mut self.rng, &self.policy),
+                    false => {
+                        let only = only.filter(|_| full);
+                        plan::healthy(&mut self.rng, &self.policy, only, own)
+                    }
+                }
             }
             None => {
                 let kind = broken.unwrap_or_else(|| self.rng.weighted(&self.faults.mix));
@@ -436,7 +443,11 @@ impl World {
                 .is_some_and(|j| j.ready.is_some());
             self.calm_down(serial);
             // One that is never going to be ready, and without a limit, is legitimately kept.
+            // (It ends by itself, whatever it was told.)
             if leads && !ready && self.policy.ready_timeout.is_none() {
+                if let Some(p) = self.procs.get_mut(&serial) {
+                    p.told = None;
+                }
                 self.end(serial, Exit::Code(1));
             }
         }
