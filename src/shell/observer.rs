@@ -12,6 +12,7 @@ use crate::sys::procfs::{self, Target};
 use crate::sys::{fds, socket, steer};
 use crate::wire::debt::{self, Debt};
 use crate::wire::ports_filter::MOST_PORTS;
+use crate::wire::ports_filter::Ports;
 use crate::wire::sock_diag::{self, Bad, Conn, Info, Parsed, state};
 use crate::wire::steering;
 use crate::wire::unix_diag::{self, UnixConn};
@@ -32,15 +33,6 @@ const CONNECTIONS: u32 = 1 << state::ESTABLISHED
     | 1 << state::CLOSE_WAIT
     | 1 << state::FIN_WAIT1
     | 1 << state::FIN_WAIT2;
-
-/// Local ports, by the family of the sockets that listen there.
-#[derive(Clone, Debug, Default)]
-pub struct Ports {
-    /// Of IPv4,
-    pub v4: BTreeSet<u16>,
-    /// and of IPv6, or both.
-    pub v6: BTreeSet<u16>,
-}
 
 /// What one look at some ports has shown.
 #[derive(Clone, Debug, Default)]

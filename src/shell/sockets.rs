@@ -7,10 +7,10 @@ mod service;
 
 use super::filed::Filed;
 use super::group::Group;
-use super::observer::Ports;
 use crate::core::{Addr, FileIs, LaneId, PortId};
 use crate::settings::Settings;
 use crate::sys::socket::Patience;
+use crate::wire::ports_filter::Ports;
 use own::Own;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -1,7 +1,8 @@
 //! What a server has set on its socket before bind(2), and what a connection inherits from the socket
 //! it is accepted from: carried over to the socket that takes its place.
 
-use super::socket::{get, local_addr, set, tcp_socket};
+use super::socket::{local_addr, tcp_socket};
+use super::sockopt::{get, set};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 

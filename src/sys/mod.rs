@@ -18,6 +18,7 @@ pub mod proclook;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+mod sockopt;
 pub mod spawn;
 pub mod steer;
 pub mod unix;

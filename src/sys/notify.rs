@@ -1,6 +1,6 @@
 //! The socket that a worker speaks to as to systemd (sd_notify): datagrams with their sender's user.
 
-use super::{cerr, socket};
+use super::{cerr, sockopt};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -11,7 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 pub fn open(name: &str) -> io::Result<OwnedFd> {
     let s = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
     s.set_nonblocking(true)?;
-    socket::set(s.as_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, 1)?;
+    sockopt::set(s.as_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, 1)?;
     Ok(s.into())
 }
 
@@ -79,7 +79,7 @@ mod tests {
     fn descriptors_that_come_along_are_told_and_so_is_who_sent_them() {
         use nix::sys::socket::{ControlMessage, sendmsg};
         let (a, b) = UnixDatagram::pair().unwrap();
-        socket::set(b.as_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, 1).unwrap();
+        sockopt::set(b.as_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, 1).unwrap();
         let many = vec![a.as_raw_fd(); MOST];
         let part = [io::IoSlice::new(b"READY=1")];
         let with = [ControlMessage::ScmRights(&many)];

@@ -1,6 +1,7 @@
 //! Descriptors that whoever started us left open for us: what they are, and taking them over.
 
-use super::socket::{get, is_connected, is_listening, local_addr};
+use super::socket::{is_connected, is_listening, local_addr};
+use super::sockopt::get;
 use super::{cerr, fds};
 use std::ffi::OsStr;
 use std::io;

@@ -1,5 +1,7 @@
 //! Listening sockets of TCP: made, probed and compared.
 
+pub use super::sockopt::listen;
+use super::sockopt::{get, set};
 use super::{cerr, steer};
 use std::ffi::{CStr, CString};
 use std::io;
@@ -7,37 +9,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
-
-/// An int option.
-pub(super) fn get(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
-    let mut value: i32 = 0;
-    let mut len = 4 as libc::socklen_t;
-    // SAFETY: value has room for len bytes.
-    unsafe {
-        cerr(libc::getsockopt(
-            fd.as_raw_fd(),
-            level,
-            name,
-            (&raw mut value).cast(),
-            &mut len,
-        ))?
-    };
-    Ok(value)
-}
-
-pub(super) fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
-    // SAFETY: value is four bytes.
-    unsafe {
-        cerr(libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            4,
-        ))
-    }
-    .map(drop)
-}
 
 pub(super) fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
     let family = match addr {
@@ -322,12 +293,6 @@ impl Patience {
         }
         Ok(())
     }
-}
-
-/// listen(2)
-pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
-    // SAFETY: plain numbers.
-    unsafe { cerr(libc::listen(fd.as_raw_fd(), backlog)) }.map(drop)
 }
 
 /// Takes it out of service for every copy of the descriptor.

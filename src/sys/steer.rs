@@ -9,7 +9,7 @@
 //! kernel's hash deals to both; whom it deals to one that is shut tries again a second later.
 
 use super::cerr;
-use super::socket::{get, set};
+use super::sockopt::{get, set};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

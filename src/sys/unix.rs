@@ -1,6 +1,6 @@
 //! Unix sockets: ours that listen, the way to those of others, and names that one alone can have.
 
-use super::{cerr, socket};
+use super::{cerr, sockopt};
 use std::ffi::CString;
 use std::fs::{File, Metadata, Permissions};
 use std::io;
@@ -29,7 +29,7 @@ pub fn listen_unix(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<O
         io::ErrorKind::InvalidInput => io::Error::from_raw_os_error(libc::ENAMETOOLONG),
         _ => e,
     })?;
-    socket::listen(listener.as_fd(), backlog)?;
+    sockopt::listen(listener.as_fd(), backlog)?;
     Ok(listener.into())
 }
 

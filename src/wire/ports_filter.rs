@@ -1,6 +1,17 @@
 //! A filter for sockets by port, in the code that the kernel has for this purpose alone
 //! (INET_DIAG_REQ_BYTECODE).
 
+use std::collections::BTreeSet;
+
+/// Local ports, by the family of the sockets that listen there.
+#[derive(Clone, Debug, Default)]
+pub struct Ports {
+    /// Of IPv4,
+    pub v4: BTreeSet<u16>,
+    /// and of IPv6, or both.
+    pub v6: BTreeSet<u16>,
+}
+
 /// So many ports fit into one filter.
 pub const MOST_PORTS: usize = 256;
 
