@@ -168,7 +168,7 @@ impl Shell {
             // Whose they are cannot be seen: all are anybody's.
             let load = Load {
                 open: count(held.len()),
-                owed: count(held.iter().filter(|h| h.owes()).count()),
+                owed: count(held.iter().filter(|h| self.census.endings.owes(h)).count()),
                 sight: Sight::LookOnly,
             };
             return Ok(workers.iter().map(|w| (*w, load)).collect());
@@ -206,7 +206,7 @@ impl Shell {
                 let of = owners.of.get(&one.inode).map_or(&[][..], Vec::as_slice);
                 if let Some(owner) = of.iter().find(|o| o.worker == *worker) {
                     load.open += 1;
-                    load.owed += u32::from(one.owes());
+                    load.owed += u32::from(self.census.endings.owes(one));
                     theirs.push((*one, *owner));
                 }
             }

@@ -2,13 +2,14 @@
 //! it, as far as that can be seen. First those that are quiet. When the time is over all of them have to
 //! go within the last second:
 //!
-//! 1. At first they are only looked at: who answers in parts is known then (`wire::talk`).
-//! 2. One that does not is ended as soon as the last word was the server's; where that is unclear since
-//!    its client asks again at once, after a silence that gets shorter: what comes in that moment is
-//!    read and answered before the server finds the end.
-//! 3. One that does is ended when it has been silent for as long as there is time left. Until then its
-//!    client is held back, where we may: whoever is never silent would go on to the end, and be cut off
-//!    in the middle of its next answer.
+//! 1. At first they are only looked at: who answers in parts is known then, and who is slow
+//!    (`wire::talk`).
+//! 2. Where a client would go on to the end, and be cut off in the middle of its next answer, it is held
+//!    back, if we may: where an answer comes in parts, and where one is waited for.
+//! 3. A connection is ended as soon as the last word was the server's; one on which answers come in
+//!    parts, when it has been silent for as long as there is time left.
+//! 4. Where it is unclear, since the client asks again at once, it is ended after a silence that gets
+//!    shorter: what comes in that moment is read and answered before the server finds the end.
 
 use super::Shell;
 use super::observer::{self, Hold, How, Owner};
@@ -27,6 +28,8 @@ const OBSERVED: Duration = Duration::from_millis(750);
 /// Silent for so many milliseconds, a connection of which it is unclear whose word was the last is taken
 /// for one between two requests, when it has to end anyway.
 const BREATH: u32 = 20;
+/// A client that has said nothing for so many milliseconds, and whose last word it was, waits.
+const WAITS: u32 = 40;
 /// When so much is left no silence at all is asked for any more: a client that is never silent is told
 /// between two looks at its socket rather than cut off by the stop signal.
 const BREATHLESS: Duration = Duration::from_millis(300);
@@ -74,24 +77,58 @@ impl Endings {
         self.talks = all.filter_map(hear).collect();
     }
 
-    fn streams(&self, held: &Held) -> bool {
-        self.talks.get(&held.inode).is_some_and(|t| t.streams())
+    fn talk(&self, held: &Held) -> Talk {
+        self.talks.get(&held.inode).copied().unwrap_or_default()
+    }
+
+    /// What is owed on it, with all that is known.
+    fn settle(&self, held: &Held, debt: Debt) -> Debt {
+        self.talk(held).settle(debt, held.silent())
+    }
+
+    /// May something be lost if it ends now?
+    pub fn owes(&self, held: &Held) -> bool {
+        match &held.what {
+            What::Tcp(c) => match self.settle(held, debt(c)) {
+                Debt::Owed | Debt::Fresh => true,
+                // A request that came together with the answer before it.
+                Debt::Unclear => silent_ms(c) < BREATH,
+                Debt::Settled => false,
+            },
+            // Whether an answer is being made cannot be seen.
+            What::Unix { .. } => true,
+        }
+    }
+
+    /// Is nothing lost if no more that its client says gets in? Not while it speaks: it is silent, and
+    /// all was read.
+    fn may_hold_back(&self, held: &Held) -> bool {
+        let talk = self.talk(held);
+        let may = |c: &Conn| match self.settle(held, debt_at_last(c)) {
+            Debt::Settled => talk.streams(),
+            Debt::Unclear => talk.streams() || talk.waits(),
+            Debt::Owed => c.rqueue == 0 && (talk.waits() || silent_ms(c) >= WAITS),
+            Debt::Fresh => false,
+        };
+        held.tcp().is_some_and(may)
     }
 
     /// May it be ended at this moment?
     fn may_end(&self, held: &Held, which: Ending) -> bool {
         let silent = Duration::from_millis(held.silent().into());
         match (&held.what, which) {
-            (What::Tcp(c), Ending::Quiet(least)) => match debt(c) {
+            (What::Tcp(c), Ending::Quiet(least)) => match self.settle(held, debt(c)) {
                 Debt::Settled | Debt::Unclear => silent >= least,
                 Debt::Fresh | Debt::Owed => false,
             },
             (What::Unix { .. }, Ending::Quiet(_)) => false,
             (_, Ending::Rest { left }) if left > OBSERVED => false,
-            (What::Tcp(c), Ending::Rest { left }) => match debt_at_last(c) {
+            (What::Tcp(c), Ending::Rest { left }) => match self.settle(held, debt_at_last(c)) {
                 Debt::Fresh => true,
-                Debt::Settled | Debt::Unclear if self.streams(held) => silent >= left,
+                Debt::Settled | Debt::Unclear if self.talk(held).streams() => silent >= left,
                 Debt::Settled => true,
+                // Its answer is still to come, and nothing after it.
+                Debt::Unclear if self.held_back.contains(&held.inode) => silent >= left,
                 Debt::Unclear => silent >= breath(left),
                 Debt::Owed => false,
             },
@@ -108,8 +145,8 @@ fn breath(left: Duration) -> Duration {
 }
 
 impl Shell {
-    /// Keeps out what the clients of those that answer in parts will say, where that loses nothing: not
-    /// while one of them speaks.
+    /// Keeps out what clients would say next: of those to whom answers come in parts, and of those who
+    /// wait for one.
     fn hold_back(&mut self, list: &[(Held, Owner)]) {
         if self.census.endings.lets_in {
             return;
@@ -117,8 +154,7 @@ impl Shell {
         let _worn = self.to_look();
         for (held, owner) in list {
             let endings = &mut self.census.endings;
-            let wanted = endings.streams(held) && held.may_be_held_back();
-            if !wanted || endings.held_back.contains(&held.inode) {
+            if !endings.may_hold_back(held) || endings.held_back.contains(&held.inode) {
                 continue;
             }
             match observer::hold_back(owner.pid, owner.fd, held.inode) {
@@ -217,27 +253,5 @@ impl Held {
 
     fn silent(&self) -> u32 {
         self.tcp().map_or(0, silent_ms)
-    }
-
-    /// May something be lost if it ends now?
-    pub fn owes(&self) -> bool {
-        match &self.what {
-            What::Tcp(c) => match debt(c) {
-                Debt::Owed | Debt::Fresh => true,
-                // A request that came together with the answer before it.
-                Debt::Unclear => silent_ms(c) < BREATH,
-                Debt::Settled => false,
-            },
-            // Whether an answer is being made cannot be seen.
-            What::Unix { .. } => true,
-        }
-    }
-
-    /// Has the client said all that belongs to the request under way, or was the last word the server's?
-    fn may_be_held_back(&self) -> bool {
-        self.tcp().is_some_and(|c| match debt_at_last(c) {
-            Debt::Settled | Debt::Unclear => true,
-            Debt::Fresh | Debt::Owed => false,
-        })
     }
 }

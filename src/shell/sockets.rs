@@ -69,6 +69,9 @@ pub struct Sockets {
     /// themselves.
     given: Vec<Addr>,
     lanes: BTreeMap<LaneId, Lane>,
+    /// Names of unix sockets that were passed to us and have no workers any more: they are put back in
+    /// the end.
+    kept: Vec<(PortId, Filed)>,
     /// Of the ports of TCP.
     groups: BTreeMap<PortId, Group>,
     backlog: i32,
@@ -83,6 +86,7 @@ impl Sockets {
         Sockets {
             given: Vec::new(),
             lanes: BTreeMap::new(),
+            kept: Vec::new(),
             groups: BTreeMap::new(),
             backlog: settings.backlog,
             patience: Patience {

@@ -13,14 +13,11 @@ pub enum Debt {
     /// Something came that was not read, or was written and has not arrived, or the last word was the
     /// client's.
     Owed,
-    /// Both spoke at about the same time: whose word was the last the kernel cannot tell.
+    /// Both spoke in the same tick of the kernel's clock: whose word was the last it cannot tell.
     Unclear,
     /// The last word was the server's, and all of it has arrived.
     Settled,
 }
-
-/// The kernel knows when something was sent or came by its jiffies, of up to 10 ms.
-const RESOLUTION_MS: u32 = 10;
 
 /// What is owed on it.
 pub fn debt(c: &Conn) -> Debt {
@@ -78,7 +75,8 @@ pub fn judge(state: u8, unread: u32, unacknowledged: u32, info: Option<&Info>) -
         return Debt::Settled;
     }
     match (info.last_sent_ms, info.last_recv_ms) {
-        (sent, came) if sent.abs_diff(came) <= RESOLUTION_MS => Debt::Unclear,
+        // Both are counted in the same ticks, of up to 10 ms, from the same moment.
+        (sent, came) if sent == came => Debt::Unclear,
         (sent, came) if sent < came => Debt::Settled,
         _ => Debt::Owed,
     }
@@ -148,10 +146,8 @@ mod tests {
             (ESTABLISHED, 0, 0, asked, Owed),
             (ESTABLISHED, 0, 0, close, Unclear),
             (ESTABLISHED, 1, 0, close, Owed),
-            (ESTABLISHED, 0, 0, info(1, 1, 510, 500), Unclear),
-            (ESTABLISHED, 0, 0, info(1, 1, 500, 510), Unclear),
-            (ESTABLISHED, 0, 0, info(1, 1, 511, 500), Settled),
-            (ESTABLISHED, 0, 0, info(1, 1, 500, 511), Owed),
+            (ESTABLISHED, 0, 0, info(1, 1, 501, 500), Settled),
+            (ESTABLISHED, 0, 0, info(1, 1, 500, 501), Owed),
             (CLOSE_WAIT, 1, 0, answered, Settled),
             (CLOSE_WAIT, 0, 0, answered, Settled),
             (CLOSE_WAIT, 2, 0, answered, Owed),

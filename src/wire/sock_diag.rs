@@ -85,6 +85,8 @@ pub struct Info {
     pub bytes_acked: Option<u64>,
     /// Bytes that have come; the end counts as one (Linux 4.1).
     pub bytes_received: Option<u64>,
+    /// All segments that were sent (Linux 4.2).
+    pub segs_out: Option<u32>,
     /// Bytes that wait to be sent (Linux 4.6).
     pub notsent: Option<u32>,
     /// Segments with data that have come (Linux 4.6).
@@ -104,11 +106,17 @@ impl Info {
             last_recv_ms: u32_at(bytes, 52)?,
             bytes_acked: u64_at(bytes, 120),
             bytes_received: u64_at(bytes, 128),
+            segs_out: u32_at(bytes, 136),
             notsent: u32_at(bytes, 144),
             data_segs_in: u32_at(bytes, 152),
             data_segs_out: u32_at(bytes, 156),
             bytes_sent: u64_at(bytes, 200),
         })
+    }
+
+    /// Segments that did nothing but acknowledge what had come.
+    pub(super) fn acknowledgements(&self) -> Option<u32> {
+        Some(self.segs_out?.wrapping_sub(self.data_segs_out?))
     }
 
     /// Has the client said anything? Where the kernel does not tell, it has. Of the bytes the end is
@@ -417,6 +425,7 @@ mod tests {
             last_recv_ms: 13,
             bytes_acked: long(30),
             bytes_received: long(32),
+            segs_out: Some(34),
             notsent: Some(36),
             data_segs_in: Some(38),
             data_segs_out: Some(39),

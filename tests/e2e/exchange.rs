@@ -6,7 +6,10 @@ use crate::birth;
 use crate::harness::Rig;
 use crate::load::Load;
 use crate::place::{free_port, free_ports, python};
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 /// Exchanges them three times under these clients, each by the words that `load` takes.
 fn unnoticed(mut rig: Rig, clients: &[&str]) {
@@ -128,6 +131,35 @@ fn of_a_descriptor_that_somebody_has_opened() {
     drop(listener);
     rig.wait("all-ready", |_| true);
     passed(rig, &port.to_string());
+}
+
+#[test]
+fn of_a_unix_socket_that_somebody_has_opened_and_finds_at_its_path_in_the_end() {
+    let server = format!("{} blocking.py", python());
+    let mut opened = None;
+    let words = format!("-n 2 -l fd:7 -- {server} unix:a.sock");
+    let mut rig = Rig::dressed(words, |cmd, dir| {
+        let listener = UnixListener::bind(dir.join("a.sock")).unwrap();
+        birth::passing(cmd, &listener, 7);
+        opened = Some((dir.join("a.sock"), listener));
+    });
+    let (path, listener) = opened.unwrap();
+    rig.wait("all-ready", |_| true);
+    let inode = fs::metadata(&path).unwrap().ino();
+    exchanged(&mut rig, &[&format!("unix:{}", path.display())]);
+    assert_ne!(fs::metadata(&path).unwrap().ino(), inode);
+    assert_eq!(rig.verb("stop").code, 0);
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+    // Whoever comes now is its own again.
+    let _client = UnixStream::connect(&path).unwrap();
+    listener.accept().unwrap();
+    let left = fs::read_dir(path.parent().unwrap()).unwrap();
+    let left: Vec<String> = left
+        .map(|f| f.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.contains("a.sock"))
+        .collect();
+    assert_eq!(left, ["a.sock"]);
+    rig.finish(0, &[]);
 }
 
 #[test]

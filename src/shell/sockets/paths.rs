@@ -48,6 +48,15 @@ impl Sockets {
             // It has its hidden name still, by which the next start gives it back.
             let _ = self.name_to(port, lane);
         }
+        for (port, kept) in &mut self.kept {
+            let here = self.lanes.values_mut().filter(|l| l.port == *port);
+            let mut named = here
+                .filter_map(|l| l.filed.as_mut())
+                .filter(|f| f.is_named());
+            if let Some(holder) = named.next() {
+                let _ = kept.take_name(holder);
+            }
+        }
     }
 
     /// Their files stay when we go, with one name alone.

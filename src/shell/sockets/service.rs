@@ -149,8 +149,10 @@ impl Sockets {
             return Ok(queued);
         }
         let waits = u32::from(fds::readable_now(lane.fd.as_fd()));
-        if let Some(filed) = lane.filed.filter(|_| !lane.passed) {
-            filed.remove();
+        match lane.filed {
+            Some(filed) if lane.passed => self.kept.push((lane.port, filed)),
+            Some(filed) => filed.remove(),
+            None => {}
         }
         Ok(waits)
     }
@@ -182,10 +184,10 @@ impl Sockets {
     /// to a queue that nobody reads.
     pub fn close_all(&mut self) {
         self.give_names_back();
-        for lane in self.lanes.values() {
-            if let Some(filed) = &lane.filed {
-                filed.remove();
-            }
+        let kept = std::mem::take(&mut self.kept);
+        let lanes = self.lanes.values().filter_map(|l| l.filed.as_ref());
+        for filed in lanes.chain(kept.iter().map(|(_, filed)| filed)) {
+            filed.remove();
         }
         self.groups.clear();
         self.lanes.clear();
