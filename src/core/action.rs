@@ -71,7 +71,12 @@ pub enum Action {
     },
     /// End those of the worker's connections, as seen by the census of this turn, on which nothing is
     /// owed and nothing was said for so long. Answered by Closed.
-    CloseQuiet { worker: WorkerId, silent: Duration },
+    /// Or, late in that time (`late`), on which nothing is owed by one whose client never rests.
+    CloseQuiet {
+        worker: WorkerId,
+        silent: Duration,
+        late: bool,
+    },
     /// All of them have to end, each at a moment when nothing is owed on it; there is so much time left
     /// for that. Answered by Closed.
     CloseRest { worker: WorkerId, left: Duration },

@@ -4,10 +4,11 @@
 //!    two, `none` all. Whatever it is, at --drain-timeout and a moment for Closing it is over.
 //! 2. Emptying: until those of its lanes to which nothing is steered any more hold nothing: no handshake
 //!    that was under way, no connection that nobody has accepted. (By others its siblings go on, and it
-//!    does not wait for these.) The queue is looked at first, the connections after it: what is
+//!    does not wait for these, nor for what nobody serves.) The queue is looked at first, the connections after it: what is
 //!    accepted in between is seen twice, never not at all.
 //! 3. Quiescing: until its connections have ended. Those on which nothing is owed and nothing was
-//!    said for --drain-quiet are ended. Closing: all others. No further request is let in by them where
+//!    said for --drain-quiet are ended; in the second half of the time those, too, whose clients never
+//!    rest: a request that is under way has the rest of it. Closing: all others. No further request is let in by them where
 //!    that is possible, and each is ended at a moment when nothing is owed; if its lanes hold something
 //!    still, that has this moment, too.
 //! 4. A worker whose lane is still steered to (its siblings stay), or whose connections cannot be
@@ -107,7 +108,8 @@ impl Cluster {
             Of::Worker(id) => id == w.id,
             Of::Generation(_) | Of::All => l.is_for(w.generation) && !w.owns.contains(&l.port),
         };
-        self.lanes.iter().filter(its)
+        // (What is only passed on is none by which connections come.)
+        self.lanes.iter().filter(|l| l.is_a_port()).filter(its)
     }
 
     /// Does nothing new come by this lane?
@@ -128,7 +130,7 @@ impl Cluster {
 
     /// Those of its lanes that hold something still, and get no more.
     fn not_emptied(&self, w: &Worker) -> impl Iterator<Item = &Lane> {
-        let full = |l: &&Lane| l.state == LaneState::Open && !l.emptied;
+        let full = |l: &&Lane| l.state == LaneState::Open && !l.emptied && !self.is_unserved(l);
         let lanes = self.lanes_of(w).filter(full);
         lanes.filter(|l| self.lane_is_apart(l))
     }
@@ -218,6 +220,9 @@ impl Cluster {
                     Stage::Emptying | Stage::Quiescing | Stage::Drained => Action::CloseQuiet {
                         worker: id,
                         silent: self.policy.drain_quiet,
+                        late: w.retiring().is_some_and(|(_, _, since)| {
+                            now - since >= self.policy.drain_timeout / 2
+                        }),
                     },
                 });
                 stage

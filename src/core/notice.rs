@@ -450,10 +450,13 @@ impl Notice {
                 | Hitch::Unreadable(_)
                 | Hitch::TooEarly => Error,
             },
-            Notice::Drained { cut, ended, .. } => match (cut, ended) {
-                (0, 0) => Debug,
-                (0, _) => Info,
-                (_, _) => Warn,
+            Notice::Drained {
+                cut, ended, closed, ..
+            } => match (cut, ended, closed) {
+                (0, 0, 0) => Debug,
+                // What was taken for quiet may have been an answer that paused.
+                (0, _, _) => Info,
+                (_, _, _) => Warn,
             },
             // A step on the way to another notice.
             Notice::Forked { .. }

@@ -11,7 +11,7 @@
 //!    nothing is steered anywhere: those who come are not let in, and their kernels try again. A queue
 //!    that nobody will read would take them in and lose them.
 //! 4. What came to a given port before it was known to be such a one is in the lane of the generation.
-//!    It cannot be moved: it is ended when the first worker is ready, if none but such are.
+//!    It cannot be moved: it is ended when one serves, and all of its generation have such sockets.
 //! 5. A port that was learnt has beside them a lane of the generation that nothing is steered to: it is
 //!    who comes while none of them is left that is not refused.
 
@@ -318,17 +318,20 @@ impl Cluster {
         let unread = |l: &&Lane| match l.of {
             Of::Generation(_) => {
                 let steered = self.lanes.steered.get(&l.port);
-                let read = l.served || !self.has_own(l);
+                // One that has not bound it yet, or shares it: not all need be alike.
                 let reader = |w: &Worker| {
-                    let reads = w.ready_since.is_some() && !w.owns.contains(&l.port);
-                    read && l.is_for(w.generation) && reads
+                    let may = w.unreaped() && !w.owns.contains(&l.port);
+                    l.is_for(w.generation) && may
                 };
+                let wanted = self.slots.iter().take(self.wanted.into());
+                let mut vacant = wanted.filter(|s| s.current.is_none());
                 l.given
                     && l.state == LaneState::Open
                     && !l.flushed
                     && self.lanes.owned.is_at(l.port)
                     && steered.is_some_and(|t| !t.is_empty() && t.iter().all(|e| e.0 != l.id))
                     && !self.fleet.iter().any(reader)
+                    && !vacant.any(|s| l.is_for(s.generation))
             }
             Of::Worker(_) | Of::All => false,
         };

@@ -10,7 +10,7 @@
 use super::action::Action;
 use super::deadlines::Why;
 use super::ids::{LaneId, Time};
-use super::lanes::LaneState;
+use super::lanes::{Lane, LaneState};
 use super::notice::Notice;
 use super::phase::Phase;
 use super::{Cluster, Out};
@@ -23,10 +23,14 @@ const GAP: Duration = Duration::from_secs(1);
 
 impl Cluster {
     fn unserved(&self) -> Vec<LaneId> {
-        let pick = |l: &&super::lanes::Lane| {
-            l.given && !l.served && l.state == LaneState::Open && self.is_steered(l)
-        };
+        let pick =
+            |l: &&Lane| l.given && !l.served && l.state == LaneState::Open && self.is_steered(l);
         self.lanes.iter().filter(pick).map(|l| l.id).collect()
+    }
+
+    /// Was somebody looked for who serves it, and nobody found?
+    pub(super) fn is_unserved(&self, lane: &Lane) -> bool {
+        lane.given && !lane.served && self.unserved_looks >= LOOKS
     }
 
     /// All workers are ready.

@@ -30,7 +30,8 @@ pub struct Census {
     /// Of connections that are ended from outside.
     pub(super) endings: Endings,
     /// Connections that nobody was seen to have, from when nothing new came by the lanes any more.
-    nobodys: BTreeSet<u64>,
+    /// `None`: it was not looked for them yet.
+    nobodys: Option<BTreeSet<u64>>,
     /// Had it none at the last look?
     had_none: BTreeSet<WorkerId>,
     /// Connections cannot be ended from outside.
@@ -48,7 +49,7 @@ impl Census {
         self.theirs.clear();
         self.endings.rest();
         self.had_none.clear();
-        self.nobodys.clear();
+        self.nobodys = None;
     }
 }
 
@@ -183,11 +184,14 @@ impl Shell {
         // that was closed between the look and the search; what nobody has in the next look either, when
         // nothing new could come by their lanes any more, is such a one.
         let nobodys = self.strays(workers, &inodes, &owners);
-        match filling {
-            true => self.census.nobodys = nobodys,
-            false => self.census.nobodys.retain(|inode| nobodys.contains(inode)),
+        let before = &mut self.census.nobodys;
+        match (nobodys, before.as_mut()) {
+            (Some(now), Some(before)) if !filling => before.retain(|inode| now.contains(inode)),
+            (Some(now), _) => *before = Some(now),
+            (None, Some(before)) => before.retain(|inode| inodes.contains(inode)),
+            (None, None) => {}
         }
-        let strays = count(self.census.nobodys.len());
+        let strays = count(self.census.nobodys.as_ref().map_or(0, BTreeSet::len));
         let unsure = held.len() > AT_ONCE;
         let before = std::mem::take(&mut self.census.had_none);
         self.census.theirs.clear();
@@ -243,9 +247,19 @@ impl Shell {
     }
 
     fn owners(&self, workers: &[WorkerId], inodes: &BTreeSet<u64>) -> Owners {
+        // Those whose parents have gone are ours by now. They belong to the worker in whose group they are.
+        let ours = procfs::children(i32::try_from(std::process::id()).unwrap_or(0));
+        let leads = |pid: &i32| self.procs.map.values().any(|p| p.pid == Some(*pid));
+        let orphans = ours.into_iter().filter(|pid| !leads(pid));
+        let mut left: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        for (group, pid) in orphans.filter_map(|pid| Some((procfs::group_of(pid)?, pid))) {
+            left.entry(group).or_default().extend(procfs::tree(pid));
+        }
         let tree = |w: &WorkerId| {
             let pid = self.procs.map.get(w)?.pid?;
-            Some((*w, procfs::tree(pid)))
+            let mut tree = procfs::tree(pid);
+            tree.extend(left.get(&pid).into_iter().flatten());
+            Some((*w, tree))
         };
         let trees: Vec<(WorkerId, Vec<i32>)> = workers.iter().filter_map(tree).collect();
         let _worn = self.to_look();
@@ -253,23 +267,31 @@ impl Shell {
     }
 
     /// Connections that nobody at all has: looked for when those that drain seem to have none, as
-    /// the others have many.
-    fn strays(&self, workers: &[WorkerId], held: &BTreeSet<u64>, owners: &Owners) -> BTreeSet<u64> {
+    /// the others have many. `None`: it was not, or could not be.
+    fn strays(
+        &self,
+        workers: &[WorkerId],
+        held: &BTreeSet<u64>,
+        owners: &Owners,
+    ) -> Option<BTreeSet<u64>> {
         let idle = |w: &&WorkerId| !owners.of.values().flatten().any(|o| o.worker == **w);
         let mut rest = held.clone();
         rest.retain(|inode| !owners.of.contains_key(inode));
-        if rest.is_empty() || !workers.iter().any(|w| idle(&w)) {
-            return BTreeSet::new();
+        if rest.is_empty() {
+            return Some(rest);
+        }
+        if !workers.iter().any(|w| idle(&w)) {
+            return None;
         }
         let all = self.procs.map.keys().copied();
         let others: Vec<WorkerId> = all.filter(|w| !workers.contains(w)).collect();
         let theirs = self.owners(&others, &rest);
         if theirs.cut || owners.cut {
             // More than can be looked at: what is not found need not be there.
-            return BTreeSet::new();
+            return Some(BTreeSet::new());
         }
         rest.retain(|inode| !theirs.of.contains_key(inode));
-        rest
+        Some(rest)
     }
 }
 

@@ -1,6 +1,8 @@
 //! How connections of a worker that is being emptied are ended: each at a moment when nothing is owed on
-//! it, as far as that can be seen. First those that are quiet. When the time is over all of them have to
-//! go within the last second:
+//! it, as far as that can be seen. First those that are quiet. In the second half of the time a client
+//! that is known never to rest is held back: nothing more that it says gets in, so that its connection
+//! can be ended when it has its answer. When the time is over all of them have to go within the last
+//! second:
 //!
 //! 1. At first they are only looked at: who answers in parts is known then, and who is slow
 //!    (`wire::talk`).
@@ -8,8 +10,9 @@
 //!    back, if we may: where an answer comes in parts, and where one is waited for.
 //! 3. A connection is ended as soon as the last word was the server's; one on which answers come in
 //!    parts, when it has been silent for as long as there is time left.
-//! 4. Where it is unclear, since the client asks again at once, it is ended after a silence that gets
-//!    shorter: what comes in that moment is read and answered before the server finds the end.
+//! 4. Where it is unclear, since the client asks again at once, it is held back as well, and ended when
+//!    what it may have asked is answered. Where it cannot be, it is ended after a silence that gets
+//!    shorter: what comes in that moment is read and perhaps answered before the server finds the end.
 
 use super::Shell;
 use super::observer::{self, Hold, How, Owner};
@@ -30,6 +33,8 @@ const OBSERVED: Duration = Duration::from_millis(750);
 const BREATH: u32 = 20;
 /// A client that has said nothing for so many milliseconds, and whose last word it was, waits.
 const WAITS: u32 = 40;
+/// After so long a silence what is not answered would be known not to be (`wire::talk`).
+const ANSWERED: Duration = Duration::from_millis(60);
 /// When so much is left no silence at all is asked for any more: a client that is never silent is told
 /// between two looks at its socket rather than cut off by the stop signal.
 const BREATHLESS: Duration = Duration::from_millis(300);
@@ -40,8 +45,9 @@ const PATIENCE: u64 = 1_000_000_000;
 /// Which connections of a worker are to end.
 #[derive(Clone, Copy)]
 pub enum Ending {
-    /// Those on which nothing is owed, and nothing was said for so long.
-    Quiet(Duration),
+    /// Those on which nothing is owed, and nothing was said for so long; and those of clients that never
+    /// rest, if it is late.
+    Quiet { silent: Duration, late: bool },
     /// All, within that time.
     Rest { left: Duration },
 }
@@ -101,13 +107,18 @@ impl Endings {
     }
 
     /// Is nothing lost if no more that its client says gets in? Not while it speaks: it is silent, and
-    /// all was read.
-    fn may_hold_back(&self, held: &Held) -> bool {
+    /// all was read. At first only of those of whom it is known that they never rest.
+    fn may_hold_back(&self, held: &Held, which: Ending) -> bool {
         let talk = self.talk(held);
+        let last = match which {
+            Ending::Quiet { late: false, .. } => return false,
+            Ending::Quiet { late: true, .. } => false,
+            Ending::Rest { .. } => true,
+        };
         let may = |c: &Conn| match self.settle(held, debt_at_last(c)) {
-            Debt::Settled => talk.streams(),
-            Debt::Unclear => talk.streams() || talk.waits(),
-            Debt::Owed => c.rqueue == 0 && (talk.waits() || silent_ms(c) >= WAITS),
+            Debt::Settled => last && talk.streams(),
+            Debt::Unclear => talk.waits() || last && (talk.streams() || !talk.rests()),
+            Debt::Owed => c.rqueue == 0 && (talk.waits() || last && silent_ms(c) >= WAITS),
             Debt::Fresh => false,
         };
         held.tcp().is_some_and(may)
@@ -117,18 +128,22 @@ impl Endings {
     fn may_end(&self, held: &Held, which: Ending) -> bool {
         let silent = Duration::from_millis(held.silent().into());
         match (&held.what, which) {
-            (What::Tcp(c), Ending::Quiet(least)) => match self.settle(held, debt(c)) {
-                Debt::Settled | Debt::Unclear => silent >= least,
-                Debt::Fresh | Debt::Owed => false,
-            },
-            (What::Unix { .. }, Ending::Quiet(_)) => false,
+            (What::Tcp(c), Ending::Quiet { silent: least, .. }) => {
+                match self.settle(held, debt(c)) {
+                    // What it waited for is answered, and nothing more gets in.
+                    Debt::Settled if self.held_back.contains(&held.inode) => true,
+                    Debt::Settled | Debt::Unclear => silent >= least,
+                    Debt::Fresh | Debt::Owed => false,
+                }
+            }
+            (What::Unix { .. }, Ending::Quiet { .. }) => false,
             (_, Ending::Rest { left }) if left > OBSERVED => false,
             (What::Tcp(c), Ending::Rest { left }) => match self.settle(held, debt_at_last(c)) {
                 Debt::Fresh => true,
                 Debt::Settled | Debt::Unclear if self.talk(held).streams() => silent >= left,
                 Debt::Settled => true,
-                // Its answer is still to come, and nothing after it.
-                Debt::Unclear if self.held_back.contains(&held.inode) => silent >= left,
+                // Its answer may be still to come, and nothing after it.
+                Debt::Unclear if self.held_back.contains(&held.inode) => silent >= ANSWERED,
                 Debt::Unclear => silent >= breath(left),
                 Debt::Owed => false,
             },
@@ -147,14 +162,14 @@ fn breath(left: Duration) -> Duration {
 impl Shell {
     /// Keeps out what clients would say next: of those to whom answers come in parts, and of those who
     /// wait for one.
-    fn hold_back(&mut self, list: &[(Held, Owner)]) {
+    fn hold_back(&mut self, list: &[(Held, Owner)], which: Ending) {
         if self.census.endings.lets_in {
             return;
         }
         let _worn = self.to_look();
         for (held, owner) in list {
             let endings = &mut self.census.endings;
-            if !endings.may_hold_back(held) || endings.held_back.contains(&held.inode) {
+            if !endings.may_hold_back(held, which) || endings.held_back.contains(&held.inode) {
                 continue;
             }
             match observer::hold_back(owner.pid, owner.fd, held.inode) {
@@ -174,12 +189,11 @@ impl Shell {
     /// Ends connections of a worker, seen by the look of this turn.
     pub(super) fn end_connections(&mut self, worker: WorkerId, which: Ending) {
         let mut list = self.census.theirs.get(&worker).cloned().unwrap_or_default();
-        if let Ending::Rest { .. } = which {
-            self.hold_back(&list);
-        }
+        self.hold_back(&list, which);
         list.retain(|(held, _)| self.census.endings.may_end(held, which));
         list.sort_by_key(|(held, _)| std::cmp::Reverse(held.silent()));
-        let (count, refused) = self.end_these(&list, matches!(which, Ending::Quiet(_)));
+        let quiet = matches!(which, Ending::Quiet { .. });
+        let (count, refused) = self.end_these(&list, quiet);
         if let Some(e) = refused {
             self.census.hands_off = true;
             let message = format!(
@@ -196,10 +210,12 @@ impl Shell {
         let now = clock::monotonic();
         let mut ended = 0;
         let _worn = self.to_look();
-        let nudged = &mut self.census.endings.nudged;
+        let Endings {
+            nudged, held_back, ..
+        } = &mut self.census.endings;
         for (held, owner) in list {
             let how = match nudged.get(&held.inode) {
-                None if quiet => How::Half,
+                None if quiet && !held_back.contains(&held.inode) => How::Half,
                 None => How::Last,
                 Some(at) if now >= at + PATIENCE => How::Both,
                 Some(_) => continue,

@@ -56,9 +56,11 @@ impl Shell {
             Action::Steer { port, table } => self.steer(port, &table),
             Action::RefuseNew => self.refuse_new(),
             Action::TakeCensus { workers, lanes } => self.take_census(&workers, &lanes),
-            Action::CloseQuiet { worker, silent } => {
-                self.end_connections(worker, Ending::Quiet(silent));
-            }
+            Action::CloseQuiet {
+                worker,
+                silent,
+                late,
+            } => self.end_connections(worker, Ending::Quiet { silent, late }),
             Action::CloseRest { worker, left } => {
                 self.end_connections(worker, Ending::Rest { left });
             }

@@ -29,6 +29,8 @@ pub struct Talk {
     /// Looks that found that the server had said something, since the last that found so of the client.
     parts: u8,
     streams: bool,
+    /// How many looks found that the server had said something.
+    turns: u16,
     /// How many looks found something new, and the last word the client's,
     asked: u16,
     /// or the server's.
@@ -64,6 +66,9 @@ impl Talk {
             sent,
             parts,
             streams: self.streams || self.known && parts > 1,
+            turns: self
+                .turns
+                .saturating_add(u16::from(self.known && sent > self.sent)),
             asked: self.asked.saturating_add(asked),
             answered: self.answered.saturating_add(answered),
             acks,
@@ -83,9 +88,14 @@ impl Talk {
         self.streams
     }
 
-    /// Is it the client that waits, as a rule?
+    /// Is it the client that waits, as a rule, and asks again when it has its answer?
     pub fn waits(self) -> bool {
-        self.asked > self.answered
+        self.asked > self.answered && self.turns > 1
+    }
+
+    /// Is it seen to rest between an answer and the next request?
+    pub fn rests(self) -> bool {
+        self.answered > self.asked || self.turns == 0
     }
 
     /// What is owed on it that is silent for so long, given what one look shows.
@@ -155,6 +165,7 @@ mod tests {
                 last_recv_ms: *recv,
                 last_sent_ms: *sent,
                 bytes_received: Some(*came),
+                bytes_acked: Some(*came),
                 ..Info::default()
             })
         };
@@ -174,6 +185,10 @@ mod tests {
             (4, 12, 8)
         ]));
         assert!(!waits(&[(1, 8, 12), (1, 208, 212)]));
+        let rests = |looks: &[_]| looks.iter().fold(Talk::default(), hear).rests();
+        assert!(rests(&[(1, 8, 8), (1, 208, 208)]));
+        assert!(rests(&[(1, 8, 8), (2, 12, 8)]));
+        assert!(!rests(&[(1, 8, 8), (2, 12, 12)]));
     }
 
     #[test]

@@ -302,3 +302,21 @@ fn what_can_only_be_passed_on_is_no_port_to_wait_for() {
     assert!(pids.contains(&pid));
     rig.end(&[]);
 }
+
+#[test]
+fn what_is_only_passed_on_is_nothing_to_empty() {
+    // It can always be read.
+    let always = fs::File::open("/dev/zero").unwrap();
+    let port = free_port();
+    let words = format!("-n 1 -p {port} -l fd:7 --drain-timeout 60s -- ./threaded");
+    let mut rig = Rig::dressed(words, |cmd, _| birth::passing(cmd, &always, 7));
+    rig.up();
+    assert_eq!(rig.verb("reload").code, 0);
+    rig.signal(Signal::SIGTERM);
+    let drained = rig.wait_many("drained", 2);
+    assert!(
+        drained.iter().all(|e| e.number("after") < 30.0),
+        "{drained:?}"
+    );
+    rig.finish(0, &[]);
+}

@@ -179,7 +179,7 @@ impl World {
             let fair = |j: &Job| late(j) || j.stop.is_none() || j.kill.is_some();
             let of = |j: &&Job| lane.is_for(j.generation) && j.ready.is_some();
             let all: Vec<&Job> = self.judge.jobs.values().filter(of).collect();
-            let fine = all.is_empty() || all.into_iter().any(fair);
+            let fine = !lane.served || all.is_empty() || all.into_iter().any(fair);
             assert!(fine, "LOST: the queue of {id:?} is reset");
             self.cover.mark(Mark::QueueReset);
         }

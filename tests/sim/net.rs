@@ -426,27 +426,33 @@ impl World {
         if !self.faults.holds {
             return self.close_quiet(worker, Duration::ZERO);
         }
-        let procs = &self.procs;
-        let theirs = |c: &Conn| {
-            let server = c.server.and_then(|s| procs.get(&s));
-            c.at != At::Fresh && server.is_some_and(|p| p.worker == worker)
-        };
-        for conn in self.net.conns.values_mut().filter(|c| theirs(c)) {
-            conn.held = true;
-        }
+        self.hold_back(worker);
         if left > Duration::from_millis(200) {
             return Event::Closed { worker, count: 0 };
         }
         self.close_quiet(worker, left)
     }
 
-    /// `Action::CloseQuiet`: ends what has been silent for so long.
+    /// No client who waits for an answer, or has had one, asks again.
+    pub fn hold_back(&mut self, worker: WorkerId) {
+        let (procs, holds) = (&self.procs, self.faults.holds);
+        let theirs = |c: &Conn| {
+            let server = c.server.and_then(|s| procs.get(&s));
+            holds && c.at != At::Fresh && server.is_some_and(|p| p.worker == worker)
+        };
+        for conn in self.net.conns.values_mut().filter(|c| theirs(c)) {
+            conn.held = true;
+        }
+    }
+
+    /// `Action::CloseQuiet`: ends what has been silent for so long, and who has the last answer.
     pub fn close_quiet(&mut self, worker: WorkerId, silent: Duration) -> Event {
         let now = self.now;
         let quiet = |(_, c): &(&u64, &Conn)| {
             let server = c.server.and_then(|s| self.procs.get(&s));
             let theirs = server.is_some_and(|p| p.worker == worker);
-            theirs && !c.owed() && now - c.silent >= silent
+            let done = now - c.silent >= silent || c.held && silent > Duration::ZERO;
+            theirs && !c.owed() && done
         };
         let quiet: Vec<u64> = self
             .net

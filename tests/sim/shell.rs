@@ -345,8 +345,18 @@ impl World {
                 None
             }
             Action::TakeCensus { workers, lanes } => Some(self.census(&workers, &lanes)),
-            Action::CloseQuiet { worker, silent } => {
-                assert!(self.judge.jobs[&worker].drain.is_some(), "{worker:?} stays");
+            Action::CloseQuiet {
+                worker,
+                silent,
+                late,
+            } => {
+                let drain = self.judge.jobs[&worker].drain;
+                let drain = drain.unwrap_or_else(|| panic!("{worker:?} stays"));
+                let half = self.judge.policy.drain_timeout / 2;
+                assert_eq!(late, self.now - drain >= half, "of {half:?}");
+                if late {
+                    self.hold_back(worker);
+                }
                 assert_eq!(silent, self.judge.policy.drain_quiet);
                 Some(self.close_quiet(worker, silent))
             }

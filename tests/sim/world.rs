@@ -179,7 +179,7 @@ impl World {
                 // A port that can have one lane alone has no room for a worker's own socket.
                 let shared = self.judge.lanes.values().any(|l| l.open && l.shared);
                 let own = !shared && !self.faults.alone && self.rng.one_in(4);
-                match self.judge.lanes.values().any(|l| l.quit) {
+                match self.judge.lanes.values().any(|l| l.quit && l.given) {
                     // As those that share their port by themselves.
                     true => plan::draw(Kind::OwnSocket, &mut self.rng, &self.policy),
                     false => {

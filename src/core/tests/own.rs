@@ -144,13 +144,33 @@ fn the_lane_of_the_generation_counts_those_that_have_none_of_their_own() {
     at(&did, steers(&[(GIVEN, 2), (own, 1)]));
     // It has readers.
     assert!(!did.iter().any(|a| matches!(a, Action::FlushLane { .. })));
-    // They leave; what came to them was theirs, and is not ended while they may read it.
+    // They crash: who waits there waits for the next ones,
     for id in [ids[1], ids[2]] {
         r.exits(id, Exit::Signal(11));
     }
+    let flush = |a: &Action| matches!(a, Action::FlushLane { lane: GIVEN });
     let did = r.did();
     at(&did, steers(&[(own, 1)]));
-    at(&did, |a| matches!(a, Action::FlushLane { lane: GIVEN }));
+    assert!(!did.iter().any(flush));
+    // one of which may read it,
+    r.at(30_000);
+    let next = r.run_spawns();
+    r.adopts(next[0]);
+    assert!(!r.did().iter().any(flush));
+    // unless all have sockets of their own.
+    r.adopts(next[1]);
+    at(&r.did(), flush);
+}
+
+#[test]
+fn who_is_on_the_way_to_the_lane_of_the_generation_finds_it_as_it_was() {
+    let (mut r, ids) = serving(2, true);
+    r.adopts(ids[0]);
+    r.binds(ids[1], 7, "0.0.0.0:80".parse().expect("an address"));
+    r.says_ready(ids[0]);
+    r.listens(ids[1], GIVEN);
+    let flush = |a: &Action| matches!(a, Action::FlushLane { .. });
+    assert!(!r.did().iter().any(flush));
 }
 
 #[test]
