@@ -361,7 +361,15 @@ pub struct Running {
 /// All that run: those whose lock is held.
 pub fn running() -> Vec<Running> {
     let mut all = Vec::new();
-    for dir in candidates() {
+    let mut dirs = candidates();
+    // The one that a service manager has made for us is meant, and no cluster of somebody else's.
+    if std::env::var_os("RUNTIME_DIRECTORY").is_some_and(|v| !v.is_empty())
+        && dirs[0].is_dir()
+        && make_private(&dirs[0]).is_ok()
+    {
+        dirs.truncate(1);
+    }
+    for dir in dirs {
         let Ok(entries) = fs::read_dir(&dir) else {
             continue;
         };
