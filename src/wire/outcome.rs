@@ -170,9 +170,11 @@ fn not_reloaded(generation: u32, hitch: &Hitch, ready: usize, json: bool) -> Str
     match json {
         true => reload_json(generation, None, &[], Some(&hitch.to_string()), last),
         false => {
-            let serves = match ready {
-                0 => "; no worker is ready now",
-                _ => "",
+            let serves = match (ready, hitch) {
+                // Those that are drained serve still.
+                (_, Hitch::Stopping) => "",
+                (0, _) => "; no worker is ready now",
+                (_, _) => "",
             };
             format!("not reloaded: {hitch}{serves}\n{}", last_lines(last))
         }
