@@ -64,6 +64,21 @@ fn so_many_workers_are_there_at_a_time_as_the_surge_allows() {
 }
 
 #[test]
+fn requests_are_waited_for_that_processes_answer_whose_parents_have_gone() {
+    let port = free_port();
+    let server = format!("{} blocking.py fork=1 handler=1500", python());
+    let mut rig = Rig::start(format!("-n 1 -p {port} -- {server}"));
+    rig.up();
+    let load = Load::start(&format!("{port} clients=6"));
+    rig.until("all are under way", || rig.tales("request").len() >= 6);
+    let said = rig.verb("reload");
+    assert_eq!(said.code, 0, "{said:?}");
+    let (well, tally) = load.finish();
+    assert!(well && tally.of("requests") >= 6, "{tally:?}");
+    rig.end(&[]);
+}
+
+#[test]
 fn a_server_that_shuts_its_socket_down_as_it_stops_takes_it_from_nobody() {
     let (rig, port) = pair("", "./threaded --hush");
     unnoticed(&rig, port, 3);

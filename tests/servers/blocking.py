@@ -8,6 +8,7 @@ blocking.py [PORT|unix:PATH] [NAME=VALUE...], else $PORT, else 8000; $HOST if se
   handler=MS    a request takes so long
   keepalive=1   a connection is served until its client leaves, and nobody else meanwhile
   threads=1     a thread per connection
+  fork=1        a process per connection; by a double fork, so that it is nobody's child, but for the first
   defer=S       TCP_DEFER_ACCEPT
   v6=1          AF_INET6, every address
   backlog=N     of listen(2); default 5
@@ -84,6 +85,18 @@ def answer(conn, opt):
     return keep
 
 
+def fork(conn, opt, twice):
+    """A process of its own serves it."""
+    child = os.fork()
+    if child == 0:
+        if not twice or os.fork() == 0:
+            serve(conn, opt)
+        os._exit(0)
+    conn.close()
+    if twice:
+        os.waitpid(child, 0)
+
+
 def serve(conn, opt):
     """A connection to its end."""
     with conn:
@@ -116,7 +129,7 @@ def listen(where, opt):
 def options(words):
     """Where to listen, and how."""
     where = os.environ.get("PORT", "8000")
-    opt = dict.fromkeys(["handler", "keepalive", "threads", "defer", "v6", "start"], 0)
+    opt = dict.fromkeys(["handler", "keepalive", "threads", "fork", "defer", "v6", "start"], 0)
     opt.update(backlog=5, broken="", mute="")
     for word in words:
         name, is_option, value = word.partition("=")
@@ -142,9 +155,13 @@ def main():
             time.sleep(3600)
     server = listen(where, opt)
     say("listening")
+    forked = 0
     while True:
         conn, _ = server.accept()
-        if opt["threads"]:
+        if opt["fork"]:
+            fork(conn, opt, forked > 0)
+            forked += 1
+        elif opt["threads"]:
             threading.Thread(target=serve, args=(conn, opt), daemon=True).start()
         else:
             serve(conn, opt)

@@ -281,13 +281,10 @@ impl World {
             if conn.server.is_some() || conn.at == At::Handshake || old {
                 continue;
             }
-            let (port, given) = {
-                let lane = &self.judge.lanes[&conn.lane];
-                (lane.port, lane.given)
-            };
-            // At a learnt port all of one program are taken for serving what one of them has listened
-            // on. Where they are not the same, and one has its own socket there, it is not so.
-            let mixed = !given && self.judge.is_owned(port);
+            let port = self.judge.lanes[&conn.lane].port;
+            // All of one program are taken for serving what one of them has listened on. Where they are
+            // not the same, and one has its own socket there, it is not so.
+            let mixed = self.judge.is_owned(port);
             if mixed && self.serving(conn.lane).is_empty() {
                 continue;
             }
