@@ -230,10 +230,11 @@ impl Judge {
                 }
             }
             Event::LaneDied { lane } => {
-                if let Some(lane) = self.lanes.get_mut(lane) {
-                    lane.open = false;
+                // (If it is not gone already.)
+                let open = |l: &mut Lane| std::mem::replace(&mut l.open, false);
+                if self.lanes.get_mut(lane).is_some_and(open) {
+                    self.own_connects(*lane);
                 }
-                self.own_connects(*lane);
             }
             Event::LaneLeft { lane } => {
                 if let Some(lane) = self.lanes.get_mut(lane) {
