@@ -148,12 +148,23 @@ impl Cluster {
                 Some(id) => {
                     slot.proven = false;
                     let stays = self.fleet.get(id).filter(|w| w.state == State::Spawning);
-                    slot.generation = stays.map_or(generation, |w| w.generation);
+                    // (Not if it is of what ran before.)
+                    slot.generation = stays.map_or(generation, |w| w.generation.max(generation));
                 }
             }
         }
         if self.opened {
             self.spawn_due(now, out);
+        }
+    }
+
+    /// Is its slot to have another generation by now? It was not wanted for a while.
+    pub(super) fn slot_has_moved_on(&self, id: WorkerId) -> bool {
+        match (self.place_of(id), self.fleet.get(id)) {
+            (Place::Current(nr), Some(w)) => {
+                self.slots[usize::from(nr.0)].generation != w.generation
+            }
+            (Place::Current(_) | Place::Successor(_) | Place::None, _) => false,
         }
     }
 

@@ -258,7 +258,9 @@ impl Cluster {
             None if self.place_of(id) == Place::None => {
                 self.ask_to_stop(id, Cause::Restart, now, out)
             }
-            None if !self.is_wanted(who.slot) => self.ask_to_stop(id, Cause::Resize, now, out),
+            None if !self.is_wanted(who.slot) || self.slot_has_moved_on(id) => {
+                self.ask_to_stop(id, Cause::Resize, now, out)
+            }
             None => {}
         }
         self.say_what_stays(who, now, out);

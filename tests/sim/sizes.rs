@@ -110,7 +110,11 @@ impl Judge {
                     cover.mark(Mark::WantedAgain);
                 }
                 // Not forked yet: it may stay.
-                (true, false) => (place.proven, job.surplus) = (false, None),
+                (true, false) if job.generation >= generation => {
+                    (place.proven, job.surplus) = (false, None);
+                }
+                // But not of what ran before.
+                (true, false) => (place.proven, place.generation) = (false, generation),
                 (false, _) => {
                     job.surplus.get_or_insert(now);
                 }
