@@ -388,7 +388,7 @@ impl fmt::Display for Notice {
                     0 => Ok(()),
                     n => write!(
                         f,
-                        "; {} ended when the time to drain was over, at a moment when no answer was under way: streams without an end, or clients that never pause",
+                        "; {} ended when the time to drain was over, when no answer was seen to be owed: streams without an end, or clients that never pause",
                         connections(n)
                     ),
                 }
