@@ -324,7 +324,11 @@ impl Cluster {
                     l.is_for(w.generation) && may
                 };
                 let wanted = self.slots.iter().take(self.wanted.into());
-                let mut vacant = wanted.filter(|s| s.current.is_none());
+                // (One that has just ended is in its slot still.)
+                let mut vacant = wanted.filter(|s| {
+                    let worker = s.current.and_then(|id| self.fleet.get(id));
+                    worker.is_none_or(|w| !w.unreaped())
+                });
                 l.given
                     && l.state == LaneState::Open
                     && !l.flushed

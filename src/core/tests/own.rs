@@ -163,6 +163,18 @@ fn the_lane_of_the_generation_counts_those_that_have_none_of_their_own() {
 }
 
 #[test]
+fn who_waits_for_the_only_one_that_shares_a_lane_waits_for_the_next_one() {
+    let (mut r, ids) = serving(2, true);
+    r.adopts(ids[0]);
+    r.listens(ids[1], GIVEN);
+    ids.iter().for_each(|id| r.says_ready(*id));
+    r.did();
+    r.exits(ids[1], Exit::Signal(9));
+    let flush = |a: &Action| matches!(a, Action::FlushLane { .. });
+    assert!(!r.did().iter().any(flush));
+}
+
+#[test]
 fn who_is_on_the_way_to_the_lane_of_the_generation_finds_it_as_it_was() {
     let (mut r, ids) = serving(2, true);
     r.adopts(ids[0]);
