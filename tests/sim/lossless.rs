@@ -177,7 +177,8 @@ impl World {
             // Nobody ever read it, or somebody of it crashed, or ran out of time.
             let late = |j: &Job| j.queue_late || j.excuse.is_some();
             let fair = |j: &Job| late(j) || j.stop.is_none() || j.kill.is_some();
-            let of = |j: &&Job| lane.is_for(j.generation) && j.ready.is_some();
+            // (One that was on its way in had its time, too.)
+            let of = |j: &&Job| lane.is_for(j.generation) && (j.ready.is_some() || late(j));
             let all: Vec<&Job> = self.judge.jobs.values().filter(of).collect();
             let fine = !lane.served || all.is_empty() || all.into_iter().any(fair);
             assert!(fine, "LOST: the queue of {id:?} is reset");
