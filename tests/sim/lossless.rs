@@ -169,9 +169,12 @@ impl World {
             .find(|j| j.group.is_some());
         assert!(left.is_none(), "{id:?} is retired before {left:?} has gone");
         let gone = self.net.steered(id);
-        self.net
-            .tables
-            .retain(|_, t| t.iter().all(|(l, _)| *l != id));
+        // Others of its port take its share.
+        self.net.tables.retain(|_, t| {
+            let had = t.len();
+            t.retain(|(l, _)| *l != id);
+            !t.is_empty() || had == 0
+        });
         // A learnt port that only those have served goes with them, whoever still comes.
         if self.lose_queue(id) > 0 && !gone {
             // Nobody ever read it, or somebody of it crashed, or ran out of time.
