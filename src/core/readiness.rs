@@ -184,10 +184,6 @@ impl Cluster {
         out.push(Action::Note(notice));
         self.say_if_full(now, out);
         self.resize_progress(out);
-        // It takes its place before anything else that is due fills that.
-        if let Place::Successor(_) = self.place_of(id) {
-            self.rollout_progress(now, out);
-        }
     }
 
     /// Says once that all workers are ready, or those that will do.
