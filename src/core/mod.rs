@@ -8,6 +8,7 @@ mod budget;
 mod check;
 mod deadlines;
 mod drain;
+mod kinds;
 mod lanes;
 mod own;
 mod phase;

@@ -5,7 +5,7 @@
 use super::sockets::Place;
 use super::sockets::own::{Theirs, Unfit};
 use super::{Shell, unseen};
-use crate::core::words::reason;
+use crate::core::words::{count, reason};
 use crate::core::{Addr, Ask, Event, LaneId, Level, Snag, WorkerId};
 use crate::sys::seccomp::Answer;
 use crate::sys::{errno_of, procfs, proclook};
@@ -93,7 +93,8 @@ impl Shell {
             Ok(0) => {}
             Ok(n) => {
                 let message = format!(
-                    "{n} connections came before it was known that each worker has a queue of its own there: they are reset"
+                    "reset {}: they came before it was known that each worker has a queue of its own there",
+                    count(n as usize, "connection")
                 );
                 self.say(Level::Warn, "strays-reset", message);
             }

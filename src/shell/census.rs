@@ -6,7 +6,7 @@
 use super::Shell;
 use super::ending::{Endings, Held, What};
 use super::observer::{self, Observer, Owner, Owners};
-use crate::core::words::reason;
+use crate::core::words::{count, reason};
 use crate::core::{Event, LaneId, LaneLook, Level, Load, PortId, Sight, WorkerId};
 use crate::sys::{clock, procfs};
 use crate::wire::sock_diag::Conn;
@@ -90,7 +90,8 @@ impl Shell {
             Ok(0) => {}
             Ok(n) => {
                 let message = format!(
-                    "{n} connections came by a socket whose workers had gone: they are reset"
+                    "reset {}: the workers of the socket that they came by have gone",
+                    count(n as usize, "connection")
                 );
                 self.say(Level::Warn, "strays-reset", message);
             }
@@ -168,8 +169,8 @@ impl Shell {
         if !procfs::is_ours() {
             // Whose they are cannot be seen: all are anybody's.
             let load = Load {
-                open: count(held.len()),
-                owed: count(held.iter().filter(|h| self.census.endings.owes(h)).count()),
+                open: number(held.len()),
+                owed: number(held.iter().filter(|h| self.census.endings.owes(h)).count()),
                 sight: Sight::LookOnly,
             };
             return Ok(workers.iter().map(|w| (*w, load)).collect());
@@ -191,7 +192,7 @@ impl Shell {
             (None, Some(before)) => before.retain(|inode| inodes.contains(inode)),
             (None, None) => {}
         }
-        let strays = count(self.census.nobodys.as_ref().map_or(0, BTreeSet::len));
+        let strays = number(self.census.nobodys.as_ref().map_or(0, BTreeSet::len));
         let unsure = held.len() > AT_ONCE;
         let before = std::mem::take(&mut self.census.had_none);
         self.census.theirs.clear();
@@ -295,6 +296,6 @@ impl Shell {
     }
 }
 
-fn count(n: usize) -> u32 {
+fn number(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -9,10 +9,12 @@ use super::filed::Filed;
 use super::group::Group;
 use crate::core::{Addr, FileIs, LaneId, PortId};
 use crate::settings::Settings;
+use crate::sys::fds;
 use crate::sys::socket::Patience;
 use crate::wire::ports_filter::Ports;
 use own::Own;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -40,6 +42,31 @@ struct Lane {
     like: FileIs,
     /// Was it a worker's own socket?
     own: Option<Own>,
+}
+
+impl Lane {
+    /// A new one of ours.
+    fn plain(at: Place, fd: OwnedFd, addr: Addr) -> io::Result<Lane> {
+        let inode = fds::inode(fd.as_fd())?;
+        Ok(Lane::of(at, (fd, inode), addr))
+    }
+
+    fn of(at: Place, (fd, inode): (OwnedFd, u64), addr: Addr) -> Lane {
+        Lane {
+            fd,
+            inode,
+            addr,
+            port: at.port,
+            generation: at.generation,
+            heirs: BTreeSet::new(),
+            passed: false,
+            handed: None,
+            listens: false,
+            filed: None,
+            like: FileIs::default(),
+            own: None,
+        }
+    }
 }
 
 /// Which lane of what is to be opened.

@@ -33,6 +33,14 @@ fn sockets(pid: i32) -> Vec<String> {
     all.filter(|d| d.starts_with("socket:")).collect()
 }
 
+/// The option that gives the port, if it is to be given.
+fn given_or_not(given: bool, port: u16) -> String {
+    match given {
+        true => format!("-p {port}"),
+        false => String::new(),
+    }
+}
+
 #[test]
 fn a_socket_that_cannot_be_swapped_is_made_one_of_ours() {
     for habit in HABITS {
@@ -136,11 +144,7 @@ fn when_one_of_them_dies_nobody_is_left_waiting() {
     for habit in HABITS {
         for given in [true, false] {
             let port = free_port();
-            let option = if given {
-                format!("-p {port}")
-            } else {
-                String::new()
-            };
+            let option = given_or_not(given, port);
             let mut rig = Rig::start(format!("-n 3 {option} -- {}", server(habit, port)));
             rig.up();
             let pids = rig.status().pids();
@@ -161,11 +165,7 @@ fn when_one_of_them_dies_nobody_is_left_waiting() {
 fn who_comes_while_none_of_them_is_there_waits_and_is_served() {
     for given in [true, false] {
         let port = free_port();
-        let option = if given {
-            format!("-p {port}")
-        } else {
-            String::new()
-        };
+        let option = given_or_not(given, port);
         let mut rig = Rig::start(format!("-n 1 {option} -- {}", server("epoll", port)));
         rig.up();
         // Not even by the one that is killed: its queue goes with it.
@@ -202,7 +202,7 @@ fn what_came_before_it_was_known_is_reset_and_counted() {
     }
     let said = rig.wait("strays-reset", |_| true);
     assert!(
-        said.msg.starts_with("1 connections came before"),
+        said.msg.starts_with("reset 1 connection: they came before"),
         "{}",
         said.msg
     );
@@ -217,11 +217,7 @@ fn what_came_before_it_was_known_is_reset_and_counted() {
 fn one_that_tries_the_port_first_is_not_taken_in() {
     for given in [true, false] {
         let port = free_port();
-        let option = if given {
-            format!("-p {port}")
-        } else {
-            String::new()
-        };
+        let option = given_or_not(given, port);
         let words = format!("-n 2 {option} -- {} --probe", server("epoll", port));
         let mut rig = Rig::start(words);
         rig.up();
@@ -305,11 +301,7 @@ fn a_connection_that_waits_for_one_of_them_is_answered_before_it_leaves() {
 fn an_unprivileged_master_does_it_as_well() {
     for given in [true, false] {
         let port = free_port();
-        let option = if given {
-            format!("-p {port}")
-        } else {
-            String::new()
-        };
+        let option = given_or_not(given, port);
         let words = format!("-n 3 {option} -- {}", server("epoll", port));
         let mut rig = Rig::unprivileged(words, |_, _| {});
         rig.up();

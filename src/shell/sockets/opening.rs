@@ -1,12 +1,11 @@
 //! How lanes come to be: those that were given, those that stand beside others, those that were learnt.
 
 use super::{Lane, Place, Sockets, is_abstract};
-use crate::core::{Addr, FileIs, Given, LaneId};
+use crate::core::{Addr, Given, LaneId};
 use crate::shell::filed::Filed;
 use crate::shell::group::Group;
 use crate::sys::socket::{self, Reach};
-use crate::sys::{clock, fds, passed, unix};
-use std::collections::BTreeSet;
+use crate::sys::{clock, passed, unix};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -76,18 +75,12 @@ impl Sockets {
             self.groups.insert(at.port, group);
         }
         let lane = Lane {
-            inode: fds::inode(fd.as_fd())?,
-            fd,
-            port: at.port,
-            generation: at.generation,
-            heirs: BTreeSet::new(),
             passed,
             like: given.file,
             handed: Some(name.unwrap_or_else(|| name_of(&addr))),
-            addr: addr.clone(),
             listens: !matches!(addr, Addr::Other(_)),
             filed,
-            own: None,
+            ..Lane::plain(at, fd, addr.clone())?
         };
         self.given.push(addr.clone());
         self.lanes.insert(at.lane, lane);
@@ -114,18 +107,11 @@ impl Sockets {
             (Addr::Unix(_) | Addr::Other(_), _) => return Err(unsupported()),
         };
         let lane = Lane {
-            inode: fds::inode(fd.as_fd())?,
-            fd,
-            addr: mate.addr.clone(),
-            port: at.port,
-            generation: at.generation,
-            heirs: BTreeSet::new(),
-            passed: false,
             handed: mate.handed.clone(),
             listens: true,
             filed,
             like: mate.like,
-            own: None,
+            ..Lane::plain(at, fd, mate.addr.clone())?
         };
         let addr = lane.addr.clone();
         self.lanes.insert(at.lane, lane);
@@ -139,20 +125,7 @@ impl Sockets {
         let local = socket::local_addr(fd.as_fd())?;
         let group = Group::new(local, reach.clone(), self.backlog, at.lane);
         self.groups.insert(at.port, group);
-        let lane = Lane {
-            inode: fds::inode(fd.as_fd())?,
-            fd,
-            addr: Addr::Tcp(local),
-            port: at.port,
-            generation: at.generation,
-            heirs: BTreeSet::new(),
-            passed: false,
-            handed: None,
-            listens: false,
-            filed: None,
-            like: FileIs::default(),
-            own: None,
-        };
+        let lane = Lane::plain(at, fd, Addr::Tcp(local))?;
         self.lanes.insert(at.lane, lane);
         Ok(Addr::Tcp(local))
     }

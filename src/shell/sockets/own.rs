@@ -2,12 +2,11 @@
 //! its worker has set on it, and whoever holds it, stays.
 
 use super::{Lane, Place, Sockets};
-use crate::core::{Addr, FileIs, LaneId, WorkerId};
+use crate::core::{Addr, LaneId, WorkerId};
 use crate::shell::group::Group;
 use crate::sys::closer::Copy;
 use crate::sys::socket::{self, Reach};
 use crate::sys::{fds, inherit};
-use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -63,21 +62,11 @@ impl Sockets {
             self.groups.insert(at.port, group);
         }
         let lane = Lane {
-            inode,
-            fd: theirs.copy.keep(),
-            addr: Addr::Tcp(*addr),
-            port: at.port,
-            generation: at.generation,
-            heirs: BTreeSet::new(),
-            passed: false,
-            handed: None,
-            listens: false,
-            filed: None,
-            like: FileIs::default(),
             own: Some(Own {
                 worker: theirs.worker,
                 filtered: theirs.filtered,
             }),
+            ..Lane::of(at, (theirs.copy.keep(), inode), Addr::Tcp(*addr))
         };
         self.lanes.insert(at.lane, lane);
         Ok(())

@@ -1,0 +1,223 @@
+//! Of each notice: how loud it is, its name as an event, and whom it is about.
+
+use super::notice::{Cause, LeftoverStage, Level, Next, Notice, Who};
+use super::outcome::Hitch;
+
+impl Notice {
+    /// How loud it is.
+    pub fn level(&self) -> Level {
+        use Level::*;
+        match self {
+            Notice::LaneOpen { .. }
+            | Notice::AllReady { .. }
+            | Notice::Stopping { .. }
+            | Notice::Stopped { .. }
+            | Notice::Resizing { .. }
+            | Notice::Resized { .. }
+            | Notice::Reloading { .. }
+            | Notice::Reloaded { .. }
+            | Notice::Exchanged { .. }
+            | Notice::StopDelayed { .. }
+            | Notice::Signalled { .. }
+            | Notice::V4Only { .. }
+            | Notice::Adopted { .. }
+            | Notice::Leftovers {
+                stage: LeftoverStage::Asked | LeftoverStage::Killed,
+                ..
+            } => Info,
+            Notice::Ready { .. } => Info,
+            Notice::ReloadRefused { hitch } | Notice::ReloadFailed { hitch, .. } => match hitch {
+                Hitch::Stopping | Hitch::Overtaken { .. } => Info,
+                Hitch::Died(_)
+                | Hitch::NotForked { .. }
+                | Hitch::Stuck(_)
+                | Hitch::Superseded { .. }
+                | Hitch::Unreadable(_)
+                | Hitch::TooEarly => Error,
+            },
+            Notice::Drained {
+                cut, ended, closed, ..
+            } => match (cut, ended, closed) {
+                (0, 0, 0) => Debug,
+                // What was taken for quiet may have been an answer that paused.
+                (0, _, _) => Info,
+                (_, _, _) => Warn,
+            },
+            // A step on the way to another notice.
+            Notice::Forked { .. }
+            | Notice::Listening { .. }
+            | Notice::LetGo { .. }
+            | Notice::Said { .. }
+            | Notice::Draining { .. }
+            | Notice::Respawning { .. } => Debug,
+            Notice::Died { cause, next, .. } => match (cause, next) {
+                (Cause::Shutdown | Cause::Resize | Cause::Restart, _)
+                | (Cause::Kill | Cause::Finished, Next::Nothing | Next::Replaced) => Info,
+                (Cause::Finished, Next::Respawn(_)) => Warn,
+                (
+                    Cause::Failure
+                    | Cause::Kill
+                    | Cause::NotReady
+                    | Cause::Hang
+                    | Cause::NotStarted,
+                    _,
+                ) => Warn,
+            },
+            Notice::LaneBusy { .. }
+            | Notice::NeverReady { .. }
+            | Notice::CannotRun { .. }
+            | Notice::ExecFailed { .. }
+            | Notice::Snagged { .. }
+            | Notice::Stuck { .. } => Error,
+            Notice::TakeoverRefused { required, .. } => match required {
+                true => Error,
+                false => Warn,
+            },
+            Notice::LaneQuits { .. }
+            | Notice::Unserved { .. }
+            | Notice::PartlyReady { .. }
+            | Notice::SpawnFailed { .. }
+            | Notice::NotReady { .. }
+            | Notice::Hangs { .. }
+            | Notice::LeftRunning { .. }
+            | Notice::TooSlowToStop { .. }
+            | Notice::StillThere { .. }
+            | Notice::Forgotten { .. }
+            | Notice::HardStop { .. }
+            | Notice::Leftovers {
+                stage: LeftoverStage::Overdue(_),
+                ..
+            }
+            | Notice::AtBound { .. }
+            | Notice::TooManyGenerations { .. }
+            | Notice::LaneAlone { .. }
+            | Notice::BindPassed { .. }
+            | Notice::HandedOnly { .. }
+            | Notice::Narrower { .. }
+            | Notice::DeviceWider { .. }
+            | Notice::LaneConnects { .. }
+            | Notice::FamilyNeeded { .. } => Warn,
+        }
+    }
+
+    /// The event's name, for logs that machines read.
+    pub fn event(&self) -> &'static str {
+        match self {
+            Notice::LaneOpen { .. } => "port-open",
+            Notice::LaneBusy { .. } => "port-failed",
+            Notice::LaneQuits { .. } => "port-closed",
+            Notice::Forked { .. } => "forked",
+            Notice::SpawnFailed { .. } => "spawn-failed",
+            Notice::ExecFailed { .. } => "exec-failed",
+            Notice::Listening { .. } => "listening",
+            Notice::LetGo { .. } => "let-go",
+            Notice::Ready { .. } => "ready",
+            Notice::AllReady { .. } => "all-ready",
+            Notice::PartlyReady { .. } => "partly-ready",
+            Notice::Unserved { .. } => "unserved",
+            Notice::NotReady { .. } => "not-ready",
+            Notice::Died { .. } => "died",
+            Notice::Said { .. } => "said",
+            Notice::Hangs { .. } => "hangs",
+            Notice::LeftRunning { .. } => "left-running",
+            Notice::Respawning { .. } => "respawning",
+            Notice::TooSlowToStop { .. } => "killed",
+            Notice::StillThere { .. } => "still-there",
+            Notice::Forgotten { .. } => "forgotten",
+            Notice::Stopping { .. } => "stopping",
+            Notice::HardStop { .. } => "hard-stop",
+            Notice::NeverReady { .. } => "never-ready",
+            Notice::CannotRun { .. } => "cannot-run",
+            Notice::Leftovers { .. } => "leftovers",
+            Notice::Stuck { .. } => "stuck",
+            Notice::Stopped { .. } => "stopped",
+            Notice::Resizing { .. } => "resizing",
+            Notice::Resized { .. } => "resized",
+            Notice::AtBound { .. } => "at-bound",
+            Notice::Reloading { .. } => "reload-started",
+            Notice::Reloaded { .. } => "reload-finished",
+            Notice::ReloadRefused { .. } | Notice::ReloadFailed { .. } => "reload-failed",
+            Notice::Exchanged { .. } => "reload-serving",
+            Notice::TooManyGenerations { .. } => "generations",
+            Notice::StopDelayed { .. } => "stop-delayed",
+            Notice::Draining { .. } => "draining",
+            Notice::Drained { .. } => "drained",
+            Notice::LaneAlone { .. } => "port-shared",
+            Notice::Signalled { .. } => "signalled",
+            Notice::TakeoverRefused { .. } => "takeover-refused",
+            Notice::BindPassed { .. } => "bind-passed",
+            Notice::HandedOnly { .. } => "handed-only",
+            Notice::Narrower { .. } => "address-wider",
+            Notice::V4Only { .. } => "address-ipv4-only",
+            Notice::FamilyNeeded { .. } => "address-family",
+            Notice::DeviceWider { .. } => "address-device",
+            Notice::LaneConnects { .. } => "port-connects",
+            Notice::Snagged { .. } => "takeover-snag",
+            Notice::Adopted { .. } => "takeover-adopted",
+        }
+    }
+
+    /// Whom it is about.
+    pub fn who(&self) -> Option<Who> {
+        match self {
+            Notice::LaneBusy { who, .. } => *who,
+            Notice::LaneOpen { learnt_from, .. } => *learnt_from,
+            Notice::Forked { who, .. }
+            | Notice::LaneQuits { who, .. }
+            | Notice::SpawnFailed { who, .. }
+            | Notice::ExecFailed { who, .. }
+            | Notice::Listening { who, .. }
+            | Notice::LetGo { who }
+            | Notice::Ready { who, .. }
+            | Notice::NotReady { who, .. }
+            | Notice::Died { who, .. }
+            | Notice::LeftRunning { who }
+            | Notice::Said { who, .. }
+            | Notice::Hangs { who, .. }
+            | Notice::Draining { who, .. }
+            | Notice::Drained { who, .. }
+            | Notice::TooSlowToStop { who, .. }
+            | Notice::StillThere { who, .. }
+            | Notice::Forgotten { who, .. }
+            | Notice::TakeoverRefused { who, .. }
+            | Notice::BindPassed { who, .. }
+            | Notice::HandedOnly { who, .. }
+            | Notice::Narrower { who, .. }
+            | Notice::V4Only { who, .. }
+            | Notice::FamilyNeeded { who, .. }
+            | Notice::DeviceWider { who, .. }
+            | Notice::Snagged { who, .. }
+            | Notice::Adopted { who, .. } => Some(*who),
+            Notice::Respawning { slot, .. } => Some(Who {
+                slot: *slot,
+                pid: None,
+            }),
+            Notice::Signalled { whom, .. } => match whom.as_slice() {
+                [one] => Some(*one),
+                _ => None,
+            },
+            Notice::AllReady { .. }
+            | Notice::PartlyReady { .. }
+            | Notice::Resizing { .. }
+            | Notice::Resized { .. }
+            | Notice::AtBound { .. }
+            | Notice::Reloading { .. }
+            | Notice::Reloaded { .. }
+            | Notice::ReloadRefused { .. }
+            | Notice::ReloadFailed { .. }
+            | Notice::Exchanged { .. }
+            | Notice::TooManyGenerations { .. }
+            | Notice::StopDelayed { .. }
+            | Notice::LaneAlone { .. }
+            | Notice::Unserved { .. }
+            | Notice::LaneConnects { .. }
+            | Notice::Stopping { .. }
+            | Notice::HardStop { .. }
+            | Notice::NeverReady { .. }
+            | Notice::CannotRun { .. }
+            | Notice::Leftovers { .. }
+            | Notice::Stuck { .. }
+            | Notice::Stopped { .. } => None,
+        }
+    }
+}
