@@ -1,6 +1,5 @@
 //! One arm per Action. Every outcome of a syscall comes back as an Event; none ends the loop.
 
-use super::ending::Ending;
 use super::sockets::Place;
 use super::{Kind, Shell, token, unseen};
 use crate::core::words::reason;
@@ -8,6 +7,7 @@ use crate::core::{Action, Addr, Event, LaneId, Level, Notice, Opening, Pid, Seen
 use crate::sys::procfs::{self, Target};
 use crate::sys::seccomp::Answer;
 use crate::sys::{errno_of, process, proclook, signal};
+use crate::wire::moment::Ending;
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::net::SocketAddr;

@@ -5,6 +5,7 @@ pub mod debt;
 pub mod einhorn;
 pub mod json;
 pub mod logfmt;
+pub mod moment;
 pub mod node_ipc;
 pub mod notify;
 pub mod outcome;
