@@ -257,7 +257,7 @@ fn the_manual_has_every_event_and_no_other() {
         .flat_map(|l| l.split([' ', ',']).map(String::from).collect::<Vec<_>>())
         .filter(|w| is_a_name(w))
         .collect();
-    let notices = fs::read_to_string(root().join("src/core/notice.rs")).unwrap();
+    let notices = fs::read_to_string(root().join("src/core/kinds.rs")).unwrap();
     let names = notices.split("pub fn event(&self)").nth(1).unwrap();
     let names = names.split("pub fn who(&self)").next().unwrap();
     let mut in_code: BTreeSet<String> = quoted(names).collect();
