@@ -5,6 +5,7 @@ use super::event::Snag;
 use super::ids::{Ask, Asker, LaneId, PortId, SlotNr, WorkerId};
 use super::notice::Notice;
 use super::outcome::Outcome;
+use super::table::Table;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -56,12 +57,8 @@ pub enum Action {
     },
     /// This lane is for workers of these generations, too.
     Inherit { lane: LaneId, heirs: BTreeSet<u32> },
-    /// New connections of the port go to these lanes, in that proportion, and to no other. To none: who
-    /// comes waits outside, and tries again.
-    Steer {
-        port: PortId,
-        table: Vec<(LaneId, u16)>,
-    },
+    /// New connections of the port go to the lanes of this table, and to no other.
+    Steer { port: PortId, table: Table },
     /// From now on no client comes in any more, by whatever lane; those that are in stay.
     RefuseNew,
     /// Look how empty these lanes are, and then what these workers have to do still. Answered by Census.

@@ -18,6 +18,7 @@ use super::ids::{Ask, LaneId, PortId, WorkerId};
 use super::notice::PassWhy;
 use super::own::Owned;
 use super::policy::{Policy, Takeover};
+use super::table::Table;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
@@ -99,7 +100,7 @@ pub struct Lanes {
     next: u64,
     next_port: u64,
     /// Where new connections of each port go, as it was last said.
-    pub(super) steered: BTreeMap<PortId, Vec<(LaneId, u16)>>,
+    pub(super) steered: BTreeMap<PortId, Table>,
     /// Where workers have, or had, sockets of their own.
     pub(super) owned: Owned,
     /// Addresses that workers connect from: no lanes, ever again. The last few (I9).
@@ -156,7 +157,7 @@ impl Lanes {
             flushed: false,
             snag: None,
         });
-        self.steered.insert(port, vec![(id, 1)]);
+        self.steered.insert(port, Table::only(id));
         id
     }
 

@@ -38,6 +38,7 @@ pub mod outcome;
 pub mod policy;
 pub mod respawn;
 pub mod status;
+pub mod table;
 pub mod words;
 
 pub use action::{Action, Opening, Whom};
@@ -55,6 +56,7 @@ pub use phase::{MAX_ASKERS, Phase, Step};
 pub use policy::{Drain, MAX_WORKERS, Policy, ReadyRule, Surge, Takeover};
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
+pub use table::{BUCKETS, Deal, Key, Table};
 
 use deadlines::Deadlines;
 use death::Death;

@@ -22,6 +22,7 @@ use super::event::Snag;
 use super::ids::{Ask, LaneId, PortId, WorkerId};
 use super::lanes::{Asked, Lane, LaneState, Of};
 use super::notice::{Hindrance, Notice};
+use super::table::Table;
 use super::worker::Worker;
 use super::{Cluster, Out};
 use std::collections::BTreeSet;
@@ -138,7 +139,7 @@ impl Cluster {
             l.of = Of::Worker(id);
             let port = l.port;
             // Nobody is to come in before it serves.
-            self.lanes.steered.insert(port, Vec::new());
+            self.lanes.steered.insert(port, Table::default());
         }
         self.open_own(lane, snag, ask, false, out);
     }
@@ -333,7 +334,7 @@ impl Cluster {
                     && l.state == LaneState::Open
                     && !l.flushed
                     && self.lanes.owned.is_at(l.port)
-                    && steered.is_some_and(|t| !t.is_empty() && t.iter().all(|e| e.0 != l.id))
+                    && steered.is_some_and(|t| !t.is_empty() && !t.names(l.id))
                     && !self.fleet.iter().any(reader)
                     && !vacant.any(|s| l.is_for(s.generation))
             }

@@ -18,6 +18,7 @@ use super::action::Action;
 use super::ids::{LaneId, PortId, WorkerId};
 use super::lanes::{Lane, LaneState, Of};
 use super::phase::Phase;
+use super::table::Table;
 use super::worker::Worker;
 use super::{Cluster, Out};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,7 +80,7 @@ impl Cluster {
         }
         let settled = |port: &PortId, lanes: &[&Lane]| match (lanes, self.lanes.steered.get(port)) {
             _ if self.lanes.owned.is_at(*port) => false,
-            ([only], Some(table)) => table.len() == 1 && table[0].0 == only.id,
+            ([only], Some(table)) => table.is_only(only.id),
             _ => false,
         };
         ports.retain(|port, lanes| !settled(port, lanes));
@@ -87,15 +88,10 @@ impl Cluster {
     }
 
     /// Where the new connections of these lanes' port should go; `None`: as they do.
-    fn wanted_table(
-        &self,
-        port: PortId,
-        lanes: &[&Lane],
-        servers: &Servers,
-    ) -> Option<Vec<(LaneId, u16)>> {
+    fn wanted_table(&self, port: PortId, lanes: &[&Lane], servers: &Servers) -> Option<Table> {
         let owned = self.lanes.owned.is_at(port);
         if let Some(shared) = lanes.iter().find(|l| l.of == Of::All && !owned) {
-            return Some(vec![(shared.id, 1)]);
+            return Some(Table::only(shared.id));
         }
         let counts = |l: &&&Lane| l.served || l.given && !self.has_own(l);
         let weigh = |l: &&Lane| (l.id, servers.of(l));
@@ -103,11 +99,11 @@ impl Cluster {
         let table: Vec<(LaneId, u16)> = table.filter(|(_, n)| *n > 0).collect();
         match table.as_slice() {
             // A queue would be kept for whoever comes next, who has one of its own.
-            [] if owned => Some(table),
-            [] => self.next_served(lanes).map(|id| vec![(id, 1)]),
+            [] if owned => Some(Table::default()),
+            [] => self.next_served(lanes).map(Table::only),
             // Its weight does not matter.
-            [(only, _)] => Some(vec![(*only, 1)]),
-            _ => Some(table),
+            [(only, _)] => Some(Table::only(*only)),
+            _ => Some(Table::shares(table)),
         }
     }
 
@@ -160,7 +156,7 @@ impl Cluster {
         for (port, table) in changed {
             for lane in self.lanes.list.iter_mut().filter(|l| l.port == port) {
                 lane.emptied = false;
-                lane.flushed &= table.iter().all(|(id, _)| *id != lane.id);
+                lane.flushed &= !table.names(lane.id);
             }
             self.lanes.steered.insert(port, table.clone());
             out.push(Action::Steer { port, table });
@@ -171,7 +167,7 @@ impl Cluster {
     /// Do new connections come by it?
     pub(super) fn is_steered(&self, lane: &Lane) -> bool {
         let table = self.lanes.steered.get(&lane.port);
-        table.is_some_and(|t| t.iter().any(|(id, _)| *id == lane.id))
+        table.is_some_and(|t| t.names(lane.id))
     }
 
     /// Generations that have workers, or are to have some.

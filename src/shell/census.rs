@@ -7,7 +7,7 @@ use super::Shell;
 use super::ending::{Endings, Held, What};
 use super::observer::{self, Observer, Owner, Owners};
 use crate::core::words::{count, reason};
-use crate::core::{Event, LaneId, LaneLook, Level, Load, PortId, Sight, WorkerId};
+use crate::core::{Event, LaneId, LaneLook, Level, Load, PortId, Sight, Table, WorkerId};
 use crate::sys::{clock, procfs};
 use crate::wire::sock_diag::Conn;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +55,7 @@ impl Census {
 
 impl Shell {
     /// New connections of the port go there from now on.
-    pub(super) fn steer(&mut self, port: PortId, table: &[(LaneId, u16)]) {
+    pub(super) fn steer(&mut self, port: PortId, table: &Table) {
         self.census.under_way.remove(&port);
         if let Err(e) = self.sockets.steer(port, table) {
             let message = format!(
@@ -64,8 +64,8 @@ impl Shell {
             );
             self.say(Level::Error, "steering-error", message);
         }
-        for (lane, _) in table {
-            self.mend_file(*lane);
+        for lane in table.lanes() {
+            self.mend_file(lane);
         }
     }
 

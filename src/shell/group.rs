@@ -18,7 +18,7 @@
 //! 5. Nobody gets in any more when all lanes have a filter; where one cannot have it, everything is
 //!    steered to a spare, which is shut. So it is while a port has nobody to serve it.
 
-use crate::core::LaneId;
+use crate::core::{Deal, LaneId, Table};
 use crate::sys::socket::{self, Reach};
 use crate::sys::steer::{self, Gate, Raw};
 use crate::wire::steering;
@@ -65,7 +65,7 @@ pub struct Group {
     backlog: i32,
     members: Vec<Member>,
     /// Where new connections go.
-    table: Vec<(LaneId, u16)>,
+    table: Table,
     /// Does nobody get in any more?
     refusing: bool,
 }
@@ -78,16 +78,15 @@ impl Group {
             reach,
             backlog,
             members: Vec::new(),
-            table: vec![(first, 1)],
+            table: Table::only(first),
             refusing: false,
         }
     }
 
     /// Of a port that nobody serves yet: nobody gets in.
     pub fn unserved(addr: SocketAddr, reach: Reach, backlog: i32) -> Group {
-        let nobody = Vec::new();
         Group {
-            table: nobody,
+            table: Table::default(),
             ..Group::new(addr, reach, backlog, LaneId(0))
         }
     }
@@ -206,12 +205,12 @@ impl Group {
     }
 
     /// From now on new connections go there.
-    pub fn steer(&mut self, table: &[(LaneId, u16)]) -> io::Result<()> {
-        self.table = table.to_vec();
+    pub fn steer(&mut self, table: &Table) -> io::Result<()> {
+        self.table = table.clone();
         if self.refusing {
             return Ok(());
         }
-        let steered = |m: &Member| m.lane.is_some_and(|l| table.iter().any(|(t, _)| *t == l));
+        let steered = |m: &Member| m.lane.is_some_and(|l| table.names(l));
         // Before the program names it, or it would drop what it is to have.
         for m in self.members.iter_mut().filter(|m| steered(m)) {
             if let Some(gate) = m.gate.take() {
@@ -252,7 +251,10 @@ impl Group {
             let index = u32::try_from(self.index(*lane)?).ok()?;
             Some((index, u32::from(*weight)))
         };
-        self.table.iter().filter_map(entry).collect()
+        match &self.table.deal {
+            Deal::Shares(all) => all.iter().filter_map(entry).collect(),
+            Deal::Buckets(..) | Deal::Cpus(_) => Vec::new(),
+        }
     }
 
     fn attach(&self, table: &[(u32, u32)]) -> io::Result<()> {
@@ -288,7 +290,7 @@ impl Group {
         let Some(at) = self.index(lane) else {
             return Ok(0);
         };
-        self.table.retain(|(l, _)| *l != lane);
+        self.table.keep(|l| l != lane);
         if self.members[at].passed {
             self.members[at].lane = None;
             return Ok(0);

@@ -5,7 +5,9 @@
 use crate::kernel::{Process, Serial};
 use crate::prng::Prng;
 use crate::world::{Happening, World};
-use minicluster::core::{Event, Exit, LaneId, LaneLook, Load, PortId, Sight, Time, WorkerId};
+use minicluster::core::{
+    Deal, Event, Exit, LaneId, LaneLook, Load, PortId, Sight, Table, Time, WorkerId,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -113,7 +115,7 @@ impl Clients {
 #[derive(Debug, Default)]
 pub struct Net {
     /// Where new connections of each port go.
-    pub tables: BTreeMap<PortId, Vec<(LaneId, u16)>>,
+    pub tables: BTreeMap<PortId, Table>,
     pub conns: BTreeMap<u64, Conn>,
     /// Is nobody let in any more?
     pub refusing: bool,
@@ -127,7 +129,7 @@ pub struct Net {
 impl Net {
     /// Do new connections come by it?
     pub fn steered(&self, lane: LaneId) -> bool {
-        !self.refusing && self.tables.values().flatten().any(|(l, _)| *l == lane)
+        !self.refusing && self.tables.values().any(|t| t.names(lane))
     }
 
     /// Handshakes under way, and connections that nobody has accepted.
@@ -174,16 +176,14 @@ impl World {
         };
         let tables = self.net.tables.values();
         // Where nobody serves nobody is let in.
-        let tables = tables.filter(|t| !t.is_empty() && t.iter().all(|(l, _)| open(l)));
-        let tables: Vec<Vec<(u32, LaneId)>> = tables
-            .map(|t| t.iter().map(|(l, w)| (u32::from(*w), *l)).collect())
-            .collect();
+        let tables = tables.filter(|t| !t.is_empty() && t.lanes().iter().all(open));
+        let tables: Vec<Table> = tables.cloned().collect();
         // Who is refused comes again when somebody else serves.
         if tables.is_empty() || self.net.refusing {
             return None;
         }
         let table = self.rng.pick(&tables);
-        let lane = self.rng.weighted(&table);
+        let lane = self.dealt(&table);
         let conn = Conn {
             lane,
             at: At::Handshake,
@@ -204,6 +204,26 @@ impl World {
         let rtt = self.rng.upto(c.rtt);
         self.next_of(id, At::Handshake, Some(rtt));
         Some(id)
+    }
+
+    /// Which lane does the kernel choose?
+    fn dealt(&mut self, table: &Table) -> LaneId {
+        let deal = match &table.part {
+            Some((part, deal)) if self.rng.percent(u64::from(*part)) => deal,
+            Some(_) | None => &table.deal,
+        };
+        match deal {
+            Deal::Shares(all) => {
+                let all: Vec<(u32, LaneId)> =
+                    all.iter().map(|(l, w)| (u32::from(*w), *l)).collect();
+                self.rng.weighted(&all)
+            }
+            Deal::Buckets(_, all) => self.rng.pick(all),
+            Deal::Cpus(all) => {
+                let (_, lanes) = self.rng.pick(all);
+                self.rng.pick(&lanes)
+            }
+        }
     }
 
     /// It is there from now on, until that time has passed, if it does.

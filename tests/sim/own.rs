@@ -7,7 +7,7 @@ use crate::kernel::{Process, Socket};
 use crate::net::At;
 use crate::records::{Job, Lane};
 use crate::world::World;
-use minicluster::core::{Addr, Ask, Event, LaneId, PortId, Takeover, WorkerId};
+use minicluster::core::{Addr, Ask, Event, LaneId, PortId, Table, Takeover, WorkerId};
 use std::collections::BTreeSet;
 
 impl World {
@@ -24,7 +24,7 @@ impl World {
         self.judge.may_adopt(port, generation, &addr, asked, beside);
         if !beside {
             // Nobody is let in before it serves.
-            self.net.tables.insert(port, Vec::new());
+            self.net.tables.insert(port, Table::default());
         }
         let given = |l: &Lane| l.port == port && l.given;
         let given = self.judge.lanes.values().any(given);

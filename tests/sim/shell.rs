@@ -312,12 +312,12 @@ impl World {
                 }
             }),
             Action::Steer { port, table } => {
-                let of = |(l, n): &(LaneId, u16)| {
+                let of = |l: &LaneId| {
                     let lane = &self.judge.lanes[l];
-                    lane.port == port && lane.open && *n > 0
+                    lane.port == port && lane.open
                 };
                 let to_none = table.is_empty();
-                assert!(table.iter().all(of), "I2: {table:?}");
+                assert!(table.lanes().iter().all(of), "I2: {table:?}");
                 assert!(
                     !to_none || self.judge.is_owned(port),
                     "I2: nobody is let in at {port:?}"

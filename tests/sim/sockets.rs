@@ -5,7 +5,7 @@ use crate::kernel::{Process, Serial, Socket};
 use crate::records::Lane;
 use crate::world::{Happening, World};
 use minicluster::core::Addr;
-use minicluster::core::{Action, Ask, Event, Exit, LaneId, PortId, Seen, Snag, WorkerId};
+use minicluster::core::{Action, Ask, Event, Exit, LaneId, PortId, Seen, Snag, Table, WorkerId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -322,7 +322,7 @@ impl World {
         // Those that listen at once are the given ones.
         let given = listens;
         let twice = self.judge.lanes.values().any(|l| l.open && l.addr == addr);
-        self.net.tables.insert(port, vec![(id, 1)]);
+        self.net.tables.insert(port, Table::only(id));
         assert!(!twice, "{addr} opened twice");
         let errno = match given {
             true => self.faults.given_fails.filter(|_| id == LaneId(1)),

@@ -75,7 +75,10 @@ impl Rig {
     /// The tables that were asked for, in their order.
     fn steered(&mut self) -> Vec<Vec<(LaneId, u16)>> {
         let table = |a: Action| match a {
-            Action::Steer { table, .. } => Some(table),
+            Action::Steer { table, .. } => match table.deal {
+                Deal::Shares(all) => Some(all),
+                Deal::Buckets(..) | Deal::Cpus(_) => panic!("dealt by share"),
+            },
             _ => None,
         };
         self.did().into_iter().filter_map(table).collect()
@@ -93,7 +96,8 @@ fn retires(lane: LaneId) -> impl Fn(&Action) -> bool {
 }
 
 fn steers(to: &[(LaneId, u16)]) -> impl Fn(&Action) -> bool {
-    move |a| matches!(a, Action::Steer { table, .. } if table == to)
+    let to = Table::shares(to.to_vec());
+    move |a| matches!(a, Action::Steer { table, .. } if *table == to)
 }
 
 #[test]

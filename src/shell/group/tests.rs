@@ -69,10 +69,14 @@ fn a_lane_in_service_keeps_its_clients_whichever_other_goes() {
     assert_eq!(port.clients(5), [(1, 5)]);
     port.open(2);
     assert_eq!(port.clients(20), [(1, 20)]);
-    port.group.steer(&[(LaneId(2), 1)]).unwrap();
+    port.group
+        .steer(&Table::shares(vec![(LaneId(2), 1)]))
+        .unwrap();
     assert_eq!(port.clients(20), [(2, 20)]);
     port.open(3);
-    port.group.steer(&[(LaneId(3), 1)]).unwrap();
+    port.group
+        .steer(&Table::shares(vec![(LaneId(3), 1)]))
+        .unwrap();
     // 3 is the last, and would move into the place of 1: so there is a spare behind it.
     port.retire(1);
     assert_eq!(port.group.members.len(), 3);
@@ -80,7 +84,9 @@ fn a_lane_in_service_keeps_its_clients_whichever_other_goes() {
     // The spare is the next one's.
     port.open(4);
     assert_eq!(port.group.members.len(), 3);
-    port.group.steer(&[(LaneId(4), 1)]).unwrap();
+    port.group
+        .steer(&Table::shares(vec![(LaneId(4), 1)]))
+        .unwrap();
     assert_eq!(port.clients(20), [(4, 20)]);
     port.retire(2);
     port.retire(3);
@@ -91,7 +97,9 @@ fn a_lane_in_service_keeps_its_clients_whichever_other_goes() {
 fn overtaken_thrice(port: &mut Port) {
     for n in 2..=4 {
         port.open(n);
-        port.group.steer(&[(LaneId(n), 1)]).unwrap();
+        port.group
+            .steer(&Table::shares(vec![(LaneId(n), 1)]))
+            .unwrap();
     }
     for n in 1..=3 {
         port.retire(n);
@@ -107,7 +115,9 @@ fn after_several_exchanges_at_once_no_spare_is_left() {
     // It is one that others can stand beside.
     port.open(5);
     assert_eq!(port.clients(20), [(4, 20)]);
-    port.group.steer(&[(LaneId(5), 1)]).unwrap();
+    port.group
+        .steer(&Table::shares(vec![(LaneId(5), 1)]))
+        .unwrap();
     port.retire(4);
     assert_eq!(port.clients(20), [(5, 20)]);
 }
@@ -143,7 +153,9 @@ fn goes_unnoticed(mut port: Port) {
         let no_client = turn.lock().unwrap();
         for n in newest + 1..=newest + 3 {
             port.open(n);
-            port.group.steer(&[(LaneId(n), 1)]).unwrap();
+            port.group
+                .steer(&Table::shares(vec![(LaneId(n), 1)]))
+                .unwrap();
         }
         port.clients(0);
         drop(no_client);
@@ -184,10 +196,14 @@ fn a_spare_goes_when_others_take_the_share_of_the_last() {
     let mut port = Port::new();
     port.open(2);
     port.open(3);
-    port.group.steer(&[(LaneId(3), 1)]).unwrap();
+    port.group
+        .steer(&Table::shares(vec![(LaneId(3), 1)]))
+        .unwrap();
     port.retire(1);
     assert_eq!(port.group.members.len(), 3);
-    port.group.steer(&[(LaneId(2), 1), (LaneId(3), 1)]).unwrap();
+    port.group
+        .steer(&Table::shares(vec![(LaneId(2), 1), (LaneId(3), 1)]))
+        .unwrap();
     assert_eq!(port.group.members.len(), 2);
     let got = port.clients(60);
     assert!(got.len() == 2 && got.iter().all(|(_, n)| *n > 0), "{got:?}");
@@ -198,7 +214,9 @@ fn two_lanes_share_by_weight_and_a_third_gets_nothing() {
     let mut port = Port::new();
     port.open(2);
     port.open(3);
-    port.group.steer(&[(LaneId(1), 3), (LaneId(2), 1)]).unwrap();
+    port.group
+        .steer(&Table::shares(vec![(LaneId(1), 3), (LaneId(2), 1)]))
+        .unwrap();
     let got = port.clients(60);
     assert!(got.len() == 2 && got.iter().all(|(_, n)| *n > 0), "{got:?}");
 }
@@ -209,7 +227,9 @@ fn a_lane_that_a_worker_has_shut_down_serves_again_and_so_do_the_others() {
     port.open(2);
     port.open(3);
     for (shut, steered) in [(1, 1), (1, 2), (2, 2), (3, 2), (2, 3)] {
-        port.group.steer(&[(LaneId(steered), 1)]).unwrap();
+        port.group
+            .steer(&Table::shares(vec![(LaneId(steered), 1)]))
+            .unwrap();
         let victim = port.lanes.iter().find(|(l, _)| *l == LaneId(shut));
         socket::stop_listening(victim.unwrap().1.as_fd());
         port.group.heal(LaneId(shut)).unwrap();
@@ -222,7 +242,9 @@ fn what_waits_in_a_lane_that_goes_is_counted() {
     let mut port = Port::new();
     let _client = TcpStream::connect(port.group.addr).unwrap();
     port.open(2);
-    port.group.steer(&[(LaneId(2), 1)]).unwrap();
+    port.group
+        .steer(&Table::shares(vec![(LaneId(2), 1)]))
+        .unwrap();
     assert_eq!(port.group.queued(LaneId(1)), 1);
     assert_eq!(port.retire(1), 1);
     assert_eq!(port.group.queued(LaneId(1)), 0);
@@ -236,7 +258,7 @@ fn what_was_passed_to_us_is_never_shut_and_has_no_filter() {
     let mut group = Group::new(addr, Reach::of(theirs.as_fd()), 64, LaneId(1));
     group.joined(LaneId(1), theirs.as_fd(), true).unwrap();
     let new = listener(group.open(LaneId(2)).unwrap());
-    group.steer(&[(LaneId(2), 1)]).unwrap();
+    group.steer(&Table::shares(vec![(LaneId(2), 1)])).unwrap();
     TcpStream::connect(addr).unwrap();
     assert!(new.accept().is_ok());
     assert_eq!(group.retire(LaneId(1)).unwrap(), 0);

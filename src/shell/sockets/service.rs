@@ -1,7 +1,7 @@
 //! What becomes of lanes: who gets new connections, when they listen, and how they end.
 
 use super::{Lane, Sockets};
-use crate::core::{Addr, LaneId, PortId};
+use crate::core::{Addr, LaneId, PortId, Table};
 use crate::shell::group::Group;
 use crate::sys::{fds, inherit, socket};
 use std::io;
@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 impl Sockets {
     /// From now on new connections of the port go there.
-    pub fn steer(&mut self, port: PortId, table: &[(LaneId, u16)]) -> io::Result<()> {
+    pub fn steer(&mut self, port: PortId, table: &Table) -> io::Result<()> {
         if let Some(group) = self.groups.get_mut(&port) {
             return group.steer(table);
         }
         // A name can lead to one of them only: to the newest.
-        match table.iter().map(|(lane, _)| *lane).max() {
+        match table.lanes().into_iter().max() {
             Some(lane) => self.name_to(port, lane),
             None => Ok(()),
         }
