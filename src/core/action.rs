@@ -3,6 +3,7 @@
 use super::addr::Given;
 use super::event::Snag;
 use super::ids::{Ask, Asker, LaneId, PortId, SlotNr, WorkerId};
+use super::lanes::{Of, Reader};
 use super::notice::Notice;
 use super::outcome::Outcome;
 use super::table::Table;
@@ -18,7 +19,8 @@ pub enum Action {
     Spawn {
         worker: WorkerId,
         slot: SlotNr,
-        generation: u32,
+        /// Of which code it is, and which lanes it is handed.
+        reader: Reader,
     },
     /// Signal a worker.
     Signal {
@@ -52,11 +54,13 @@ pub enum Action {
         lane: LaneId,
         port: PortId,
         /// Whose workers are handed it, if it is one that is handed.
-        generation: u32,
+        of: Of,
         what: Opening,
     },
     /// This lane is for workers of these generations, too.
     Inherit { lane: LaneId, heirs: BTreeSet<u32> },
+    /// This lane is for all workers: its port can have no other.
+    ShareLane { lane: LaneId },
     /// New connections of the port go to the lanes of this table, and to no other.
     Steer { port: PortId, table: Table },
     /// From now on no client comes in any more, by whatever lane; those that are in stay.

@@ -5,8 +5,8 @@ use super::action::{Action, Opening};
 use super::addr::{Addr, Given, share_clients};
 use super::codes;
 use super::event::Snag;
-use super::ids::{Ask, LaneId, PortId, Time, WorkerId};
-use super::lanes::{Asked, Lane, LaneState, MAX_LANES, Of, Verdict};
+use super::ids::{Ask, LaneId, PortId, Seat, SlotNr, Time, WorkerId};
+use super::lanes::{Asked, Lane, LaneState, MAX_LANES, Of, Reader, Verdict};
 use super::notice::{Notice, PassWhy, Who};
 use super::worker::Worker;
 use super::{Cluster, Out};
@@ -20,14 +20,20 @@ const ECANCELED: i32 = 125;
 impl Cluster {
     /// Opens the given ports; workers are spawned by the time the first turn ends.
     pub(super) fn open_given(&mut self, out: &mut Out) {
+        // (The first worker's, where each has its own.)
+        let generation = self.generation;
+        let seat = self.seat_in(SlotNr(0));
+        let reader = Reader { generation, seat };
+        if let Some(slot) = self.slots.first_mut() {
+            slot.seat = Some(seat);
+        }
         for given in self.policy.given.clone() {
             let asked = Asked {
                 addr: given.addr.clone(),
                 device: None,
             };
-            let generation = self.generation;
             let state = LaneState::Opening(None);
-            let lane = self.lanes.add(asked, true, generation, state);
+            let lane = self.lanes.add(asked, true, reader, state);
             self.open_lane(lane, Opening::Given(given), out);
         }
     }
@@ -36,15 +42,10 @@ impl Cluster {
         let Some(l) = self.lanes.get(lane) else {
             return;
         };
-        let generation = match l.of {
-            Of::Generation(g) => g,
-            Of::Worker(id) => self.fleet.get(id).map_or(self.generation, |w| w.generation),
-            Of::All => self.generation,
-        };
         out.push(Action::OpenLane {
             lane,
             port: l.port,
-            generation,
+            of: l.of,
             what,
         });
     }
@@ -61,7 +62,7 @@ impl Cluster {
             .map(|l| (l.port, l.id))
             .collect();
         for (port, first) in all {
-            if self.lanes.of_generation(port, generation).is_some() {
+            if self.lanes.is_shared_at(port, generation) {
                 continue;
             }
             let (of, state) = (Of::Generation(generation), LaneState::Opening(None));
@@ -81,15 +82,16 @@ impl Cluster {
         self.lanes.remove(id);
         let addr = lane.addr;
         let open = |l: &&mut Lane| l.port == lane.port && l.state == LaneState::Open;
-        let mut mates: Vec<&mut Lane> = self.lanes.list.iter_mut().filter(open).collect();
+        let mut mates: Vec<&mut Lane> = self.lanes.iter_mut().filter(open).collect();
         let (shared, several) = match mates.as_mut_slice() {
-            [only] if only.owner().is_none() => {
-                only.of = Of::All;
-                (Some(only.id), false)
-            }
+            [only] if only.owner().is_none() => (Some(only.id), false),
             [] => (None, false),
             [_, ..] => (None, true),
         };
+        if let Some(only) = shared {
+            self.lanes.give(only, Of::All);
+            out.push(Action::ShareLane { lane: only });
+        }
         let asked = match lane.state {
             LaneState::Opening(asked) => asked,
             LaneState::Open | LaneState::Closed => None,
@@ -186,7 +188,10 @@ impl Cluster {
     pub fn concerns(&self, addr: Addr) -> bool {
         let device = None;
         let asked = Asked { addr, device };
-        let verdict = self.lanes.verdict(&self.policy, &asked, self.generation);
+        // Whose it would be does not matter.
+        let (generation, seat) = (self.generation, Seat(0));
+        let reader = Reader { generation, seat };
+        let verdict = self.lanes.verdict(&self.policy, &asked, reader);
         !matches!(verdict, Verdict::Pass(_))
     }
 
@@ -208,7 +213,7 @@ impl Cluster {
         }
         let notice = Notice::LaneConnects { addr };
         self.once("connects".into(), notice, out);
-        if self.lanes.list.is_empty() {
+        if self.lanes.iter().next().is_none() {
             self.expect_no_port(now);
         }
     }
@@ -247,10 +252,10 @@ impl Cluster {
     ) {
         let addr = asked.addr.clone();
         // Its worker is unknown only if it was forgotten: let the kernel decide then.
-        let Some((who, generation)) = self.fleet.get(id).map(|w| (w.who(), w.generation)) else {
+        let Some((who, reader)) = self.fleet.get(id).map(|w| (w.who(), w.reader())) else {
             return out.push(Action::Pass { ask });
         };
-        let verdict = self.lanes.verdict(&self.policy, &asked, generation);
+        let verdict = self.lanes.verdict(&self.policy, &asked, reader);
         if !matches!(verdict, Verdict::Pass(_)) && snag.is_none() {
             self.takeover_works.get_or_insert(true);
         }
@@ -286,11 +291,11 @@ impl Cluster {
                     device,
                 };
                 let state = LaneState::Opening(Some((id, ask)));
-                let lane = self.lanes.add(asked, false, generation, state);
+                let lane = self.lanes.add(asked, false, reader, state);
                 self.open_lane(lane, Opening::Learnt { addr, like: ask }, out);
             }
             (Verdict::Beside(first), None) => {
-                let of = Of::Generation(generation);
+                let of = self.lanes.of_new(&addr, reader);
                 let state = LaneState::Opening(Some((id, ask)));
                 match self.lanes.add_beside(first, of, state) {
                     Some(lane) => self.open_lane(lane, Opening::Beside { first }, out),

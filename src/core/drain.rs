@@ -16,7 +16,7 @@
 //!    into has all the time there is.
 //! 5. Those of one generation that share a lane leave together: what one of them does to it when it
 //!    stops (shutdown(2), as some do) must not end the accept(2) of another that still works. One that
-//!    has only sockets of its own (`own`) is emptied, and leaves, alone.
+//!    has only sockets or lanes of its own (`own`, `balance`) is emptied, and leaves, alone.
 //! 6. While somebody drains it is looked at, less and less often; else never.
 
 use super::action::Action;
@@ -104,12 +104,12 @@ impl Cluster {
 
     /// Lanes by which this worker gets its connections.
     fn lanes_of(&self, w: &Worker) -> impl Iterator<Item = &Lane> {
-        let its = move |l: &&Lane| match l.of {
-            Of::Worker(id) => id == w.id,
-            Of::Generation(_) | Of::All => l.is_for(w.generation) && !w.owns.contains(&l.port),
-        };
+        let own = self.lanes.of(Of::Worker(w.id));
+        let seat = self.lanes.of(Of::Seat(w.seat));
+        let shared = self.lanes.shared().filter(|l| l.is_for(w.reader()));
+        let others = seat.chain(shared).filter(|l| !w.owns.contains(&l.port));
         // (What is only passed on is none by which connections come.)
-        self.lanes.iter().filter(|l| l.is_a_port()).filter(its)
+        own.chain(others).filter(|l| l.is_a_port())
     }
 
     /// Does nothing new come by this lane?
@@ -298,7 +298,12 @@ impl Cluster {
 
     /// Those that are drained leave when their siblings are, too.
     fn leave_together(&mut self, now: Time, out: &mut Out) {
-        let shares = |w: &Worker| self.lanes_of(w).any(|l| l.owner().is_none());
+        let drained = |w: &Worker| w.stage() == Some(Stage::Drained);
+        if !self.fleet.iter().any(drained) {
+            return;
+        }
+        let alone = |l: &Lane| matches!(l.of, Of::Worker(_) | Of::Seat(_));
+        let shares = |w: &Worker| self.lanes_of(w).any(|l| !alone(l));
         let busy = |w: &&Worker| w.stage().is_some_and(|s| s != Stage::Drained) && shares(w);
         let busy: BTreeSet<u32> = self
             .fleet
@@ -307,10 +312,7 @@ impl Cluster {
             .map(|w| w.generation)
             .collect();
         let waits = |w: &Worker| busy.contains(&w.generation) && shares(w) && self.is_apart(w);
-        let drained = self
-            .fleet
-            .iter()
-            .filter(|w| w.stage() == Some(Stage::Drained));
+        let drained = self.fleet.iter().filter(|w| drained(w));
         let leave: Vec<WorkerId> = drained.filter(|w| !waits(w)).map(|w| w.id).collect();
         for id in leave {
             self.leave_now(id, now, out);

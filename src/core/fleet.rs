@@ -1,6 +1,7 @@
 //! Every worker that still has a process, by id.
 
 use super::ids::{Pid, SlotNr, Time, WorkerId};
+use super::lanes::Reader;
 use super::notice::Who;
 use super::policy::ReadyRule;
 use super::worker::{State, Worker};
@@ -15,13 +16,14 @@ pub struct Fleet {
 
 impl Fleet {
     /// A new worker, to be spawned for this slot.
-    pub fn enlist(&mut self, slot: SlotNr, generation: u32, watched: bool, now: Time) -> WorkerId {
+    pub fn enlist(&mut self, slot: SlotNr, reader: Reader, watched: bool, now: Time) -> WorkerId {
         self.next += 1;
         let id = WorkerId(self.next);
         let worker = Worker {
             id,
             slot,
-            generation,
+            generation: reader.generation,
+            seat: reader.seat,
             pid: None,
             state: State::Spawning,
             born: now,

@@ -63,6 +63,10 @@ serial!(
     LaneId
 );
 serial!(
+    /// What a worker that has lanes of its own leaves to the next one in its slot: these lanes.
+    Seat
+);
+serial!(
     /// One worker blocked in bind(2) or listen(2), waiting for our answer.
     Ask
 );

@@ -3,6 +3,7 @@
 //! done; `Cluster::deadline` says when to call again if nothing happens.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod balance;
 mod binds;
 mod budget;
 mod check;
@@ -49,15 +50,17 @@ pub use drain::Stage;
 pub use event::{
     By, Event, Exit, LaneLook, Load, MasterSignal, Seen, Sight, Size, Snag, Target, Word,
 };
-pub use ids::{Ask, Asker, LaneId, Pid, PortId, SlotNr, Time, WorkerId};
+pub use ids::{Ask, Asker, LaneId, Pid, PortId, Seat, SlotNr, Time, WorkerId};
+pub use lanes::{Of, Reader};
 pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
 pub use outcome::{Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
-pub use policy::{Drain, MAX_WORKERS, Policy, ReadyRule, Surge, Takeover};
+pub use policy::{Balance, Drain, MAX_WORKERS, Policy, ReadyRule, Surge, Takeover};
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
 pub use table::{BUCKETS, Deal, Key, Table};
 
+use balance::Homes;
 use deadlines::Deadlines;
 use death::Death;
 use fleet::Fleet;
@@ -96,6 +99,9 @@ pub struct Cluster {
     slots: Vec<Slot>,
     fleet: Fleet,
     lanes: Lanes,
+    /// How many seats there have been.
+    seats: u64,
+    homes: Homes,
     deadlines: Deadlines,
     deaths: VecDeque<Death>,
     /// Who waits for the end.
@@ -150,7 +156,9 @@ impl Cluster {
             wanted: policy.workers,
             slots: vec![Slot::of(1); usize::from(policy.workers)],
             fleet: Fleet::default(),
-            lanes: Lanes::default(),
+            lanes: Lanes::new(policy.balance.spreads()),
+            seats: 0,
+            homes: Homes::default(),
             deadlines: Deadlines::default(),
             deaths: VecDeque::new(),
             askers: Vec::new(),

@@ -19,8 +19,8 @@ use super::action::{Action, Opening};
 use super::addr::Addr;
 use super::binds::EADDRINUSE;
 use super::event::Snag;
-use super::ids::{Ask, LaneId, PortId, WorkerId};
-use super::lanes::{Asked, Lane, LaneState, Of};
+use super::ids::{Ask, LaneId, PortId, Seat, WorkerId};
+use super::lanes::{Asked, Lane, LaneState, Of, Reader};
 use super::notice::{Hindrance, Notice};
 use super::table::Table;
 use super::worker::Worker;
@@ -62,7 +62,7 @@ impl Lane {
     pub fn owner(&self) -> Option<WorkerId> {
         match self.of {
             Of::Worker(id) => Some(id),
-            Of::Generation(_) | Of::All => None,
+            Of::Generation(_) | Of::Seat(_) | Of::All => None,
         }
     }
 }
@@ -72,7 +72,15 @@ impl Cluster {
     /// before somebody was seen there.
     pub(super) fn has_own(&self, lane: &Lane) -> bool {
         match lane.of {
-            Of::Generation(_) => self.lanes.owned.is_at_for(lane.port, |g| lane.is_for(g)),
+            Of::Generation(_) => {
+                let owned = &self.lanes.owned;
+                owned.is_at_for(lane.port, |g| lane.is_shared_by(g))
+            }
+            Of::Seat(seat) => {
+                let its = self.fleet.iter().filter(|w| w.seat == seat);
+                let its: BTreeSet<u32> = its.map(|w| w.generation).collect();
+                self.lanes.owned.is_at_for(lane.port, |g| its.contains(&g))
+            }
             Of::Worker(_) => true,
             Of::All => false,
         }
@@ -134,9 +142,11 @@ impl Cluster {
             return self.cannot_adopt(id, ask, asked.addr, snag, why, out);
         }
         let state = LaneState::Opening(Some((id, ask)));
-        let lane = self.lanes.add(asked, false, 0, state);
-        if let Some(l) = self.lanes.get_mut(lane) {
-            l.of = Of::Worker(id);
+        let (generation, seat) = (0, Seat(0));
+        let reader = Reader { generation, seat };
+        let lane = self.lanes.add(asked, false, reader, state);
+        self.lanes.give(lane, Of::Worker(id));
+        if let Some(l) = self.lanes.get(lane) {
             let port = l.port;
             // Nobody is to come in before it serves.
             self.lanes.steered.insert(port, Table::default());
@@ -261,7 +271,7 @@ impl Cluster {
         };
         match l.of {
             // What it had of its own there was to try the port.
-            Of::Generation(_) | Of::All => {
+            Of::Generation(_) | Of::Seat(_) | Of::All => {
                 if let Some(w) = self.fleet.get_mut(id) {
                     w.owns.remove(&l.port);
                 }
@@ -276,7 +286,7 @@ impl Cluster {
         let Some(generation) = self.fleet.get(owner).map(|w| w.generation) else {
             return;
         };
-        if self.lanes.of_generation(port, generation).is_some() {
+        if self.lanes.is_shared_at(port, generation) {
             return;
         }
         let of = Of::Generation(generation);
@@ -317,12 +327,12 @@ impl Cluster {
     /// Ends what is in queues that nobody will read: rule 4.
     pub(super) fn flush_unread(&mut self, out: &mut Out) {
         let unread = |l: &&Lane| match l.of {
-            Of::Generation(_) => {
+            Of::Generation(_) | Of::Seat(_) => {
                 let steered = self.lanes.steered.get(&l.port);
                 // One that has not bound it yet, or shares it: not all need be alike.
                 let reader = |w: &Worker| {
                     let may = w.unreaped() && !w.owns.contains(&l.port);
-                    l.is_for(w.generation) && may
+                    l.is_for(w.reader()) && may
                 };
                 let wanted = self.slots.iter().take(self.wanted.into());
                 // (One that has just ended is in its slot still.)
@@ -336,7 +346,10 @@ impl Cluster {
                     && self.lanes.owned.is_at(l.port)
                     && steered.is_some_and(|t| !t.is_empty() && !t.names(l.id))
                     && !self.fleet.iter().any(reader)
-                    && !vacant.any(|s| l.is_for(s.generation))
+                    && !vacant.any(|s| match l.of {
+                        Of::Seat(seat) => s.seat == Some(seat),
+                        Of::Generation(_) | Of::Worker(_) | Of::All => l.is_shared_by(s.generation),
+                    })
             }
             Of::Worker(_) | Of::All => false,
         };

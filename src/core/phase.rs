@@ -238,7 +238,7 @@ impl Cluster {
         self.deadlines.stop(Why::DrainDelay);
         if self.policy.drain != Drain::None && self.fleet.iter().any(|w| w.may_serve()) {
             out.push(Action::RefuseNew);
-            for lane in &mut self.lanes.list {
+            for lane in self.lanes.iter_mut() {
                 lane.emptied = false;
             }
         }

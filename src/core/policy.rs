@@ -43,6 +43,10 @@ pub struct Policy {
     pub drain_delay: Duration,
     /// How many workers more than wanted there may be while they are replaced.
     pub surge: Surge,
+    /// To whom new connections go.
+    pub balance: Balance,
+    /// The CPUs that workers may use, in their order: at least one.
+    pub cpus: Vec<u16>,
     /// Whose bind(2) is answered by us.
     pub takeover: Takeover,
     /// The lowest port that may be learnt: workers that may not open those below do not get them by
@@ -121,6 +125,29 @@ impl Surge {
     }
 }
 
+/// --balance: to whom new connections of TCP go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// To one queue of all workers of a generation: whoever is free takes the next.
+    Shared,
+    /// To a queue of each worker: by address and port of the client.
+    Hash,
+    /// By the address of the client alone: one client stays with one slot.
+    Ip,
+    /// By the CPU that has received it.
+    Cpu,
+}
+
+impl Balance {
+    /// Has each worker lanes of its own?
+    pub fn spreads(self) -> bool {
+        match self {
+            Balance::Shared => false,
+            Balance::Hash | Balance::Ip | Balance::Cpu => true,
+        }
+    }
+}
+
 /// --takeover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Takeover {
@@ -158,6 +185,8 @@ pub(crate) mod tests {
             drain_quiet: Duration::from_secs(5),
             drain_delay: Duration::ZERO,
             surge: Surge::Percent(100),
+            balance: Balance::Shared,
+            cpus: vec![0],
             takeover: Takeover::Auto,
             learn_from: 1,
             seed: 1,

@@ -89,6 +89,10 @@ impl Cluster {
             return;
         };
         w.listened = Some(lane);
+        // (What its predecessor has left there, and nothing else, is no word of it.)
+        if let Some(l) = self.lanes.get_mut(lane).filter(|_| w.unreaped()) {
+            l.stale = false;
+        }
         let (who, after, state, rule) = (w.who(), now - w.born, w.state, w.rule);
         if let Some(addr) = addr {
             if first {

@@ -143,7 +143,12 @@ impl Cluster {
         self.slots.resize_with(len, || Slot::added(generation));
         for slot in &mut self.slots[usize::from(from)..usize::from(self.wanted)] {
             match slot.current {
-                None => *slot = Slot::added(generation),
+                None => {
+                    *slot = Slot {
+                        seat: slot.seat,
+                        ..Slot::added(generation)
+                    }
+                }
                 // Its worker is on its way out, or not yet on its way in.
                 Some(id) => {
                     slot.proven = false;

@@ -22,7 +22,7 @@ use super::ids::{Asker, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice};
 use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
-use super::policy::{Drain, Policy, Takeover};
+use super::policy::{Drain, Policy};
 use super::respawn::FORK_AGAIN;
 use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
@@ -115,6 +115,8 @@ impl Cluster {
         self.policy.given.clone_from(&old.given);
         self.policy.takeover.clone_from(&old.takeover);
         (self.policy.learn_from, self.policy.seed) = (old.learn_from, old.seed);
+        self.policy.balance = old.balance;
+        self.policy.cpus.clone_from(&old.cpus);
         self.rollout = Some(Rollout {
             to,
             since: now,
@@ -396,14 +398,8 @@ impl Cluster {
             }
             room -= 1;
             let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
-            let watched = self.policy.takeover != Takeover::Off;
-            let worker = self.fleet.enlist(slot_nr, to, watched, now);
+            let worker = self.enlist(slot_nr, to, now, out);
             self.slots[nr].successor = Some(worker);
-            out.push(Action::Spawn {
-                worker,
-                slot: slot_nr,
-                generation: to,
-            });
         }
     }
 
@@ -423,6 +419,7 @@ impl Cluster {
             let slot = &mut self.slots[usize::from(nr.0)];
             old.extend(slot.current.replace(id));
             slot.successor = None;
+            slot.seat = self.fleet.get(id).map(|w| w.seat);
             slot.generation = to;
             slot.proven = true;
             slot.backoff = Default::default();

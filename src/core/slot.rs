@@ -9,9 +9,8 @@
 
 use super::action::Action;
 use super::deadlines::Why;
-use super::ids::{SlotNr, Time, WorkerId};
+use super::ids::{Seat, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice};
-use super::policy::Takeover;
 use super::respawn::Backoff;
 use super::{Cluster, Out};
 use std::time::Duration;
@@ -30,6 +29,8 @@ pub struct Slot {
     pub successor: Option<WorkerId>,
     /// Of which generation its workers are.
     pub generation: u32,
+    /// Whose lanes its worker has, or the last one had.
+    pub seat: Option<Seat>,
     /// Failures in a row.
     pub backoff: Backoff,
     /// Workers it has had beyond the first.
@@ -121,6 +122,7 @@ impl Cluster {
             Cause::Resize => {
                 *slot = Slot {
                     successor: slot.successor,
+                    seat: slot.seat,
                     ..Slot::added(slot.generation)
                 };
                 return Some(Duration::ZERO);
@@ -202,14 +204,9 @@ impl Cluster {
                 slot.restarts += 1;
             }
             slot.used = true;
-            let watched = self.policy.takeover != Takeover::Off;
-            let worker = self.fleet.enlist(slot_nr, generation, watched, now);
-            slot.current = Some(worker);
-            out.push(Action::Spawn {
-                worker,
-                slot: slot_nr,
-                generation,
-            });
+            let worker = self.enlist(slot_nr, generation, now, out);
+            self.slots[nr].current = Some(worker);
+            self.slots[nr].seat = self.fleet.get(worker).map(|w| w.seat);
         }
     }
 }

@@ -50,8 +50,10 @@ impl Servers {
         };
         match lane.of {
             Of::Worker(id) => u16::from(self.all.contains(&id)),
+            // Of these it is asked who is ready in which slot (`balance`).
+            Of::Seat(_) => 0,
             Of::Generation(_) | Of::All => {
-                let its = self.of.iter().filter(|(g, _)| lane.is_for(**g));
+                let its = self.of.iter().filter(|(g, _)| lane.is_shared_by(**g));
                 its.map(shared).fold(0, u16::saturating_add)
             }
         }
@@ -116,7 +118,7 @@ impl Cluster {
             // Whoever comes first: another one of the old, or a successor.
             (Some(_), None) => None,
         }?;
-        let its = |l: &&&Lane| (l.given || l.served) && l.owner().is_none() && l.is_for(next);
+        let its = |l: &&&Lane| (l.given || l.served) && l.owner().is_none() && l.is_shared_by(next);
         lanes.iter().find(its).map(|l| l.id)
     }
 
@@ -127,7 +129,7 @@ impl Cluster {
             let shared = matches!(l.of, Of::Generation(_)) && l.state == LaneState::Open;
             shared && self.is_steered(l)
         };
-        let heirless = |l: &&Lane| self.lanes.of_generation(l.port, generation).is_none();
+        let heirless = |l: &&Lane| !self.lanes.is_shared_at(l.port, generation);
         let all = self.lanes.iter().filter(of_one).filter(heirless);
         let all: BTreeMap<PortId, LaneId> = all.map(|l| (l.port, l.id)).collect();
         let alive = self.generations();
@@ -143,20 +145,30 @@ impl Cluster {
 
     /// Steers where it should be steered and is not.
     pub(super) fn steer(&mut self, out: &mut Out) {
+        self.homes.settle(self.wanted);
         let ports = self.to_choose_from();
         if ports.is_empty() {
             return;
         }
         let servers = self.servers();
         let wanted = |(port, lanes): (PortId, Vec<&Lane>)| {
-            let table = self.wanted_table(port, &lanes, &servers)?;
-            (self.lanes.steered.get(&port) != Some(&table)).then_some((port, table))
+            let (table, dealt) = match self.is_spread(&lanes) {
+                true => self.spread_table(port, &lanes)?,
+                false => (self.wanted_table(port, &lanes, &servers)?, None),
+            };
+            let new = self.lanes.steered.get(&port) != Some(&table);
+            new.then_some((port, table, dealt))
         };
         let changed: Vec<_> = ports.into_iter().filter_map(wanted).collect();
-        for (port, table) in changed {
-            for lane in self.lanes.list.iter_mut().filter(|l| l.port == port) {
+        for (port, table, dealt) in changed {
+            match dealt {
+                Some(dealt) => self.lanes.dealt.insert(port, dealt),
+                None => self.lanes.dealt.remove(&port),
+            };
+            let named = table.lanes();
+            for lane in self.lanes.iter_mut().filter(|l| l.port == port) {
                 lane.emptied = false;
-                lane.flushed &= !table.names(lane.id);
+                lane.flushed &= !named.contains(&lane.id);
             }
             self.lanes.steered.insert(port, table.clone());
             out.push(Action::Steer { port, table });
@@ -188,7 +200,8 @@ impl Cluster {
     pub(super) fn retire_lanes(&mut self, out: &mut Out) {
         let serving = self.phase == Phase::Serving;
         let old = |l: &Lane| match l.of {
-            Of::Generation(_) => serving && !l.is_for(self.generation),
+            Of::Generation(_) => serving && !l.is_shared_by(self.generation),
+            Of::Seat(_) => serving,
             Of::Worker(_) => true,
             Of::All => false,
         };
@@ -196,11 +209,13 @@ impl Cluster {
             return;
         }
         let alive = self.generations();
+        let seats = self.seats();
         let dead = |l: &&Lane| match l.of {
             Of::Generation(_) => {
-                let last = !alive.iter().any(|g| l.is_for(*g));
+                let last = !alive.iter().any(|g| l.is_shared_by(*g));
                 serving && l.state == LaneState::Open && last
             }
+            Of::Seat(seat) => serving && l.state == LaneState::Open && !seats.contains(&seat),
             Of::Worker(_) => l.state == LaneState::Open && self.is_orphaned(l),
             Of::All => false,
         };

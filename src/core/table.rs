@@ -2,7 +2,8 @@
 //! where these are in their group, `wire` by which program.
 
 use super::ids::LaneId;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// So many buckets clients or connections are dealt into, so that every worker there may be has some.
 pub const BUCKETS: usize = 1024;
@@ -17,7 +18,7 @@ pub struct Table {
 }
 
 /// How connections are dealt out to lanes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Deal {
     /// At random, each lane in proportion. None at all: who comes waits outside, and tries again.
     Shares(Vec<(LaneId, u16)>),
@@ -40,6 +41,23 @@ pub enum Key {
 impl Default for Deal {
     fn default() -> Deal {
         Deal::Shares(Vec::new())
+    }
+}
+
+/// Of buckets how many each lane has: a thousand numbers tell nobody anything.
+impl fmt::Debug for Deal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Deal::Shares(all) => f.debug_tuple("Shares").field(all).finish(),
+            Deal::Buckets(key, all) => {
+                let mut count: BTreeMap<LaneId, usize> = BTreeMap::new();
+                for lane in all {
+                    *count.entry(*lane).or_default() += 1;
+                }
+                f.debug_tuple("Buckets").field(key).field(&count).finish()
+            }
+            Deal::Cpus(all) => f.debug_tuple("Cpus").field(all).finish(),
+        }
     }
 }
 

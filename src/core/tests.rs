@@ -2,6 +2,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm)]
 
+mod balance;
 mod launch;
 mod own;
 mod stopping;
@@ -80,6 +81,11 @@ impl Rig {
             device: None,
             snag: None,
         });
+    }
+
+    fn says_ready(&mut self, worker: WorkerId) {
+        let word = Word::Ready;
+        self.tell(Event::Said { worker, word });
     }
 
     fn exits(&mut self, worker: WorkerId, status: Exit) {

@@ -16,7 +16,8 @@ use super::action::{Action, Whom};
 use super::codes;
 use super::deadlines::Why;
 use super::drain::Stage;
-use super::ids::{LaneId, Pid, PortId, SlotNr, Time, WorkerId};
+use super::ids::{LaneId, Pid, PortId, Seat, SlotNr, Time, WorkerId};
+use super::lanes::Reader;
 use super::notice::{Cause, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;
@@ -85,6 +86,8 @@ pub struct Worker {
     pub slot: SlotNr,
     /// Of which generation.
     pub generation: u32,
+    /// Whose lanes it has, where it shares none with its siblings.
+    pub seat: Seat,
     /// Its first process; `Some` iff unreaped.
     pub pid: Option<Pid>,
     /// Where in its life.
@@ -136,6 +139,14 @@ impl Worker {
         Who {
             slot: self.slot,
             pid: self.pid,
+        }
+    }
+
+    /// By which lanes it gets its connections.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            generation: self.generation,
+            seat: self.seat,
         }
     }
 

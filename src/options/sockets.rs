@@ -79,6 +79,19 @@ pub(super) static HOW_MANY: &[Opt] = &[
     .alone(),
     opt(
         "",
+        "balance",
+        "HOW",
+        "shared",
+        "to whom connections go: shared (who is free), hash, ip (sticky clients), cpu",
+        |s, v| {
+            s.balance = Some(settings::balance(v)?);
+            Ok(())
+        },
+    )
+    .lasting()
+    .completes(Completes::Words("shared hash ip cpu")),
+    opt(
+        "",
         "keepalive",
         "DUR",
         "off",

@@ -2,7 +2,9 @@
 //! No I/O: what has to be looked up (CPUs, addresses in use, the command) is looked up by the shell.
 
 use crate::core::words::human;
-use crate::core::{Addr, Drain, Given, Level, Policy, ReadyRule, Surge, Takeover, share_clients};
+use crate::core::{
+    Addr, Balance, Drain, Given, Level, Policy, ReadyRule, Surge, Takeover, share_clients,
+};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -49,6 +51,8 @@ pub struct Settings {
     pub user_timeout: Option<Duration>,
     /// --backlog
     pub backlog: i32,
+    /// --balance; `None` is shared.
+    pub balance: Option<Balance>,
     /// --takeover
     pub takeover: Takeover,
     /// --ready
@@ -213,6 +217,7 @@ impl Default for Settings {
             keepalive: None,
             user_timeout: None,
             backlog: 4096,
+            balance: None,
             takeover: Takeover::Auto,
             ready: ReadyRule::Auto,
             ready_fd: None,
@@ -373,6 +378,9 @@ impl Settings {
             drain_quiet: self.drain_quiet.unwrap_or(self.drain_timeout / 2),
             drain_delay: self.drain_delay,
             surge: self.surge,
+            balance: self.balance.unwrap_or(Balance::Shared),
+            // Whoever starts us knows them.
+            cpus: vec![0],
             takeover: self.takeover.clone(),
             learn_from: 1,
             seed,

@@ -2,7 +2,7 @@
 
 use super::{LONGEST, Listen, MAX_WORKERS, SocketFile, clean, principal};
 use crate::core::words::{human, signal_number};
-use crate::core::{Addr, Drain, ReadyRule, Surge, Takeover};
+use crate::core::{Addr, Balance, Drain, ReadyRule, Surge, Takeover};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -203,6 +203,17 @@ pub fn drain(text: &str) -> Result<Drain, String> {
         "server" => Ok(Drain::Server),
         "none" => Ok(Drain::None),
         _ => Err(format!("'{text}' is none of connections, server, none")),
+    }
+}
+
+/// --balance
+pub fn balance(text: &str) -> Result<Balance, String> {
+    match text {
+        "shared" => Ok(Balance::Shared),
+        "hash" => Ok(Balance::Hash),
+        "ip" => Ok(Balance::Ip),
+        "cpu" => Ok(Balance::Cpu),
+        _ => Err(format!("'{text}' is none of shared, hash, ip, cpu")),
     }
 }
 

@@ -7,18 +7,18 @@ use super::log::{Stdout, Voice};
 use super::procs::Proc;
 use super::speech::Speech;
 use super::{Kind, Shell, handed, token};
-use crate::core::{Event, Pid, SlotNr, Takeover, WorkerId};
+use crate::core::{Event, Pid, Reader, SlotNr, Takeover, WorkerId};
 use crate::sys::spawn::{self, Plan, Watch};
 use crate::sys::{errno_of, fds};
 use std::io;
 use std::os::fd::AsFd;
 
 impl Shell {
-    pub(super) fn spawn(&mut self, worker: WorkerId, slot: SlotNr, generation: u32) {
+    pub(super) fn spawn(&mut self, worker: WorkerId, slot: SlotNr, reader: Reader) {
         self.spawned = true;
         // A stop, or a resize, may have come between the wish and its turn.
         let tried = match self.cluster.wants(worker) {
-            true => self.try_spawn(worker, slot, generation),
+            true => self.try_spawn(worker, slot, reader),
             false => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
         };
         let event = match tried {
@@ -34,13 +34,14 @@ impl Shell {
         self.queue.push_back(event);
     }
 
-    fn try_spawn(&mut self, worker: WorkerId, slot: SlotNr, generation: u32) -> io::Result<i32> {
+    fn try_spawn(&mut self, worker: WorkerId, slot: SlotNr, reader: Reader) -> io::Result<i32> {
+        let generation = reader.generation;
         let recipe = self.recipe(generation);
         let around = self.surroundings(generation);
         let argv = around.argv(slot);
         let ready_fd = recipe.settings.ready_fd;
         let (speech, theirs) = Speech::open(recipe.ipc, ready_fd.is_some())?;
-        let handed = self.sockets.handed(generation);
+        let handed = self.sockets.handed(reader);
         let pass: Vec<_> = handed.iter().map(|h| h.fd).collect();
         let count = pass.len();
         let mut extra = Vec::new();
@@ -55,7 +56,7 @@ impl Shell {
             extra.push((fd.as_fd(), number));
         }
         let notify = theirs.notify.as_str();
-        let env = around.environment(slot, generation, Mastered::By { notify, channel });
+        let env = around.environment(slot, reader, Mastered::By { notify, channel });
         let (ours, theirs_report) = spawn::report_pair()?;
         let (err_read, err_write) = fds::pipe()?;
         if let Some(uid) = recipe.rights.ids.as_ref().and_then(|ids| ids.uid) {

@@ -3,7 +3,7 @@
 use super::handed;
 use super::rights::Rights;
 use super::sockets::Sockets;
-use crate::core::SlotNr;
+use crate::core::{Reader, SlotNr};
 use crate::settings::{Settings, expand};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -52,13 +52,13 @@ impl Surroundings<'_> {
 
     /// Ours without what was meant for us, then the worker's own, then what the operator says: by
     /// files, then by word.
-    pub fn environment(&self, slot: SlotNr, generation: u32, master: Mastered<'_>) -> Vec<CString> {
+    pub fn environment(&self, slot: SlotNr, reader: Reader, master: Mastered<'_>) -> Vec<CString> {
         let mut own: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         let mut set = |k: &str, v: String| drop(own.insert(k.into(), v.into_bytes()));
         set("WORKER_ID", slot.to_string());
         set("NODE_APP_INSTANCE", slot.to_string());
         set("MINICLUSTER_NAME", self.name.to_string());
-        set("MINICLUSTER_GENERATION", generation.to_string());
+        set("MINICLUSTER_GENERATION", reader.generation.to_string());
         set("MINICLUSTER_WORKERS", self.workers.to_string());
         if let Mastered::By { notify, channel } = master {
             if !notify.is_empty() {
@@ -87,8 +87,8 @@ impl Surroundings<'_> {
             );
         };
         all(handed::variables(
-            &self.sockets.handed(generation),
-            generation,
+            &self.sockets.handed(reader),
+            reader.generation,
         ));
         if let Some(socket) = self.control {
             let path = socket.as_os_str().as_bytes();

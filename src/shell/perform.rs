@@ -24,8 +24,8 @@ impl Shell {
             Action::Spawn {
                 worker,
                 slot,
-                generation,
-            } => self.spawn(worker, slot, generation),
+                reader,
+            } => self.spawn(worker, slot, reader),
             Action::Signal {
                 worker,
                 signal,
@@ -43,14 +43,10 @@ impl Shell {
             Action::OpenLane {
                 lane,
                 port,
-                generation,
+                of,
                 what,
             } => {
-                let at = Place {
-                    lane,
-                    port,
-                    generation,
-                };
+                let at = Place { lane, port, of };
                 self.open_lane(at, &what);
             }
             Action::Steer { port, table } => self.steer(port, &table),
@@ -66,6 +62,7 @@ impl Shell {
             }
             Action::RetireLane { lane } => self.retire_lane(lane),
             Action::FlushLane { lane } => self.flush_lane(lane),
+            Action::ShareLane { lane } => self.sockets.share(lane),
             Action::Inherit { lane, heirs } => self.sockets.inherit(lane, heirs),
             Action::NewGeneration { generation } => self.new_generation(generation),
             Action::CloseLane { lane } => {

@@ -70,7 +70,7 @@ impl Shell {
     /// A client, or a signal, wants new workers.
     pub(super) fn reload_for(&mut self, client: Option<(Asker, By, bool)>, why: &'static str) {
         let now = self.cluster.generation();
-        let handed = self.sockets.handed(now).len();
+        let handed = self.sockets.handed_count();
         let fresh = reread::look(&self.recipe(now).settings, handed);
         let with = match fresh {
             Ok(Fresh {

@@ -7,7 +7,7 @@ use super::sockets::{Place, Sockets};
 use super::start::Failure;
 use crate::core::codes::{self, EX_OSERR};
 use crate::core::words::{errno_text, reason};
-use crate::core::{Given, LaneId, PortId, SlotNr};
+use crate::core::{Given, LaneId, Of, PortId, Reader, Seat, SlotNr};
 use crate::settings::Settings;
 use crate::sys::spawn::{self, Plan, Watch};
 use crate::sys::{errno_of, process, procfs};
@@ -15,6 +15,12 @@ use std::ffi::CString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+/// Nobody but it is there.
+const ALONE: Reader = Reader {
+    generation: 1,
+    seat: Seat(0),
+};
 
 /// Opens what was given and executes COMMAND. Comes back only if a socket cannot be had.
 pub fn run(
@@ -29,7 +35,7 @@ pub fn run(
         let at = Place {
             lane: LaneId(n),
             port: PortId(n),
-            generation: 1,
+            of: Of::All,
         };
         if let Err(e) = sockets.open_given(at, one) {
             return cannot_open(one, &e);
@@ -48,9 +54,9 @@ pub fn run(
         control: None,
         workers: 1,
     };
-    let env = around.environment(SlotNr(0), 1, Mastered::Not);
+    let env = around.environment(SlotNr(0), ALONE, Mastered::Not);
     let dir = CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default();
-    let handed = sockets.handed(1);
+    let handed = sockets.handed(ALONE);
     let plan = Plan {
         program,
         argv: &around.argv(SlotNr(0)),

@@ -7,7 +7,7 @@ mod service;
 
 use super::filed::Filed;
 use super::group::Group;
-use crate::core::{Addr, FileIs, LaneId, PortId};
+use crate::core::{Addr, FileIs, LaneId, Of, PortId, Reader};
 use crate::settings::Settings;
 use crate::sys::fds;
 use crate::sys::socket::Patience;
@@ -27,7 +27,7 @@ struct Lane {
     addr: Addr,
     port: PortId,
     /// Whose workers it is for.
-    generation: u32,
+    of: Of,
     /// And whose else.
     heirs: BTreeSet<u32>,
     /// Was it passed to us? Then it is others', too.
@@ -57,7 +57,7 @@ impl Lane {
             inode,
             addr,
             port: at.port,
-            generation: at.generation,
+            of: at.of,
             heirs: BTreeSet::new(),
             passed: false,
             handed: None,
@@ -65,6 +65,31 @@ impl Lane {
             filed: None,
             like: FileIs::default(),
             own: None,
+        }
+    }
+}
+
+/// How much a lane is a worker's own: shared by all, by its generation or an older one, inherited by
+/// that, its own alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Nearness {
+    All,
+    Generation(u32),
+    Inherited,
+    Own,
+}
+
+impl Lane {
+    /// `None`: it is not for it.
+    fn nearness(&self, reader: Reader) -> Option<Nearness> {
+        match self.of {
+            Of::All => Some(Nearness::All),
+            Of::Generation(_) if self.heirs.contains(&reader.generation) => {
+                Some(Nearness::Inherited)
+            }
+            Of::Generation(g) => (g <= reader.generation).then_some(Nearness::Generation(g)),
+            Of::Seat(seat) => (seat == reader.seat).then_some(Nearness::Own),
+            Of::Worker(_) => None,
         }
     }
 }
@@ -77,7 +102,7 @@ pub struct Place {
     /// Where it is.
     pub port: PortId,
     /// Whose workers it is for.
-    pub generation: u32,
+    pub of: Of,
 }
 
 /// What every worker is handed.
@@ -185,19 +210,33 @@ impl Sockets {
         }
     }
 
-    /// What every worker of this generation is handed from fd 3 on, in the order in which it was given:
-    /// of each port its own lane, or the one that all share.
-    pub fn handed(&self, generation: u32) -> Vec<Handed<'_>> {
-        let mut of: BTreeMap<PortId, &Lane> = BTreeMap::new();
-        let fits = |l: &&Lane| l.handed.is_some() && l.generation <= generation;
-        let near = |l: &Lane| (l.heirs.contains(&generation), l.generation);
-        for lane in self.lanes.values().filter(fits) {
-            let best = of.entry(lane.port).or_insert(lane);
-            if near(best) <= near(lane) {
-                *best = lane;
+    /// So many every worker is handed.
+    pub fn handed_count(&self) -> usize {
+        let handed = self.lanes.values().filter(|l| l.handed.is_some());
+        handed.map(|l| l.port).collect::<BTreeSet<_>>().len()
+    }
+
+    /// All workers are to share it.
+    pub fn share(&mut self, lane: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.of = Of::All;
+        }
+    }
+
+    /// What such a worker is handed from fd 3 on, in the order in which it was given: of each port its
+    /// own lane, or the one that it shares.
+    pub fn handed(&self, reader: Reader) -> Vec<Handed<'_>> {
+        let mut of: BTreeMap<PortId, (Nearness, &Lane)> = BTreeMap::new();
+        for lane in self.lanes.values().filter(|l| l.handed.is_some()) {
+            let Some(near) = lane.nearness(reader) else {
+                continue;
+            };
+            let best = of.entry(lane.port).or_insert((near, lane));
+            if best.0 <= near {
+                *best = (near, lane);
             }
         }
-        let handed = of.into_values().filter_map(|l| {
+        let handed = of.into_values().filter_map(|(_, l)| {
             Some(Handed {
                 name: l.handed.as_ref()?,
                 addr: &l.addr,

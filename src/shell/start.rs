@@ -276,6 +276,7 @@ fn build(
     // Jitter wants no better seed than when and who we are.
     let seed = now.0 ^ (u64::from(std::process::id()) << 32);
     let mut policy = settings.policy(cpus::usable(), seed, given);
+    policy.cpus = cpus::list();
     policy.learn_from = rights.learn_from();
     let sockets = Sockets::of(&settings);
     let recipe = Recipe {

@@ -13,11 +13,20 @@ pub fn usable() -> usize {
 }
 
 fn affinity() -> usize {
-    nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).map_or(1, |set| {
-        (0..nix::sched::CpuSet::count())
-            .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
-            .count()
-    })
+    list().len()
+}
+
+/// The numbers of those that our affinity names; one at least.
+pub fn list() -> Vec<u16> {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    let set = set.unwrap_or_default();
+    let all = 0..nix::sched::CpuSet::count();
+    let ours = all.filter(|cpu| set.is_set(*cpu).unwrap_or(false));
+    let ours: Vec<u16> = ours.filter_map(|cpu| u16::try_from(cpu).ok()).collect();
+    match ours.is_empty() {
+        true => vec![0],
+        false => ours,
+    }
 }
 
 /// The smallest quota on the way from our cgroup to the root, in CPUs.

@@ -23,7 +23,7 @@ census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed Ex
     ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Closed Reload Exited TreeGone StrayReaped Strays
     StraysUnnamed Signal Stop Resize SignalWorkers AskerGone Tick);
 census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Bound Pass Refuse Listen CheckHeld LookAt
-    LookForServers OpenLane Steer RefuseNew TakeCensus CloseQuiet CloseRest RetireLane FlushLane Inherit NewGeneration
+    LookForServers OpenLane Steer RefuseNew TakeCensus CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
     CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
     Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning TooSlowToStop StillThere
@@ -148,6 +148,8 @@ pub enum Mark {
     ShutDown,
     /// A worker with a socket of its own was in service when the world was at rest.
     OwnServes,
+    /// Buckets of a port were dealt to other slots.
+    DealtAnew,
     /// One was asked to stop with nothing left to do, while others went on,
     OwnEmptied,
     /// or what was in its queue went with it.
@@ -186,7 +188,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     ResizeSuperseded ResizeStopped ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
-    OwnServes OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited BudgetCut LanesFull Adopted Exit0 Exit1
+    OwnServes DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 
 /// How often each was seen.

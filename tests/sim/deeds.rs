@@ -4,12 +4,13 @@ use crate::judge::{GRACE, Judge, LEAD, SIGABRT};
 use crate::kernel::SIGKILL;
 use crate::records::Job;
 use crate::sizes::Happens;
-use minicluster::core::{Addr, Ask, LaneId, SlotNr, Takeover, Time, Whom, WorkerId};
+use minicluster::core::{Addr, Ask, LaneId, Reader, SlotNr, Takeover, Time, Whom, WorkerId};
 use std::time::Duration;
 
 impl Judge {
     /// A worker is asked for.
-    pub fn spawned(&mut self, worker: WorkerId, slot: SlotNr, generation: u32, now: Time) {
+    pub fn spawned(&mut self, worker: WorkerId, slot: SlotNr, reader: Reader, now: Time) {
+        let generation = reader.generation;
         assert!(!self.stopping(), "{worker:?} spawned while stopping");
         let open = self.lanes.values().filter(|l| l.given && l.open).count();
         assert!(
@@ -31,7 +32,7 @@ impl Judge {
         let successors = self.places.iter().filter(|p| p.successor.is_some()).count();
         let place = &mut self.places[usize::from(slot.0)];
         let comes_after = to == Some(generation) && place.generation != generation;
-        self.jobs.insert(worker, Job::new(slot, generation, now));
+        self.jobs.insert(worker, Job::new(slot, reader, now));
         self.living.insert(worker);
         if surge > 0 && comes_after {
             assert!(
@@ -159,7 +160,7 @@ impl Judge {
     }
 
     /// A lane is lent: it must be open, and be what was asked for.
-    pub fn lent(&mut self, ask: Ask, id: LaneId, generation: Option<u32>) {
+    pub fn lent(&mut self, ask: Ask, id: LaneId, worker: Option<WorkerId>) {
         let mut asked = self.answered(ask).expect("a lane lent for a listen(2)");
         let lane = &self.lanes[&id];
         assert!(lane.open, "{id:?} is lent but not open");
@@ -175,13 +176,9 @@ impl Judge {
             }
         }
         // Who has gone meanwhile needs none.
-        if let Some(generation) = generation {
-            let ours = lane.is_for(generation);
-            assert!(
-                ours,
-                "{id:?} of {} is lent to {generation}",
-                lane.generation
-            );
+        if let Some(worker) = worker {
+            let ours = lane.is_for(&self.jobs[&worker]);
+            assert!(ours, "{id:?} of {:?} is lent to {worker:?}", lane.of);
         }
         let fits = match lane.given {
             true if asked.tcp().is_some() => lane.addr.port() == asked.port(),

@@ -7,7 +7,7 @@ use crate::plan::Kind;
 use crate::prng::Prng;
 use minicluster::core::{Addr, Given};
 use minicluster::core::{
-    Drain, MasterSignal, Policy, ReadyRule, Sight, Size, Surge, Takeover, Target,
+    Balance, Drain, MasterSignal, Policy, ReadyRule, Sight, Size, Surge, Takeover, Target,
 };
 use std::time::Duration;
 
@@ -185,6 +185,8 @@ pub fn manual() -> Policy {
         drain_quiet: secs(5),
         drain_delay: secs(0),
         surge: Surge::Percent(100),
+        balance: Balance::Shared,
+        cpus: vec![0, 1],
         takeover: Takeover::Auto,
         learn_from: 1,
         seed: 1,
@@ -294,6 +296,13 @@ pub fn policy(r: &mut Prng) -> Policy {
         },
         drain_delay: r.weighted(&[(6, secs(0)), (2, millis(200)), (1, secs(1)), (1, secs(3))]),
         surge: surge(r),
+        balance: r.weighted(&[
+            (6, Balance::Shared),
+            (2, Balance::Hash),
+            (2, Balance::Ip),
+            (1, Balance::Cpu),
+        ]),
+        cpus: (0..r.range(1, 4) as u16).collect(),
         takeover,
         seed: r.bits(),
         learn_from: r.pick(&[1, 1, 1024]),

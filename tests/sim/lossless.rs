@@ -7,7 +7,7 @@ use crate::kernel::Serial;
 use crate::net::At;
 use crate::records::{Job, Lane};
 use crate::world::{Happening, World};
-use minicluster::core::{Deal, Drain, Exit, LaneId, Sight, WorkerId};
+use minicluster::core::{Deal, Drain, Exit, LaneId, Of, PortId, Sight, SlotNr, Table, WorkerId};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -58,11 +58,11 @@ impl World {
         let excuse = self.may_lose(worker);
         let lanes = self.lanes_of(worker);
         // Its own, or one of its siblings': a port that only the old ones serve, for one.
-        let generation = self.judge.jobs[&worker].generation;
-        let owns = self.judge.jobs[&worker].owns.clone();
+        let job = &self.judge.jobs[&worker];
+        let owns = job.owns.clone();
         let ours = |l: &Lane| match l.owner {
             Some(owner) => owner == worker,
-            None => l.is_for(generation) && !owns.contains(&l.port),
+            None => l.is_for(job) && !owns.contains(&l.port),
         };
         let mut near = self.judge.lanes.iter().filter(|(_, l)| ours(l));
         // Where they listen by themselves nobody can be steered.
@@ -160,7 +160,7 @@ impl World {
             !given || !self.net.steered(id),
             "{id:?} is steered to, and retired"
         );
-        let here = |j: &&Job| lane.is_for(j.generation) && j.known();
+        let here = |j: &&Job| lane.is_for(j) && j.known();
         let left = self
             .judge
             .jobs
@@ -181,7 +181,7 @@ impl World {
             let late = |j: &Job| j.queue_late || j.excuse.is_some();
             let fair = |j: &Job| late(j) || j.stop.is_none() || j.kill.is_some();
             // (One that was on its way in had its time, too.)
-            let of = |j: &&Job| lane.is_for(j.generation) && (j.ready.is_some() || late(j));
+            let of = |j: &&Job| lane.is_for(j) && (j.ready.is_some() || late(j));
             let all: Vec<&Job> = self.judge.jobs.values().filter(of).collect();
             let fine = !lane.served || all.is_empty() || all.into_iter().any(fair);
             assert!(fine, "LOST: the queue of {id:?} is reset");
@@ -203,7 +203,7 @@ impl World {
         );
         let here = |(l, o): &(&LaneId, &Lane)| **l != id && o.port == lane.port && o.open;
         for (other, of) in self.judge.lanes.iter().filter(here) {
-            let twice = of.owner.is_none() && heirs.iter().any(|g| of.is_for(*g));
+            let twice = of.owner.is_none() && heirs.iter().any(|g| of.is_shared_by(*g));
             assert!(!twice, "{heirs:?} have {id:?} and {other:?}");
         }
         self.cover.mark(Mark::Inherited);
@@ -222,6 +222,45 @@ impl World {
         }
     }
 
+    /// Of the worker that has it alone, or of the last one that had.
+    fn slot_of(&self, id: LaneId) -> Option<SlotNr> {
+        let lane = self.judge.lanes.get(&id)?;
+        let its = |j: &&Job| match lane.of {
+            Of::Seat(seat) => j.seat == seat,
+            Of::Generation(_) | Of::Worker(_) | Of::All => false,
+        };
+        match lane.owner {
+            Some(owner) => Some(self.judge.jobs.get(&owner)?.slot),
+            None => self
+                .judge
+                .jobs
+                .values()
+                .filter(its)
+                .map(|j| j.slot)
+                .next_back(),
+        }
+    }
+
+    /// Buckets of a slot that is ready stay there, unless they go home to one that was not before.
+    pub fn dealt_anew(&mut self, port: PortId, table: &Table) {
+        let Deal::Buckets(_, lanes) = &table.deal else {
+            return;
+        };
+        let slot = |id: &LaneId| self.slot_of(*id).expect("nobody's lane has a bucket");
+        let now: Vec<SlotNr> = lanes.iter().map(slot).collect();
+        let wanted = self.judge.wanted;
+        if let Some((n, before)) = self.net.homes.get(&port).filter(|(n, _)| *n == wanted) {
+            let had: BTreeSet<SlotNr> = before.iter().copied().collect();
+            let has: BTreeSet<SlotNr> = now.iter().copied().collect();
+            for (old, new) in before.iter().zip(&now).filter(|(a, b)| a != b) {
+                let fair = !has.contains(old) || !had.contains(new);
+                assert!(fair, "a client goes from {old} to {new} of {n}, both ready");
+            }
+            self.cover.mark(Mark::DealtAnew);
+        }
+        self.net.homes.insert(port, (wanted, now));
+    }
+
     /// I2: of a port that has a lane with a ready worker, only such lanes are steered to.
     pub fn steering_settled(&mut self) {
         if self.judge.stopping() || !std::mem::take(&mut self.net.changed) {
@@ -231,7 +270,12 @@ impl World {
         for (port, table) in &self.net.tables {
             let owned = self.judge.is_owned(*port);
             let reads = |w: &WorkerId| !self.judge.jobs[w].owns.contains(port);
-            let of = |l: &Lane, w: &WorkerId| l.is_for(self.judge.jobs[w].generation);
+            // One that was learnt from another one of that seat says nothing of the next.
+            let seen = |l: &Lane, w: &WorkerId| {
+                let learnt = matches!(l.of, Of::Seat(_)) && !l.given && !l.shared;
+                !learnt || l.read_by.contains(w)
+            };
+            let of = |l: &Lane, w: &WorkerId| l.is_for(&self.judge.jobs[w]) && seen(l, w);
             let readers = ready.iter().filter(|w| reads(w));
             let weight = |l: &Lane| match l.owner {
                 Some(owner) => usize::from(ready.contains(&owner)),
@@ -260,6 +304,12 @@ impl World {
                 assert!(n > 0, "I2: {id:?} is steered to, and nobody is ready there");
             }
             let Deal::Shares(shares) = &table.deal else {
+                // Each has its part.
+                let counts = |l: &&Lane| here(l) && weight(l) > 0;
+                let all = self.judge.lanes.iter().filter(|(_, l)| counts(l));
+                let slots: BTreeSet<SlotNr> = all.filter_map(|(id, _)| self.slot_of(*id)).collect();
+                let some = lanes.iter().filter_map(|id| self.slot_of(*id)).collect();
+                assert_eq!(slots, some, "I2: somebody has no part of {port:?}");
                 continue;
             };
             for (id, share) in shares.iter().filter(|_| lanes.len() > 1) {
@@ -274,9 +324,21 @@ impl World {
     pub fn old_lanes_are_gone(&self) {
         let of_one = |l: &Lane| l.open && !l.shared && l.owner.is_none();
         for (id, lane) in self.judge.lanes.iter().filter(|(_, l)| of_one(l)) {
-            let alive = |j: &Job| lane.is_for(j.generation) && j.known();
+            let alive = |j: &Job| lane.is_for(j) && j.known();
             let left = self.judge.jobs.values().any(alive);
-            let runs = lane.is_for(self.judge.generation);
+            let vacant = |j: &Job| {
+                let place = self.judge.places.get(usize::from(j.slot.0));
+                place.is_some_and(|p| p.worker.is_none())
+            };
+            let runs = match lane.of {
+                Of::Seat(seat) => {
+                    let mut its = self.judge.jobs.values().filter(|j| j.seat == seat);
+                    its.any(vacant)
+                }
+                Of::Generation(_) | Of::Worker(_) | Of::All => {
+                    lane.is_shared_by(self.judge.generation)
+                }
+            };
             assert!(
                 left || runs || self.net.steered(*id),
                 "{id:?} is nobody's: {lane:?}"
@@ -295,7 +357,9 @@ impl World {
             let port = self.judge.lanes[&conn.lane].port;
             // All of one program are taken for serving what one of them has listened on. Where they are
             // not the same, and one has its own socket there, it is not so.
-            let mixed = self.judge.is_owned(port);
+            // Where each has a lane of its own, one that does not serve takes clients as the others do.
+            let mixed =
+                self.judge.is_owned(port) || matches!(self.judge.lanes[&conn.lane].of, Of::Seat(_));
             if mixed && self.serving(conn.lane).is_empty() {
                 continue;
             }

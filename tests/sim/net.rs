@@ -6,7 +6,7 @@ use crate::kernel::{Process, Serial};
 use crate::prng::Prng;
 use crate::world::{Happening, World};
 use minicluster::core::{
-    Deal, Event, Exit, LaneId, LaneLook, Load, PortId, Sight, Table, Time, WorkerId,
+    Deal, Event, Exit, LaneId, LaneLook, Load, PortId, Sight, SlotNr, Table, Time, WorkerId,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -117,6 +117,8 @@ pub struct Net {
     /// Where new connections of each port go.
     pub tables: BTreeMap<PortId, Table>,
     pub conns: BTreeMap<u64, Conn>,
+    /// Of each port that is dealt out by bucket: the slot of each, and how many slots there were to be.
+    pub homes: BTreeMap<PortId, (usize, Vec<SlotNr>)>,
     /// Is nobody let in any more?
     pub refusing: bool,
     /// Is it to be looked whether they go to the right lanes?
@@ -330,7 +332,7 @@ impl World {
             return false;
         };
         let there = lane.given && lane.owner.is_none() && (lane.open || lane.quit);
-        there && lane.is_for(job.generation)
+        there && lane.is_for(job)
     }
 
     /// Somebody may have come to serve: what waits in queues is looked at again.

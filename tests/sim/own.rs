@@ -7,21 +7,21 @@ use crate::kernel::{Process, Socket};
 use crate::net::At;
 use crate::records::{Job, Lane};
 use crate::world::World;
-use minicluster::core::{Addr, Ask, Event, LaneId, PortId, Table, Takeover, WorkerId};
+use minicluster::core::{Addr, Ask, Event, LaneId, Of, PortId, Table, Takeover, WorkerId};
 use std::collections::BTreeSet;
 
 impl World {
     /// `Action::OpenLane` of a worker's own socket.
     pub fn adopt(
         &mut self,
-        (id, port, generation): (LaneId, PortId, u32),
+        (id, port, of): (LaneId, PortId, Of),
         addr: Addr,
         ask: Ask,
         beside: bool,
     ) -> Event {
         let asked = self.judge.asks.get(&ask).cloned().flatten();
         let asked = asked.expect("adopted without a bind(2)");
-        self.judge.may_adopt(port, generation, &addr, asked, beside);
+        self.judge.may_adopt(port, &addr, asked, beside);
         if !beside {
             // Nobody is let in before it serves.
             self.net.tables.insert(port, Table::default());
@@ -40,7 +40,7 @@ impl World {
         let lane = Lane {
             addr: addr.clone(),
             port,
-            generation,
+            of,
             heirs: BTreeSet::new(),
             shared: false,
             owner,
@@ -51,6 +51,7 @@ impl World {
             listens: false,
             connected: false,
             served: false,
+            read_by: BTreeSet::new(),
         };
         self.judge.lanes.insert(id, lane);
         if let Some((step, errno)) = failed {
@@ -65,7 +66,10 @@ impl World {
             };
         }
         self.adopting.insert(ask, id);
-        self.judge.owned.insert((port, generation));
+        if let Of::Worker(id) = of {
+            let generation = self.judge.jobs[&id].generation;
+            self.judge.owned.insert((port, generation));
+        }
         if let Some(job) = owner.and_then(|w| self.judge.jobs.get_mut(&w)) {
             job.owns.insert(port);
         }
@@ -188,7 +192,7 @@ impl World {
                     // What is left of those that have read it may read it still.
                     let reads = |j: &Job| {
                         let own = j.owns.contains(&lane.port);
-                        lane.is_for(j.generation) && j.known() && j.ready.is_some() && !own
+                        lane.is_for(j) && j.known() && j.ready.is_some() && !own
                     };
                     let left = self.judge.jobs.values().any(reads);
                     let idle = self.serving(*id).is_empty() && !self.net.steered(*id) && !left;
@@ -231,7 +235,14 @@ impl Judge {
 
     /// Of a port at which workers of its generation have their own sockets it is seen who serves it.
     pub fn counts(&self, lane: &Lane) -> bool {
-        let its = |(p, g): &(PortId, u32)| *p == lane.port && lane.is_for(*g);
+        let of_it = |g: u32| match lane.of {
+            Of::Seat(seat) if !lane.shared => {
+                let its = |j: &Job| j.seat == seat && j.generation == g && j.known();
+                self.jobs.values().any(its)
+            }
+            Of::Generation(_) | Of::Seat(_) | Of::Worker(_) | Of::All => lane.is_shared_by(g),
+        };
+        let its = |(p, g): &(PortId, u32)| *p == lane.port && of_it(*g);
         let own = self.owned.iter().any(its);
         lane.served || lane.given && lane.owner.is_none() && (!own || lane.shared)
     }
@@ -242,7 +253,7 @@ impl Judge {
     }
 
     /// It is bound where its port is, whatever was asked for; the first of a port where nobody is.
-    fn may_adopt(&self, port: PortId, generation: u32, addr: &Addr, mut asked: Addr, beside: bool) {
+    fn may_adopt(&self, port: PortId, addr: &Addr, mut asked: Addr, beside: bool) {
         if let (Takeover::Ports(map), Addr::Tcp(asked)) = (&self.policy.takeover, &mut asked) {
             let ours = map.iter().find(|(theirs, _)| *theirs == asked.port());
             asked.set_port(ours.expect("not a port to take over").1);
@@ -255,7 +266,6 @@ impl Judge {
         }
         let given = self.lanes.values().any(|l| l.port == port && l.given);
         assert!(given || *addr == asked, "{asked} is bound to {addr}");
-        assert!(generation <= self.newest, "of {generation}");
     }
 
     /// What belongs to a worker that crashed is retired in the turn in which that is told; of one that

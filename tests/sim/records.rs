@@ -3,7 +3,9 @@
 
 use crate::kernel::Serial;
 use minicluster::core::Addr;
-use minicluster::core::{Drain, Event, LaneId, Pid, Policy, PortId, SlotNr, Time, WorkerId};
+use minicluster::core::{
+    Drain, Event, LaneId, Of, Pid, Policy, PortId, Reader, Seat, SlotNr, Time, WorkerId,
+};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ const CLOSING: Duration = Duration::from_secs(1);
 pub struct Job {
     pub slot: SlotNr,
     pub generation: u32,
+    pub seat: Seat,
     /// Its first process until that is reaped, and the group that it founded.
     pub leader: Option<Serial>,
     pub group: Option<Serial>,
@@ -67,10 +70,11 @@ pub struct Job {
 
 impl Job {
     /// One that is asked for.
-    pub fn new(slot: SlotNr, generation: u32, now: Time) -> Job {
+    pub fn new(slot: SlotNr, reader: Reader, now: Time) -> Job {
         Job {
             slot,
-            generation,
+            generation: reader.generation,
+            seat: reader.seat,
             leader: None,
             group: None,
             spawned: now,
@@ -129,7 +133,7 @@ pub struct Lane {
     pub addr: Addr,
     pub port: PortId,
     /// Whose it is; unless it is everybody's, or this worker's alone.
-    pub generation: u32,
+    pub of: Of,
     /// And whose else.
     pub heirs: BTreeSet<u32>,
     pub shared: bool,
@@ -145,12 +149,25 @@ pub struct Lane {
     pub connected: bool,
     /// Has a worker listened on it, or been seen to wait there?
     pub served: bool,
+    /// Those that have.
+    pub read_by: BTreeSet<WorkerId>,
 }
 
 impl Lane {
-    /// Do workers of this generation accept from it?
-    pub fn is_for(&self, generation: u32) -> bool {
-        self.shared || self.generation == generation || self.heirs.contains(&generation)
+    /// Do such workers accept from it?
+    pub fn is_for(&self, job: &Job) -> bool {
+        match self.of {
+            _ if self.shared => true,
+            Of::Generation(_) => self.is_shared_by(job.generation),
+            Of::Seat(seat) => job.seat == seat,
+            Of::Worker(_) | Of::All => false,
+        }
+    }
+
+    /// Do all workers of this generation?
+    pub fn is_shared_by(&self, generation: u32) -> bool {
+        let own = self.of == Of::Generation(generation);
+        self.shared || own || self.heirs.contains(&generation)
     }
 }
 

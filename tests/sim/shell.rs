@@ -248,9 +248,9 @@ impl World {
             Action::Spawn {
                 worker,
                 slot,
-                generation,
+                reader,
             } => {
-                self.judge.spawned(worker, slot, generation, self.now);
+                self.judge.spawned(worker, slot, reader, self.now);
                 if self.crowded() {
                     self.later.push_back(worker);
                     return None;
@@ -271,8 +271,8 @@ impl World {
             }
             Action::Lend { ask, lane } => {
                 let asker = self.asks.get(&ask).and_then(|s| self.procs.get(s));
-                let generation = asker.map(|p| self.judge.jobs[&p.worker].generation);
-                self.judge.lent(ask, lane, generation);
+                let worker = asker.map(|p| p.worker);
+                self.judge.lent(ask, lane, worker);
                 self.bind_done(ask, Ok(Some(lane)));
                 None
             }
@@ -296,18 +296,16 @@ impl World {
             Action::OpenLane {
                 lane,
                 port,
-                generation,
+                of,
                 what,
             } => Some(match what {
-                Opening::Given(given) => self.open_lane(lane, port, generation, given.addr, true),
-                Opening::Learnt { addr, .. } => {
-                    self.open_lane(lane, port, generation, addr.into(), false)
-                }
-                Opening::Beside { first } => self.open_beside(lane, port, generation, first),
+                Opening::Given(given) => self.open_lane(lane, port, of, given.addr, true),
+                Opening::Learnt { addr, .. } => self.open_lane(lane, port, of, addr.into(), false),
+                Opening::Beside { first } => self.open_beside(lane, port, of, first),
                 Opening::Adopted {
                     addr, ask, beside, ..
                 } => {
-                    let lane = (lane, port, generation);
+                    let lane = (lane, port, of);
                     self.adopt(lane, addr.into(), ask, beside)
                 }
             }),
@@ -325,7 +323,12 @@ impl World {
                 if to_none {
                     self.cover.mark(Mark::NobodyLetIn);
                 }
+                self.dealt_anew(port, &table);
                 self.net.tables.insert(port, table);
+                None
+            }
+            Action::ShareLane { lane } => {
+                assert!(self.judge.lanes[&lane].shared, "{lane:?} is not for all");
                 None
             }
             Action::RefuseNew => {

@@ -5,7 +5,9 @@ use crate::kernel::{Process, Serial, Socket};
 use crate::records::Lane;
 use crate::world::{Happening, World};
 use minicluster::core::Addr;
-use minicluster::core::{Action, Ask, Event, Exit, LaneId, PortId, Seen, Snag, Table, WorkerId};
+use minicluster::core::{
+    Action, Ask, Event, Exit, LaneId, Of, PortId, Seen, Snag, Table, WorkerId,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -206,6 +208,7 @@ impl World {
         // Nobody hears of one that has ended meanwhile.
         lane.listens = true;
         lane.served |= asker.is_some();
+        lane.read_by.extend(asker.map(|p| p.worker));
         let worker = asker.map(|p| p.worker);
         self.listening(ask);
         worker.map(|worker| Event::Listens { worker, lane: id })
@@ -270,22 +273,15 @@ impl World {
     }
 
     /// A further lane of the port, like the first one: if there can be another.
-    pub fn open_beside(
-        &mut self,
-        id: LaneId,
-        port: PortId,
-        generation: u32,
-        first: LaneId,
-    ) -> Event {
+    pub fn open_beside(&mut self, id: LaneId, port: PortId, of: Of, first: LaneId) -> Event {
         let first = self.judge.lanes[&first].clone();
         let shared = |l: &Lane| l.port == port && l.open && l.owner.is_none();
-        let same = |l: &Lane| shared(l) && l.is_for(generation);
+        let same = |l: &Lane| match of {
+            Of::Generation(g) => shared(l) && l.is_shared_by(g),
+            Of::Seat(_) | Of::Worker(_) | Of::All => shared(l) && l.of == of,
+        };
         let twice = self.judge.lanes.values().any(same);
-        assert!(
-            !twice,
-            "generation {generation} has two lanes at {}",
-            first.addr
-        );
+        assert!(!twice, "{of:?} has two lanes at {}", first.addr);
         assert!(first.port == port && first.open && !first.shared);
         // For whatever reason.
         let fails = !first.given && self.rng.percent(self.faults.learnt_fails);
@@ -298,10 +294,11 @@ impl World {
             return Event::LaneAlone { lane: id };
         }
         let lane = Lane {
-            generation,
+            of,
             heirs: BTreeSet::new(),
             listens: true,
             served: false,
+            read_by: BTreeSet::new(),
             owner: None,
             left: false,
             ..first
@@ -315,7 +312,7 @@ impl World {
         &mut self,
         id: LaneId,
         port: PortId,
-        generation: u32,
+        of: Of,
         addr: Addr,
         listens: bool,
     ) -> Event {
@@ -331,7 +328,7 @@ impl World {
         let lane = Lane {
             addr: addr.clone(),
             port,
-            generation,
+            of,
             heirs: BTreeSet::new(),
             shared: false,
             owner: None,
@@ -342,6 +339,7 @@ impl World {
             listens,
             connected: false,
             served: false,
+            read_by: BTreeSet::new(),
         };
         self.judge.lanes.insert(id, lane);
         match errno {

@@ -67,11 +67,6 @@ impl Rig {
         self.tell(Event::Listens { worker, lane });
     }
 
-    fn says_ready(&mut self, worker: WorkerId) {
-        let word = Word::Ready;
-        self.tell(Event::Said { worker, word });
-    }
-
     /// The tables that were asked for, in their order.
     fn steered(&mut self) -> Vec<Vec<(LaneId, u16)>> {
         let table = |a: Action| match a {
@@ -375,7 +370,7 @@ fn what_cannot_be_adopted_is_refused_with_its_reason() {
     refused(&mut r, Hindrance::Device);
 
     let (mut r, ids) = serving(1, true);
-    r.cluster.lanes.get_mut(GIVEN).expect("the given one").of = lanes::Of::All;
+    r.cluster.lanes.give(GIVEN, lanes::Of::All);
     r.binds_own(ids[0], ADDR, None);
     refused(&mut r, Hindrance::Alone);
 
