@@ -187,13 +187,15 @@ impl Cluster {
     }
 
     /// By which lane this worker gets what comes to that port.
-    fn lane_of(&self, port: PortId, w: &Worker) -> Option<LaneId> {
+    pub(super) fn lane_of(&self, port: PortId, w: &Worker) -> Option<LaneId> {
         let serves = |l: &&Lane| l.port == port && l.state == LaneState::Open;
         if w.owns.contains(&port) {
             let own = self.lanes.of(Of::Worker(w.id)).filter(serves);
             return own.filter(|l| l.served).map(|l| l.id).last();
         }
-        let mut its = self.lanes.of(Of::Seat(w.seat)).filter(serves);
+        let shared = self.lanes.shared().filter(|l| l.is_for(w.reader()));
+        let shared = shared.filter(|l| l.of != Of::All);
+        let mut its = self.lanes.of(Of::Seat(w.seat)).chain(shared).filter(serves);
         let counts = |l: &&Lane| l.served && !l.stale || l.given && !self.has_own(l);
         its.find(counts).map(|l| l.id)
     }

@@ -106,7 +106,7 @@ impl Cluster {
                         ..
                     }
                 ),
-                Why::Successors => serving && self.rollout.is_some(),
+                Why::Successors | Why::Watch => serving && self.rollout.is_some(),
                 Why::KillAgain(id) => matches!(state(id), Some(State::Killed { .. })),
                 Why::Respawn(nr) => serving && self.slots[usize::from(nr.0)].current.is_none(),
                 Why::StartTimeout => serving && self.launch == Launch::Waiting,

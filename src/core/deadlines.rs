@@ -24,6 +24,8 @@ pub enum Why {
     DrainDelay,
     /// Successors that failed may be tried again.
     Successors,
+    /// New workers have been watched long enough.
+    Watch,
     /// The worker was asked to stop and should have gone by now, with its group.
     Kill(WorkerId),
     /// The worker was killed and should have gone by now.

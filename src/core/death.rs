@@ -151,16 +151,17 @@ impl Cluster {
             signal: to_group,
             whom: Whom::Group,
         });
+        let watched_still = self.is_watched(id, now);
         // The death is said before what follows from it.
         let mut then = Out::new();
-        died.next = self.slot_loses(place, &died, now, &mut then);
+        died.next = self.slot_loses(id, place, &died, now, &mut then);
         self.record_death(&died, out);
         out.append(&mut then);
         if cause == Cause::Failure && died.ready_for.is_none() && !watched {
             self.say_handed_only(died.who, out);
         }
         self.leave_remnant(id, by_itself(state, exit) == Cause::Finished, now);
-        self.failed_with(place, died, now, out);
+        self.failed_with(place, watched_still, died, now, out);
         if let Cause::Resize | Cause::Restart = cause {
             self.watch_rest(id, had_until);
         }
@@ -171,10 +172,26 @@ impl Cluster {
     }
 
     /// The slot is free: whether and when is it filled again?
-    fn slot_loses(&mut self, place: Place, died: &Death, now: Time, out: &mut Out) -> Next {
+    fn slot_loses(
+        &mut self,
+        id: WorkerId,
+        place: Place,
+        died: &Death,
+        now: Time,
+        out: &mut Out,
+    ) -> Next {
         let delay = match place {
+            // The one that it has replaced is there still.
+            Place::Current(nr) if self.is_watched(id, now) && self.keeps_for(nr) => {
+                self.slots[usize::from(nr.0)].current = None;
+                return Next::TakenBack;
+            }
             Place::Current(nr) => {
                 self.slot_vacated(nr, died.cause, died.ready_for, Duration::ZERO, now, out)
+            }
+            Place::Kept(nr) => {
+                self.slots[usize::from(nr.0)].kept = None;
+                return Next::Replaced;
             }
             Place::Successor(_) | Place::None => None,
         };
@@ -194,15 +211,25 @@ impl Cluster {
     }
 
     /// Who waits for what it was to be is told.
-    fn failed_with(&mut self, place: Place, died: Box<Death>, now: Time, out: &mut Out) {
+    fn failed_with(
+        &mut self,
+        place: Place,
+        watched: bool,
+        died: Box<Death>,
+        now: Time,
+        out: &mut Out,
+    ) {
         let generation = died.generation;
         match place {
             Place::Successor(nr) => self.successor_failed(nr, Hitch::Died(died), now, out),
+            Place::Current(nr) if watched && by_itself_or_late(died.cause) => {
+                self.watched_failed(nr, Hitch::Died(died), now, out);
+            }
             Place::Current(nr) if died.ready_for.is_none() && by_itself_or_late(died.cause) => {
                 self.resize_failed(nr, || Hitch::Died(died.clone()), out);
                 self.replacement_failed(nr, generation, Hitch::Died(died), now, out);
             }
-            Place::Current(_) | Place::None => {}
+            Place::Current(_) | Place::Kept(_) | Place::None => {}
         }
     }
 

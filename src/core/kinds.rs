@@ -31,6 +31,7 @@ impl Notice {
                 Hitch::Died(_)
                 | Hitch::NotForked { .. }
                 | Hitch::Stuck(_)
+                | Hitch::Hangs(_)
                 | Hitch::Superseded { .. }
                 | Hitch::Unreadable(_)
                 | Hitch::TooEarly => Error,
@@ -52,7 +53,10 @@ impl Notice {
             | Notice::Respawning { .. } => Debug,
             Notice::Died { cause, next, .. } => match (cause, next) {
                 (Cause::Shutdown | Cause::Resize | Cause::Restart, _)
-                | (Cause::Kill | Cause::Finished, Next::Nothing | Next::Replaced) => Info,
+                | (
+                    Cause::Kill | Cause::Finished,
+                    Next::Nothing | Next::Replaced | Next::TakenBack,
+                ) => Info,
                 (Cause::Finished, Next::Respawn(_)) => Warn,
                 (
                     Cause::Failure

@@ -24,6 +24,7 @@ mod slot;
 mod speech;
 mod steering;
 mod unserved;
+mod watch;
 mod worker;
 
 pub mod action;
@@ -55,7 +56,7 @@ pub use lanes::{Of, Reader};
 pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
 pub use outcome::{Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
-pub use policy::{Balance, Drain, MAX_WORKERS, Policy, ReadyRule, Surge, Takeover};
+pub use policy::{Balance, Canary, Drain, MAX_WORKERS, Policy, ReadyRule, Surge, Takeover};
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
 pub use table::{BUCKETS, Deal, Key, Table};
@@ -382,7 +383,7 @@ impl Cluster {
                 Why::Census => self.take_census(now, out),
                 Why::DrainDelay => self.leave_service(now, out),
                 // What is due then is seen to after every event.
-                Why::Successors => {}
+                Why::Successors | Why::Watch => {}
                 Why::StartTimeout => self.start_overdue(now, out),
                 Why::Unserved => self.look_for_servers(out),
                 Why::Leftovers => self.kill_leftovers(now, out),

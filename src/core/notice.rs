@@ -414,6 +414,8 @@ pub enum Next {
     Respawn(Duration),
     /// Nothing: another one has its place already.
     Replaced,
+    /// The one that it has replaced takes its place again.
+    TakenBack,
     /// Nothing: the cluster stops, or the slot is not wanted any more.
     Nothing,
 }

@@ -51,6 +51,8 @@ pub enum Hitch {
     NotForked { slot: SlotNr, errno: i32 },
     /// One does not even mind SIGKILL; it is killed again and again.
     Stuck(Who),
+    /// A new one was not heard in time while it was watched.
+    Hangs(Who),
     /// Another number is wanted by now.
     Superseded {
         to: u16,
@@ -85,13 +87,14 @@ impl fmt::Display for Hitch {
                         write!(f, ", not ready by then (--ready-timeout): {hint}")
                     }
                     (None, _) => f.write_str(", never ready"),
-                    (Some(_), _) => f.write_str(", ready, but its siblings were not yet"),
+                    (Some(_), _) => f.write_str(", ready, but it was watched still (--canary)"),
                 }
             }
             Hitch::NotForked { slot, errno } => {
                 write!(f, "cannot fork for worker {slot}: {}", errno_text(*errno))
             }
             Hitch::Stuck(who) => write!(f, "{who} was killed and does not end"),
+            Hitch::Hangs(who) => write!(f, "{who} hangs (--watchdog)"),
             Hitch::Superseded { to, why, by: b } => {
                 write!(f, "{to} workers are wanted by now ({why}{})", by(b))
             }

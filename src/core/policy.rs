@@ -43,6 +43,8 @@ pub struct Policy {
     pub drain_delay: Duration,
     /// How many workers more than wanted there may be while they are replaced.
     pub surge: Surge,
+    /// Which of the new workers go ahead of the others.
+    pub canary: Canary,
     /// To whom new connections go.
     pub balance: Balance,
     /// The CPUs that workers may use, in their order: at least one.
@@ -125,6 +127,17 @@ impl Surge {
     }
 }
 
+/// --canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// So many go ahead; none are watched if it is 0.
+    pub count: u16,
+    /// So long each new worker is watched.
+    pub watch: Duration,
+    /// So many of 100 new connections canaries get meanwhile.
+    pub share: u8,
+}
+
 /// --balance: to whom new connections of TCP go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Balance {
@@ -185,6 +198,11 @@ pub(crate) mod tests {
             drain_quiet: Duration::from_secs(5),
             drain_delay: Duration::ZERO,
             surge: Surge::Percent(100),
+            canary: Canary {
+                count: 0,
+                watch: Duration::from_secs(2),
+                share: 0,
+            },
             balance: Balance::Shared,
             cpus: vec![0],
             takeover: Takeover::Auto,

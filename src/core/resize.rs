@@ -49,7 +49,7 @@ impl Cluster {
     pub fn wants(&self, id: WorkerId) -> bool {
         let nr = match self.place_of(id) {
             Place::Current(nr) | Place::Successor(nr) => nr,
-            Place::None => return false,
+            Place::Kept(_) | Place::None => return false,
         };
         self.phase == Phase::Serving && self.is_wanted(nr)
     }
@@ -169,7 +169,7 @@ impl Cluster {
             (Place::Current(nr), Some(w)) => {
                 self.slots[usize::from(nr.0)].generation != w.generation
             }
-            (Place::Current(_) | Place::Successor(_) | Place::None, _) => false,
+            (Place::Current(_) | Place::Successor(_) | Place::Kept(_) | Place::None, _) => false,
         }
     }
 
@@ -178,7 +178,8 @@ impl Cluster {
             self.deadlines.stop(Why::Respawn(nr));
             let slot = &mut self.slots[usize::from(nr.0)];
             let (successor, current) = (slot.successor.take(), slot.current);
-            if let Some(id) = successor {
+            let kept = slot.kept.take();
+            for id in successor.into_iter().chain(kept) {
                 self.retire(id, Cause::Restart, now, out);
             }
             if let Some(id) = current {

@@ -27,6 +27,7 @@ use super::respawn::FORK_AGAIN;
 use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
+use std::time::Duration;
 
 /// Generations with workers at one time (I9): of more the oldest is not drained any longer.
 pub const MAX_GENERATIONS: usize = 8;
@@ -45,6 +46,11 @@ pub struct Rollout {
     /// How many slots there are to be when it serves, if that is to change, and who wants that.
     workers: Option<u16>,
     by: Option<By>,
+    /// How many go ahead, and for how long each new one is watched (`watch`).
+    pub(super) canaries: u16,
+    pub(super) watch: Duration,
+    /// Have they been watched?
+    pub(super) passed: bool,
     /// Who waits for its end.
     pub askers: Vec<Asker>,
 }
@@ -124,6 +130,9 @@ impl Cluster {
             policy: before.unwrap_or_else(|| Box::new(old)),
             workers: resized.then_some(workers),
             by: wish.by,
+            canaries: self.policy.canary.count,
+            watch: self.policy.canary.watch,
+            passed: false,
             askers: Vec::new(),
         });
         out.push(Action::NewGeneration { generation: to });
@@ -146,6 +155,7 @@ impl Cluster {
     fn supersede(&mut self, wish: &Wish, now: Time, out: &mut Out) -> Option<Box<Policy>> {
         let old = self.rollout.take()?;
         self.deadlines.stop(Why::Successors);
+        self.deadlines.stop(Why::Watch);
         if self.generation == old.to && !old.back {
             // What is left of it is only for the old ones to go.
             self.rollout_done(old, now, out);
@@ -156,17 +166,18 @@ impl Cluster {
             by: wish.by,
         };
         self.drop_successors(now, out);
+        self.restore_kept(now, out);
         self.rollout_over(&old, &hitch, out);
         Some(old.policy)
     }
 
     /// So many slots get new workers: those that there are to be in the end.
-    fn goal(&self) -> u16 {
+    pub(super) fn goal(&self) -> u16 {
         let then = self.rollout.as_ref().and_then(|r| r.workers);
         then.map_or(self.wanted, |n| n.min(self.wanted))
     }
 
-    fn surge(&self) -> u16 {
+    pub(super) fn surge(&self) -> u16 {
         self.policy.surge.of(self.goal())
     }
 
@@ -230,8 +241,10 @@ impl Cluster {
         }
     }
 
-    fn rollout_failed(&mut self, r: Rollout, hitch: Hitch, now: Time, out: &mut Out) {
+    pub(super) fn rollout_failed(&mut self, r: Rollout, hitch: Hitch, now: Time, out: &mut Out) {
+        self.deadlines.stop(Why::Watch);
         self.drop_successors(now, out);
+        self.restore_kept(now, out);
         // Whoever comes into an empty slot is of the old code at once.
         for slot in self.slots.iter_mut().filter(|s| s.current.is_none()) {
             slot.generation = self.generation;
@@ -255,6 +268,9 @@ impl Cluster {
             policy: failed.policy.clone(),
             workers: None,
             by: None,
+            canaries: 0,
+            watch: Duration::ZERO,
+            passed: false,
             askers: Vec::new(),
         });
         self.rollout_progress(now, out);
@@ -287,6 +303,7 @@ impl Cluster {
     /// The cluster stops: nothing is replaced any more.
     pub(super) fn end_rollout(&mut self, out: &mut Out) {
         self.deadlines.stop(Why::Successors);
+        self.deadlines.stop(Why::Watch);
         if let Some(r) = self.rollout.take() {
             self.rollout_over(&r, &Hitch::Stopping, out);
         }
@@ -322,12 +339,23 @@ impl Cluster {
         match surge {
             0 => self.replace_in_place(to, now, out),
             _ => {
-                // Those that are ready wait for none that was not there when they came.
-                self.promote(to, now, out);
-                self.spawn_successors(to, surge, now, out);
+                let ahead = self.canaries_first().is_some();
+                self.pass_canaries(now);
+                if ahead {
+                    // The rest of their batch is to be there before they have their places.
+                    self.spawn_successors(to, surge, now, out);
+                }
+                if self.canaries_first().is_none() {
+                    // Those that are ready wait for none that was not there when they came.
+                    self.promote(to, now, out);
+                    self.release_kept(now, out);
+                    self.spawn_successors(to, surge, now, out);
+                }
             }
         }
-        if !self.all_replaced(to) || !self.replaced_are_ready() {
+        self.set_watch(now);
+        let watched = self.all_watched_by().is_none_or(|by| by <= now);
+        if !self.all_replaced(to) || !self.replaced_are_ready() || !watched {
             return;
         }
         self.arrive(to, now, out);
@@ -373,6 +401,7 @@ impl Cluster {
         let counts = |w: &&Worker| match self.place_of(w.id) {
             Place::Successor(_) => true,
             Place::Current(_) => false,
+            Place::Kept(_) => true,
             Place::None => w.made_room_for == Some(to) && !w.stuck,
         };
         self.fleet
@@ -388,6 +417,10 @@ impl Cluster {
         }
         // Of one batch all are ready before the next begins.
         let mut room = usize::from(surge).saturating_sub(self.extra(to));
+        if let Some(n) = self.canaries_first() {
+            let there = self.slots.iter().filter(|s| s.successor.is_some());
+            room = room.min(n.saturating_sub(there.count()));
+        }
         for nr in 0..usize::from(self.goal()) {
             let slot = &self.slots[nr];
             if room == 0 {
@@ -417,14 +450,15 @@ impl Cluster {
         for (nr, id) in successors {
             self.deadlines.stop(Why::Respawn(nr));
             let slot = &mut self.slots[usize::from(nr.0)];
-            old.extend(slot.current.replace(id));
+            old.extend(slot.current.replace(id).map(|old| (nr, old)));
             slot.successor = None;
             slot.seat = self.fleet.get(id).map(|w| w.seat);
             slot.generation = to;
             slot.proven = true;
             slot.backoff = Default::default();
         }
-        if self.all_replaced(to) {
+        let watched = self.all_watched_by().is_none_or(|by| by <= now);
+        if self.all_replaced(to) && watched {
             self.arrive(to, now, out);
         }
         // Who is steered away from a worker is steered away before that is looked at.
@@ -436,12 +470,7 @@ impl Cluster {
                 drain: self.policy.drain_timeout,
             }));
         }
-        for id in old {
-            if let Some(w) = self.fleet.get_mut(id) {
-                w.made_room_for = Some(to);
-            }
-            self.retire(id, Cause::Restart, now, out);
-        }
+        self.keep_or_retire(old, to, now, out);
         self.say_if_full(now, out);
         self.resize_progress(out);
     }
@@ -461,6 +490,17 @@ impl Cluster {
         };
         let old = |nr: &usize| ready(nr).is_some_and(|w| w.generation != to);
         let idle = (0..wanted).find(|nr| ready(nr).is_none());
+        // The first of them are watched before the next one has its turn.
+        let watched = self.in_place_watch();
+        match watched {
+            Some(by) if by > now => return,
+            Some(_) => {
+                if let Some(r) = &mut self.rollout {
+                    r.passed = true;
+                }
+            }
+            None => {}
+        }
         let Some(next) = idle.or_else(|| (0..wanted).find(old)) else {
             return;
         };

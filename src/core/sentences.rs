@@ -147,6 +147,7 @@ impl fmt::Display for Notice {
                 match next {
                     Next::Respawn(d) if d.is_zero() => write!(f, "; slot respawns now")?,
                     Next::Respawn(d) => write!(f, "; slot respawns in {}", human(*d))?,
+                    Next::TakenBack => f.write_str("; the one before it has its place again")?,
                     Next::Replaced | Next::Nothing => {}
                 }
                 Ok(())

@@ -27,6 +27,8 @@ pub struct Slot {
     pub current: Option<WorkerId>,
     /// The one that is to take its place when it is ready.
     pub successor: Option<WorkerId>,
+    /// The one that made room for a new one that is watched still.
+    pub kept: Option<WorkerId>,
     /// Of which generation its workers are.
     pub generation: u32,
     /// Whose lanes its worker has, or the last one had.
@@ -52,6 +54,8 @@ pub enum Place {
     Current(SlotNr),
     /// It is to be in that slot.
     Successor(SlotNr),
+    /// It was in that slot, and may be again.
+    Kept(SlotNr),
     /// It is on its way out.
     None,
 }
@@ -92,6 +96,7 @@ impl Cluster {
         match self.slots.get(usize::from(nr.0)) {
             Some(s) if s.current == Some(id) => Place::Current(nr),
             Some(s) if s.successor == Some(id) => Place::Successor(nr),
+            Some(s) if s.kept == Some(id) => Place::Kept(nr),
             Some(_) | None => Place::None,
         }
     }
@@ -122,6 +127,7 @@ impl Cluster {
             Cause::Resize => {
                 *slot = Slot {
                     successor: slot.successor,
+                    kept: slot.kept,
                     seat: slot.seat,
                     ..Slot::added(slot.generation)
                 };

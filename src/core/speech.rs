@@ -13,6 +13,8 @@ use super::deadlines::Why;
 use super::event::Word;
 use super::ids::{Time, WorkerId};
 use super::notice::{Cause, Notice};
+use super::outcome::Hitch;
+use super::slot::Place;
 use super::worker::State;
 use super::{Cluster, Out};
 use std::time::Duration;
@@ -80,6 +82,7 @@ impl Cluster {
             then: HANG_GRACE,
             ever: w.pinged,
         };
+        let who = w.who();
         self.full = false;
         self.deadlines.stop_worker(id);
         self.deadlines.set(Why::Kill(id), now + HANG_GRACE);
@@ -89,5 +92,10 @@ impl Cluster {
             signal: SIGABRT,
             whom: Whom::Leader,
         });
+        if let Place::Current(nr) = self.place_of(id)
+            && self.is_watched(id, now)
+        {
+            self.watched_failed(nr, Hitch::Hangs(who), now, out);
+        }
     }
 }

@@ -152,12 +152,21 @@ impl Cluster {
         }
         let servers = self.servers();
         let wanted = |(port, lanes): (PortId, Vec<&Lane>)| {
-            let (table, dealt) = match self.is_spread(&lanes) {
-                true => self.spread_table(port, &lanes)?,
-                false => (self.wanted_table(port, &lanes, &servers)?, None),
+            let found = match self.is_spread(&lanes) {
+                true => self.spread_table(port, &lanes),
+                false => {
+                    let table = self.wanted_table(port, &lanes, &servers);
+                    table.map(|t| (t, None))
+                }
             };
-            let new = self.lanes.steered.get(&port) != Some(&table);
-            new.then_some((port, table, dealt))
+            let now = self.lanes.steered.get(&port);
+            let (mut table, dealt) = match found {
+                Some(found) => found,
+                None => (now?.clone(), self.lanes.dealt.get(&port).cloned()),
+            };
+            let shut = table.deal.lanes().is_empty();
+            table.part = self.canary_part(port).filter(|_| !shut);
+            (now != Some(&table)).then_some((port, table, dealt))
         };
         let changed: Vec<_> = ports.into_iter().filter_map(wanted).collect();
         for (port, table, dealt) in changed {
@@ -227,6 +236,10 @@ impl Cluster {
             }
             out.push(Action::RetireLane { lane: lane.id });
             self.lanes.remove(lane.id);
+            // Others of its port take its share by that.
+            if let Some(table) = self.lanes.steered.get_mut(&lane.port) {
+                table.keep(|l| l != lane.id);
+            }
         }
     }
 }

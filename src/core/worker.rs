@@ -254,7 +254,7 @@ impl Cluster {
         let (who, generation) = (w.who(), w.generation);
         let reason = match self.place_of(id) {
             Place::Current(nr) => self.slots[usize::from(nr.0)].reason(),
-            Place::Successor(_) | Place::None => "restart",
+            Place::Successor(_) | Place::Kept(_) | Place::None => "restart",
         };
         if let Some(limit) = self.policy.ready_timeout {
             self.deadlines.set(Why::Ready(id), now + limit);
@@ -306,7 +306,7 @@ impl Cluster {
             }
             Place::Successor(nr) => self.successor_failed(nr, hitch(), now, out),
             // It was not wanted any more by the time its turn came.
-            Place::None => {}
+            Place::Kept(_) | Place::None => {}
         }
         self.resize_progress(out);
         self.stop_progress(now, out);
@@ -423,6 +423,7 @@ impl Cluster {
                 | Why::Census
                 | Why::DrainDelay
                 | Why::Successors
+                | Why::Watch
                 | Why::Look(_)
                 | Why::Alive(_)
                 | Why::Ready(_)

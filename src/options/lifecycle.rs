@@ -1,7 +1,7 @@
 //! When a worker is ready, when it is replaced, how it is stopped.
 
 use super::{Completes, Opt, opt};
-use crate::settings;
+use crate::settings::{self, Settings};
 use std::time::Duration;
 
 /// In the order of --help.
@@ -140,4 +140,16 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         keep!(surge, settings::surge),
     )
     .completes(Completes::Words("0 1 25% 50% 100%")),
+    opt(
+        "",
+        "canary",
+        "K[:DUR[:P%]]",
+        "1:2s:0%",
+        "so many new workers first, watched so long, with so much traffic; 0: none watched",
+        |s, v| {
+            s.canary = settings::canary(v, Settings::default().canary)?;
+            Ok(())
+        },
+    )
+    .completes(Completes::Words("0 1 1:10s 1:10s:10%")),
 ];

@@ -3,7 +3,7 @@
 
 use crate::core::words::human;
 use crate::core::{
-    Addr, Balance, Drain, Given, Level, Policy, ReadyRule, Surge, Takeover, share_clients,
+    Addr, Balance, Canary, Drain, Given, Level, Policy, ReadyRule, Surge, Takeover, share_clients,
 };
 use std::ffi::OsString;
 use std::fmt;
@@ -51,6 +51,8 @@ pub struct Settings {
     pub user_timeout: Option<Duration>,
     /// --backlog
     pub backlog: i32,
+    /// --canary
+    pub canary: Canary,
     /// --balance; `None` is shared.
     pub balance: Option<Balance>,
     /// --takeover
@@ -217,6 +219,11 @@ impl Default for Settings {
             keepalive: None,
             user_timeout: None,
             backlog: 4096,
+            canary: Canary {
+                count: 1,
+                watch: Duration::from_secs(2),
+                share: 0,
+            },
             balance: None,
             takeover: Takeover::Auto,
             ready: ReadyRule::Auto,
@@ -378,6 +385,7 @@ impl Settings {
             drain_quiet: self.drain_quiet.unwrap_or(self.drain_timeout / 2),
             drain_delay: self.drain_delay,
             surge: self.surge,
+            canary: self.canary,
             balance: self.balance.unwrap_or(Balance::Shared),
             // Whoever starts us knows them.
             cpus: vec![0],

@@ -2,7 +2,7 @@
 
 use super::{LONGEST, Listen, MAX_WORKERS, SocketFile, clean, principal};
 use crate::core::words::{human, signal_number};
-use crate::core::{Addr, Balance, Drain, ReadyRule, Surge, Takeover};
+use crate::core::{Addr, Balance, Canary, Drain, ReadyRule, Surge, Takeover};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -203,6 +203,24 @@ pub fn drain(text: &str) -> Result<Drain, String> {
         "server" => Ok(Drain::Server),
         "none" => Ok(Drain::None),
         _ => Err(format!("'{text}' is none of connections, server, none")),
+    }
+}
+
+/// `K[:DUR[:P%]]`; what is left out stays as it was.
+pub fn canary(text: &str, was: Canary) -> Result<Canary, String> {
+    let bad = |e: String| format!("'{text}' is no K[:DURATION[:PERCENT%]], as 1:2s:10%: {e}");
+    let mut parts = text.split(':');
+    let count = number(parts.next().unwrap_or_default(), 0, MAX_WORKERS).map_err(bad)?;
+    let watch = parts.next().map_or(Ok(was.watch), duration).map_err(bad)?;
+    let percent = |p: &str| number(p.strip_suffix('%').unwrap_or(p), 0u8, 99);
+    let share = parts.next().map_or(Ok(was.share), percent).map_err(bad)?;
+    match parts.next() {
+        Some(more) => Err(bad(format!(":{more} is too much"))),
+        None => Ok(Canary {
+            count,
+            watch,
+            share,
+        }),
     }
 }
 

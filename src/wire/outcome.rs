@@ -77,7 +77,7 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
         Hitch::Died(d) => {
             let next = match d.next {
                 Next::Respawn(delay) => format!("in {}", human(delay)),
-                Next::Replaced | Next::Nothing => "no more".into(),
+                Next::Replaced | Next::TakenBack | Next::Nothing => "no more".into(),
             };
             let (who, cause, lived) = (d.who, d.cause.word(), human(d.lived));
             let why = format!(
@@ -101,15 +101,18 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
             let by = by.map_or_else(String::new, |by| format!(", {by}"));
             (format!("superseded by resize {to}: {why}{by}"), "")
         }
-        Hitch::Stopping | Hitch::Unreadable(_) | Hitch::TooEarly | Hitch::Overtaken { .. } => {
-            (hitch.to_string(), "")
-        }
+        Hitch::Hangs(_)
+        | Hitch::Stopping
+        | Hitch::Unreadable(_)
+        | Hitch::TooEarly
+        | Hitch::Overtaken { .. } => (hitch.to_string(), ""),
     };
     match (json, hitch) {
         (true, _) => resize_json(workers, false, Some(&why), last),
         (
             false,
             Hitch::Superseded { .. }
+            | Hitch::Hangs(_)
             | Hitch::Stopping
             | Hitch::Unreadable(_)
             | Hitch::TooEarly
@@ -161,6 +164,7 @@ fn not_reloaded(generation: u32, hitch: &Hitch, ready: usize, json: bool) -> Str
         Hitch::Died(d) => d.last.as_str(),
         Hitch::NotForked { .. }
         | Hitch::Stuck(_)
+        | Hitch::Hangs(_)
         | Hitch::Superseded { .. }
         | Hitch::Stopping
         | Hitch::Unreadable(_)

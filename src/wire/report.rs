@@ -177,6 +177,7 @@ pub fn why_text(deaths: &[Death], m: &Master<'_>) -> String {
             Next::Respawn(delay) if delay.is_zero() => "respawned at once".to_string(),
             Next::Respawn(delay) => format!("respawn after {}", human(delay)),
             Next::Replaced => "another one has its place".into(),
+            Next::TakenBack => "the one before it has its place again".into(),
             Next::Nothing => "not respawned".into(),
         };
         text.push_str(&format!(
@@ -210,7 +211,7 @@ pub fn why_json(deaths: &[Death], m: &Master<'_>) -> String {
                 .map_or("null".into(), |r| format!("{:.3}", r.as_secs_f64()));
             let respawn = match d.next {
                 Next::Respawn(delay) => format!("{:.3}", delay.as_secs_f64()),
-                Next::Replaced | Next::Nothing => "null".into(),
+                Next::Replaced | Next::TakenBack | Next::Nothing => "null".into(),
             };
             format!(
                 "{{\"slot\":{},\"pid\":{pid},\"ago\":{:.3},\"reason\":{},{},\"lived\":{:.3},\"ready\":{ready},\"respawn\":{respawn},\"stderr\":{}}}",

@@ -65,7 +65,7 @@ impl Judge {
             Notice::Draining { who, .. } => {
                 let worker = self.of_pid(who.pid);
                 assert!(
-                    self.may_go(worker, now),
+                    self.may_go(worker, now, cover),
                     "{who} is drained without a reason"
                 );
                 let p = self.policy_of(worker);
@@ -107,6 +107,7 @@ impl Judge {
                 why: "read again",
                 ..
             } => {
+                self.promote(now, cover);
                 self.settle_generation(now, cover);
                 assert_eq!(usize::from(*to), self.wanted, "nobody has asked for {to}");
             }

@@ -32,7 +32,7 @@ census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFa
     LaneAlone Signalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged Adopted);
-census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Drain Census DrainDelay Successors Kill KillAgain Respawn StartTimeout Unserved Leftovers
+census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Drain Census DrainDelay Successors Watch Kill KillAgain Respawn StartTimeout Unserved Leftovers
     GiveUp);
 census!(SEEN, seen_name, Seen: Nothing Holds Accepts OwnSocket);
 census!(KINDS, kind_name, Kind: Good Slow Crash ExitsZero NeverListens Prober WrongPort DeafToTerm
@@ -148,6 +148,12 @@ pub enum Mark {
     ShutDown,
     /// A worker with a socket of its own was in service when the world was at rest.
     OwnServes,
+    /// Canaries were watched, and the rest followed.
+    CanariesPassed,
+    /// Who was kept went when the new ones had been watched.
+    KeptReleased,
+    /// Who was kept had its place again.
+    KeptRestored,
     /// Buckets of a port were dealt to other slots.
     DealtAnew,
     /// One was asked to stop with nothing left to do, while others went on,
@@ -188,7 +194,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     ResizeSuperseded ResizeStopped ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
-    OwnServes DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited BudgetCut LanesFull Adopted Exit0 Exit1
+    OwnServes CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 
 /// How often each was seen.

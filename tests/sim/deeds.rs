@@ -1,5 +1,6 @@
 //! The judge of deeds: whom core forks, whom it signals and when, and what it lends.
 
+use crate::cover::Cover;
 use crate::judge::{GRACE, Judge, LEAD, SIGABRT};
 use crate::kernel::SIGKILL;
 use crate::records::Job;
@@ -9,7 +10,14 @@ use std::time::Duration;
 
 impl Judge {
     /// A worker is asked for.
-    pub fn spawned(&mut self, worker: WorkerId, slot: SlotNr, reader: Reader, now: Time) {
+    pub fn spawned(
+        &mut self,
+        worker: WorkerId,
+        slot: SlotNr,
+        reader: Reader,
+        now: Time,
+        cover: &mut Cover,
+    ) {
         let generation = reader.generation;
         assert!(!self.stopping(), "{worker:?} spawned while stopping");
         let open = self.lanes.values().filter(|l| l.given && l.open).count();
@@ -29,6 +37,9 @@ impl Judge {
         );
         let to = self.rollout.as_ref().map(|r| r.to);
         let surge = usize::from(self.surge());
+        // (They have been watched by now, if they are to be.)
+        self.promote(now, cover);
+        let canaries = self.canaries();
         let successors = self.places.iter().filter(|p| p.successor.is_some()).count();
         let place = &mut self.places[usize::from(slot.0)];
         let comes_after = to == Some(generation) && place.generation != generation;
@@ -39,8 +50,15 @@ impl Judge {
                 place.successor.is_none(),
                 "I1: slot {slot} has a successor already"
             );
-            assert!(successors < surge, "more than {surge} successors");
+            let most = match canaries {
+                0 => surge,
+                n => n,
+            };
+            assert!(successors < most, "more than {most} successors");
             place.successor = Some(worker);
+            for r in &mut self.rollout {
+                r.rest_comes = false;
+            }
             return;
         }
         assert!(place.worker.is_none(), "slot {slot} has a worker already");
@@ -69,12 +87,19 @@ impl Judge {
     }
 
     /// A worker is signalled: only while its first process is not reaped, and for a reason.
-    pub fn signalled(&mut self, worker: WorkerId, signal: i32, whom: Whom, now: Time) {
+    pub fn signalled(
+        &mut self,
+        worker: WorkerId,
+        signal: i32,
+        whom: Whom,
+        now: Time,
+        cover: &mut Cover,
+    ) {
         let cut = self.limits().cut();
         let soft = signal == self.policy.stop_signal
             && whom == Whom::Leader
             && !matches!(self.happens, Happens::Relay { .. })
-            && self.may_go(worker, now);
+            && self.may_go(worker, now, cover);
         let stop_most = self.policy_of(worker).stop_timeout;
         let p = &self.policy;
         let job = self.jobs.get_mut(&worker).expect("signal to nobody");
@@ -109,7 +134,13 @@ impl Judge {
             let silent = p.watchdog.is_some_and(|l| over(job.pulse, l));
             assert!(silent, "{worker:?} was heard: {job:?}");
             assert!(job.stop.is_none() && job.kill.is_none() && job.abort.is_none());
-            job.abort = Some(now);
+            let watched = self.is_watched(worker, now);
+            if let Some(job) = self.jobs.get_mut(&worker) {
+                job.abort = Some(now);
+            }
+            if watched {
+                self.rollout_fails(now, cover);
+            }
             return;
         }
         assert!(signal == SIGKILL && whom == Whom::Group);

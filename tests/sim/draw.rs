@@ -7,7 +7,7 @@ use crate::plan::Kind;
 use crate::prng::Prng;
 use minicluster::core::{Addr, Given};
 use minicluster::core::{
-    Balance, Drain, MasterSignal, Policy, ReadyRule, Sight, Size, Surge, Takeover, Target,
+    Balance, Canary, Drain, MasterSignal, Policy, ReadyRule, Sight, Size, Surge, Takeover, Target,
 };
 use std::time::Duration;
 
@@ -185,6 +185,11 @@ pub fn manual() -> Policy {
         drain_quiet: secs(5),
         drain_delay: secs(0),
         surge: Surge::Percent(100),
+        canary: Canary {
+            count: 0,
+            watch: secs(2),
+            share: 0,
+        },
         balance: Balance::Shared,
         cpus: vec![0, 1],
         takeover: Takeover::Auto,
@@ -296,6 +301,11 @@ pub fn policy(r: &mut Prng) -> Policy {
         },
         drain_delay: r.weighted(&[(6, secs(0)), (2, millis(200)), (1, secs(1)), (1, secs(3))]),
         surge: surge(r),
+        canary: Canary {
+            count: r.pick(&[0, 0, 1, 1, 2, 5]),
+            watch: r.weighted(&[(1, secs(0)), (2, millis(300)), (4, secs(2)), (1, secs(20))]),
+            share: r.pick(&[0, 0, 10, 99]),
+        },
         balance: r.weighted(&[
             (6, Balance::Shared),
             (2, Balance::Hash),

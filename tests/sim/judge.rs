@@ -380,8 +380,17 @@ impl Judge {
                     .get(usize::from(slot.0))
                     .cloned()
                     .unwrap_or_default();
+                let watched = self.is_watched(worker, now);
                 if place.successor == Some(worker) {
                     self.successor_failed(worker, now, cover);
+                } else if place.kept == Some(worker) {
+                    self.places[usize::from(slot.0)].kept = None;
+                } else if watched && !drained {
+                    match place.kept {
+                        Some(_) => self.places[usize::from(slot.0)].worker = None,
+                        None => self.vacate(slot, drained, ready_for, Duration::ZERO, now),
+                    }
+                    self.rollout_fails(now, cover);
                 } else if place.worker == Some(worker) {
                     self.vacate(slot, drained, ready_for, Duration::ZERO, now);
                     if never {
@@ -421,6 +430,7 @@ impl Judge {
                 vacant: at_once.filter(|_| wanted),
                 generation: place.generation,
                 successor: place.successor,
+                kept: place.kept,
                 proven: place.proven && !surplus,
                 ..Place::default()
             };

@@ -222,6 +222,26 @@ impl World {
         }
     }
 
+    /// What is dealt out apart goes to new workers that go ahead, and is as much as was asked for.
+    fn part_is_of_canaries(&self, table: &Table) {
+        let Some((share, deal)) = &table.part else {
+            return;
+        };
+        assert_eq!(*share, self.judge.policy.canary.share);
+        assert!(self.judge.canaries() > 0, "{table:?} without canaries");
+        let ahead = self.judge.places.iter().filter_map(|p| p.successor);
+        let ahead: Vec<WorkerId> = ahead.collect();
+        for id in deal.lanes() {
+            let lane = &self.judge.lanes[&id];
+            let of = |w: &WorkerId| {
+                let job = &self.judge.jobs[w];
+                job.serves() && (lane.owner == Some(*w) || lane.owner.is_none() && lane.is_for(job))
+            };
+            let served = ahead.iter().any(of);
+            assert!(served, "I2: {id:?} is no canary's");
+        }
+    }
+
     /// Of the worker that has it alone, or of the last one that had.
     fn slot_of(&self, id: LaneId) -> Option<SlotNr> {
         let lane = self.judge.lanes.get(&id)?;
@@ -298,7 +318,8 @@ impl World {
                 continue;
             }
             assert!(!table.is_empty(), "I2: {port:?} is served, and shut");
-            let lanes = table.lanes();
+            self.part_is_of_canaries(table);
+            let lanes = table.deal.lanes();
             for id in &lanes {
                 let n = weight(&self.judge.lanes[id]);
                 assert!(n > 0, "I2: {id:?} is steered to, and nobody is ready there");

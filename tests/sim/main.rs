@@ -28,6 +28,7 @@ mod sizes;
 mod sockets;
 mod stories;
 mod trace;
+mod watching;
 mod world;
 
 use cover::{Cover, Mark};

@@ -187,6 +187,8 @@ pub struct Place {
     pub worker: Option<WorkerId>,
     /// Who is to take its place, when all of them are ready.
     pub successor: Option<WorkerId>,
+    /// Who made room for one that is watched still.
+    pub kept: Option<WorkerId>,
     pub generation: u32,
     /// When it fell vacant, and the shortest and longest time it may stay so.
     pub vacant: Option<(Time, Duration, Duration)>,

@@ -19,6 +19,12 @@ pub struct Rollout {
     pub back: bool,
     /// So many slots there are to be when it has come to run.
     pub workers: Option<usize>,
+    /// How many go ahead, how long all are watched; and have those been?
+    pub canaries: u16,
+    pub watch: Duration,
+    pub passed: bool,
+    /// Are the others of their batch still to be asked for?
+    pub rest_comes: bool,
 }
 
 /// What has to become of the reload that is asked for.
@@ -89,17 +95,25 @@ impl Judge {
         if let Some(old) = self.rollout.take() {
             cover.mark(Mark::ReloadOvertaken);
             self.ends = Some((old.to, old.to == self.generation && !old.back));
+            self.rollout = Some(old);
             self.drop_successors(now);
+            self.rollout = None;
         }
         self.newest += 1;
         self.rollout = Some(Rollout {
             to: self.newest,
             back: false,
+            canaries: policy.canary.count,
+            watch: policy.canary.watch,
+            passed: false,
+            rest_comes: false,
             workers: (policy.workers != self.running.workers).then_some(policy.workers.into()),
         });
         let old = std::mem::replace(&mut self.policy, policy.clone());
         self.policy.given = old.given;
         self.policy.takeover = old.takeover;
+        self.policy.balance = old.balance;
+        self.policy.cpus = old.cpus;
     }
 
     /// Successors that have no place yet are to go.
@@ -113,6 +127,7 @@ impl Judge {
                 job.replaced.get_or_insert(now);
             }
         }
+        dropped.extend(self.restore(now));
         self.tried = Some((dropped, self.policy.clone()));
     }
 
@@ -143,25 +158,27 @@ impl Judge {
         if self.surge() == 0 || self.stopping() {
             return;
         }
+        self.pass_canaries(now, cover);
+        if self.canaries() > 0 || self.rollout.as_ref().is_some_and(|r| r.rest_comes) {
+            return;
+        }
         let new: Vec<WorkerId> = self.places.iter().filter_map(|p| p.successor).collect();
         let ready = |w: &WorkerId| self.jobs.get(w).is_some_and(|j| j.serves());
         if new.is_empty() || !new.iter().all(ready) {
             return;
         }
         cover.mark(Mark::Promoted);
-        for place in &mut self.places {
+        let mut made_room = Vec::new();
+        for (nr, place) in self.places.iter_mut().enumerate() {
             let Some(new) = place.successor.take() else {
                 continue;
             };
             let old = place.worker.replace(new);
             (place.vacant, place.failures) = (None, 0);
             (place.generation, place.proven) = (to, true);
-            let old = old.and_then(|w| self.jobs.get_mut(&w));
-            if let Some(job) = old.filter(|j| j.surplus.is_none()) {
-                job.replaced.get_or_insert(now);
-                job.made_room_for = Some(to);
-            }
+            made_room.extend(old.map(|old| (nr, old)));
         }
+        self.makes_room(made_room, to, now);
         self.settle_generation(now, cover);
     }
 
@@ -192,11 +209,17 @@ impl Judge {
         }
     }
 
-    fn rollout_fails(&mut self, now: Time, cover: &mut Cover) {
-        let Some(r) = self.rollout.take() else { return };
+    pub fn rollout_fails(&mut self, now: Time, cover: &mut Cover) {
+        let Some(r) = self.rollout.clone() else {
+            return;
+        };
         cover.mark(Mark::ReloadFailed);
+        if self.places.iter().any(|p| p.kept.is_some()) {
+            cover.mark(Mark::KeptRestored);
+        }
         self.ends = Some((r.to, false));
         self.drop_successors(now);
+        self.rollout = None;
         for place in self.places.iter_mut().filter(|p| p.worker.is_none()) {
             place.generation = self.generation;
         }
@@ -206,6 +229,10 @@ impl Judge {
             self.rollout = Some(Rollout {
                 to: self.generation,
                 back: true,
+                canaries: 0,
+                watch: Duration::ZERO,
+                passed: false,
+                rest_comes: false,
                 workers: None,
             });
         }
@@ -219,7 +246,10 @@ impl Judge {
     }
 
     /// May this worker be emptied or asked to stop? With old before new it may be its turn.
-    pub fn may_go(&mut self, worker: WorkerId, now: Time) -> bool {
+    pub fn may_go(&mut self, worker: WorkerId, now: Time, cover: &mut Cover) -> bool {
+        self.promote(now, cover);
+        self.release(now, cover);
+        self.pass_canaries(now, cover);
         let job = &self.jobs[&worker];
         if self.ending.is_some_and(|e| !e.hard) || job.surplus.or(job.replaced).is_some() {
             return true;
@@ -254,6 +284,7 @@ impl Judge {
             self.ends = None;
             return;
         }
+        self.promote(now, cover);
         self.settle_generation(now, cover);
         let r = self.rollout.take().expect("I5: no reload is under way");
         assert_eq!((r.to, r.back), (generation, back));
@@ -304,7 +335,9 @@ impl Judge {
         let serves = |w: WorkerId| self.jobs.get(&w).is_some_and(|j| j.serves());
         let ready = slots.filter(|p| p.worker.is_some_and(serves)).count();
         let ready = self.surge() > 0 || ready == self.goal();
-        if !self.stopping() && ready && self.all_replaced(to) && self.generation != to {
+        let watched = self.all_watched(now);
+        let reached = ready && watched && self.all_replaced(to);
+        if !self.stopping() && reached && self.generation != to {
             self.generation = to;
             self.running = self.policy.clone();
             self.size_comes(now, cover);
@@ -318,6 +351,14 @@ impl Judge {
             "I5: an end is not told: {:?}",
             self.ends
         );
+        if self.rollout.is_some() {
+            self.promote(now, cover);
+            self.release(now, cover);
+            self.pass_canaries(now, cover);
+        }
+        for r in &mut self.rollout {
+            r.rest_comes = false;
+        }
         self.settle_generation(now, cover);
         (self.over, self.failed, self.tried) = (None, None, None);
         let to = self.rollout.as_ref().filter(|r| !r.back).map(|r| r.to);
@@ -382,7 +423,7 @@ impl Judge {
                 assert_eq!(Some(*generation), self.failed, "I5: it has not failed");
                 assert_eq!(of, *generation);
                 cover.mark(match hitch {
-                    Hitch::Died(_) => Mark::ReloadDied,
+                    Hitch::Died(_) | Hitch::Hangs(_) => Mark::ReloadDied,
                     Hitch::NotForked { .. } => Mark::ReloadNotForked,
                     Hitch::Stuck(_) => Mark::ReloadStuck,
                     Hitch::Stopping => Mark::ReloadStopped,
@@ -408,6 +449,7 @@ impl Judge {
         let limits = self.limits();
         let stop = self.policy.stop_timeout.max(self.running.stop_timeout);
         let drain = limits.drain() + self.running.drain_timeout + Duration::from_secs(1);
-        (drain + stop + Duration::from_secs(10)) * rounds
+        let watch = self.policy.canary.watch * 2;
+        (drain + stop + watch + Duration::from_secs(10)) * rounds
     }
 }

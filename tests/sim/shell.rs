@@ -250,7 +250,8 @@ impl World {
                 slot,
                 reader,
             } => {
-                self.judge.spawned(worker, slot, reader, self.now);
+                self.judge
+                    .spawned(worker, slot, reader, self.now, &mut self.cover);
                 if self.crowded() {
                     self.later.push_back(worker);
                     return None;
@@ -310,6 +311,7 @@ impl World {
                 }
             }),
             Action::Steer { port, table } => {
+                self.judge.promote(self.now, &mut self.cover);
                 let of = |l: &LaneId| {
                     let lane = &self.judge.lanes[l];
                     lane.port == port && lane.open
@@ -465,7 +467,8 @@ impl World {
 
     fn kill(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
         let asked = self.judge.jobs[&worker].stop;
-        self.judge.signalled(worker, signal, whom, self.now);
+        self.judge
+            .signalled(worker, signal, whom, self.now, &mut self.cover);
         if asked.is_none() && self.judge.jobs[&worker].stop.is_some() {
             self.asked_to_stop(worker);
         }

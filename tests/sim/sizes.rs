@@ -92,8 +92,11 @@ impl Judge {
         self.places.resize_with(len, anew);
         for nr in from.min(n)..from.max(n) {
             let place = &mut self.places[nr];
-            if let Some(job) = place.successor.take().and_then(|w| self.jobs.get_mut(&w)) {
-                job.replaced.get_or_insert(now);
+            let kept = place.kept.take();
+            for worker in place.successor.take().into_iter().chain(kept) {
+                if let Some(job) = self.jobs.get_mut(&worker) {
+                    job.replaced.get_or_insert(now);
+                }
             }
             let Some(worker) = place.worker else {
                 let at_once = Some((now, Duration::ZERO, Duration::ZERO));
@@ -228,6 +231,7 @@ impl Judge {
                     why: "read again", ..
                 } = hitch
                 {
+                    self.promote(now, cover);
                     self.settle_generation(now, cover);
                 }
                 // What fails first may fail a reload next, which had wanted that number.
@@ -278,6 +282,7 @@ impl Judge {
                 | Hitch::Superseded { .. }
                 | Hitch::Unreadable(_)
                 | Hitch::TooEarly
+                | Hitch::Hangs(_)
                 | Hitch::Overtaken { .. },
                 happens,
             ) => {

@@ -428,6 +428,7 @@ impl World {
         self.faults.learnt_fails = 0;
         self.faults.listen_fails = 0;
         self.faults.adopt_fails = 0;
+        self.faults.alone = false;
         self.stalled_until = self.now;
         self.agenda.retain(|_, what| {
             let ends = matches!(what, Happening::Mischief(_) | Happening::Unstick(_));

@@ -1,0 +1,154 @@
+//! The judge of canaries, and of what can be taken back: some new workers go ahead, each is watched for a
+//! while, and who made room for one is kept, unsteered, until all of them have been (I4).
+
+use crate::cover::{Cover, Mark};
+use crate::judge::Judge;
+use minicluster::core::{Time, WorkerId};
+use std::time::Duration;
+
+impl Judge {
+    /// So many go ahead of the others; none any more once they have been watched.
+    pub fn canaries(&self) -> usize {
+        let Some(r) = self.rollout.as_ref().filter(|r| !r.back && !r.passed) else {
+            return 0;
+        };
+        let n = usize::from(r.canaries).min(self.goal());
+        match usize::from(self.surge()) {
+            0 => n,
+            surge => n.min(surge),
+        }
+    }
+
+    /// How long each is watched.
+    fn watch(&self) -> Duration {
+        let r = self.rollout.as_ref().filter(|r| !r.back && r.canaries > 0);
+        r.map_or(Duration::ZERO, |r| r.watch)
+    }
+
+    /// Have all of these been watched?
+    fn watched(&self, all: &[WorkerId], now: Time) -> bool {
+        let watch = self.watch();
+        let since = |w: &WorkerId| self.jobs.get(w).and_then(|j| j.ready);
+        all.iter().filter_map(since).all(|t| now - t >= watch)
+    }
+
+    /// The new ones that have their places and are ready.
+    fn placed(&self) -> Vec<WorkerId> {
+        let to = self.rollout.as_ref().map(|r| r.to);
+        let workers = self.places.iter().filter_map(|p| p.worker);
+        let new = |w: &WorkerId| {
+            let job = self.jobs.get(w);
+            job.is_some_and(|j| Some(j.generation) == to && j.serves())
+        };
+        workers.filter(new).collect()
+    }
+
+    /// Have all been watched that have their places?
+    pub fn all_watched(&self, now: Time) -> bool {
+        self.watched(&self.placed(), now)
+    }
+
+    /// Those that went ahead have been watched: the others follow.
+    pub fn pass_canaries(&mut self, now: Time, cover: &mut Cover) {
+        let n = self.canaries();
+        if n == 0 || self.stopping() {
+            return;
+        }
+        let all: Vec<WorkerId> = match self.surge() {
+            0 => self.placed(),
+            _ => self.places.iter().filter_map(|p| p.successor).collect(),
+        };
+        let ready = |w: &WorkerId| self.jobs.get(w).is_some_and(|j| j.serves());
+        let there = all.len() >= n && all.iter().all(ready);
+        let rest = self.rest_is_to_come();
+        if there
+            && self.watched(&all, now)
+            && let Some(r) = &mut self.rollout
+        {
+            (r.passed, r.rest_comes) = (true, rest);
+            cover.mark(Mark::CanariesPassed);
+        }
+    }
+
+    /// The canaries have been watched: are there others of their batch, which are spawned now?
+    fn rest_is_to_come(&self) -> bool {
+        let there = self.places.iter().filter(|p| p.successor.is_some());
+        there.count() < usize::from(self.surge()).min(self.goal())
+    }
+
+    /// These make room: they are kept if there may be need of them, else they are to go.
+    pub fn makes_room(&mut self, old: Vec<(usize, WorkerId)>, to: u32, now: Time) {
+        let new: Vec<WorkerId> = old
+            .iter()
+            .filter_map(|(nr, _)| self.places[*nr].worker)
+            .collect();
+        let keep = !self.watched(&new, now);
+        for (nr, worker) in old {
+            let Some(job) = self.jobs.get_mut(&worker) else {
+                continue;
+            };
+            if job.surplus.is_some() {
+                continue;
+            }
+            job.made_room_for = Some(to);
+            match keep && job.serves() {
+                true => self.places[nr].kept = Some(worker),
+                false => drop(job.replaced.get_or_insert(now)),
+            }
+        }
+    }
+
+    /// Those that were kept go when all that they were kept for have been watched.
+    pub fn release(&mut self, now: Time, cover: &mut Cover) {
+        let kept = self.places.iter().filter(|p| p.kept.is_some());
+        let new: Vec<WorkerId> = kept.filter_map(|p| p.worker).collect();
+        if self.stopping() || !self.watched(&new, now) {
+            return;
+        }
+        for place in &mut self.places {
+            if let Some(job) = place.kept.take().and_then(|w| self.jobs.get_mut(&w)) {
+                job.replaced.get_or_insert(now);
+                cover.mark(Mark::KeptReleased);
+            }
+        }
+    }
+
+    /// They have their places again, and the new ones are to go. Those are told.
+    pub fn restore(&mut self, now: Time) -> Vec<WorkerId> {
+        let mut dropped = Vec::new();
+        for place in &mut self.places {
+            let Some(old) = place.kept.take() else {
+                continue;
+            };
+            let new = place.worker.replace(old);
+            (place.vacant, place.failures) = (None, 0);
+            if let Some(job) = self.jobs.get_mut(&old) {
+                place.generation = job.generation;
+                job.made_room_for = None;
+            }
+            dropped.extend(new);
+        }
+        for worker in &dropped {
+            if let Some(job) = self.jobs.get_mut(worker) {
+                job.replaced.get_or_insert(now);
+            }
+        }
+        dropped
+    }
+
+    /// Is it a new one in its place that is watched still?
+    pub fn is_watched(&self, worker: WorkerId, now: Time) -> bool {
+        let r = self
+            .rollout
+            .as_ref()
+            .filter(|r| !r.back && r.to != self.generation);
+        let (Some(r), Some(job)) = (r, self.jobs.get(&worker)) else {
+            return false;
+        };
+        let watch = self.watch();
+        let early = job.ready.is_some_and(|t| now - t < watch);
+        let place = self.places.get(usize::from(job.slot.0));
+        let placed = place.is_some_and(|p| p.worker == Some(worker));
+        early && placed && job.generation == r.to && !self.stopping()
+    }
+}
