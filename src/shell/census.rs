@@ -64,6 +64,7 @@ impl Shell {
             );
             self.say(Level::Error, "steering-error", message);
         }
+        self.say_coarse();
         for lane in table.lanes() {
             self.mend_file(lane);
         }

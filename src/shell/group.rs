@@ -17,45 +17,33 @@
 //! 4. What was passed to us is never shut down, and stays where it is: it is others', too.
 //! 5. Nobody gets in any more when all lanes have a filter; where one cannot have it, everything is
 //!    steered to a spare, which is shut. So it is while a port has nobody to serve it.
+//! 6. Where the kernel does not take a program of that length connections are dealt out more coarsely,
+//!    which is told: each client keeps a lane as long as there are buckets for all.
 
-use crate::core::{Deal, LaneId, Table};
+mod members;
+
+use crate::core::{Key, LaneId, Table};
 use crate::sys::socket::{self, Reach};
-use crate::sys::steer::{self, Gate, Raw};
+use crate::sys::steer::{self, Raw};
 use crate::wire::steering;
+use members::{Member, Members};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// One socket of a group. `fd` is a second descriptor of the lane's.
-struct Member {
-    fd: OwnedFd,
-    /// `None`: a spare, or one that nobody serves any more but that is not ours to close.
-    lane: Option<LaneId>,
-    passed: bool,
-    /// Was it a worker's?
-    own: bool,
-    /// Nothing of ours may keep new clients out of it.
-    bare: bool,
-    /// What keeps new clients out of it, if they are.
-    gate: Option<Gate>,
-}
-
-impl Member {
-    fn is_spare(&self) -> bool {
-        self.lane.is_none() && !self.passed
-    }
-
-    /// Keeps new clients out, where that can be done without harm to those that are on their way in.
-    fn shut(&mut self) {
-        if self.gate.is_none() && !self.bare && steer::filter(self.fd.as_fd(), &refusal()).is_ok() {
-            self.gate = Some(Gate::Filter);
-        }
-    }
-}
-
 /// What drops those that want to come in.
 fn refusal() -> Vec<Raw> {
     steering::raw(&steering::refuse_new())
+}
+
+/// New connections are dealt out more coarsely than they should be: the kernel takes no longer program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coarse {
+    /// By so many buckets, if by any at all: else at random.
+    pub by: Option<usize>,
+    /// Instead of so many, of these; if not by CPU.
+    pub wanted: Option<(Key, usize)>,
 }
 
 /// All lanes of a port.
@@ -63,11 +51,19 @@ pub struct Group {
     addr: SocketAddr,
     reach: Reach,
     backlog: i32,
-    members: Vec<Member>,
+    members: Members,
     /// Where new connections go.
     table: Table,
+    /// The lanes that it names.
+    named: BTreeSet<LaneId>,
     /// Does nobody get in any more?
     refusing: bool,
+    /// Was its last program not taken? Then the next change tries again.
+    failed: bool,
+    /// What gives the group a program.
+    load: fn(BorrowedFd<'_>, &[Raw]) -> io::Result<()>,
+    /// What was to be told of that, and was not yet.
+    coarse: Option<Coarse>,
 }
 
 impl Group {
@@ -77,9 +73,13 @@ impl Group {
             addr,
             reach,
             backlog,
-            members: Vec::new(),
+            members: Members::default(),
             table: Table::only(first),
+            named: BTreeSet::from([first]),
             refusing: false,
+            failed: false,
+            load: steer::attach,
+            coarse: None,
         }
     }
 
@@ -87,6 +87,7 @@ impl Group {
     pub fn unserved(addr: SocketAddr, reach: Reach, backlog: i32) -> Group {
         Group {
             table: Table::default(),
+            named: BTreeSet::new(),
             ..Group::new(addr, reach, backlog, LaneId(0))
         }
     }
@@ -98,12 +99,22 @@ impl Group {
 
     /// Does none of its lanes listen yet?
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.members.len() == 0
+    }
+
+    /// Is it steered more coarsely than it should be? Told once each time that it is.
+    pub fn coarse(&mut self) -> Option<Coarse> {
+        self.coarse.take()
+    }
+
+    /// Where it is.
+    pub fn addr(&self) -> &SocketAddr {
+        &self.addr
     }
 
     /// A lane has begun to listen, if it is not known to do so already.
     pub fn joined(&mut self, lane: LaneId, fd: BorrowedFd<'_>, passed: bool) -> io::Result<()> {
-        if self.index(lane).is_none() {
+        if self.members.index(lane).is_none() {
             let fd = fd.try_clone_to_owned()?;
             let lane = Some(lane);
             self.members.push(Member {
@@ -115,7 +126,7 @@ impl Group {
                 gate: None,
             });
             // Beside others that have a program, it gets nothing until it is in the table.
-            self.apply()?;
+            self.apply_to_last()?;
         }
         Ok(())
     }
@@ -123,7 +134,7 @@ impl Group {
     /// A socket that was made elsewhere and is bound begins to listen, among the others; its own filter
     /// stays, if it has one.
     pub fn take_in(&mut self, lane: LaneId, fd: BorrowedFd<'_>, filtered: bool) -> io::Result<()> {
-        if self.index(lane).is_some() {
+        if self.members.index(lane).is_some() {
             return Ok(());
         }
         let kept = fd.try_clone_to_owned()?;
@@ -133,7 +144,7 @@ impl Group {
             true => None,
             false => steer::keep_out(fd, &refusal()).ok(),
         };
-        let done = match self.members.is_empty() {
+        let done = match self.is_empty() {
             true => socket::listen_first(fd, self.backlog),
             false => socket::listen(fd, self.backlog),
         };
@@ -149,20 +160,19 @@ impl Group {
             bare: gate.is_none(),
             gate,
         });
-        self.apply()
+        self.apply_to_last()
     }
 
     /// A lane beside the others, which listens and gets nothing yet.
     pub fn open(&mut self, lane: LaneId) -> io::Result<OwnedFd> {
-        let fd = match self.members.iter_mut().find(|m| m.is_spare()) {
-            Some(spare) => {
-                let fd = spare.fd.try_clone()?;
-                spare.lane = Some(lane);
-                fd
+        match self.members.spare() {
+            Some(at) => {
+                let fd = self.members.all()[at].fd.try_clone()?;
+                self.members.name(at, Some(lane));
+                Ok(fd)
             }
-            None => self.add(Some(lane))?,
-        };
-        Ok(fd)
+            None => self.add(Some(lane)),
+        }
     }
 
     /// One more at the end.
@@ -178,51 +188,43 @@ impl Group {
             bare: false,
             gate: Some(gate),
         });
-        self.apply()?;
+        self.apply_to_last()?;
         Ok(kept)
     }
 
     /// Where there is one alone, it is made one that others can stand beside.
     fn form(&self) -> io::Result<()> {
-        match self.members.as_slice() {
-            [] => {}
-            // The first has its program before there is a second: or the kernel would deal them out.
-            [only] => match steer::attach(
-                only.fd.as_fd(),
-                &steering::raw(&steering::program(&[(0, 1)])),
-            ) {
-                Ok(()) => {}
-                // It listened before it shared its port: only a second one makes it a group.
-                Err(_) => socket::share_port(only.fd.as_fd())?,
-            },
-            _ => {}
+        let [only] = self.members.all() else {
+            return Ok(());
+        };
+        // The first has its program before there is a second: or the kernel would deal them out.
+        let first = steering::program(&steering::Table::only(0));
+        match (self.load)(only.fd.as_fd(), &steering::raw(&first)) {
+            Ok(()) => Ok(()),
+            // It listened before it shared its port: only a second one makes it a group.
+            Err(_) => socket::share_port(only.fd.as_fd()),
         }
-        Ok(())
-    }
-
-    fn index(&self, lane: LaneId) -> Option<usize> {
-        self.members.iter().position(|m| m.lane == Some(lane))
     }
 
     /// From now on new connections go there.
     pub fn steer(&mut self, table: &Table) -> io::Result<()> {
-        self.table = table.clone();
+        (self.table, self.named) = (table.clone(), table.lanes());
         if self.refusing {
             return Ok(());
         }
-        let steered = |m: &Member| m.lane.is_some_and(|l| table.names(l));
         // Before the program names it, or it would drop what it is to have.
-        for m in self.members.iter_mut().filter(|m| steered(m)) {
+        for m in self.members.gates().filter(|m| m.is_in(&self.named)) {
             if let Some(gate) = m.gate.take() {
                 steer::let_in(m.fd.as_fd(), gate)?;
             }
         }
-        if table.is_empty() {
+        if self.named.is_empty() {
             self.shut_all()?;
         }
         self.apply()?;
-        for m in self.members.iter_mut().filter(|m| !steered(m)) {
-            m.shut();
+        let refusal = refusal();
+        for m in self.members.gates().filter(|m| !m.is_in(&self.named)) {
+            m.shut(&refusal);
         }
         self.tidy()
     }
@@ -232,34 +234,73 @@ impl Group {
         if self.members.len() < 2 {
             return Ok(());
         }
-        let mut table = self.indices();
         let shut = |m: &Member| m.gate.is_some() && (m.is_spare() || !self.refusing);
-        if (self.refusing || self.table.is_empty())
-            && let Some(at) = self.members.iter().position(shut)
+        if (self.refusing || self.named.is_empty())
+            && let Some(at) = self.members.all().iter().position(shut)
         {
-            table = vec![(u32::try_from(at).unwrap_or(0), 1)];
+            return self.attach(only(at));
         }
-        if table.is_empty() {
-            return Ok(());
+        match self.there() {
+            Some(table) => self.attach(self.places(&table)),
+            None => Ok(()),
         }
-        self.attach(&table)
     }
 
-    /// The table, by the places that its lanes have in the group.
-    fn indices(&self) -> Vec<(u32, u32)> {
-        let entry = |(lane, weight): &(LaneId, u16)| {
-            let index = u32::try_from(self.index(*lane)?).ok()?;
-            Some((index, u32::from(*weight)))
+    /// The same when one has joined, at the end: where it has no say, the program is as it was.
+    fn apply_to_last(&mut self) -> io::Result<()> {
+        let last = self.members.len().saturating_sub(1);
+        match last < 2 || self.is_unsettled() || self.is_named(last) {
+            true => self.apply(),
+            false => Ok(()),
+        }
+    }
+
+    /// May there be another program than its table asks for, though its lanes stay where they are?
+    fn is_unsettled(&self) -> bool {
+        self.refusing || self.named.is_empty() || self.failed
+    }
+
+    /// The table, as far as its lanes are there, if any are.
+    fn there(&self) -> Option<Table> {
+        let there = |lane| self.members.index(lane).is_some();
+        let mut table = self.table.clone();
+        if !self.named.iter().all(|l| there(*l)) {
+            table.keep(there);
+        }
+        self.any_there(None).then_some(table)
+    }
+
+    /// Its lanes by the places that they have in the group.
+    fn places(&self, table: &Table) -> steering::Table {
+        let place = |lane: &LaneId| {
+            let at = self.members.index(*lane)?;
+            Some((*lane, u32::try_from(at).ok()?))
         };
-        match &self.table.deal {
-            Deal::Shares(all) => all.iter().filter_map(entry).collect(),
-            Deal::Buckets(..) | Deal::Cpus(_) => Vec::new(),
-        }
+        let at: BTreeMap<LaneId, u32> = self.named.iter().filter_map(place).collect();
+        steering::Table::of(table, &at)
     }
 
-    fn attach(&self, table: &[(u32, u32)]) -> io::Result<()> {
-        let program = steering::raw(&steering::program(table));
-        steer::attach(self.members[0].fd.as_fd(), &program)
+    /// Where the kernel does not take all of the program, it gets a coarser one.
+    fn attach(&mut self, mut table: steering::Table) -> io::Result<()> {
+        let Some(first) = self.members.all().first() else {
+            return Ok(());
+        };
+        let wanted = table.buckets();
+        let mut coarse = false;
+        loop {
+            let program = steering::raw(&steering::program(&table));
+            match (self.load)(first.fd.as_fd(), &program) {
+                Err(e) if steer::is_too_long(&e, &program) && table.shrink() => coarse = true,
+                other => {
+                    self.failed = other.is_err();
+                    if coarse && other.is_ok() {
+                        let by = table.buckets().map(|(_, n)| n);
+                        self.coarse = Some(Coarse { by, wanted });
+                    }
+                    return other;
+                }
+            }
+        }
     }
 
     /// From now on nobody gets in, by whatever lane; who is in stays.
@@ -273,13 +314,12 @@ impl Group {
 
     /// All lanes are shut, or there is a spare, which is, for those who come.
     fn shut_all(&mut self) -> io::Result<()> {
-        let mut all_shut = true;
-        for m in &mut self.members {
-            m.shut();
+        let (mut all_shut, refusal) = (true, refusal());
+        for m in self.members.gates() {
+            m.shut(&refusal);
             all_shut &= m.gate.is_some();
         }
-        let spare = self.members.iter().any(Member::is_spare);
-        if !all_shut && !spare && !self.members.is_empty() {
+        if !all_shut && self.members.spare().is_none() {
             self.add(None)?;
         }
         Ok(())
@@ -287,16 +327,22 @@ impl Group {
 
     /// Takes a lane out whose workers have gone; how many waited in its queue? They are reset.
     pub fn retire(&mut self, lane: LaneId) -> io::Result<u32> {
-        let Some(at) = self.index(lane) else {
+        let Some(at) = self.members.index(lane) else {
             return Ok(0);
         };
-        self.table.keep(|l| l != lane);
-        if self.members[at].passed {
-            self.members[at].lane = None;
+        if self.named.remove(&lane) {
+            self.table.keep(|l| l != lane);
+            if !self.named.is_empty() {
+                self.apply()?;
+            }
+        }
+        let member = &self.members.all()[at];
+        if member.passed {
+            self.members.name(at, None);
             return Ok(0);
         }
         self.before_a_hole(at)?;
-        let queued = steer::queued(self.members[at].fd.as_fd()).unwrap_or(0);
+        let queued = steer::queued(self.members.all()[at].fd.as_fd()).unwrap_or(0);
         self.take_out(at)?;
         self.tidy()?;
         Ok(queued)
@@ -304,74 +350,90 @@ impl Group {
 
     /// Its place is the last one's from then on.
     fn take_out(&mut self, at: usize) -> io::Result<()> {
-        let fd = self.members[at].fd.as_fd();
+        let fd = self.members.all()[at].fd.as_fd();
         // Where it cannot be hidden a client may find it for as long as it takes to close it.
         let _ = steer::hide(fd);
         socket::stop_listening(fd);
         self.members.swap_remove(at);
-        self.apply()
+        // The program is as it was if none that it names has moved.
+        match self.is_unsettled() || self.is_named(at) {
+            true => self.apply(),
+            false => Ok(()),
+        }
+    }
+
+    /// Does the table name the lane there?
+    fn is_named(&self, at: usize) -> bool {
+        let member = self.members.all().get(at);
+        member.is_some_and(|m| m.is_in(&self.named))
+    }
+
+    /// The table of the others while the last member moves; `None`: they are none.
+    fn without_last(&self) -> Option<Table> {
+        let last = self.members.all().last().and_then(|m| m.lane);
+        if !self.any_there(last) {
+            return None;
+        }
+        let mut table = self.table.clone();
+        table.keep(|l| Some(l) != last && self.members.index(l).is_some());
+        Some(table)
     }
 
     /// Sees to it that nothing is steered to the last member, which will move there.
     fn before_a_hole(&mut self, at: usize) -> io::Result<()> {
         let last = self.members.len() - 1;
-        let mut table = self.indices();
-        let is_last = |(i, _): &(u32, u32)| usize::try_from(*i) == Ok(last);
-        if at == last || self.members.len() <= 2 || self.refusing || !table.iter().any(is_last) {
+        if at == last || self.members.len() <= 2 || self.refusing || !self.is_named(last) {
             return Ok(());
         }
-        table.retain(|e| !is_last(e));
-        if table.is_empty() {
-            let stays = |m: &Member| m.passed || m.own;
-            let spare = self.members.iter().any(Member::is_spare);
-            if !spare || !self.members.iter().any(stays) {
-                return self.add(None).map(drop);
-            }
-            let shut = |(i, m): &(usize, &Member)| ![at, last].contains(i) && m.gate.is_some();
-            let shut = self.members.iter().enumerate().find(shut);
-            table.extend(shut.and_then(|(i, _)| Some((u32::try_from(i).ok()?, 1))));
+        if let Some(table) = self.without_last() {
+            return self.attach(self.places(&table));
         }
-        match table.is_empty() {
-            true => Ok(()),
-            false => self.attach(&table),
+        if self.members.spare().is_none() || !self.members.any_stays() {
+            return self.add(None).map(drop);
+        }
+        let shut = |(i, m): &(usize, &Member)| ![at, last].contains(i) && m.gate.is_some();
+        match self.members.all().iter().enumerate().find(shut) {
+            Some((i, _)) => self.attach(only(i)),
+            None => Ok(()),
         }
     }
 
     /// Closes spares, where that moves nobody who is in service alone.
     fn tidy(&mut self) -> io::Result<()> {
-        while let Some(at) = self.members.iter().position(Member::is_spare) {
-            let table = self.indices();
-            if self.refusing || table.is_empty() {
+        while let Some(first) = self.members.spare() {
+            if self.refusing || !self.any_there(None) {
                 break;
             }
             let last = self.members.len() - 1;
-            let is_last = |(i, _): &(u32, u32)| usize::try_from(*i) == Ok(last);
-            let at = if self.members[last].is_spare() {
+            let at = if self.members.is_spare(last) {
                 last
             } else {
-                at
+                first
             };
-            if at != last && table.iter().all(is_last) {
-                let others = &self.members[..last];
-                if !others.iter().all(Member::is_spare) {
-                    break;
-                }
-                return self.leave_alone(last);
-            }
-            if at != last {
+            if at != last && self.is_named(last) {
                 // It moves to where the spare is.
-                let others: Vec<(u32, u32)> = table.into_iter().filter(|e| !is_last(e)).collect();
-                self.attach(&others)?;
+                match self.without_last() {
+                    Some(others) => self.attach(self.places(&others))?,
+                    None if self.members.spares() == last => return self.leave_alone(last),
+                    None => break,
+                }
             }
             self.take_out(at)?;
         }
         Ok(())
     }
 
+    /// Is there one that the table names, beside that one?
+    fn any_there(&self, but: Option<LaneId>) -> bool {
+        let there = |l: &&LaneId| Some(**l) != but && self.members.index(**l).is_some();
+        self.named.iter().any(|l| there(&l))
+    }
+
     /// Closes all others, which are spares; where the kernel cannot do that unnoticed they stay.
     fn leave_alone(&mut self, at: usize) -> io::Result<()> {
         let one = self.members.swap_remove(at);
-        let spares: Vec<BorrowedFd<'_>> = self.members.iter().map(|m| m.fd.as_fd()).collect();
+        let spares = self.members.all().iter().map(|m| m.fd.as_fd());
+        let spares: Vec<BorrowedFd<'_>> = spares.collect();
         let alone = steer::alone(one.fd.as_fd(), &spares).is_ok();
         if !alone {
             self.members.push(one);
@@ -380,21 +442,25 @@ impl Group {
         for spare in spares {
             socket::stop_listening(spare);
         }
-        self.members = vec![one];
         // Whatever the program says from here on, there is but one.
-        socket::share_port(self.members[0].fd.as_fd())
+        let shared = socket::share_port(one.fd.as_fd());
+        self.members = Members::default();
+        self.members.push(one);
+        shared
     }
 
     /// Ends what is in the queue of a lane that is not in service, which stays, at the end. How many were
     /// they?
     pub fn flush(&mut self, lane: LaneId) -> io::Result<u32> {
-        let at = self.index(lane).filter(|at| !self.members[*at].bare);
+        let at = self.members.index(lane);
+        let at = at.filter(|at| !self.members.all()[*at].bare);
         let Some(at) = at else {
             return Ok(0);
         };
         self.before_a_hole(at)?;
-        let queued = steer::queued(self.members[at].fd.as_fd()).unwrap_or(0);
-        socket::stop_listening(self.members[at].fd.as_fd());
+        let fd = self.members.all()[at].fd.as_fd();
+        let queued = steer::queued(fd).unwrap_or(0);
+        socket::stop_listening(fd);
         self.heal(lane)?;
         self.tidy()?;
         Ok(queued)
@@ -402,10 +468,10 @@ impl Group {
 
     /// A worker has shut a lane down: it listens again, at the end.
     pub fn heal(&mut self, lane: LaneId) -> io::Result<()> {
-        let Some(at) = self.index(lane) else {
+        let Some(at) = self.members.index(lane) else {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         };
-        if socket::is_listening(self.members[at].fd.as_fd()) {
+        if socket::is_listening(self.members.all()[at].fd.as_fd()) {
             return Ok(());
         }
         let member = self.members.swap_remove(at);
@@ -420,9 +486,13 @@ impl Group {
 
     /// How many connections wait in the queue of a lane.
     pub fn queued(&self, lane: LaneId) -> u32 {
-        let fd = self.index(lane).map(|at| self.members[at].fd.as_fd());
+        let fd = self.members.of(lane).map(|m| m.fd.as_fd());
         fd.and_then(|fd| steer::queued(fd).ok()).unwrap_or(0)
     }
+}
+
+fn only(at: usize) -> steering::Table {
+    steering::Table::only(u32::try_from(at).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod birth;
 mod census;
 mod channel;
 mod clients;
+mod coarse;
 mod daemon;
 mod ending;
 mod environment;

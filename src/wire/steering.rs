@@ -3,94 +3,316 @@
 //! A steering program sees every SYN (or the ACK that ends a handshake of SYN cookies) and returns the
 //! index, within the group of sockets that share the port, of the one that gets the connection. What
 //! it returns must be in the group: otherwise the kernel falls back to its own hash over all of them.
+//!
+//! Jumps are of eight bits and forwards only, so what is chosen from is a tree of comparisons, and what
+//! is out of reach is jumped to by one more instruction.
+
+pub mod bucket;
+mod ins;
+
+use crate::core::{self, Key, LaneId};
+use ins::*;
+pub use ins::{Ins, raw};
+use std::collections::BTreeMap;
 
 /// So many lanes are told apart: one for each worker there may be, and for each generation alive.
 pub const MAX_LANES: usize = 1024 + 8;
 /// The greatest weight of a lane.
 pub const MAX_WEIGHT: u32 = 1024;
-
-/// BPF_LD | BPF_W | BPF_ABS
-const LOAD_WORD: u16 = 0x20;
-/// BPF_LD | BPF_B | BPF_ABS
-const LOAD_BYTE: u16 = 0x30;
-/// BPF_ALU | BPF_MOD | BPF_K
-const MOD: u16 = 0x94;
-/// BPF_ALU | BPF_AND | BPF_K
-const AND: u16 = 0x54;
-/// BPF_JMP | BPF_JEQ | BPF_K
-const JEQ: u16 = 0x15;
-/// BPF_JMP | BPF_JGE | BPF_K
-const JGE: u16 = 0x35;
-/// BPF_RET | BPF_K
-const RET: u16 = 0x06;
-/// SKF_AD_OFF + SKF_AD_RANDOM: the load from there is a random number.
-const RANDOM: u32 = 0xffff_f000 + 56;
+/// More instructions the kernel takes from nobody (BPF_MAXINSNS).
+pub const MOST: usize = 4096;
 /// An index that no group has.
 const NOWHERE: u32 = u32::MAX;
 
-/// One instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ins {
-    /// What it does.
-    pub code: u16,
-    /// So many are skipped if the comparison holds,
-    pub jt: u8,
-    /// and if it does not.
-    pub jf: u8,
-    /// The operand.
-    pub k: u32,
+/// What gets the new connections of one port: core's table, by the places of its lanes in their group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// How they are dealt out.
+    pub deal: Deal,
+    /// So many of 100 of them are dealt out so instead.
+    pub part: Option<(u8, Deal)>,
 }
 
-impl Ins {
-    const fn new(code: u16, k: u32) -> Ins {
-        Ins {
-            code,
-            jt: 0,
-            jf: 0,
-            k,
+/// How connections are dealt out, by index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deal {
+    /// At random, each in proportion.
+    Shares(Vec<(u32, u32)>),
+    /// By what they have in common: of each bucket the lane.
+    Buckets(Key, Vec<u32>),
+    /// By the CPU: those from that number on to one of these at random.
+    Cpus(Vec<(u16, Vec<u32>)>),
+}
+
+impl Table {
+    /// Of one that names no others than these, which are there.
+    pub fn of(table: &core::Table, at: &BTreeMap<LaneId, u32>) -> Table {
+        Table {
+            deal: Deal::of(&table.deal, at),
+            part: table.part.as_ref().map(|(n, d)| (*n, Deal::of(d, at))),
         }
     }
 
-    const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Ins {
-        Ins { code, jt, jf, k }
+    /// All to that one.
+    pub fn only(index: u32) -> Table {
+        Table::shares(&[(index, 1)])
     }
 
-    /// As the system call takes it.
-    pub const fn raw(self) -> (u16, u8, u8, u32) {
-        (self.code, self.jt, self.jf, self.k)
+    /// In proportion.
+    pub fn shares(all: &[(u32, u32)]) -> Table {
+        Table {
+            deal: Deal::Shares(all.to_vec()),
+            part: None,
+        }
+    }
+
+    fn deals(&mut self) -> impl Iterator<Item = &mut Deal> {
+        let part = self.part.iter_mut().map(|(_, deal)| deal);
+        std::iter::once(&mut self.deal).chain(part)
+    }
+
+    /// By how many buckets is it dealt, if it is?
+    pub fn buckets(&self) -> Option<(Key, usize)> {
+        let part = self.part.iter().map(|(_, deal)| deal);
+        let count = |deal: &Deal| match deal {
+            Deal::Buckets(key, all) => Some((*key, all.len())),
+            Deal::Shares(_) | Deal::Cpus(_) => None,
+        };
+        let all = std::iter::once(&self.deal).chain(part);
+        all.filter_map(count).max_by_key(|(_, n)| *n)
+    }
+
+    /// For a kernel that does not take a program of that size: with half as many buckets, while each
+    /// lane still has one; else at random. Can it be any smaller?
+    pub fn shrink(&mut self) -> bool {
+        let mut less = false;
+        self.deals().for_each(|deal| less |= deal.halve());
+        if !less {
+            self.deals().for_each(|deal| less |= deal.toss());
+        }
+        less
     }
 }
 
-/// A whole program as the system call takes it.
-pub fn raw(program: &[Ins]) -> Vec<(u16, u8, u8, u32)> {
-    program.iter().map(|i| i.raw()).collect()
+impl Deal {
+    fn of(deal: &core::Deal, at: &BTreeMap<LaneId, u32>) -> Deal {
+        let each = |lanes: &[LaneId]| lanes.iter().filter_map(|l| at.get(l).copied()).collect();
+        match deal {
+            core::Deal::Shares(all) => {
+                let entry = |(lane, weight): &(LaneId, u16)| {
+                    at.get(lane).map(|index| (*index, u32::from(*weight)))
+                };
+                Deal::Shares(all.iter().filter_map(entry).collect())
+            }
+            core::Deal::Buckets(key, all) => Deal::Buckets(*key, each(all)),
+            core::Deal::Cpus(all) => {
+                Deal::Cpus(all.iter().map(|(from, l)| (*from, each(l))).collect())
+            }
+        }
+    }
+
+    /// Each two neighbours become one: the clients of the first stay where they are.
+    fn halve(&mut self) -> bool {
+        let Deal::Buckets(_, all) = self else {
+            return false;
+        };
+        let mut has: BTreeMap<u32, usize> = all.iter().map(|lane| (*lane, 0)).collect();
+        let half = all.len() / 2;
+        if half == 0 || has.len() > half {
+            return false;
+        }
+        let mut left: Vec<u32> = all.iter().step_by(2).copied().collect();
+        let count = |lane: &u32| *has.entry(*lane).or_default() += 1;
+        left.iter().for_each(count);
+        // None goes empty: it has the bucket of one that has others, one of its own if it can be.
+        let none: Vec<u32> = has
+            .iter()
+            .filter(|(_, n)| **n == 0)
+            .map(|(l, _)| *l)
+            .collect();
+        let mut odd: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (b, lane) in all.iter().skip(1).step_by(2).enumerate() {
+            odd.entry(*lane).or_default().push(b);
+        }
+        let mut next = 0;
+        for lane in none {
+            let rich = |b: &usize| has.get(&left[*b]).is_some_and(|n| *n > 1);
+            let own = odd
+                .get(&lane)
+                .and_then(|all| all.iter().copied().find(rich));
+            let at = own.or_else(|| (next..half).find(rich));
+            if let Some(at) = at {
+                next = if own.is_none() { at } else { next };
+                has.entry(left[at]).and_modify(|n| *n -= 1);
+                has.insert(lane, 1);
+                left[at] = lane;
+            }
+        }
+        *all = left;
+        true
+    }
+
+    /// To the same ones at random.
+    fn toss(&mut self) -> bool {
+        let mut all: Vec<u32> = match self {
+            Deal::Shares(_) => return false,
+            Deal::Buckets(_, all) => all.clone(),
+            Deal::Cpus(all) => all.iter().flat_map(|(_, lanes)| lanes).copied().collect(),
+        };
+        all.sort_unstable();
+        all.dedup();
+        *self = Deal::Shares(all.into_iter().map(|index| (index, 1)).collect());
+        true
+    }
+
+    fn program(&self) -> Vec<Ins> {
+        match self {
+            Deal::Shares(all) => shares(all),
+            Deal::Buckets(key, all) => buckets(*key, all),
+            Deal::Cpus(all) => cpus(all),
+        }
+    }
 }
 
-/// Deals new connections to these lanes (index in the group, weight) at random, each in proportion to
-/// its weight. One of weight 0 gets none. If nothing is left to steer to, the kernel deals as it would
-/// without a program.
-///
-/// At most `MAX_LANES` are looked at, and no weight counts for more than `MAX_WEIGHT`.
-pub fn program(table: &[(u32, u32)]) -> Vec<Ins> {
-    let lanes = table.iter().take(MAX_LANES).filter(|(_, w)| *w > 0);
-    let lanes: Vec<(u32, u32)> = lanes.map(|(i, w)| (*i, (*w).min(MAX_WEIGHT))).collect();
-    let Some(((last, _), others)) = lanes.split_last() else {
-        return vec![Ins::new(RET, NOWHERE)];
+/// Deals new connections out as the table says. Of lanes that share by weight one of weight 0 gets
+/// none, at most `MAX_LANES` are looked at, and no weight counts for more than `MAX_WEIGHT`. If nothing
+/// is left to steer to, the kernel deals as it would without a program.
+pub fn program(table: &Table) -> Vec<Ins> {
+    let all = table.deal.program();
+    let Some((percent, part)) = &table.part else {
+        return all;
     };
-    if others.is_empty() {
-        return vec![Ins::new(RET, *last)];
-    }
-    let total = lanes.iter().map(|(_, w)| w).sum();
-    let mut all = vec![Ins::new(LOAD_WORD, RANDOM), Ins::new(MOD, total)];
-    let mut below = 0;
-    for (index, weight) in others {
+    // One client always meets the same code.
+    let mut whole = match &table.deal {
+        Deal::Buckets(Key::Client, _) => bucket::percentile(),
+        Deal::Shares(_) | Deal::Buckets(Key::Connection, _) | Deal::Cpus(_) => {
+            vec![Ins::new(LOAD_WORD, RANDOM), Ins::new(MOD, 100)]
+        }
+    };
+    let part = part.program();
+    whole.extend(from(u32::from(*percent), part.len()));
+    whole.extend(part);
+    whole.extend(all);
+    whole
+}
+
+/// Each in proportion to its weight. Neighbours of weight 1 are one leaf.
+fn shares(all: &[(u32, u32)]) -> Vec<Ins> {
+    let some = all.iter().take(MAX_LANES).filter(|(_, w)| *w > 0);
+    let mut some: Vec<(u32, u32)> = some.map(|(i, w)| (*i, (*w).min(MAX_WEIGHT))).collect();
+    some.sort_unstable();
+    let total = some.iter().map(|(_, w)| w).sum();
+    let mut leaves: Vec<(u32, Vec<Ins>)> = Vec::new();
+    let (mut below, mut before) = (0, None);
+    for (index, weight) in some {
+        let next = |(i, w): (u32, u32)| w == 1 && weight == 1 && i.checked_add(1) == Some(index);
+        match (before.is_some_and(next), leaves.last_mut()) {
+            (true, Some((first, leaf))) => {
+                let add = (index - (below - *first)).wrapping_sub(*first);
+                *leaf = vec![Ins::new(ADD, add), Ins::new(RET_A, 0)];
+            }
+            _ => leaves.push((below, vec![Ins::new(RET, index)])),
+        }
         below += weight;
-        // At or above its share: on to the next one.
-        all.push(Ins::jump(JGE, below, 1, 0));
-        all.push(Ins::new(RET, *index));
+        before = Some((index, weight));
     }
-    all.push(Ins::new(RET, *last));
-    all
+    let mut whole = match leaves.as_slice() {
+        // One needs no dice.
+        [] => Vec::new(),
+        [(_, leaf)] if leaf.len() == 1 => Vec::new(),
+        _ => vec![Ins::new(LOAD_WORD, RANDOM), Ins::new(MOD, total)],
+    };
+    whole.extend(tree(&leaves));
+    whole
+}
+
+/// Two buckets are one leaf: each comparison is between leaves, and a return takes more room in the
+/// kernel than what picks one of two. So there is room for 1,024 where net.core.optmem_max is 20480.
+fn buckets(key: Key, all: &[u32]) -> Vec<Ins> {
+    if all.windows(2).all(|w| w[0] == w[1]) {
+        return vec![Ins::new(RET, all.first().copied().unwrap_or(NOWHERE))];
+    }
+    let mut runs: Vec<(u32, [u32; 2])> = Vec::new();
+    for (at, two) in (0..).step_by(2).zip(all.chunks(2)) {
+        let two = [two[0], *two.last().unwrap_or(&two[0])];
+        if runs.last().is_none_or(|(_, before)| *before != two) {
+            runs.push((at, two));
+        }
+    }
+    let leaf = |[even, odd]: [u32; 2]| match even == odd {
+        true => vec![Ins::new(RET, even)],
+        false => vec![
+            Ins::new(LOAD, odd << 16 | even & 0xffff),
+            Ins::new(JA, TO_END),
+        ],
+    };
+    let leaves: Vec<(u32, Vec<Ins>)> = runs.into_iter().map(|(at, two)| (at, leaf(two))).collect();
+    let mut whole = bucket::of(key, all.len());
+    // X: by how much the pair is shifted.
+    whole.extend([
+        Ins::new(STORE, 0),
+        Ins::new(AND, 1),
+        Ins::new(LSH, 4),
+        Ins::new(TAX, 0),
+        Ins::new(LOAD_KEPT, 0),
+    ]);
+    whole.extend(tree(&leaves));
+    let end = whole.len();
+    for (at, i) in whole.iter_mut().enumerate() {
+        if i.code == JA && i.k == TO_END {
+            i.k = u32::try_from(end - at - 1).unwrap_or(0);
+        }
+    }
+    whole.extend([
+        Ins::new(RSH_X, 0),
+        Ins::new(AND, 0xffff),
+        Ins::new(RET_A, 0),
+    ]);
+    whole
+}
+
+/// By the number of the CPU.
+fn cpus(all: &[(u16, Vec<u32>)]) -> Vec<Ins> {
+    let mut runs: Vec<(u16, &[u32])> = Vec::new();
+    for (from, lanes) in all {
+        if runs.last().is_none_or(|(_, before)| before != lanes) {
+            runs.push((*from, lanes));
+        }
+    }
+    let leaf = |lanes: &[u32]| shares(&lanes.iter().map(|l| (*l, 1)).collect::<Vec<_>>());
+    let leaves = runs
+        .into_iter()
+        .map(|(from, lanes)| (u32::from(from), leaf(lanes)));
+    let mut whole = vec![Ins::new(LOAD_WORD, CPU)];
+    whole.extend(tree(&leaves.collect::<Vec<_>>()));
+    whole
+}
+
+/// Goes on by what A is: each leaf is for what is at or above its number, and below the next one's.
+fn tree(leaves: &[(u32, Vec<Ins>)]) -> Vec<Ins> {
+    match leaves {
+        [] => vec![Ins::new(RET, NOWHERE)],
+        [(_, leaf)] => leaf.clone(),
+        _ => {
+            let (low, high) = leaves.split_at(leaves.len() / 2);
+            let below = tree(low);
+            let mut whole = from(high[0].0, below.len());
+            whole.extend(below);
+            whole.extend(tree(high));
+            whole
+        }
+    }
+}
+
+/// Where A is at or above that, so many instructions are skipped.
+fn from(least: u32, skipped: usize) -> Vec<Ins> {
+    match u8::try_from(skipped) {
+        Ok(near) => vec![Ins::jump(JGE, least, near, 0)],
+        Err(_) => vec![
+            Ins::jump(JGE, least, 0, 1),
+            Ins::new(JA, u32::try_from(skipped).unwrap_or(0)),
+        ],
+    }
 }
 
 /// A filter for a listening socket: segments that open a connection (SYN without ACK) are dropped,
@@ -129,89 +351,4 @@ pub fn hold_back() -> Vec<Ins> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a program returns for that random number and that segment. As in the kernel, a load from
-    /// outside the segment ends it with 0; what the kernel would refuse to load panics.
-    fn run(program: &[Ins], random: u32, segment: &[u8]) -> u32 {
-        let (mut a, mut at) = (0u32, 0);
-        loop {
-            let i = program[at];
-            at += 1;
-            match (i.code, i.k) {
-                (LOAD_WORD, RANDOM) => a = random,
-                (LOAD_BYTE, k) => match segment.get(k as usize) {
-                    Some(b) => a = u32::from(*b),
-                    None => return 0,
-                },
-                (MOD, k) => a %= k,
-                (AND, k) => a &= k,
-                (JEQ, k) => at += usize::from(if a == k { i.jt } else { i.jf }),
-                (JGE, k) => at += usize::from(if a >= k { i.jt } else { i.jf }),
-                (RET, k) => return k,
-                (code, k) => panic!("{code:#x} {k:#x}"),
-            }
-        }
-    }
-
-    #[test]
-    fn each_lane_gets_exactly_its_share_of_all_residues() {
-        let eight: Vec<(u32, u32)> = (0..8).map(|i| (7 - i, MAX_WEIGHT - i)).collect();
-        let tables: [&[(u32, u32)]; 6] = [
-            &[(3, 1), (0, 3)],
-            &[(0, 1), (1, 1)],
-            &[(5, 1), (2, 1023), (9, 7)],
-            &[(1, MAX_WEIGHT), (0, 1), (2, MAX_WEIGHT)],
-            &[(0, 0), (4, 2), (1, 0), (2, 5), (3, 0)],
-            &eight,
-        ];
-        for table in tables {
-            let p = program(table);
-            assert!(p.len() <= 2 * MAX_LANES + 1, "{p:?}");
-            let total: u32 = table.iter().map(|(_, w)| w).sum();
-            for base in [0, (u32::MAX / total - 1) * total] {
-                let mut got = std::collections::BTreeMap::new();
-                for r in 0..total {
-                    *got.entry(run(&p, base + r, &[])).or_insert(0) += 1;
-                }
-                let some = table.iter().filter(|(_, w)| *w > 0).copied();
-                assert_eq!(got, some.collect(), "{table:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn one_lane_needs_no_dice_and_none_is_no_lane() {
-        for table in [&[(6, 1)][..], &[(6, 1024)], &[(1, 0), (6, 2), (2, 0)]] {
-            assert_eq!(program(table), [Ins::new(RET, 6)], "{table:?}");
-        }
-        for table in [&[][..], &[(0, 0), (1, 0)]] {
-            assert_eq!(program(table), [Ins::new(RET, NOWHERE)], "{table:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_beyond_the_limits_does_not_count() {
-        assert_eq!(
-            program(&[(0, u32::MAX), (1, 5000)]),
-            program(&[(0, MAX_WEIGHT), (1, MAX_WEIGHT)])
-        );
-        let more: Vec<(u32, u32)> = (0..=1032).map(|i| (i, 1)).collect();
-        assert_eq!(program(&more), program(&more[..MAX_LANES]));
-        // The kernel takes no more than 4096 instructions.
-        assert!(program(&more).len() < 4096);
-    }
-
-    #[test]
-    fn only_what_opens_a_connection_is_refused() {
-        let p = refuse_new();
-        for flags in 0..=255u8 {
-            let mut segment = [0xff; 20];
-            segment[13] = flags;
-            let opens = flags & 0x02 != 0 && flags & 0x10 == 0;
-            assert_eq!(run(&p, 0, &segment), if opens { 0 } else { u32::MAX });
-        }
-        assert_eq!(run(&p, 0, &[0; 13]), 0);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Groups of real sockets on the loopback interface.
 
 use super::*;
+use crate::core::Deal;
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -281,4 +282,268 @@ fn who_may_set_no_filter_refuses_by_a_spare_that_is_shut() {
     let soon = Duration::from_millis(50);
     assert!(!socket::connects_within(&port.group.addr, soon));
     assert!(port.clients(0).is_empty());
+}
+
+const LANES: [LaneId; 3] = [LaneId(1), LaneId(2), LaneId(3)];
+
+/// All the ways to deal to these alone.
+fn all_ways(lanes: &[LaneId]) -> Vec<Table> {
+    let cycle = || lanes.iter().copied().cycle();
+    let buckets = |key| Deal::Buckets(key, cycle().take(1024).collect());
+    let cpus = (0..4).zip(cycle()).map(|(n, l)| (n, vec![l]));
+    let deals = [
+        Deal::Shares(lanes.iter().map(|l| (*l, 1)).collect()),
+        buckets(Key::Client),
+        buckets(Key::Connection),
+        Deal::Cpus(cpus.collect()),
+    ];
+    let last = [&lanes[lanes.len() - 1]].map(|l| (*l, 1)).to_vec();
+    let part = Some((50, Deal::Shares(last)));
+    let with = |part: &Option<(u8, Deal)>| {
+        let table = |deal: &Deal| Table {
+            deal: deal.clone(),
+            part: part.clone(),
+        };
+        deals.iter().map(table).collect::<Vec<_>>()
+    };
+    [with(&None), with(&part)].concat()
+}
+
+#[test]
+fn whatever_the_deal_who_goes_leaves_the_others_their_clients() {
+    for n in 0..all_ways(&LANES).len() {
+        // One that is steered to, and one that is not.
+        for gone in 1..=4 {
+            let mut port = Port::new();
+            for n in 2..=5 {
+                port.open(n);
+            }
+            let lanes = [LaneId(2), LaneId(4), LaneId(5)];
+            port.group.steer(&all_ways(&lanes)[n]).unwrap();
+            port.retire(gone);
+            let got = port.clients(40);
+            let total: usize = got.iter().map(|(_, n)| n).sum();
+            let fine = |(lane, _): &(u64, usize)| *lane != gone && lanes.contains(&LaneId(*lane));
+            assert!(total == 40 && got.iter().all(fine), "{n} {gone}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn whatever_the_deal_a_lane_that_was_shut_down_serves_again() {
+    for table in all_ways(&LANES) {
+        let mut port = Port::new();
+        for n in 2..=4 {
+            port.open(n);
+        }
+        port.group.steer(&table).unwrap();
+        for shut in [1, 3, 4] {
+            let victim = port.lanes.iter().find(|(l, _)| *l == LaneId(shut));
+            socket::stop_listening(victim.unwrap().1.as_fd());
+            port.group.heal(LaneId(shut)).unwrap();
+            let got = port.clients(30);
+            let total: usize = got.iter().map(|(_, n)| n).sum();
+            assert!(
+                total == 30 && got.iter().all(|(l, _)| *l < 4),
+                "{table:?} {got:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_client_stays_where_it_is_while_lanes_come_and_go() {
+    let mut port = Port::new();
+    for n in 2..=6 {
+        port.open(n);
+    }
+    let [one, all] = [vec![LaneId(6)], vec![LaneId(6), LaneId(5), LaneId(2)]];
+    for lanes in [one, all] {
+        let deal = Deal::Buckets(
+            Key::Client,
+            lanes.iter().copied().cycle().take(64).collect(),
+        );
+        let table = Table { deal, part: None };
+        port.group.steer(&table).unwrap();
+        let before = port.clients(1)[0].0;
+        for n in [1, 4] {
+            port.retire(n);
+            assert_eq!(port.clients(5), [(before, 5)]);
+            port.open(n);
+            assert_eq!(port.clients(5), [(before, 5)]);
+        }
+        port.group.heal(LaneId(before)).unwrap();
+        assert_eq!(port.clients(5), [(before, 5)]);
+    }
+}
+
+/// As a kernel whose net.core.optmem_max is small.
+fn takes_few(fd: BorrowedFd<'_>, program: &[Raw]) -> io::Result<()> {
+    match program.len() > 600 {
+        true => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
+        false => steer::attach(fd, program),
+    }
+}
+
+fn takes_none(fd: BorrowedFd<'_>, program: &[Raw]) -> io::Result<()> {
+    match program.len() > 20 {
+        true => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
+        false => steer::attach(fd, program),
+    }
+}
+
+#[test]
+fn a_program_that_the_kernel_finds_too_long_is_made_shorter_and_that_is_told() {
+    let mut port = Port::new();
+    for n in 2..=3 {
+        port.open(n);
+    }
+    let lanes = LANES.into_iter().cycle().take(1024).collect();
+    let table = Table {
+        deal: Deal::Buckets(Key::Client, lanes),
+        part: None,
+    };
+    port.group.steer(&table).unwrap();
+    assert_eq!(port.group.coarse(), None);
+    let wanted = Some((Key::Client, 1024));
+    port.group.load = takes_few;
+    port.group.steer(&table).unwrap();
+    let by = Some(256);
+    assert_eq!(port.group.coarse(), Some(Coarse { by, wanted }));
+    assert_eq!(port.group.coarse(), None);
+    // A client has its lane still.
+    let got = port.clients(20);
+    assert!(got.len() == 1 && got[0].1 == 20, "{got:?}");
+    port.group.load = takes_none;
+    port.group.steer(&table).unwrap();
+    assert_eq!(port.group.coarse(), Some(Coarse { by: None, wanted }));
+    let got = port.clients(100);
+    assert!(got.len() == 3, "{got:?}");
+    // What is wrong with a program otherwise is an error.
+    port.group.load = |_, _| Err(io::Error::from_raw_os_error(libc::EPERM));
+    let refused = port.group.steer(&table).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+    // The next change tries again.
+    port.group.load = |_, _| panic!("nothing has changed");
+    port.group.failed = false;
+    port.open(4);
+    port.group.failed = true;
+    port.group.load = takes_few;
+    port.open(5);
+    assert_eq!(port.group.coarse(), Some(Coarse { by, wanted }));
+}
+
+fn loopback_up() -> bool {
+    let mut busybox = std::process::Command::new("busybox");
+    let up = busybox.args(["ifconfig", "lo", "up"]).status();
+    up.is_ok_and(|s| s.success())
+}
+
+#[test]
+fn a_kernel_with_little_room_gets_as_many_buckets_as_it_takes() {
+    const LIMIT: &str = "/proc/sys/net/core/optmem_max";
+    // In a network of our own, of this thread alone.
+    let done = std::thread::spawn(|| {
+        let flags = nix::sched::CloneFlags::CLONE_NEWNET;
+        if nix::sched::unshare(flags).is_err() || !loopback_up() {
+            return;
+        }
+        // Older kernels have one limit for all, which is not ours to change.
+        if std::fs::write(LIMIT, "20480").is_err() {
+            return;
+        }
+        let lanes: Vec<LaneId> = (0..1024).map(|n| LaneId(1 + n % 3)).collect();
+        let table = Table {
+            deal: Deal::Buckets(Key::Client, lanes),
+            part: None,
+        };
+        let mut port = Port::new();
+        for n in 2..=3 {
+            port.open(n);
+        }
+        port.group.steer(&table).unwrap();
+        assert_eq!(port.group.coarse(), None);
+        for (limit, by) in [("8192", Some(512)), ("4096", Some(256)), ("500", None)] {
+            std::fs::write(LIMIT, limit).unwrap();
+            assert_eq!(steer::optmem_max(), limit.parse().ok());
+            port.group.steer(&table).unwrap();
+            let wanted = Some((Key::Client, 1024));
+            assert_eq!(port.group.coarse(), Some(Coarse { by, wanted }));
+            let got: usize = port.clients(20).iter().map(|(_, n)| n).sum();
+            assert_eq!(got, 20, "{limit}");
+        }
+    });
+    done.join().unwrap();
+}
+
+/// Opens so many lanes beside the first, and takes them out again.
+fn come_and_go(count: u64) -> [Duration; 3] {
+    let mut port = Port::new();
+    let begun = Instant::now();
+    for n in 2..=count + 1 {
+        port.open(n);
+    }
+    let opened = begun.elapsed();
+    let named: Vec<LaneId> = (2..=count + 1).map(LaneId).collect();
+    let begun = Instant::now();
+    let deal = Deal::Buckets(Key::Client, named);
+    port.group.steer(&Table { deal, part: None }).unwrap();
+    let steered = begun.elapsed();
+    port.group.steer(&Table::only(LaneId(1))).unwrap();
+    let begun = Instant::now();
+    for n in 2..=count + 1 {
+        port.group.retire(LaneId(n)).unwrap();
+    }
+    let retired = begun.elapsed();
+    assert_eq!(port.group.members.len(), 1);
+    assert_eq!(port.clients(3), [(1, 3)]);
+    [opened, steered, retired]
+}
+
+#[test]
+fn lanes_come_and_go_by_the_hundred() {
+    come_and_go(256);
+}
+
+#[test]
+#[ignore = "prints how long it takes"]
+fn a_thousand_lanes() {
+    for count in [256, 512, 1024, 256, 512, 1024] {
+        println!("{count} opened, steered, retired: {:?}", come_and_go(count));
+    }
+    let all: Vec<u32> = (0..1024).collect();
+    let table = steering::Table {
+        deal: steering::Deal::Buckets(Key::Client, all),
+        part: None,
+    };
+    let begun = Instant::now();
+    let program = steering::raw(&steering::program(&table));
+    println!(
+        "compiled: {:?}, {} instructions",
+        begun.elapsed(),
+        program.len()
+    );
+    let port = Port::new();
+    let fd = port.group.members.all()[0].fd.as_fd();
+    for _ in 0..5 {
+        let begun = Instant::now();
+        steer::attach(fd, &program).unwrap();
+        println!("attached: {:?}", begun.elapsed());
+    }
+    // A generation of as many takes the place of the one before.
+    let mut port = Port::new();
+    for n in 2..=2048 {
+        port.open(n);
+    }
+    let named = (1025..=2048).map(LaneId).collect();
+    let deal = Deal::Buckets(Key::Client, named);
+    port.group.steer(&Table { deal, part: None }).unwrap();
+    let begun = Instant::now();
+    for n in 1..=1024 {
+        port.group.retire(LaneId(n)).unwrap();
+    }
+    println!(
+        "old ones retired beside as many new ones: {:?}",
+        begun.elapsed()
+    );
 }

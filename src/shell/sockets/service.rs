@@ -2,9 +2,10 @@
 
 use super::{Lane, Sockets};
 use crate::core::{Addr, LaneId, PortId, Table};
-use crate::shell::group::Group;
+use crate::shell::group::{Coarse, Group};
 use crate::sys::{fds, inherit, socket};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 impl Sockets {
@@ -18,6 +19,12 @@ impl Sockets {
             Some(lane) => self.name_to(port, lane),
             None => Ok(()),
         }
+    }
+
+    /// What was steered more coarsely than it should be, and was not told yet.
+    pub fn coarse(&mut self) -> Vec<(SocketAddr, Coarse)> {
+        let each = |g: &mut Group| Some((*g.addr(), g.coarse()?));
+        self.groups.values_mut().filter_map(each).collect()
     }
 
     /// From now on nobody gets in, by whatever lane.
