@@ -6,6 +6,7 @@
 mod binds;
 mod budget;
 mod check;
+mod crash;
 mod deadlines;
 mod drain;
 mod kinds;
@@ -43,19 +44,21 @@ pub mod words;
 pub use action::{Action, Opening, Whom};
 pub use addr::{Addr, FileIs, Given, share_clients};
 pub use codes::EXEC_STEP;
+pub use crash::{MAX_RESTARTS, Used, status_of};
 pub use deadlines::Why;
 pub use drain::Stage;
 pub use event::{
-    By, Event, Exit, LaneLook, Load, MasterSignal, Seen, Sight, Size, Snag, Target, Word,
+    By, Event, Exit, LaneLook, Load, MasterSignal, Oom, Seen, Sight, Size, Snag, Target, Word,
 };
 pub use ids::{Ask, Asker, LaneId, Pid, PortId, SlotNr, Time, WorkerId};
 pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
 pub use outcome::{Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
-pub use policy::{Drain, MAX_WORKERS, Policy, ReadyRule, Surge, Takeover};
+pub use policy::{Drain, MAX_WORKERS, OnCrashLoop, Policy, ReadyRule, RespawnOn, Surge, Takeover};
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
 
+use crash::Tally;
 use deadlines::Deadlines;
 use death::Death;
 use fleet::Fleet;
@@ -96,6 +99,8 @@ pub struct Cluster {
     lanes: Lanes,
     deadlines: Deadlines,
     deaths: VecDeque<Death>,
+    /// What the limits on respawns and forks are held against.
+    tally: Tally,
     /// Who waits for the end.
     askers: Vec<Asker>,
     /// Who waits for there to be as many slots as are wanted.
@@ -151,6 +156,7 @@ impl Cluster {
             lanes: Lanes::default(),
             deadlines: Deadlines::default(),
             deaths: VecDeque::new(),
+            tally: Tally::default(),
             askers: Vec::new(),
             resizers: Vec::new(),
             resizing: false,
@@ -264,8 +270,9 @@ impl Cluster {
             Event::Exited {
                 worker,
                 status,
+                oom,
                 last,
-            } => self.exited(worker, status, last, now, out),
+            } => self.exited(worker, (status, oom), last, now, out),
             Event::TreeGone { worker } => self.tree_gone(worker),
             Event::StrayReaped => self.stray_reaped(out),
             Event::Served { lanes } => self.served(&lanes, now, out),
@@ -295,7 +302,10 @@ impl Cluster {
             }
             Event::Tick => self.expire(now, out),
         }
+        // Before anything else is begun, and again if that has left nothing.
+        self.leave_if_over(now, out);
         self.rollout_progress(now, out);
+        self.leave_if_over(now, out);
         self.steer(out);
         self.drain_progress(now, out);
         self.retire_lanes(out);

@@ -106,6 +106,7 @@ impl Cluster {
     fn begin_rollout(&mut self, wish: &Wish, policy: Box<Policy>, now: Time, out: &mut Out) {
         let running = self.asked_for();
         let before = self.supersede(wish, now, out);
+        self.count_forks_anew();
         self.newest += 1;
         let to = self.newest;
         let workers = policy.workers;
@@ -169,14 +170,16 @@ impl Cluster {
     }
 
     /// A client wants another number now: what was read again is older than that.
-    pub(super) fn size_is_asked(&mut self) {
+    pub(super) fn size_is_asked(&mut self, now: Time) {
+        self.count_forks_anew();
+        self.revive(now);
         if let Some(r) = &mut self.rollout {
             r.workers = None;
         }
     }
 
     /// Are all slots of that generation?
-    fn all_replaced(&self, to: u32) -> bool {
+    pub(super) fn all_replaced(&self, to: u32) -> bool {
         let wanted = &self.slots[..usize::from(self.goal())];
         wanted
             .iter()
@@ -236,6 +239,9 @@ impl Cluster {
         }
         self.rollout_over(&r, &hitch, out);
         self.policy = Policy::clone(&r.policy);
+        // What it took is no failure of those that go on.
+        self.count_forks_anew();
+        self.revive(now);
         self.take_back(&r, now, out);
     }
 
@@ -360,8 +366,12 @@ impl Cluster {
     /// With new before old they are by the time they have their place; with old before new not yet.
     fn replaced_are_ready(&self) -> bool {
         let slots = self.slots[..usize::from(self.goal())].iter();
-        let workers = slots.filter_map(|s| self.fleet.get(s.current?));
-        self.surge() > 0 || workers.filter(|w| w.is_ready()).count() == usize::from(self.goal())
+        let ready = |s: &Slot| {
+            s.current
+                .and_then(|id| self.fleet.get(id))
+                .is_some_and(Worker::is_ready)
+        };
+        self.surge() > 0 || slots.into_iter().all(|s| s.rest.is_some() || ready(s))
     }
 
     /// Workers beyond those in slots on account of this rollout: successors, and those that made room for
@@ -424,6 +434,7 @@ impl Cluster {
             old.extend(slot.current.replace(id));
             slot.successor = None;
             slot.generation = to;
+            (slot.rest, slot.held) = (None, None);
             slot.proven = true;
             slot.backoff = Default::default();
         }
@@ -463,7 +474,11 @@ impl Cluster {
             current.filter(|w| w.is_ready())
         };
         let old = |nr: &usize| ready(nr).is_some_and(|w| w.generation != to);
-        let idle = (0..wanted).find(|nr| ready(nr).is_none());
+        let rests = |nr: &usize| {
+            let slot = &self.slots[*nr];
+            slot.rest.is_some() && slot.generation == to
+        };
+        let idle = (0..wanted).find(|nr| ready(nr).is_none() && !rests(nr));
         let Some(next) = idle.or_else(|| (0..wanted).find(old)) else {
             return;
         };

@@ -2,6 +2,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm)]
 
+mod crash;
 mod launch;
 mod own;
 mod stopping;
@@ -87,6 +88,7 @@ impl Rig {
         self.tell(Event::Exited {
             worker,
             status,
+            oom: Oom::No,
             last,
         });
         self.tell(Event::TreeGone { worker });
@@ -258,6 +260,7 @@ fn never_ready_gives_up_with_69_and_the_last_words() {
     r.tell(Event::Exited {
         worker: w,
         status: Exit::Code(3),
+        oom: Oom::No,
         last: "SyntaxError".into(),
     });
     r.tell(Event::TreeGone { worker: w });
@@ -316,6 +319,7 @@ fn what_failed_before_the_command_is_told_with_the_death() {
     r.tell(Event::Exited {
         worker,
         status: Exit::Code(127),
+        oom: Oom::No,
         last: String::new(),
     });
     let death = r.cluster.status(r.now).deaths.pop().unwrap();

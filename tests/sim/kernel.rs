@@ -5,7 +5,7 @@ use crate::cover::Mark;
 use crate::plan::{Fate, Plan, Step};
 use crate::world::{Happening, World};
 use minicluster::core::Addr;
-use minicluster::core::{Ask, Event, Exit, LaneId, Pid, Time, Word, WorkerId};
+use minicluster::core::{Ask, Event, Exit, LaneId, Oom, Pid, Time, Word, WorkerId};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -357,10 +357,15 @@ impl World {
                 None => format!("last words of {pid}"),
             };
             let status = exit;
+            let oom = match (exit, killed) {
+                (Exit::Signal(SIGKILL), None) => self.rng.pick(&[Oom::No, Oom::Yes, Oom::Probably]),
+                _ => Oom::No,
+            };
             self.news_of(
                 Event::Exited {
                     worker,
                     status,
+                    oom,
                     last,
                 },
                 Some(serial),

@@ -4,6 +4,7 @@
 
 use crate::cover::{Cover, Mark};
 use crate::judge::Judge;
+use crate::records::Place;
 use crate::sizes::{Happens, MAX_ASKERS};
 use minicluster::core::{Asker, Event, Hitch, Outcome, Policy, Time, WorkerId};
 use std::time::Duration;
@@ -91,6 +92,7 @@ impl Judge {
             self.ends = Some((old.to, old.to == self.generation && !old.back));
             self.drop_successors(now);
         }
+        self.counted_anew();
         self.newest += 1;
         self.rollout = Some(Rollout {
             to: self.newest,
@@ -117,7 +119,7 @@ impl Judge {
     }
 
     /// Are all slots of that generation?
-    fn all_replaced(&self, to: u32) -> bool {
+    pub fn all_replaced(&self, to: u32) -> bool {
         let mut wanted = self.places[..self.goal()].iter();
         wanted.all(|p| p.generation == to && p.successor.is_none())
     }
@@ -155,6 +157,10 @@ impl Judge {
             };
             let old = place.worker.replace(new);
             (place.vacant, place.failures) = (None, 0);
+            if place.rest.take().is_some() {
+                cover.mark(Mark::FilledAgain);
+            }
+            place.failed = false;
             (place.generation, place.proven) = (to, true);
             let old = old.and_then(|w| self.jobs.get_mut(&w));
             if let Some(job) = old.filter(|j| j.surplus.is_none()) {
@@ -302,7 +308,8 @@ impl Judge {
         };
         let slots = self.places[..self.goal()].iter();
         let serves = |w: WorkerId| self.jobs.get(&w).is_some_and(|j| j.serves());
-        let ready = slots.filter(|p| p.worker.is_some_and(serves)).count();
+        let there = |p: &&Place| p.rest.is_some() || p.worker.is_some_and(serves);
+        let ready = slots.filter(there).count();
         let ready = self.surge() > 0 || ready == self.goal();
         if !self.stopping() && ready && self.all_replaced(to) && self.generation != to {
             self.generation = to;
