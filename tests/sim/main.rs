@@ -10,6 +10,7 @@ mod audit;
 mod claims;
 mod cover;
 mod crashes;
+mod crashing;
 mod deeds;
 mod draw;
 mod failing;
