@@ -182,7 +182,8 @@ impl Cluster {
 
     /// Seats that somebody has, or will have.
     pub(super) fn seats(&self) -> BTreeSet<Seat> {
-        let slots = self.slots.iter().filter_map(|s| s.seat);
+        let slots = self.slots.iter().filter(|s| s.rest.is_none());
+        let slots = slots.filter_map(|s| s.seat);
         slots.chain(self.fleet.iter().map(|w| w.seat)).collect()
     }
 
@@ -244,6 +245,7 @@ impl Cluster {
     /// Nobody is ready: it stays as it is, as far as somebody will be; else it is for the first slot.
     fn kept_table(&self, port: PortId, lanes: &[&Lane]) -> Option<Table> {
         let wanted = self.slots.iter().take(usize::from(self.wanted()));
+        let wanted = wanted.filter(|s| s.rest.is_none());
         let seats: Vec<Seat> = wanted.filter_map(|s| s.seat).collect();
         let its = |seat: &Seat| lanes.iter().find(|l| l.of == Of::Seat(*seat));
         let mut table = self.lanes.steered.get(&port)?.clone();

@@ -68,7 +68,8 @@ impl Cluster {
             | Cause::Restart
             | Cause::Kill
             | Cause::NotReady
-            | Cause::NotStarted => self.policy.stop_timeout,
+            | Cause::NotStarted
+            | Cause::Oom(_) => self.policy.stop_timeout,
         };
         match self.stop_limit() {
             limit @ Limit::Budget { .. } if after < own => limit,

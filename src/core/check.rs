@@ -126,14 +126,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// I7: a wanted slot has a worker or a date for one, another one neither a date nor a worker that
+    /// I7: a wanted slot has a worker or a date for one, or rests; another one neither a date nor a worker that
     /// may stay; none is missing. I8: no date while stopping.
     fn check_slots(&self) -> Result<(), String> {
         if self.slots.len() < usize::from(self.wanted) {
             return Err(format!("I7: {} slots of {}", self.slots.len(), self.wanted));
         }
         for nr in self.slot_numbers() {
-            let current = self.slots[usize::from(nr.0)].current;
+            let slot = &self.slots[usize::from(nr.0)];
+            let (current, rests) = (slot.current, slot.rest.is_some());
             let date = self.deadlines.get(Why::Respawn(nr));
             let state = current.and_then(|id| self.fleet.get(id)).map(|w| w.state);
             let goes = match state {
@@ -147,6 +148,7 @@ impl Cluster {
                 | None => true,
             };
             let fine = match (self.phase, self.is_wanted(nr)) {
+                (Phase::Serving, true) if rests => current.is_none() && date.is_none(),
                 (Phase::Serving, true) => current.is_some() != date.is_some() || !self.opened,
                 (Phase::Serving, false) => date.is_none() && goes,
                 (Phase::Stopping { .. }, _) => date.is_none(),

@@ -3,11 +3,11 @@
 
 use super::action::{Action, Whom};
 use super::deadlines::Why;
-use super::event::Exit;
+use super::event::{Exit, Oom};
 use super::ids::{Time, WorkerId};
 use super::notice::{Cause, Next, Notice, Who};
 use super::outcome::Hitch;
-use super::slot::Place;
+use super::slot::{Place, Vacancy};
 use super::words::errno_text;
 use super::worker::{SIGKILL, State};
 use super::{Cluster, Out};
@@ -53,27 +53,29 @@ impl Death {
             | Cause::Kill
             | Cause::NotReady
             | Cause::Hang
-            | Cause::NotStarted => false,
+            | Cause::NotStarted
+            | Cause::Oom(_) => false,
         };
         asked && self.ready_for.is_some()
     }
 }
 
 /// What it died of if nobody asked it to go.
-fn by_itself(state: State, exit: Exit) -> Cause {
-    match exit {
+fn by_itself(state: State, (exit, oom): (Exit, Oom)) -> Cause {
+    match (exit, oom) {
         _ if state == (State::Starting { execed: false }) => Cause::NotStarted,
-        Exit::Code(0) => Cause::Finished,
-        Exit::Code(_) | Exit::Signal(_) => Cause::Failure,
+        (Exit::Code(0), _) => Cause::Finished,
+        (Exit::Signal(SIGKILL), Oom::Yes | Oom::Probably) => Cause::Oom(oom),
+        (Exit::Code(_) | Exit::Signal(_), _) => Cause::Failure,
     }
 }
 
 impl Cluster {
     /// What a worker in that state died of, and the signal for those it may leave in its group; `None`:
     /// there was no process, or it is reaped already.
-    fn died_of(&self, state: State, exit: Exit) -> Option<(Cause, i32)> {
+    fn died_of(&self, state: State, end: (Exit, Oom)) -> Option<(Cause, i32)> {
         match state {
-            State::Starting { .. } | State::Ready { .. } => Some((by_itself(state, exit), SIGKILL)),
+            State::Starting { .. } | State::Ready { .. } => Some((by_itself(state, end), SIGKILL)),
             // (Of one that never came to COMMAND its group is itself alone.)
             State::Draining {
                 cause: cause @ (Cause::NotStarted | Cause::Hang),
@@ -91,7 +93,7 @@ impl Cluster {
     pub(super) fn exited(
         &mut self,
         id: WorkerId,
-        exit: Exit,
+        end: (Exit, Oom),
         last: String,
         now: Time,
         out: &mut Out,
@@ -99,7 +101,7 @@ impl Cluster {
         let Some(state) = self.fleet.get(id).map(|w| w.state) else {
             return;
         };
-        let Some((cause, to_group)) = self.died_of(state, exit) else {
+        let Some((cause, to_group)) = self.died_of(state, end) else {
             return;
         };
         let place = self.place_of(id);
@@ -120,11 +122,13 @@ impl Cluster {
             return;
         };
         let watched = w.watched;
+        // One that never said that it is well was not, however long it was taken for ready.
+        let unwell = cause == Cause::Hang && !w.pinged;
         let mut died = Box::new(Death {
             who: w.who(),
             generation: w.generation,
             cause,
-            exit,
+            exit: end.0,
             at: now,
             lived: now - w.born,
             ready_for: w.ready_since.map(|t| now - t),
@@ -140,9 +144,6 @@ impl Cluster {
         w.pid = None;
         w.rest_killed = to_group == SIGKILL;
         self.deadlines.stop_worker(id);
-        if let Place::Current(nr) = place {
-            self.full &= !self.is_wanted(nr);
-        }
         // Who comes to a socket of its own is lost from here on: nothing comes before this.
         self.steer(out);
         self.retire_lanes(out);
@@ -154,13 +155,13 @@ impl Cluster {
         let watched_still = self.is_watched(id, now);
         // The death is said before what follows from it.
         let mut then = Out::new();
-        died.next = self.slot_loses(id, place, &died, now, &mut then);
+        died.next = self.slot_loses(id, place, &died, unwell, now, &mut then);
         self.record_death(&died, out);
         out.append(&mut then);
         if cause == Cause::Failure && died.ready_for.is_none() && !watched {
             self.say_handed_only(died.who, out);
         }
-        self.leave_remnant(id, by_itself(state, exit) == Cause::Finished, now);
+        self.leave_remnant(id, by_itself(state, end) == Cause::Finished, now);
         self.failed_with(place, watched_still, died, now, out);
         if let Cause::Resize | Cause::Restart = cause {
             self.watch_rest(id, had_until);
@@ -177,28 +178,47 @@ impl Cluster {
         id: WorkerId,
         place: Place,
         died: &Death,
+        unwell: bool,
         now: Time,
         out: &mut Out,
     ) -> Next {
-        let delay = match place {
+        let next = match place {
             // The one that it has replaced is there still.
             Place::Current(nr) if self.is_watched(id, now) && self.keeps_for(nr) => {
                 self.slots[usize::from(nr.0)].current = None;
                 return Next::TakenBack;
             }
             Place::Current(nr) => {
-                self.slot_vacated(nr, died.cause, died.ready_for, Duration::ZERO, now, out)
+                let how = Vacancy {
+                    cause: died.cause,
+                    exit: Some(died.exit),
+                    ready_for: died.ready_for.filter(|_| !unwell),
+                    least: Duration::ZERO,
+                };
+                let wanted = self.is_wanted(nr);
+                let next = self.slot_vacated(nr, how, now, out);
+                match next {
+                    // Those that go on may be all that are to be ready by now.
+                    Next::Finished if !self.full => self.say_if_full(now, out),
+                    Next::Finished => {}
+                    Next::Respawn(_)
+                    | Next::HeldBack { .. }
+                    | Next::GivenUp { .. }
+                    | Next::Replaced
+                    | Next::TakenBack
+                    | Next::Nothing => self.full &= !wanted,
+                }
+                next
             }
             Place::Kept(nr) => {
                 self.slots[usize::from(nr.0)].kept = None;
                 return Next::Replaced;
             }
-            Place::Successor(_) | Place::None => None,
+            Place::Successor(_) | Place::None => Next::Nothing,
         };
-        match (delay, died.cause) {
-            (Some(delay), _) => Next::Respawn(delay),
-            (None, Cause::Restart) if place == Place::None && died.had_slot => Next::Replaced,
-            (None, _) => Next::Nothing,
+        match died.cause == Cause::Restart && place == Place::None && died.had_slot {
+            true => Next::Replaced,
+            false => next,
         }
     }
 
@@ -296,6 +316,7 @@ fn by_itself_or_late(cause: Cause) -> bool {
         | Cause::Hang
         | Cause::NotStarted
         | Cause::Shutdown
+        | Cause::Oom(_)
         | Cause::Kill => true,
         Cause::Resize | Cause::Restart => false,
     }

@@ -70,6 +70,7 @@ pub enum Event {
     Exited {
         worker: WorkerId,
         status: Exit,
+        oom: Oom,
         last: String,
     },
     /// The last process of the worker's tree has gone.
@@ -261,6 +262,17 @@ pub enum Exit {
     Code(i32),
     /// Killed by this signal.
     Signal(i32),
+}
+
+/// Was it the kernel that killed a process, because there was no memory left?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Oom {
+    /// No, or nobody can tell.
+    No,
+    /// It killed one on this machine meanwhile.
+    Probably,
+    /// It killed one of our memory cgroup meanwhile.
+    Yes,
 }
 
 /// Signals that mean something to the master.

@@ -95,6 +95,21 @@ impl Notice {
             Notice::Respawning {
                 delay, failures, ..
             } => vec![("delay", secs(delay)), ("failures", number(failures))],
+            Notice::CrashLoop {
+                respawns,
+                limit,
+                wait,
+                ..
+            } => {
+                let numbers = vec![("respawns", number(respawns)), ("limit", number(limit))];
+                let wait = wait.iter().map(|w| ("delay", secs(w)));
+                numbers.into_iter().chain(wait).collect()
+            }
+            Notice::ForksSpent { forks, limit, .. } => {
+                vec![("forks", number(forks)), ("limit", number(limit))]
+            }
+            Notice::GivenUp { limit, .. } => vec![("limit", number(limit))],
+            Notice::NoneLeft { end: Some(end) } => vec![exit_field(end)],
             Notice::Stopping { why, by, .. } | Notice::HardStop { why, by, .. } => {
                 asked(vec![("reason", text(why))], by)
             }
@@ -168,6 +183,7 @@ impl Notice {
             Notice::Said { word, .. } => vec![("word", text(word.name()))],
             Notice::Hangs { limit, .. } => vec![("limit", secs(limit))],
             Notice::LetGo { .. }
+            | Notice::NoneLeft { end: None }
             | Notice::HandedOnly { addr: None, .. }
             | Notice::LeftRunning { .. }
             | Notice::StillThere { .. }

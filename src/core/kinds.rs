@@ -1,5 +1,6 @@
 //! Of each notice: how loud it is, its name as an event, and whom it is about.
 
+use super::event::Exit;
 use super::notice::{Cause, LeftoverStage, Level, Next, Notice, Who};
 use super::outcome::Hitch;
 
@@ -50,24 +51,36 @@ impl Notice {
             | Notice::LetGo { .. }
             | Notice::Said { .. }
             | Notice::Draining { .. }
-            | Notice::Respawning { .. } => Debug,
+            | Notice::Respawning { .. }
+            | Notice::GivenUp { .. } => Debug,
             Notice::Died { cause, next, .. } => match (cause, next) {
                 (Cause::Shutdown | Cause::Resize | Cause::Restart, _)
                 | (
                     Cause::Kill | Cause::Finished,
-                    Next::Nothing | Next::Replaced | Next::TakenBack,
+                    Next::Nothing | Next::Replaced | Next::TakenBack | Next::Finished,
                 ) => Info,
-                (Cause::Finished, Next::Respawn(_)) => Warn,
+                (
+                    Cause::Finished,
+                    Next::Respawn(_) | Next::HeldBack { .. } | Next::GivenUp { .. },
+                ) => Warn,
                 (
                     Cause::Failure
                     | Cause::Kill
                     | Cause::NotReady
                     | Cause::Hang
-                    | Cause::NotStarted,
+                    | Cause::NotStarted
+                    | Cause::Oom(_),
                     _,
                 ) => Warn,
             },
+            Notice::NoneLeft { end } => match end {
+                Some(Exit::Code(0)) => Info,
+                Some(Exit::Code(_) | Exit::Signal(_)) => Warn,
+                None => Error,
+            },
             Notice::LaneBusy { .. }
+            | Notice::CrashLoop { .. }
+            | Notice::ForksSpent { .. }
             | Notice::NeverReady { .. }
             | Notice::CannotRun { .. }
             | Notice::ExecFailed { .. }
@@ -125,6 +138,10 @@ impl Notice {
             Notice::Hangs { .. } => "hangs",
             Notice::LeftRunning { .. } => "left-running",
             Notice::Respawning { .. } => "respawning",
+            Notice::CrashLoop { .. } => "crash-loop",
+            Notice::ForksSpent { .. } => "max-forks",
+            Notice::GivenUp { .. } => "given-up",
+            Notice::NoneLeft { .. } => "none-left",
             Notice::TooSlowToStop { .. } => "killed",
             Notice::StillThere { .. } => "still-there",
             Notice::Forgotten { .. } => "forgotten",
@@ -192,7 +209,10 @@ impl Notice {
             | Notice::DeviceWider { who, .. }
             | Notice::Snagged { who, .. }
             | Notice::Adopted { who, .. } => Some(*who),
-            Notice::Respawning { slot, .. } => Some(Who {
+            Notice::Respawning { slot, .. }
+            | Notice::CrashLoop { slot, .. }
+            | Notice::GivenUp { slot, .. }
+            | Notice::ForksSpent { slot, .. } => Some(Who {
                 slot: *slot,
                 pid: None,
             }),
@@ -201,6 +221,7 @@ impl Notice {
                 _ => None,
             },
             Notice::AllReady { .. }
+            | Notice::NoneLeft { .. }
             | Notice::PartlyReady { .. }
             | Notice::Resizing { .. }
             | Notice::Resized { .. }

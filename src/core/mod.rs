@@ -7,6 +7,7 @@ mod balance;
 mod binds;
 mod budget;
 mod check;
+mod crash;
 mod deadlines;
 mod drain;
 mod kinds;
@@ -46,22 +47,26 @@ pub mod words;
 pub use action::{Action, Opening, Whom};
 pub use addr::{Addr, FileIs, Given, share_clients};
 pub use codes::EXEC_STEP;
+pub use crash::{MAX_RESTARTS, Used, status_of};
 pub use deadlines::Why;
 pub use drain::Stage;
 pub use event::{
-    By, Event, Exit, LaneLook, Load, MasterSignal, Seen, Sight, Size, Snag, Target, Word,
+    By, Event, Exit, LaneLook, Load, MasterSignal, Oom, Seen, Sight, Size, Snag, Target, Word,
 };
 pub use ids::{Ask, Asker, LaneId, Pid, PortId, Seat, SlotNr, Time, WorkerId};
 pub use lanes::{Of, Reader};
 pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
 pub use outcome::{Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
-pub use policy::{Balance, Canary, Drain, MAX_WORKERS, Policy, ReadyRule, Surge, Takeover};
+pub use policy::{
+    Balance, Canary, Drain, MAX_WORKERS, OnCrashLoop, Policy, ReadyRule, RespawnOn, Surge, Takeover,
+};
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
 pub use table::{BUCKETS, Deal, Key, Table};
 
 use balance::Homes;
+use crash::Tally;
 use deadlines::Deadlines;
 use death::Death;
 use fleet::Fleet;
@@ -105,6 +110,8 @@ pub struct Cluster {
     homes: Homes,
     deadlines: Deadlines,
     deaths: VecDeque<Death>,
+    /// What the limits on respawns and forks are held against.
+    tally: Tally,
     /// Who waits for the end.
     askers: Vec<Asker>,
     /// Who waits for there to be as many slots as are wanted.
@@ -162,6 +169,7 @@ impl Cluster {
             homes: Homes::default(),
             deadlines: Deadlines::default(),
             deaths: VecDeque::new(),
+            tally: Tally::default(),
             askers: Vec::new(),
             resizers: Vec::new(),
             resizing: false,
@@ -275,8 +283,9 @@ impl Cluster {
             Event::Exited {
                 worker,
                 status,
+                oom,
                 last,
-            } => self.exited(worker, status, last, now, out),
+            } => self.exited(worker, (status, oom), last, now, out),
             Event::TreeGone { worker } => self.tree_gone(worker),
             Event::StrayReaped => self.stray_reaped(out),
             Event::Served { lanes } => self.served(&lanes, now, out),
@@ -306,7 +315,10 @@ impl Cluster {
             }
             Event::Tick => self.expire(now, out),
         }
+        // Before anything else is begun, and again if that has left nothing.
+        self.leave_if_over(now, out);
         self.rollout_progress(now, out);
+        self.leave_if_over(now, out);
         self.steer(out);
         self.drain_progress(now, out);
         self.retire_lanes(out);

@@ -2,7 +2,7 @@
 //! sentence in `sentences`, its fields in `fields`.
 
 use super::addr::Addr;
-use super::event::{By, Exit, Snag, Word};
+use super::event::{By, Exit, Oom, Snag, Word};
 use super::ids::{Pid, SlotNr, WorkerId};
 use super::outcome::Hitch;
 use std::fmt;
@@ -43,6 +43,28 @@ pub enum Cause {
     Hang,
     /// COMMAND could not be executed, or there was no process at all.
     NotStarted,
+    /// Killed by the kernel, for want of memory; by what is known of that.
+    Oom(Oom),
+}
+
+/// In sentences: where it is only likely, that is said.
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())?;
+        match self {
+            Cause::Oom(Oom::Probably) => f.write_str(", probably"),
+            Cause::Oom(Oom::Yes | Oom::No)
+            | Cause::Failure
+            | Cause::Finished
+            | Cause::Shutdown
+            | Cause::Resize
+            | Cause::Restart
+            | Cause::Kill
+            | Cause::NotReady
+            | Cause::Hang
+            | Cause::NotStarted => Ok(()),
+        }
+    }
 }
 
 impl Cause {
@@ -58,6 +80,7 @@ impl Cause {
             Cause::NotReady => "not-ready",
             Cause::Hang => "hang",
             Cause::NotStarted => "not-started",
+            Cause::Oom(_) => "oom",
         }
     }
 }
@@ -170,6 +193,33 @@ pub enum Notice {
         slot: SlotNr,
         delay: Duration,
         failures: u32,
+    },
+    CrashLoop {
+        slot: SlotNr,
+        /// Of the last minute.
+        respawns: usize,
+        limit: u32,
+        /// `None`: the cluster stops.
+        wait: Option<Duration>,
+        ready: usize,
+        wanted: usize,
+    },
+    ForksSpent {
+        slot: SlotNr,
+        forks: u64,
+        limit: u64,
+        /// Does the cluster stop?
+        exit: bool,
+        ready: usize,
+        wanted: usize,
+    },
+    GivenUp {
+        slot: SlotNr,
+        limit: u64,
+    },
+    NoneLeft {
+        /// The end with the highest status, if all have finished.
+        end: Option<Exit>,
     },
     TooSlowToStop {
         who: Who,
@@ -412,6 +462,12 @@ pub enum LeftoverStage {
 pub enum Next {
     /// A successor, after this delay.
     Respawn(Duration),
+    /// The same, because of --restarts-per-minute.
+    HeldBack { wait: Duration, limit: u32 },
+    /// Nothing: its slot is finished (--respawn-on).
+    Finished,
+    /// Nothing, because of --max-forks.
+    GivenUp { limit: u64 },
     /// Nothing: another one has its place already.
     Replaced,
     /// The one that it has replaced takes its place again.

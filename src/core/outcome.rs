@@ -78,7 +78,7 @@ impl fmt::Display for Hitch {
                     f,
                     "{} ended: {} ({}) after {}",
                     d.who,
-                    d.cause.word(),
+                    d.cause,
                     d.exit,
                     human(d.lived)
                 )?;

@@ -338,7 +338,7 @@ impl Cluster {
                 // (One that has just ended is in its slot still.)
                 let mut vacant = wanted.filter(|s| {
                     let worker = s.current.and_then(|id| self.fleet.get(id));
-                    worker.is_none_or(|w| !w.unreaped())
+                    s.rest.is_none() && worker.is_none_or(|w| !w.unreaped())
                 });
                 l.given
                     && l.state == LaneState::Open

@@ -26,6 +26,8 @@ use std::time::Duration;
 
 /// A TERM or INT that follows another within that time is its echo.
 const ECHO: Duration = Duration::from_millis(100);
+/// Why it stops if nothing was ever run.
+const CANNOT_RUN: &str = "it cannot run";
 /// So many clients may wait for what they asked for (I9): fewer than there may be, so that others are heard.
 pub const MAX_ASKERS: usize = 192;
 
@@ -144,9 +146,15 @@ impl Cluster {
     /// Gives up with this code.
     pub(super) fn begin_give_up(&mut self, code: u8, now: Time, out: &mut Out) {
         match self.phase {
-            Phase::Serving => self.stop("it cannot run", None, code, now, out),
+            Phase::Serving => self.stop(CANNOT_RUN, None, code, now, out),
             Phase::Stopping { .. } | Phase::Done(_) => {}
         }
+    }
+
+    /// Nobody asked for it, and it need not have gone wrong.
+    pub(super) fn stop_by_itself(&mut self, why: &'static str, code: u8, now: Time, out: &mut Out) {
+        self.stop(why, None, code, now, out);
+        self.asked_to_stop = false;
     }
 
     /// --start-timeout has passed, and not all workers are ready.
@@ -204,7 +212,7 @@ impl Cluster {
             self.deadlines.stop(Why::Respawn(slot));
         }
         let living = self.fleet.unreaped();
-        if code == CANNOT_EXECUTE || code == NOT_FOUND {
+        if why == CANNOT_RUN && (code == CANNOT_EXECUTE || code == NOT_FOUND) {
             out.push(Action::Note(Notice::CannotRun { code }));
         } else if code == 0 || !living.is_empty() {
             out.push(Action::Note(Notice::Stopping {

@@ -27,6 +27,14 @@ pub struct Policy {
     pub backoff: Duration,
     /// A worker that was ready that long wipes the slot's failures.
     pub backoff_reset: Duration,
+    /// Respawns on account of failures in any minute; 0 is any number.
+    pub restarts_per_minute: u32,
+    /// Forks until none is made on account of failures; 0 is any number.
+    pub max_forks: u64,
+    /// What becomes of the cluster at these limits.
+    pub on_crash_loop: OnCrashLoop,
+    /// Which ends of a worker bring another one.
+    pub respawn_on: RespawnOn,
     /// What asks a worker to stop.
     pub stop_signal: i32,
     /// After that long, SIGKILL to its process group.
@@ -92,6 +100,26 @@ impl ReadyRule {
             ReadyRule::Started | ReadyRule::Alive(_) => false,
         }
     }
+}
+
+/// --on-crash-loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnCrashLoop {
+    /// It goes on with the workers that it has.
+    Degrade,
+    /// It stops.
+    Exit,
+}
+
+/// --respawn-on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RespawnOn {
+    /// All that were not asked for.
+    Any,
+    /// All of these but those with status 0.
+    Failure,
+    /// None.
+    Never,
 }
 
 /// --drain.
@@ -190,6 +218,10 @@ pub(crate) mod tests {
             respawn: Duration::from_millis(100),
             backoff: Duration::from_secs(30),
             backoff_reset: Duration::from_secs(30),
+            restarts_per_minute: 0,
+            max_forks: 0,
+            on_crash_loop: OnCrashLoop::Degrade,
+            respawn_on: RespawnOn::Any,
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
             stop_budget: None,

@@ -8,13 +8,14 @@
 //! 5. If the only port known turns out to be none, the wait for it ends.
 
 use super::action::Action;
+use super::crash::Rest;
 use super::deadlines::Why;
 use super::event::Seen;
 use super::ids::{LaneId, Time, WorkerId};
 use super::notice::Notice;
 use super::policy::ReadyRule;
 use super::respawn::SETTLED;
-use super::slot::Place;
+use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
 use std::time::Duration;
@@ -193,7 +194,10 @@ impl Cluster {
     /// Says once that all workers are ready, or those that will do.
     pub(super) fn say_if_full(&mut self, now: Time, out: &mut Out) {
         let ready = self.ready_count();
-        if ready == usize::from(self.wanted) && !self.full {
+        let wanted = &self.slots[..usize::from(self.wanted)];
+        let finished = |s: &&Slot| matches!(s.rest, Some(Rest::Finished(_)));
+        let rest = wanted.iter().filter(finished).count();
+        if ready > 0 && ready + rest == usize::from(self.wanted) && !self.full {
             self.full = true;
             self.launched();
             let lanes = self.lanes.served_addrs();

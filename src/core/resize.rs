@@ -77,7 +77,7 @@ impl Cluster {
                 Some(Outcome::TooMany)
             }
             (Phase::Serving, Some(to)) => {
-                self.size_is_asked();
+                self.size_is_asked(now);
                 self.resize(to, "asked by a client", Some(by), now, out);
                 let workers = to;
                 (!wait).then_some(Outcome::Resizing { workers })
@@ -102,7 +102,7 @@ impl Cluster {
     ) {
         match (self.phase, by.of(self.wanted)) {
             (Phase::Serving, Some(to)) => {
-                self.size_is_asked();
+                self.size_is_asked(now);
                 self.resize(to, why, None, now, out);
             }
             (Phase::Serving, None) => out.push(Action::Note(Notice::AtBound {
@@ -211,7 +211,8 @@ impl Cluster {
             return;
         }
         let (wanted, surplus) = self.slots.split_at(usize::from(self.wanted));
-        let there = wanted.iter().all(|s| s.proven) && surplus.iter().all(|s| s.current.is_none());
+        let seen = |s: &Slot| s.proven || s.rest.is_some();
+        let there = wanted.iter().all(seen) && surplus.iter().all(|s| s.current.is_none());
         if !there || self.phase != Phase::Serving {
             return;
         }

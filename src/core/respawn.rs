@@ -7,7 +7,8 @@
 //! 3. A worker that was ready for `backoff_reset` wipes the failures. That is judged when it dies:
 //!    no timer runs for it.
 //! 4. A fork that failed waits `FORK_AGAIN` or longer: a `respawn` of 0 would spin.
-//! 5. Jitter takes up to a fifth off, never adds: the limit the operator gave is a limit.
+//! 5. One that hangs and never said that it is well was never ready, as far as this goes.
+//! 6. Jitter takes up to a fifth off, never adds: the limit the operator gave is a limit.
 
 use super::policy::Policy;
 use std::time::Duration;

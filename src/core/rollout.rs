@@ -112,6 +112,7 @@ impl Cluster {
     fn begin_rollout(&mut self, wish: &Wish, policy: Box<Policy>, now: Time, out: &mut Out) {
         let running = self.asked_for();
         let before = self.supersede(wish, now, out);
+        self.count_forks_anew();
         self.newest += 1;
         let to = self.newest;
         let workers = policy.workers;
@@ -182,14 +183,16 @@ impl Cluster {
     }
 
     /// A client wants another number now: what was read again is older than that.
-    pub(super) fn size_is_asked(&mut self) {
+    pub(super) fn size_is_asked(&mut self, now: Time) {
+        self.count_forks_anew();
+        self.revive(now);
         if let Some(r) = &mut self.rollout {
             r.workers = None;
         }
     }
 
     /// Are all slots of that generation?
-    fn all_replaced(&self, to: u32) -> bool {
+    pub(super) fn all_replaced(&self, to: u32) -> bool {
         let wanted = &self.slots[..usize::from(self.goal())];
         wanted
             .iter()
@@ -251,6 +254,9 @@ impl Cluster {
         }
         self.rollout_over(&r, &hitch, out);
         self.policy = Policy::clone(&r.policy);
+        // What it took is no failure of those that go on.
+        self.count_forks_anew();
+        self.revive(now);
         self.take_back(&r, now, out);
     }
 
@@ -337,7 +343,10 @@ impl Cluster {
         }
         let surge = self.surge();
         match surge {
-            0 => self.replace_in_place(to, now, out),
+            0 => {
+                self.pass_canaries(now);
+                self.replace_in_place(to, now, out);
+            }
             _ => {
                 let ahead = self.canaries_first().is_some();
                 self.pass_canaries(now);
@@ -390,8 +399,12 @@ impl Cluster {
     /// With new before old they are by the time they have their place; with old before new not yet.
     fn replaced_are_ready(&self) -> bool {
         let slots = self.slots[..usize::from(self.goal())].iter();
-        let workers = slots.filter_map(|s| self.fleet.get(s.current?));
-        self.surge() > 0 || workers.filter(|w| w.is_ready()).count() == usize::from(self.goal())
+        let ready = |s: &Slot| {
+            s.current
+                .and_then(|id| self.fleet.get(id))
+                .is_some_and(Worker::is_ready)
+        };
+        self.surge() > 0 || slots.into_iter().all(|s| s.rest.is_some() || ready(s))
     }
 
     /// Workers beyond those in slots on account of this rollout: successors, and those that made room for
@@ -454,6 +467,7 @@ impl Cluster {
             slot.successor = None;
             slot.seat = self.fleet.get(id).map(|w| w.seat);
             slot.generation = to;
+            (slot.rest, slot.held) = (None, None);
             slot.proven = true;
             slot.backoff = Default::default();
         }
@@ -489,17 +503,15 @@ impl Cluster {
             current.filter(|w| w.is_ready())
         };
         let old = |nr: &usize| ready(nr).is_some_and(|w| w.generation != to);
-        let idle = (0..wanted).find(|nr| ready(nr).is_none());
+        let rests = |nr: &usize| {
+            let slot = &self.slots[*nr];
+            slot.rest.is_some() && slot.generation == to
+        };
+        let idle = (0..wanted).find(|nr| ready(nr).is_none() && !rests(nr));
         // The first of them are watched before the next one has its turn.
         let watched = self.in_place_watch();
-        match watched {
-            Some(by) if by > now => return,
-            Some(_) => {
-                if let Some(r) = &mut self.rollout {
-                    r.passed = true;
-                }
-            }
-            None => {}
+        if watched.is_some_and(|by| by > now) {
+            return;
         }
         let Some(next) = idle.or_else(|| (0..wanted).find(old)) else {
             return;

@@ -2,6 +2,7 @@
 //! comparison.
 
 use super::codes;
+use super::crash::leaving_with;
 use super::lanes::MAX_LANES;
 use super::notice::{Hindrance, LeftoverStage, Limit, Next, Notice, PassWhy};
 use super::outcome::Hitch;
@@ -135,12 +136,7 @@ impl fmt::Display for Notice {
                 next,
                 ..
             } => {
-                write!(
-                    f,
-                    "{who} ended: {} ({exit}) after {}",
-                    cause.word(),
-                    human(*lived)
-                )?;
+                write!(f, "{who} ended: {cause} ({exit}) after {}", human(*lived))?;
                 if !was_ready {
                     write!(f, ", never ready")?;
                 }
@@ -148,6 +144,15 @@ impl fmt::Display for Notice {
                     Next::Respawn(d) if d.is_zero() => write!(f, "; slot respawns now")?,
                     Next::Respawn(d) => write!(f, "; slot respawns in {}", human(*d))?,
                     Next::TakenBack => f.write_str("; the one before it has its place again")?,
+                    Next::HeldBack { wait, limit } => write!(
+                        f,
+                        "; slot is held back for {} (--restarts-per-minute {limit})",
+                        human(*wait)
+                    )?,
+                    Next::Finished => write!(f, "; slot is finished (--respawn-on)")?,
+                    Next::GivenUp { limit } => {
+                        write!(f, "; slot is given up (--max-forks {limit})")?
+                    }
                     Next::Replaced | Next::Nothing => {}
                 }
                 Ok(())
@@ -165,6 +170,60 @@ impl fmt::Display for Notice {
                 "slot {slot} respawns in {} (failures in a row: {failures})",
                 human(*delay)
             ),
+            Notice::CrashLoop {
+                slot,
+                respawns,
+                limit,
+                wait,
+                ready,
+                wanted,
+            } => {
+                write!(
+                    f,
+                    "crash loop: {respawns} respawns within a minute (limit {limit}, --restarts-per-minute): "
+                )?;
+                match wait {
+                    Some(wait) => write!(
+                        f,
+                        "slot {slot} waits, next try in {}; the cluster goes on with {ready}/{wanted} workers ready",
+                        human(*wait)
+                    ),
+                    None => write!(
+                        f,
+                        "slot {slot} would be one more; giving up (--on-crash-loop exit)"
+                    ),
+                }
+            }
+            Notice::ForksSpent {
+                slot,
+                forks,
+                limit,
+                exit,
+                ready,
+                wanted,
+            } => {
+                write!(
+                    f,
+                    "{forks} workers were forked (limit {limit}, --max-forks): "
+                )?;
+                match exit {
+                    false => write!(
+                        f,
+                        "slot {slot} stays empty, as any other that fails from now on, until a reload or a resize; the cluster goes on with {ready}/{wanted} workers ready"
+                    ),
+                    true => write!(
+                        f,
+                        "slot {slot} would need one more; giving up (--on-crash-loop exit)"
+                    ),
+                }
+            }
+            Notice::GivenUp { slot, limit } => {
+                write!(f, "slot {slot} is given up (--max-forks {limit})")
+            }
+            Notice::NoneLeft { end: Some(end) } => f.write_str(&leaving_with(*end)),
+            Notice::NoneLeft { end: None } => {
+                f.write_str("no slot has a worker, nor will any have one (--max-forks), giving up")
+            }
             Notice::TooSlowToStop { who, after, limit } => write!(
                 f,
                 "{who} not gone {} after its stop signal (limit {limit}), killing its process group",

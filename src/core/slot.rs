@@ -1,16 +1,17 @@
 //! The slots. Rules:
 //!
 //! 1. A slot outlives its workers. While the cluster serves and wants it, it has a worker or a date
-//!    for the next (I7).
+//!    for the next (I7), or rests (`crash`).
 //! 2. At the start the first worker goes ahead of the others until it listens, at most `LEAD`: the
 //!    first answer is what clients wait for, and a crowd of starting siblings would take the CPUs
 //!    from it.
 //! 3. Wanted and actual are compared in `spawn_due`; no event counts.
 
-use super::action::Action;
+use super::crash::Rest;
 use super::deadlines::Why;
+use super::event::Exit;
 use super::ids::{Seat, SlotNr, Time, WorkerId};
-use super::notice::{Cause, Notice};
+use super::notice::{Cause, Next};
 use super::respawn::Backoff;
 use super::{Cluster, Out};
 use std::time::Duration;
@@ -45,6 +46,21 @@ pub struct Slot {
     pub added: bool,
     /// Has one of its workers been ready?
     pub proven: bool,
+    /// Why it has neither a worker nor a date for one, if so (`crash`).
+    pub rest: Option<Rest>,
+    /// Its date, if that is later than its backoff wants it, because there are too many respawns.
+    pub held: Option<Time>,
+}
+
+/// How a slot has lost its worker.
+pub(super) struct Vacancy {
+    pub cause: Cause,
+    /// `None`: there was no process.
+    pub exit: Option<Exit>,
+    /// As backoff has it; `None`: it never was.
+    pub ready_for: Option<Duration>,
+    /// The next one comes so much later, or more.
+    pub least: Duration,
 }
 
 /// Where a worker stands.
@@ -101,28 +117,26 @@ impl Cluster {
         }
     }
 
-    /// The slot has lost its worker, by that cause. Sets the date for the next one, `least` from now
-    /// or later, and returns the delay; `None` if there will be none.
+    /// The slot has lost its worker. Sets the date for the next one, if there is to be one, and says
+    /// what follows.
     pub(super) fn slot_vacated(
         &mut self,
         nr: SlotNr,
-        cause: Cause,
-        ready_for: Option<Duration>,
-        least: Duration,
+        how: Vacancy,
         now: Time,
         out: &mut Out,
-    ) -> Option<Duration> {
+    ) -> Next {
         let slot = &mut self.slots[usize::from(nr.0)];
         slot.current = None;
         if self.stop_is_hard().is_some() {
-            return None;
+            return Next::Nothing;
         }
         if !self.is_wanted(nr) {
             self.drop_empty_slots();
-            return None;
+            return Next::Nothing;
         }
         let slot = &mut self.slots[usize::from(nr.0)];
-        match cause {
+        match how.cause {
             // Wanted again before its worker had gone: the next spawn is now.
             Cause::Resize => {
                 *slot = Slot {
@@ -131,12 +145,12 @@ impl Cluster {
                     seat: slot.seat,
                     ..Slot::added(slot.generation)
                 };
-                return Some(Duration::ZERO);
+                return Next::Respawn(Duration::ZERO);
             }
             // It made room for another one, which has not failed yet.
             Cause::Restart => {
                 slot.backoff = Backoff::default();
-                return Some(Duration::ZERO);
+                return Next::Respawn(Duration::ZERO);
             }
             Cause::Failure
             | Cause::Finished
@@ -144,22 +158,20 @@ impl Cluster {
             | Cause::Kill
             | Cause::NotReady
             | Cause::Hang
-            | Cause::NotStarted => {}
+            | Cause::NotStarted
+            | Cause::Oom(_) => {}
         }
+        let rest = how.exit.and_then(|exit| self.finishes(how.cause, exit));
+        if rest.is_some() {
+            self.slots[usize::from(nr.0)].rest = rest;
+            return Next::Finished;
+        }
+        let slot = &mut self.slots[usize::from(nr.0)];
         let delay = slot
             .backoff
-            .after_death(ready_for, &self.policy, &mut self.rng)
-            .max(least);
-        let failures = slot.backoff.failures;
-        self.deadlines.set(Why::Respawn(nr), now + delay);
-        if !delay.is_zero() {
-            out.push(Action::Note(Notice::Respawning {
-                slot: nr,
-                delay,
-                failures,
-            }));
-        }
-        Some(delay)
+            .after_death(how.ready_for, &self.policy, &mut self.rng)
+            .max(how.least);
+        self.respawn_in(nr, delay, now, out)
     }
 
     /// The first spawns: slot 0 now, the others after its lead.
@@ -190,7 +202,7 @@ impl Cluster {
         let to = self.in_place_to();
         for nr in 0..usize::from(self.wanted) {
             let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
-            let slot = &mut self.slots[nr];
+            let slot = &self.slots[nr];
             let later = self
                 .deadlines
                 .get(Why::Respawn(slot_nr))
@@ -198,15 +210,23 @@ impl Cluster {
             if slot.current.is_some() || later {
                 continue;
             }
-            self.deadlines.stop(Why::Respawn(slot_nr));
             let generation = to.unwrap_or(slot.generation);
+            let same = slot.generation == generation;
+            let failed = same && slot.used && !slot.emptied;
+            if same && slot.rest.is_some() || failed && !self.respawns(slot_nr, now, out) {
+                continue;
+            }
+            self.deadlines.stop(Why::Respawn(slot_nr));
+            let slot = &mut self.slots[nr];
+            (slot.rest, slot.held) = (None, None);
             if slot.generation != generation {
                 // What failed before was other code.
                 slot.backoff = Default::default();
                 slot.generation = generation;
                 slot.emptied = true;
             }
-            if slot.used && !std::mem::take(&mut slot.emptied) {
+            let emptied = std::mem::take(&mut slot.emptied);
+            if slot.used && !emptied {
                 slot.restarts += 1;
             }
             slot.used = true;

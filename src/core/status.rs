@@ -2,6 +2,7 @@
 
 use super::Cluster;
 use super::addr::Addr;
+use super::crash::{Rest, Used};
 use super::deadlines::Why;
 use super::death::Death;
 use super::event::Exit;
@@ -34,6 +35,10 @@ pub struct Snapshot {
     pub slots: Vec<SlotView>,
     /// Oldest first.
     pub deaths: Vec<Death>,
+    /// What of the limits on respawns and forks is used up.
+    pub used: Used,
+    /// Sentences about how all that stands.
+    pub standing: Vec<String>,
 }
 
 /// One slot.
@@ -71,6 +76,8 @@ impl Cluster {
             takeover: self.takeover_word(),
             slots: self.views(now),
             deaths: self.deaths.iter().cloned().collect(),
+            used: self.used(now),
+            standing: self.standing(now),
         }
     }
 
@@ -116,9 +123,11 @@ impl Cluster {
             .get(Why::Respawn(nr))
             .map_or(Duration::ZERO, |at| at - now);
         let state = match worker.map(|w| w.state) {
-            None => match self.phase {
-                Phase::Serving => "waiting",
-                Phase::Stopping { .. } | Phase::Done(_) => "stopped",
+            None => match (slot.rest, self.phase) {
+                (Some(Rest::Finished(_)), _) => "finished",
+                (Some(Rest::GivenUp), Phase::Serving) => "given-up",
+                (None, Phase::Serving) => "waiting",
+                (Some(Rest::GivenUp) | None, Phase::Stopping { .. } | Phase::Done(_)) => "stopped",
             },
             Some(state) => state_word(state),
         };

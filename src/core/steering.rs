@@ -115,6 +115,8 @@ impl Cluster {
             _ if self.phase != Phase::Serving => None,
             (None, _) => Some(self.generation),
             (Some(_), Some(to)) => Some(to),
+            // No other one of the old comes.
+            (Some(r), None) if self.all_rest() => Some(r.to),
             // Whoever comes first: another one of the old, or a successor.
             (Some(_), None) => None,
         }?;

@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm)]
 
 mod balance;
+mod crash;
 mod launch;
 mod own;
 mod stopping;
@@ -93,6 +94,7 @@ impl Rig {
         self.tell(Event::Exited {
             worker,
             status,
+            oom: Oom::No,
             last,
         });
         self.tell(Event::TreeGone { worker });
@@ -264,6 +266,7 @@ fn never_ready_gives_up_with_69_and_the_last_words() {
     r.tell(Event::Exited {
         worker: w,
         status: Exit::Code(3),
+        oom: Oom::No,
         last: "SyntaxError".into(),
     });
     r.tell(Event::TreeGone { worker: w });
@@ -322,6 +325,7 @@ fn what_failed_before_the_command_is_told_with_the_death() {
     r.tell(Event::Exited {
         worker,
         status: Exit::Code(127),
+        oom: Oom::No,
         last: String::new(),
     });
     let death = r.cluster.status(r.now).deaths.pop().unwrap();

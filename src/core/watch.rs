@@ -69,7 +69,8 @@ impl Cluster {
 
     /// Have the canaries been watched? From then on nobody goes ahead any more.
     pub(super) fn pass_canaries(&mut self, now: Time) {
-        let by = self.canaries().and_then(|ids| self.watched_by(ids));
+        let ahead = self.canaries().and_then(|ids| self.watched_by(ids));
+        let by = ahead.or_else(|| self.in_place_watch());
         if by.is_some_and(|by| by <= now)
             && let Some(r) = &mut self.rollout
         {
@@ -172,6 +173,7 @@ impl Cluster {
             };
             new.extend(slot.current.replace(id));
             slot.backoff = Default::default();
+            (slot.rest, slot.held) = (None, None);
             slot.generation = self.fleet.get(id).map_or(generation, |w| w.generation);
             slot.seat = self.fleet.get(id).map(|w| w.seat);
             self.deadlines.stop(Why::Respawn(nr));

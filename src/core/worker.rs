@@ -22,7 +22,7 @@ use super::notice::{Cause, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;
 use super::respawn::FORK_AGAIN;
-use super::slot::Place;
+use super::slot::{Place, Vacancy};
 use super::{Cluster, Out};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -252,6 +252,7 @@ impl Cluster {
         w.pid = Some(pid);
         w.state = State::Starting { execed: false };
         let (who, generation) = (w.who(), w.generation);
+        self.count_fork();
         let reason = match self.place_of(id) {
             Place::Current(nr) => self.slots[usize::from(nr.0)].reason(),
             Place::Successor(_) | Place::Kept(_) | Place::None => "restart",
@@ -301,7 +302,13 @@ impl Cluster {
         let hitch = || Hitch::NotForked { slot, errno };
         match place {
             Place::Current(_) => {
-                self.slot_vacated(slot, Cause::NotStarted, None, FORK_AGAIN, now, out);
+                let how = Vacancy {
+                    cause: Cause::NotStarted,
+                    exit: None,
+                    ready_for: None,
+                    least: FORK_AGAIN,
+                };
+                self.slot_vacated(slot, how, now, out);
                 self.resize_failed(slot, hitch, out);
             }
             Place::Successor(nr) => self.successor_failed(nr, hitch(), now, out),

@@ -1,7 +1,8 @@
 //! When a worker is ready, when it is replaced, how it is stopped.
 
 use super::{Completes, Opt, opt};
-use crate::settings::{self, Settings};
+use crate::core::MAX_RESTARTS;
+use crate::settings::{self, MAX_FORKS, Settings};
 use std::time::Duration;
 
 /// In the order of --help.
@@ -70,6 +71,46 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "a worker ready that long wipes the slot's failures",
         keep!(backoff_reset, settings::duration),
     ),
+    opt(
+        "",
+        "restarts-per-minute",
+        "N",
+        "0",
+        "no more respawns in any minute than that; 0: any number",
+        |s, v| {
+            s.restarts_per_minute = settings::number(v, 0, MAX_RESTARTS)?;
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "max-forks",
+        "N",
+        "0",
+        "after so many no failed worker is replaced; 0: any number",
+        |s, v| {
+            s.max_forks = settings::number(v, 0, MAX_FORKS)?;
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "on-crash-loop",
+        "WHAT",
+        "degrade",
+        "at these limits: degrade (go on with the others), exit (69)",
+        keep!(on_crash_loop, settings::on_crash_loop),
+    )
+    .completes(Completes::Words("degrade exit")),
+    opt(
+        "",
+        "respawn-on",
+        "WHICH",
+        "any",
+        "which ends bring another worker: any, failure (not exit 0), never",
+        keep!(respawn_on, settings::respawn_on),
+    )
+    .completes(Completes::Words("any failure never")),
     opt(
         "",
         "stop-signal",

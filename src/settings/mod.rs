@@ -3,7 +3,8 @@
 
 use crate::core::words::human;
 use crate::core::{
-    Addr, Balance, Canary, Drain, Given, Level, Policy, ReadyRule, Surge, Takeover, share_clients,
+    Addr, Balance, Canary, Drain, Given, Level, OnCrashLoop, Policy, ReadyRule, RespawnOn, Surge,
+    Takeover, share_clients,
 };
 use std::ffi::OsString;
 use std::fmt;
@@ -29,6 +30,8 @@ pub use crate::core::MAX_WORKERS;
 pub const PID1_BUDGET: Duration = Duration::from_secs(9);
 /// Most -p times -H there can be.
 pub const MAX_PORTS: usize = 64;
+/// Most that --max-forks can be.
+pub const MAX_FORKS: u64 = 1_000_000_000;
 /// Longest of all durations.
 pub const LONGEST: Duration = Duration::from_secs(1000 * 86_400);
 
@@ -75,6 +78,14 @@ pub struct Settings {
     pub backoff: Duration,
     /// --backoff-reset
     pub backoff_reset: Duration,
+    /// --restarts-per-minute; 0 is any number.
+    pub restarts_per_minute: u32,
+    /// --max-forks; 0 is any number.
+    pub max_forks: u64,
+    /// --on-crash-loop
+    pub on_crash_loop: OnCrashLoop,
+    /// --respawn-on
+    pub respawn_on: RespawnOn,
     /// --stop-signal
     pub stop_signal: i32,
     /// --stop-timeout
@@ -235,6 +246,10 @@ impl Default for Settings {
             respawn: Duration::from_millis(100),
             backoff: Duration::from_secs(30),
             backoff_reset: Duration::from_secs(30),
+            restarts_per_minute: 0,
+            max_forks: 0,
+            on_crash_loop: OnCrashLoop::Degrade,
+            respawn_on: RespawnOn::Any,
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
             stop_budget: None,
@@ -300,7 +315,19 @@ impl Settings {
                     .into(),
             );
         }
+        self.workers.map_or(Ok(()), |n| self.check_forks(n))?;
         self.check_times()
+    }
+
+    /// Can there be that many workers at all?
+    pub fn check_forks(&self, workers: u16) -> Result<(), String> {
+        match self.max_forks {
+            0 => Ok(()),
+            n if n >= u64::from(workers) => Ok(()),
+            n => Err(format!(
+                "--max-forks {n} is less than the number of workers, {workers}: there could not be as many; {workers} or more, or 0 for any number"
+            )),
+        }
     }
 
     /// The same of durations alone: each of these is a part of another.
@@ -377,6 +404,10 @@ impl Settings {
             respawn: self.respawn,
             backoff: self.backoff,
             backoff_reset: self.backoff_reset,
+            restarts_per_minute: self.restarts_per_minute,
+            max_forks: self.max_forks,
+            on_crash_loop: self.on_crash_loop,
+            respawn_on: self.respawn_on,
             stop_signal: self.stop_signal,
             stop_timeout: self.stop_timeout,
             stop_budget: self.stop_budget.and_then(unless_zero),
@@ -493,6 +524,18 @@ mod tests {
         assert!(s.check().unwrap_err().contains("covers"));
         s.hosts[0] = "::1".parse().unwrap();
         assert!(s.check().is_ok());
+        let mut s = base.clone();
+        (s.workers, s.max_forks) = (Some(4), 4);
+        assert!(s.check().is_ok());
+        s.max_forks = 3;
+        let e = s.check().unwrap_err();
+        assert!(
+            e.starts_with("--max-forks 3 is less than the number of workers, 4"),
+            "{e}"
+        );
+        // That of the CPUs is known later.
+        s.workers = None;
+        assert!(s.check().is_ok() && s.check_forks(3).is_ok() && s.check_forks(4).is_err());
         let mut s = base;
         s.respawn = Duration::from_secs(60);
         assert!(s.check().unwrap_err().contains("--backoff"));

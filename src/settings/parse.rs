@@ -2,7 +2,9 @@
 
 use super::{LONGEST, Listen, MAX_WORKERS, SocketFile, clean, principal};
 use crate::core::words::{human, signal_number};
-use crate::core::{Addr, Balance, Canary, Drain, ReadyRule, Surge, Takeover};
+use crate::core::{
+    Addr, Balance, Canary, Drain, OnCrashLoop, ReadyRule, RespawnOn, Surge, Takeover,
+};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -235,6 +237,25 @@ pub fn balance(text: &str) -> Result<Balance, String> {
     }
 }
 
+/// `degrade|exit`
+pub fn on_crash_loop(text: &str) -> Result<OnCrashLoop, String> {
+    match text {
+        "degrade" => Ok(OnCrashLoop::Degrade),
+        "exit" => Ok(OnCrashLoop::Exit),
+        _ => Err(format!("'{text}' is neither degrade nor exit")),
+    }
+}
+
+/// `any|failure|never`
+pub fn respawn_on(text: &str) -> Result<RespawnOn, String> {
+    match text {
+        "any" => Ok(RespawnOn::Any),
+        "failure" => Ok(RespawnOn::Failure),
+        "never" => Ok(RespawnOn::Never),
+        _ => Err(format!("'{text}' is none of any, failure, never")),
+    }
+}
+
 /// `K|P%`
 pub fn surge(text: &str) -> Result<Surge, String> {
     let plain = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
@@ -439,6 +460,23 @@ mod tests {
         for bad in ["", "on", "0", "80=", "=80", "80,80=81", "80=99999", "80;81"] {
             assert!(takeover(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_becomes_of_crashes_is_a_word() {
+        assert_eq!(on_crash_loop("exit"), Ok(OnCrashLoop::Exit));
+        assert_eq!(on_crash_loop("degrade"), Ok(OnCrashLoop::Degrade));
+        assert_eq!(
+            on_crash_loop("stop"),
+            Err("'stop' is neither degrade nor exit".into())
+        );
+        assert_eq!(respawn_on("any"), Ok(RespawnOn::Any));
+        assert_eq!(respawn_on("failure"), Ok(RespawnOn::Failure));
+        assert_eq!(respawn_on("never"), Ok(RespawnOn::Never));
+        assert_eq!(
+            respawn_on("Any"),
+            Err("'Any' is none of any, failure, never".into())
+        );
     }
 
     #[test]

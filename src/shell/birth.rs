@@ -104,6 +104,7 @@ impl Shell {
         let proc = Proc {
             pid: Some(pid),
             group: pid,
+            killed: false,
             forked: self.now(),
             report: Some(ours),
             listener: None,

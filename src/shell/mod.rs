@@ -42,6 +42,7 @@ pub mod start;
 
 use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
+use crate::sys::oom::Kills;
 use crate::sys::spawn::Report;
 use crate::sys::{clock, errno_of, fds, process, procfs, spawn};
 use census::Census;
@@ -147,6 +148,8 @@ pub struct Shell {
     fresh: Option<Recipe>,
     /// Of those that are being emptied: what is known of their connections.
     census: Census,
+    /// Whom the kernel kills for want of memory.
+    oom: Kills,
     devnull: OwnedFd,
     rights: Rights,
     /// The limit of open files that we had: that of workers without --rlimit.

@@ -105,6 +105,9 @@ impl Shell {
     }
 
     pub(super) fn signal(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
+        if let Some(p) = self.procs.map.get_mut(&worker) {
+            p.killed |= signal == libc::SIGKILL;
+        }
         let worn = self.to_kill();
         let done = match (whom, self.procs.map.get(&worker).and_then(|p| p.pid)) {
             (Whom::Group, Some(pid)) if signal == libc::SIGKILL => {

@@ -11,6 +11,8 @@ pub struct Proc {
     pub pid: Option<i32>,
     /// The number of its group, safe to use only while a member is known (see `signal_group`).
     pub group: i32,
+    /// Has it had SIGKILL from us?
+    pub killed: bool,
     /// When.
     pub forked: Time,
     /// Where it reports on its way to exec.

@@ -5,7 +5,8 @@
 //! hitting a stranger. One left unreaped would hide all others.
 
 use super::Shell;
-use crate::core::{Event, Exit, Level, WorkerId};
+use crate::core::{Event, Exit, Level, Oom, WorkerId};
+use crate::sys::oom::Kill;
 use crate::sys::wait::{self, Ended};
 use crate::sys::{signal, wait::peek};
 
@@ -80,9 +81,11 @@ impl Shell {
             .get(&worker)
             .map(|s| s.last_lines())
             .unwrap_or_default();
+        let oom = self.oom_of(worker, pid, status);
         self.queue.push_back(Event::Exited {
             worker,
             status,
+            oom,
             last,
         });
         self.settle();
@@ -92,6 +95,20 @@ impl Shell {
         }
         self.drop_pid(worker);
         self.look_for_gone_trees();
+    }
+
+    /// Was it killed for want of memory?
+    fn oom_of(&mut self, worker: WorkerId, pid: i32, status: Exit) -> Oom {
+        let ours = self.procs.map.get(&worker).is_some_and(|p| p.killed);
+        if ours || status != Exit::Signal(libc::SIGKILL) {
+            return Oom::No;
+        }
+        let now = self.now().0;
+        match self.oom.look(pid, now) {
+            Kill::None => Oom::No,
+            Kill::Ours => Oom::Yes,
+            Kill::Somewhere => Oom::Probably,
+        }
     }
 
     /// Trees that nothing announces the end of: never watched, so their group is asked for.

@@ -2,7 +2,7 @@
 
 use super::{Kind, Shell, token};
 use crate::core::codes::EX_USAGE;
-use crate::core::{Asker, Event, Outcome, Time};
+use crate::core::{Asker, Event, Outcome, Snapshot, Time};
 use crate::settings;
 use crate::sys::procfs;
 use crate::verbs::{self, Verb, What};
@@ -333,14 +333,21 @@ impl Shell {
     }
 
     fn why(&self, slot: Option<&str>, json: bool) -> Answer {
-        let mut deaths = self.cluster.status(self.now()).deaths;
+        let Snapshot {
+            mut deaths,
+            mut standing,
+            ..
+        } = self.cluster.status(self.now());
         if let Some(word) = slot {
             let wanted = self.cluster.wanted();
             let nr = word.parse::<u16>().ok();
             // One that is not there any more may still have a story.
             let known = |n: u16| n < wanted || deaths.iter().any(|d| d.who.slot.0 == n);
             match nr.filter(|n| known(*n)) {
-                Some(n) => deaths.retain(|d| d.who.slot.0 == n),
+                Some(n) => {
+                    deaths.retain(|d| d.who.slot.0 == n);
+                    standing.clear();
+                }
                 None => {
                     let last = wanted - 1;
                     return (
@@ -353,7 +360,7 @@ impl Shell {
         let m = self.master(Vec::new());
         match json {
             true => (0, report::why_json(&deaths, &m)),
-            false => (0, report::why_text(&deaths, &m)),
+            false => (0, report::why_text(&standing, &deaths, &m)),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::core::codes::{
 use crate::core::words::reason;
 use crate::core::{Cluster, Given, Level, Time};
 use crate::settings::{self, Control, Ipc, LogTo, Settings};
+use crate::sys::oom::Kills;
 use crate::sys::{clock, closer, cpus, fds, process, procfs};
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -72,6 +73,8 @@ pub(super) fn serve(
     if settings.workers.is_none() {
         settings.workers = web_concurrency()?;
     }
+    let forks = settings.check_forks(settings.wanted(cpus::usable()));
+    forks.map_err(|why| (EX_USAGE, why))?;
     settings.stop_budget.get_or_insert_with(usual_budget);
     make_absolute(&mut settings);
     if !settings.single {
@@ -306,6 +309,7 @@ fn build(
         recipes: Recipes::new(1, recipe),
         fresh: None,
         census: Census::default(),
+        oom: Kills::from_now(Path::new("/")),
         devnull,
         rights,
         nofile,

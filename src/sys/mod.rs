@@ -10,6 +10,7 @@ pub mod guise;
 pub mod inherit;
 pub mod netlink;
 pub mod notify;
+pub mod oom;
 pub mod passed;
 pub mod pidfd;
 pub mod process;

@@ -76,12 +76,18 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
     let (why, last) = match hitch {
         Hitch::Died(d) => {
             let next = match d.next {
-                Next::Respawn(delay) => format!("in {}", human(delay)),
-                Next::Replaced | Next::TakenBack | Next::Nothing => "no more".into(),
+                Next::Respawn(delay) => format!("goes on trying, again in {}", human(delay)),
+                Next::HeldBack { wait, limit } => format!(
+                    "is held back for {} by --restarts-per-minute {limit}",
+                    human(wait)
+                ),
+                Next::Finished => "is finished (--respawn-on)".into(),
+                Next::GivenUp { limit } => format!("is given up by --max-forks {limit}"),
+                Next::Replaced | Next::TakenBack | Next::Nothing => "gets no other one".into(),
             };
-            let (who, cause, lived) = (d.who, d.cause.word(), human(d.lived));
+            let (who, cause, lived) = (d.who, d.cause, human(d.lived));
             let why = format!(
-                "{who} ended: {cause} ({}) after {lived}, never ready; its slot goes on trying, again {next}",
+                "{who} ended: {cause} ({}) after {lived}, never ready; its slot {next}",
                 d.exit
             );
             (why, d.last.as_str())

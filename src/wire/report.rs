@@ -2,10 +2,10 @@
 
 use super::json::quote;
 use crate::core::death::Death;
-use crate::core::notice::Next;
+use crate::core::notice::{Cause, Next};
 use crate::core::status::{SlotView, Snapshot};
 use crate::core::words::{human, signal_name};
-use crate::core::{Exit, Phase, Time};
+use crate::core::{Exit, Oom, Phase, Time};
 use crate::verbs::Verb;
 use std::time::Duration;
 
@@ -91,8 +91,7 @@ fn row(v: &SlotView, usage: Option<(u64, u64)>) -> [String; 8] {
         },
         usage.map_or_else(dash, |(rss, _)| size(rss)),
         usage.map_or_else(dash, |(_, ms)| human(Duration::from_millis(ms))),
-        v.last
-            .map_or_else(dash, |(c, e)| format!("{} ({e})", c.word())),
+        v.last.map_or_else(dash, |(c, e)| format!("{c} ({e})")),
     ]
 }
 
@@ -106,6 +105,10 @@ pub(super) fn size(bytes: u64) -> String {
 
 /// `status --json`
 pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
+    let of = |used: Option<(u64, u64)>| {
+        let object = |(n, limit)| format!("{{\"count\":{n},\"limit\":{limit}}}");
+        used.map_or("null".into(), object)
+    };
     let ports: Vec<String> = s.lanes.iter().map(|a| quote(&a.to_string())).collect();
     let slots: Vec<String> = s
         .slots
@@ -114,7 +117,7 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         .map(|(v, u)| slot_json(v, *u))
         .collect();
     format!(
-        "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"ports\":[{}],\"takeover\":{},\"slots\":[{}]}}\n",
+        "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"ports\":[{}],\"takeover\":{},\"respawns\":{},\"forks\":{},\"slots\":[{}]}}\n",
         quote(m.name),
         m.pid,
         quote(env!("CARGO_PKG_VERSION")),
@@ -125,6 +128,8 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         s.generation,
         ports.join(","),
         quote(s.takeover),
+        of(s.used.respawns.map(|(n, limit)| (n as u64, limit.into()))),
+        of(s.used.forks),
         slots.join(",")
     )
 }
@@ -134,6 +139,7 @@ fn slot_json(v: &SlotView, usage: Option<(u64, u64)>) -> String {
     // Seconds: of an empty slot until its next worker, else since its worker was asked for.
     let (age, due) = match v.pid {
         Some(_) => (Some(format!("{:.3}", v.age.as_secs_f64())), None),
+        None if matches!(v.state, "finished" | "given-up") => (None, None),
         None => (None, Some(format!("{:.3}", v.age.as_secs_f64()))),
     };
     format!(
@@ -162,12 +168,12 @@ fn exit_json(e: Exit) -> String {
     }
 }
 
-/// `why` for people: newest last.
-pub fn why_text(deaths: &[Death], m: &Master<'_>) -> String {
+/// `why` for people: how all stands, then the deaths, newest last.
+pub fn why_text(standing: &[String], deaths: &[Death], m: &Master<'_>) -> String {
+    let mut text: String = standing.iter().map(|l| format!("{l}\n")).collect();
     if deaths.is_empty() {
-        return "no worker has ended\n".into();
+        text.push_str("no worker has ended\n");
     }
-    let mut text = String::new();
     for d in deaths {
         let ready = match d.ready_for {
             Some(r) => format!("ready for {}", human(r)),
@@ -176,6 +182,12 @@ pub fn why_text(deaths: &[Death], m: &Master<'_>) -> String {
         let next = match d.next {
             Next::Respawn(delay) if delay.is_zero() => "respawned at once".to_string(),
             Next::Respawn(delay) => format!("respawn after {}", human(delay)),
+            Next::HeldBack { wait, limit } => format!(
+                "held back for {} by --restarts-per-minute {limit}",
+                human(wait)
+            ),
+            Next::Finished => "its slot is finished (--respawn-on)".into(),
+            Next::GivenUp { limit } => format!("its slot is given up by --max-forks {limit}"),
             Next::Replaced => "another one has its place".into(),
             Next::TakenBack => "the one before it has its place again".into(),
             Next::Nothing => "not respawned".into(),
@@ -184,7 +196,7 @@ pub fn why_text(deaths: &[Death], m: &Master<'_>) -> String {
             "{} ago  {}: {} ({}), lived {}, {ready}; {next}\n",
             human(m.now - d.at),
             d.who,
-            d.cause.word(),
+            d.cause,
             d.exit,
             human(d.lived)
         ));
@@ -209,12 +221,19 @@ pub fn why_json(deaths: &[Death], m: &Master<'_>) -> String {
             let ready = d
                 .ready_for
                 .map_or("null".into(), |r| format!("{:.3}", r.as_secs_f64()));
-            let respawn = match d.next {
-                Next::Respawn(delay) => format!("{:.3}", delay.as_secs_f64()),
-                Next::Replaced | Next::TakenBack | Next::Nothing => "null".into(),
+            let (next, respawn) = match d.next {
+                Next::Respawn(delay) => ("respawn", Some(delay)),
+                Next::HeldBack { wait, .. } => ("held-back", Some(wait)),
+                Next::Finished => ("finished", None),
+                Next::GivenUp { .. } => ("given-up", None),
+                Next::Replaced => ("replaced", None),
+                Next::TakenBack => ("taken-back", None),
+                Next::Nothing => ("none", None),
             };
+            let respawn = respawn.map_or("null".into(), |d| format!("{:.3}", d.as_secs_f64()));
+            let guess = d.cause == Cause::Oom(Oom::Probably);
             format!(
-                "{{\"slot\":{},\"pid\":{pid},\"ago\":{:.3},\"reason\":{},{},\"lived\":{:.3},\"ready\":{ready},\"respawn\":{respawn},\"stderr\":{}}}",
+                "{{\"slot\":{},\"pid\":{pid},\"ago\":{:.3},\"reason\":{},{},\"lived\":{:.3},\"ready\":{ready},\"respawn\":{respawn},\"next\":\"{next}\",\"guess\":{guess},\"stderr\":{}}}",
                 d.who.slot,
                 (m.now - d.at).as_secs_f64(),
                 quote(d.cause.word()),
@@ -244,8 +263,8 @@ pub fn help_json(verbs: &[&Verb]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::notice::{Cause, Who};
-    use crate::core::{Pid, SlotNr};
+    use crate::core::notice::Who;
+    use crate::core::{Pid, SlotNr, Used};
 
     fn snapshot() -> (Snapshot, Master<'static>) {
         let view = |slot, pid, state: &'static str, last: Option<(Cause, Exit)>| SlotView {
@@ -288,6 +307,11 @@ mod tests {
                 hint: None,
                 had_slot: true,
             }],
+            used: Used {
+                respawns: Some((3, 5)),
+                forks: None,
+            },
+            standing: Vec::new(),
         };
         let m = Master {
             name: "web",
@@ -315,10 +339,14 @@ mod tests {
     fn why_for_people() {
         let (s, m) = snapshot();
         assert_eq!(
-            why_text(&s.deaths, &m),
+            why_text(&[], &s.deaths, &m),
             "2s ago  worker 1 pid 40: failure (SIGKILL), lived 5s, never ready; respawn after 1.6s\n    | one\n    | two?\n"
         );
-        assert_eq!(why_text(&[], &m), "no worker has ended\n");
+        assert_eq!(why_text(&[], &[], &m), "no worker has ended\n");
+        assert_eq!(
+            why_text(&["0 forks".into()], &[], &m),
+            "0 forks\nno worker has ended\n"
+        );
     }
 
     #[test]
@@ -328,6 +356,12 @@ mod tests {
         for text in [status_json(&s, &m), why_json(&s.deaths, &m), help] {
             crate::wire::json::parse(text.trim_end()).unwrap();
         }
-        assert!(status_json(&s, &m).contains("\"due\":1.600"));
+        let json = status_json(&s, &m);
+        for part in [
+            "\"due\":1.600",
+            "\"respawns\":{\"count\":3,\"limit\":5},\"forks\":null",
+        ] {
+            assert!(json.contains(part), "{json}");
+        }
     }
 }

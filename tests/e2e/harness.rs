@@ -100,6 +100,12 @@ impl Words for String {
     }
 }
 
+impl Words for Vec<String> {
+    fn words(self) -> Vec<String> {
+        self
+    }
+}
+
 impl<const N: usize> Words for [&str; N] {
     fn words(self) -> Vec<String> {
         self.map(String::from).to_vec()

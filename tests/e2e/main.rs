@@ -22,6 +22,7 @@ mod bare;
 mod broken;
 mod contract;
 mod control;
+mod crashes;
 mod daemon;
 mod drain;
 mod empty_root;

@@ -130,6 +130,9 @@ impl World {
                 }
             }
         }
+        if self.judge.finished_with == Some(code) {
+            return;
+        }
         let mark = match code {
             0 => Mark::Exit0,
             1 => Mark::Exit1,

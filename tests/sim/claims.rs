@@ -4,11 +4,12 @@ use crate::cover::Cover;
 use crate::judge::{Judge, SETTLED};
 use crate::records::{Job, Lane, Limits};
 use crate::reloads::MAX_GENERATIONS;
-use minicluster::core::{Drain, Notice, Pid, ReadyRule, Time, WorkerId};
+use minicluster::core::{Drain, Hitch, Notice, Pid, ReadyRule, Time, WorkerId};
 
 impl Judge {
     /// Something is said that has to be true.
     pub fn said(&mut self, notice: &Notice, now: Time, cover: &mut Cover) {
+        self.crash_said(notice, now, cover);
         match notice {
             Notice::Ready { who, .. } => {
                 let worker = self.of_pid(who.pid);
@@ -40,7 +41,8 @@ impl Judge {
                 self.give_up(69, now);
             }
             Notice::AllReady { ready, .. } => {
-                assert_eq!(*ready, self.wanted, "all are ready");
+                assert_eq!(*ready + self.finished_slots(), self.wanted, "all are ready");
+                assert!(*ready > 0);
                 self.launched = true;
             }
             Notice::PartlyReady {
@@ -101,7 +103,13 @@ impl Judge {
             Notice::ReloadRefused { hitch } => self.reload_has_failed(self.generation, hitch),
             Notice::ReloadFailed {
                 generation, hitch, ..
-            } => self.reload_has_failed(*generation, hitch),
+            } => {
+                self.reload_has_failed(*generation, hitch);
+                if !matches!(hitch, Hitch::Stopping | Hitch::Overtaken { .. }) {
+                    self.counted_anew();
+                    self.revived(now, cover);
+                }
+            }
             Notice::Resizing {
                 to,
                 why: "read again",

@@ -26,7 +26,7 @@ census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Bound Pass Refus
     LookForServers OpenLane Steer RefuseNew TakeCensus CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
     CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
-    Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning TooSlowToStop StillThere
+    Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning CrashLoop ForksSpent GivenUp NoneLeft TooSlowToStop StillThere
     Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped Resizing
     Resized AtBound Reloading Reloaded ReloadRefused ReloadFailed Exchanged TooManyGenerations StopDelayed Draining Drained
     LaneAlone Signalled
@@ -166,6 +166,23 @@ pub enum Mark {
     Flushed,
     /// A lane was inherited by the next generation.
     Inherited,
+    /// A respawn was held back,
+    HeldBack,
+    /// or was one too many, and that the end.
+    CrashLoopEnds,
+    /// So were the forks.
+    ForksEnd,
+    /// Slots that were given up were tried again.
+    Revived,
+    /// A slot was finished,
+    SlotFinished,
+    /// and a reload filled it.
+    FilledAgain,
+    /// All were finished, or given up.
+    AllFinished,
+    AllGivenUp,
+    /// A worker was killed for want of memory.
+    OomKilled,
     /// Exit codes, each for its cause.
     Exit0,
     /// A hard stop.
@@ -194,7 +211,8 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     ResizeSuperseded ResizeStopped ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
-    OwnServes CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited BudgetCut LanesFull Adopted Exit0 Exit1
+    OwnServes CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited HeldBack CrashLoopEnds
+    ForksEnd Revived SlotFinished FilledAgain AllFinished AllGivenUp OomKilled BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 
 /// How often each was seen.

@@ -56,7 +56,7 @@ impl Judge {
             };
             assert!(successors < most, "more than {most} successors");
             place.successor = Some(worker);
-            for r in &mut self.rollout {
+            if let Some(r) = &mut self.rollout {
                 r.rest_comes = false;
             }
             return;
@@ -66,6 +66,12 @@ impl Judge {
             place.generation == generation || comes_after,
             "{worker:?} is of {generation}"
         );
+        assert!(
+            place.rest.is_none() || comes_after,
+            "slot {slot} rests: {place:?}"
+        );
+        place.rest = None;
+        let respawn = std::mem::take(&mut place.failed) && !comes_after;
         place.generation = generation;
         if comes_after {
             // Another code's failures are not its own, nor does it wait for them if its turn is now.
@@ -84,6 +90,9 @@ impl Judge {
             );
         }
         place.worker = Some(worker);
+        if respawn {
+            self.respawned(slot, now);
+        }
     }
 
     /// A worker is signalled: only while its first process is not reaped, and for a reason.

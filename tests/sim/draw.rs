@@ -7,7 +7,8 @@ use crate::plan::Kind;
 use crate::prng::Prng;
 use minicluster::core::{Addr, Given};
 use minicluster::core::{
-    Balance, Canary, Drain, MasterSignal, Policy, ReadyRule, Sight, Size, Surge, Takeover, Target,
+    Balance, Canary, Drain, MasterSignal, OnCrashLoop, Policy, ReadyRule, RespawnOn, Sight, Size,
+    Surge, Takeover, Target,
 };
 use std::time::Duration;
 
@@ -177,6 +178,10 @@ pub fn manual() -> Policy {
         respawn: millis(100),
         backoff: secs(30),
         backoff_reset: secs(30),
+        restarts_per_minute: 0,
+        max_forks: 0,
+        on_crash_loop: OnCrashLoop::Degrade,
+        respawn_on: RespawnOn::Any,
         stop_signal: 15,
         stop_timeout: secs(10),
         stop_budget: None,
@@ -274,6 +279,17 @@ pub fn policy(r: &mut Prng) -> Policy {
         ]),
         backoff: r.pick(&[secs(0), secs(1), secs(5), secs(30), secs(30)]),
         backoff_reset: r.pick(&[secs(0), secs(1), secs(30), secs(300)]),
+        restarts_per_minute: r.weighted(&[(30, 0), (1, 1), (2, 3), (2, 10), (1, 40)]),
+        max_forks: match r.percent(10) {
+            true => u64::from(workers) + r.pick(&[0, 1, 5, 30]),
+            false => 0,
+        },
+        on_crash_loop: r.weighted(&[(3, OnCrashLoop::Degrade), (1, OnCrashLoop::Exit)]),
+        respawn_on: r.weighted(&[
+            (17, RespawnOn::Any),
+            (2, RespawnOn::Failure),
+            (1, RespawnOn::Never),
+        ]),
         stop_signal: r.weighted(&[(10, 15), (2, 2), (2, 3), (1, 9)]),
         stop_timeout: r.weighted(&[
             (1, secs(0)),

@@ -3,13 +3,14 @@
 //! with core's own invariants. A breach is a panic; the runner prints seed and trace.
 
 use crate::cover::{Cover, Mark};
+use crate::crashes::{Crashes, Rest};
 use crate::records::{Ending, Job, Lane, Place};
 use crate::reloads::Rollout;
 use crate::sizes::Happens;
 use minicluster::core::Addr;
 use minicluster::core::{
-    Ask, Asker, Event, LaneId, MasterSignal, Pid, Policy, PortId, ReadyRule, Seen, Size, SlotNr,
-    Takeover, Time, Word, WorkerId,
+    Ask, Asker, Event, LaneId, MasterSignal, Oom, Pid, Policy, PortId, ReadyRule, Seen, Size,
+    SlotNr, Takeover, Time, Word, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -71,6 +72,9 @@ pub struct Judge {
     pub stuck: Vec<Pid>,
     pub gave_up_stuck: bool,
     pub opened: Option<Time>,
+    pub crashes: Crashes,
+    /// It leaves of itself with that.
+    pub finished_with: Option<u8>,
     pub ever_execed: bool,
     pub ever_ready: bool,
     pub ever_held: bool,
@@ -122,6 +126,8 @@ impl Judge {
             stuck: Vec::new(),
             gave_up_stuck: false,
             opened: None,
+            crashes: Crashes::default(),
+            finished_with: None,
             ever_execed: false,
             ever_ready: false,
             ever_held: false,
@@ -258,7 +264,7 @@ impl Judge {
                     self.happens = Happens::Ended(job.slot);
                     let place = &self.places[usize::from(job.slot.0)];
                     if place.worker == Some(*worker) {
-                        self.vacate(job.slot, false, None, FORK_AGAIN, now);
+                        self.vacate(job.slot, (false, None), None, FORK_AGAIN, now);
                     } else if place.successor == Some(*worker) {
                         self.successor_failed(*worker, now, cover);
                     }
@@ -313,7 +319,10 @@ impl Judge {
             _ => {}
         }
         match event {
-            Event::Spawned { pid, .. } => job.pid = Some(*pid),
+            Event::Spawned { pid, .. } => {
+                job.pid = Some(*pid);
+                self.crashes.forks += 1;
+            }
             Event::Execed { .. } => {
                 self.ever_execed = true;
                 job.execed.get_or_insert(now);
@@ -354,14 +363,22 @@ impl Judge {
                     job.said = true;
                     self.evidence = Some(worker);
                 }
-                Word::Ping | Word::Unheard if job.ready.is_some() => job.pulse = Some(now),
+                Word::Ping | Word::Unheard if job.ready.is_some() => {
+                    job.pulse = Some(now);
+                    job.pinged |= *word == Word::Ping && job.abort.is_none();
+                }
                 Word::Ping | Word::Unheard | Word::Stopping => {}
             },
-            Event::Exited { .. } => {
+            Event::Exited { status, oom, .. } => {
                 assert!(!job.exit_told, "the end of {worker:?} is told twice");
                 job.exit_told = true;
                 self.living.remove(&worker);
-                let ready_for = job.ready.map(|t| now - t);
+                // One that hangs and never said that it is well was not.
+                let unwell = job.abort.is_some() && !job.pinged;
+                let ready_for = job.ready.filter(|_| !unwell).map(|t| now - t);
+                if *oom != Oom::No {
+                    cover.mark(Mark::OomKilled);
+                }
                 let (slot, drained) = (job.slot, job.has_to_go());
                 let never = job.ready.is_none() && !drained;
                 let generation = job.generation;
@@ -381,6 +398,7 @@ impl Judge {
                     .cloned()
                     .unwrap_or_default();
                 let watched = self.is_watched(worker, now);
+                let rest = self.finishes(worker, *status).filter(|_| !ending);
                 if place.successor == Some(worker) {
                     self.successor_failed(worker, now, cover);
                 } else if place.kept == Some(worker) {
@@ -388,11 +406,14 @@ impl Judge {
                 } else if watched && !drained {
                     match place.kept {
                         Some(_) => self.places[usize::from(slot.0)].worker = None,
-                        None => self.vacate(slot, drained, ready_for, Duration::ZERO, now),
+                        None => self.vacate(slot, (drained, rest), ready_for, Duration::ZERO, now),
                     }
                     self.rollout_fails(now, cover);
                 } else if place.worker == Some(worker) {
-                    self.vacate(slot, drained, ready_for, Duration::ZERO, now);
+                    if rest.is_some() && !drained {
+                        cover.mark(Mark::SlotFinished);
+                    }
+                    self.vacate(slot, (drained, rest), ready_for, Duration::ZERO, now);
                     if never {
                         self.replacement_failed(usize::from(slot.0), generation, now, cover);
                     }
@@ -413,7 +434,7 @@ impl Judge {
     pub fn vacate(
         &mut self,
         slot: SlotNr,
-        drained: bool,
+        (drained, rest): (bool, Option<Rest>),
         ready_for: Option<Duration>,
         floor: Duration,
         now: Time,
@@ -437,6 +458,10 @@ impl Judge {
             return;
         }
         place.worker = None;
+        (place.failed, place.rest) = (rest.is_none(), rest);
+        if rest.is_some() {
+            return;
+        }
         if ready_for.is_some_and(|r| r >= p.backoff_reset) {
             place.failures = 0;
         }
@@ -477,6 +502,7 @@ impl Judge {
         self.own_lanes_settled();
         self.sizes_settled();
         self.reloads_settled(now, cover);
+        self.crashes_settled();
     }
 
     /// What should have been done before this moment has been.
@@ -495,8 +521,12 @@ impl Judge {
             return;
         }
         for (nr, place) in self.places.iter().take(self.wanted).enumerate() {
-            let waits = place.vacant.is_some_and(|(at, _, most)| at + most >= now);
-            let fine = place.worker.is_some() || waits;
+            let held = self.held_most();
+            let held = if place.failed { held } else { Duration::ZERO };
+            let waits = place
+                .vacant
+                .is_some_and(|(at, _, most)| at + most + held >= now);
+            let fine = place.worker.is_some() || waits || place.rest.is_some();
             assert!(fine, "slot {nr} is overdue: {place:?}");
         }
     }

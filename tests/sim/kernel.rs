@@ -5,7 +5,7 @@ use crate::cover::Mark;
 use crate::plan::{Fate, Plan, Step};
 use crate::world::{Happening, World};
 use minicluster::core::Addr;
-use minicluster::core::{Ask, Event, Exit, LaneId, Pid, Time, Word, WorkerId};
+use minicluster::core::{Ask, Event, Exit, LaneId, Oom, Pid, Time, Word, WorkerId};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -64,6 +64,8 @@ pub struct Process {
     /// When it was asked to stop, by us; and does it stop gracefully now?
     pub told: Option<Time>,
     pub leaving: bool,
+    /// Is it about to end by itself, on account of an error?
+    pub fails: bool,
     /// Waits for an answer to bind(2) or listen(2).
     pub asked: Option<Ask>,
     /// In the order of their making.
@@ -116,6 +118,7 @@ impl World {
             signalled: false,
             told: None,
             leaving: false,
+            fails: false,
             asked: None,
             sockets: Vec::new(),
             accepts: false,
@@ -357,10 +360,15 @@ impl World {
                 None => format!("last words of {pid}"),
             };
             let status = exit;
+            let oom = match (exit, killed) {
+                (Exit::Signal(SIGKILL), None) => self.rng.pick(&[Oom::No, Oom::Yes, Oom::Probably]),
+                _ => Oom::No,
+            };
             self.news_of(
                 Event::Exited {
                     worker,
                     status,
+                    oom,
                     last,
                 },
                 Some(serial),

@@ -9,6 +9,8 @@
 mod audit;
 mod claims;
 mod cover;
+mod crashes;
+mod crashing;
 mod deeds;
 mod draw;
 mod failing;
@@ -67,7 +69,8 @@ fn live(seed: u64, summary: &mut String) -> Cover {
 fn converge(world: &mut World) {
     world.heal();
     let limit = world.convergence();
-    let all = |w: &World| w.judge.ready() == w.judge.wanted && w.judge.none_above();
+    let all =
+        |w: &World| w.judge.ready() + w.judge.resting() == w.judge.wanted && w.judge.none_above();
     // Of one generation, and nothing under way.
     let one = |w: &World| w.judge.rollout.is_none() && w.judge.all_are_of_one();
     // With --watchdog workers have to speak for ever, and the master has to listen.

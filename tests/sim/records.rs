@@ -1,6 +1,7 @@
 //! What the judge writes down: one record for each worker, lane and ending, kept by what core is told
 //! and by what the world knows, never by what core says of itself.
 
+use crate::crashes::Rest;
 use crate::kernel::Serial;
 use minicluster::core::Addr;
 use minicluster::core::{
@@ -34,6 +35,7 @@ pub struct Job {
     /// Has it said that it is? When was it heard last, since it was? When was it sent SIGABRT?
     pub said: bool,
     pub pulse: Option<Time>,
+    pub pinged: bool,
     pub abort: Option<Time>,
     /// Since when its slot is not wanted: it goes even if that is wanted again.
     pub surplus: Option<Time>,
@@ -86,6 +88,7 @@ impl Job {
             ready: None,
             said: false,
             pulse: None,
+            pinged: false,
             abort: None,
             surplus: None,
             replaced: None,
@@ -193,6 +196,9 @@ pub struct Place {
     /// When it fell vacant, and the shortest and longest time it may stay so.
     pub vacant: Option<(Time, Duration, Duration)>,
     pub failures: u32,
+    /// Is it vacant on account of a failure? Or does it rest?
+    pub failed: bool,
+    pub rest: Option<Rest>,
     /// Has a worker of it been ready?
     pub proven: bool,
 }

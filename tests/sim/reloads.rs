@@ -4,6 +4,7 @@
 
 use crate::cover::{Cover, Mark};
 use crate::judge::Judge;
+use crate::records::Place;
 use crate::sizes::{Happens, MAX_ASKERS};
 use minicluster::core::{Asker, Event, Hitch, Outcome, Policy, Time, WorkerId};
 use std::time::Duration;
@@ -99,6 +100,7 @@ impl Judge {
             self.drop_successors(now);
             self.rollout = None;
         }
+        self.counted_anew();
         self.newest += 1;
         self.rollout = Some(Rollout {
             to: self.newest,
@@ -132,7 +134,7 @@ impl Judge {
     }
 
     /// Are all slots of that generation?
-    fn all_replaced(&self, to: u32) -> bool {
+    pub fn all_replaced(&self, to: u32) -> bool {
         let mut wanted = self.places[..self.goal()].iter();
         wanted.all(|p| p.generation == to && p.successor.is_none())
     }
@@ -175,6 +177,10 @@ impl Judge {
             };
             let old = place.worker.replace(new);
             (place.vacant, place.failures) = (None, 0);
+            if place.rest.take().is_some() {
+                cover.mark(Mark::FilledAgain);
+            }
+            place.failed = false;
             (place.generation, place.proven) = (to, true);
             made_room.extend(old.map(|old| (nr, old)));
         }
@@ -333,7 +339,8 @@ impl Judge {
         };
         let slots = self.places[..self.goal()].iter();
         let serves = |w: WorkerId| self.jobs.get(&w).is_some_and(|j| j.serves());
-        let ready = slots.filter(|p| p.worker.is_some_and(serves)).count();
+        let there = |p: &&Place| p.rest.is_some() || p.worker.is_some_and(serves);
+        let ready = slots.filter(there).count();
         let ready = self.surge() > 0 || ready == self.goal();
         let watched = self.all_watched(now);
         let reached = ready && watched && self.all_replaced(to);
@@ -356,7 +363,7 @@ impl Judge {
             self.release(now, cover);
             self.pass_canaries(now, cover);
         }
-        for r in &mut self.rollout {
+        if let Some(r) = &mut self.rollout {
             r.rest_comes = false;
         }
         self.settle_generation(now, cover);

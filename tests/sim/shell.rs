@@ -478,7 +478,7 @@ impl World {
             let theirs = self.procs.iter_mut().filter(|(_, p)| p.worker == worker);
             for (serial, p) in theirs {
                 let leads = self.judge.jobs[&worker].leader == Some(*serial);
-                if whom == Whom::Group || leads {
+                if (whom == Whom::Group || leads) && !p.fails {
                     p.told.get_or_insert(now);
                 }
             }

@@ -75,6 +75,8 @@ impl Judge {
             if let Some(r) = &mut self.rollout {
                 r.workers = None;
             }
+            self.counted_anew();
+            self.revived(now, cover);
             self.want(n, now, cover);
             // Those that had to wait for others may have none to wait for.
             self.promote(now, cover);
@@ -133,7 +135,8 @@ impl Judge {
     }
 
     fn reached(&self) -> bool {
-        self.none_above() && self.places[..self.wanted].iter().all(|p| p.proven)
+        let there = |p: &Place| p.proven || p.rest.is_some();
+        self.none_above() && self.places[..self.wanted].iter().all(there)
     }
 
     /// When one piece of news has had all its consequences.

@@ -101,8 +101,8 @@ impl World {
 
     pub fn fails(&mut self, serial: Serial) {
         if let Some(p) = self.procs.get_mut(&serial) {
-            // Whatever else it was told.
-            p.told = None;
+            // Whatever else it was told, or will be.
+            (p.told, p.fails) = (None, true);
         }
         self.after(SOON, Happening::End(serial, Exit::Code(1)));
     }

@@ -462,7 +462,8 @@ impl World {
         let going =
             self.judge.limits().drain() + p.stop_timeout + p.ready_timeout.unwrap_or_default();
         let rollout = self.judge.rollout_limit() * 2;
-        backoff * 3 + going * 2 + again + rollout + Duration::from_secs(10)
+        let held = self.judge.held_most() * 2;
+        backoff * 3 + going * 2 + again + rollout + held + Duration::from_secs(10)
     }
 
     /// Longest time from the first wish to stop until the master has left.

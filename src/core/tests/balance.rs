@@ -88,6 +88,7 @@ fn who_crashes_is_steered_around_before_anything_else_and_its_clients_come_back(
         worker: ids[1],
         status: Exit::Signal(9),
         last: String::new(),
+        oom: Oom::No,
     });
     assert!(matches!(&r.out[0], Action::Steer { table, .. } if !table.names(lane)));
     let meanwhile = r.buckets();

@@ -193,6 +193,7 @@ fn when_its_worker_crashes_it_is_steered_away_from_and_ended_at_once() {
     r.tell(Event::Exited {
         worker: ids[0],
         status: Exit::Signal(11),
+        oom: Oom::No,
         last: String::new(),
     });
     let did = r.did();
@@ -227,6 +228,7 @@ fn what_a_worker_leaves_on_request_is_read_until_the_last_of_it_has_gone() {
     r.tell(Event::Exited {
         worker: ids[0],
         status: Exit::Code(0),
+        oom: Oom::No,
         last: String::new(),
     });
     assert!(!r.did().iter().any(retires(own)));

@@ -57,6 +57,7 @@ fn a_stop_passes_over_to_the_group_and_then_kills() {
     r.tell(Event::Exited {
         worker: ids[0],
         status: Exit::Signal(15),
+        oom: Oom::No,
         last: String::new(),
     });
     assert_eq!(signals(&r.did()), [(ids[0], 15, Whom::Group)]);
@@ -135,6 +136,7 @@ fn dead_workers_that_leave_processes_are_forgotten_in_the_end() {
         r.tell(Event::Exited {
             worker: w,
             status: Exit::Code(0),
+            oom: Oom::No,
             last: String::new(),
         });
         forgotten += r
