@@ -102,11 +102,25 @@ impl Notice {
                 let numbers = vec![("from", number(from)), ("to", number(to))];
                 asked([numbers, vec![("reason", text(why))]].concat(), by)
             }
-            Notice::Signalled { signal, whom, by } => {
+            Notice::Signalled {
+                signal,
+                whom,
+                why,
+                by,
+            } => {
                 let signal = text(format!("SIG{}", signal_name(*signal)));
                 let fields = vec![("signal", signal), ("workers", number(whom.len()))];
-                asked(fields, &Some(*by))
+                asked([fields, vec![("reason", text(why))]].concat(), by)
             }
+            Notice::NotSignalled {
+                signal,
+                target,
+                why,
+            } => vec![
+                ("signal", text(format!("SIG{}", signal_name(*signal)))),
+                ("target", text(target)),
+                ("reason", text(why)),
+            ],
             Notice::Reloading {
                 generation,
                 workers,

@@ -89,6 +89,7 @@ impl Notice {
                 ..
             }
             | Notice::AtBound { .. }
+            | Notice::NotSignalled { .. }
             | Notice::TooManyGenerations { .. }
             | Notice::LaneAlone { .. }
             | Notice::BindPassed { .. }
@@ -144,6 +145,7 @@ impl Notice {
             Notice::Drained { .. } => "drained",
             Notice::LaneAlone { .. } => "port-shared",
             Notice::Signalled { .. } => "signalled",
+            Notice::NotSignalled { .. } => "not-signalled",
             Notice::TakeoverRefused { .. } => "takeover-refused",
             Notice::BindPassed { .. } => "bind-passed",
             Notice::HandedOnly { .. } => "handed-only",
@@ -201,6 +203,7 @@ impl Notice {
             | Notice::Resizing { .. }
             | Notice::Resized { .. }
             | Notice::AtBound { .. }
+            | Notice::NotSignalled { .. }
             | Notice::Reloading { .. }
             | Notice::Reloaded { .. }
             | Notice::ReloadRefused { .. }

@@ -2,7 +2,7 @@
 //! sentence in `sentences`, its fields in `fields`.
 
 use super::addr::Addr;
-use super::event::{By, Exit, Snag, Word};
+use super::event::{By, Exit, Snag, Target, Word};
 use super::ids::{Pid, SlotNr, WorkerId};
 use super::outcome::Hitch;
 use std::fmt;
@@ -289,7 +289,13 @@ pub enum Notice {
     Signalled {
         signal: i32,
         whom: Vec<Who>,
-        by: By,
+        why: &'static str,
+        by: Option<By>,
+    },
+    NotSignalled {
+        signal: i32,
+        target: Target,
+        why: &'static str,
     },
     TakeoverRefused {
         who: Who,

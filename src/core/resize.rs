@@ -92,7 +92,7 @@ impl Cluster {
         }
     }
 
-    /// A signal asks for one more or one fewer.
+    /// A signal asks for another number.
     pub(super) fn resize_by_signal(
         &mut self,
         by: Size,

@@ -405,17 +405,28 @@ impl fmt::Display for Notice {
                     n => format!("are {n}"),
                 }
             ),
-            Notice::Signalled { signal, whom, by } => {
-                let name = signal_name(*signal);
-                match whom.as_slice() {
-                    [one] => write!(f, "SIG{name} sent to {one}: asked by a client, {by}"),
-                    all => write!(
-                        f,
-                        "SIG{name} sent to {}: asked by a client, {by}",
-                        count(all.len(), "worker")
-                    ),
-                }
+            Notice::Signalled {
+                signal,
+                whom,
+                why,
+                by,
+            } => {
+                let whom = match whom.as_slice() {
+                    [one] => one.to_string(),
+                    all => count(all.len(), "worker"),
+                };
+                let (name, by) = (signal_name(*signal), asked_by(by));
+                write!(f, "SIG{name} sent to {whom}: {why}{by}")
             }
+            Notice::NotSignalled {
+                signal,
+                target,
+                why,
+            } => write!(
+                f,
+                "{why}, but no worker that is meant by '{target}' runs: SIG{} goes to nobody",
+                signal_name(*signal)
+            ),
             Notice::TakeoverRefused {
                 who,
                 errno,

@@ -10,6 +10,10 @@ use super::policy::tests::policy;
 use super::*;
 use std::time::Duration;
 
+/// What these ask for by default.
+const TERM: MasterSignal = MasterSignal::Stop("SIGTERM received");
+const INT: MasterSignal = MasterSignal::Stop("SIGINT received");
+
 fn ms(n: u64) -> Time {
     Time(n * 1_000_000)
 }
@@ -460,4 +464,30 @@ fn a_worker_that_may_not_have_been_heard_is_not_taken_for_one_that_hangs() {
     r.at(1_900);
     // It is not said that it had ever spoken.
     assert_eq!(hangs(&r.did()), Some(false));
+}
+
+#[test]
+fn a_signal_to_the_master_may_be_passed_on_and_where_nobody_is_meant_that_is_said() {
+    let mut r = Rig::new(policy());
+    let ids = r.run_spawns();
+    r.did();
+    let relay = |target| MasterSignal::Relay {
+        signal: 28,
+        target,
+        why: "SIGWINCH received",
+    };
+    r.tell(Event::Signal(relay(Target::Slot(1))));
+    assert_eq!(signals(&r.did()), [(ids[1], 28, Whom::Leader)]);
+    r.tell(Event::Signal(relay(Target::Slot(99))));
+    let said: Vec<String> = r
+        .did()
+        .iter()
+        .filter_map(|a| match a {
+            Action::Note(n) => Some(n.to_string()),
+            _ => None,
+        })
+        .collect();
+    let want =
+        "SIGWINCH received, but no worker that is meant by 'slot:99' runs: SIGWINCH goes to nobody";
+    assert_eq!(said, [want]);
 }

@@ -2,6 +2,7 @@
 
 use super::{Completes, Opt, opt};
 use crate::settings;
+use crate::verbs;
 use std::time::Duration;
 
 /// In the order of --help.
@@ -95,6 +96,23 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "a stop of the cluster takes no longer; 0: none",
         keep!(stop_budget, settings::budget),
     ),
+    opt(
+        "",
+        "on-signal",
+        "SIG=VERB",
+        "",
+        "what a signal to the master asks for, like QUIT=stop; HUP=: nothing",
+        |s, v| {
+            let (signal, order) = verbs::on_signal(v)?;
+            s.on_signal.insert(signal, order);
+            Ok(())
+        },
+    )
+    .lasting()
+    .keyed()
+    .completes(Completes::Words(
+        "HUP= INT=stop QUIT=stop TERM=stop USR1=reopen USR2=reload WINCH=",
+    )),
     opt(
         "",
         "drain",

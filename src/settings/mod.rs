@@ -3,6 +3,7 @@
 
 use crate::core::words::human;
 use crate::core::{Addr, Drain, Given, Level, Policy, ReadyRule, Surge, Takeover, share_clients};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,12 +11,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod envfile;
+mod orders;
 mod parse;
 mod rights;
 mod sources;
 mod words;
 
 pub use envfile::*;
+pub use orders::*;
 pub use parse::*;
 pub use rights::*;
 pub use sources::*;
@@ -73,6 +76,8 @@ pub struct Settings {
     pub stop_signal: i32,
     /// --stop-timeout
     pub stop_timeout: Duration,
+    /// --on-signal, by number.
+    pub on_signal: BTreeMap<i32, Order>,
     /// --stop-budget; zero is none, `None` hangs on whether we are PID 1.
     pub stop_budget: Option<Duration>,
     /// --drain
@@ -225,6 +230,7 @@ impl Default for Settings {
             backoff_reset: Duration::from_secs(30),
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
+            on_signal: BTreeMap::new(),
             stop_budget: None,
             drain: Drain::Connections,
             drain_timeout: Duration::from_secs(10),

@@ -57,7 +57,7 @@ use procs::Procs;
 use reload::{Recipe, Recipes};
 use requests::Waiting;
 use rights::Rights;
-use signals::Signals;
+use signals::{Asked, Signals};
 use sockets::Sockets;
 use speech::Speech;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -302,18 +302,15 @@ impl Shell {
             self.signals.again();
             self.ready.insert((Kind::Signals, 0));
         }
-        if self.signals.take_reopen() {
-            self.reopen_logs();
-        }
         if !of(Kind::Caller).is_empty() {
             self.hear_caller();
         }
-        if let Some(why) = self.signals.take_reload() {
-            self.reload_for(None, why);
-            self.settle();
-        }
-        for event in self.signals.take_events() {
-            self.queue.push_back(event);
+        for asked in self.signals.take_asked() {
+            match asked {
+                Asked::Reopen => drop(self.reopen_logs()),
+                Asked::Reload(why) => self.reload_for(None, why),
+                Asked::Core(signal) => self.queue.push_back(Event::Signal(signal)),
+            }
             self.settle();
         }
         for n in of(Kind::Notify) {

@@ -244,7 +244,7 @@ fn build(
     }
     let nofile = process::nofile();
     process::raise_nofile();
-    let signals = Signals::install().map_err(os("cannot handle signals"))?;
+    let signals = Signals::install(&settings.on_signal).map_err(os("cannot handle signals"))?;
     // First of all that is taken: who comes second leaves no trace.
     let pid_file = settings
         .pid_file

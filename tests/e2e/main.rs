@@ -31,6 +31,7 @@ mod files;
 mod heavy;
 mod hostile;
 mod odd;
+mod orders;
 mod own;
 mod portions;
 mod readiness;

@@ -29,7 +29,7 @@ census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFa
     Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning TooSlowToStop StillThere
     Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped Resizing
     Resized AtBound Reloading Reloaded ReloadRefused ReloadFailed Exchanged TooManyGenerations StopDelayed Draining Drained
-    LaneAlone Signalled
+    LaneAlone Signalled NotSignalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged Adopted);
 census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Drain Census DrainDelay Successors Kill KillAgain Respawn StartTimeout Unserved Leftovers

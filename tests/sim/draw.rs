@@ -11,6 +11,20 @@ use minicluster::core::{
 };
 use std::time::Duration;
 
+/// What these ask for by default.
+pub const TERM: MasterSignal = MasterSignal::Stop("SIGTERM received");
+pub const INT: MasterSignal = MasterSignal::Stop("SIGINT received");
+pub const QUIT: MasterSignal = MasterSignal::Kill("SIGQUIT received");
+pub const TTIN: MasterSignal = MasterSignal::Resize(Size::More(1), "SIGTTIN received");
+pub const TTOU: MasterSignal = MasterSignal::Resize(Size::Fewer(1), "SIGTTOU received");
+/// As --on-signal maps them, for one.
+const PWR: MasterSignal = MasterSignal::Resize(Size::To(2), "SIGPWR received");
+const WINCH: MasterSignal = MasterSignal::Relay {
+    signal: 10,
+    target: Target::Number(1),
+    why: "SIGWINCH received",
+};
+
 /// What the world does to the cluster, apart from what the processes do by themselves.
 #[derive(Clone, Debug)]
 pub struct Faults {
@@ -432,7 +446,7 @@ fn nuisances(r: &mut Prng, chaos: Duration) -> Vec<(Duration, Mischief)> {
     }
     if r.percent(20) {
         some(r, 3, |r| {
-            let signal = [MasterSignal::More, MasterSignal::Fewer];
+            let signal = [TTIN, TTOU, PWR, WINCH];
             Mischief::Signal(r.pick(&signal))
         });
     }
@@ -488,11 +502,11 @@ fn resize(r: &mut Prng) -> Mischief {
 pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Mischief)> {
     let soon = policy.stop_timeout + secs(2);
     let first = r.weighted(&[
-        (6, Mischief::Signal(MasterSignal::Term)),
-        (1, Mischief::Signal(MasterSignal::Int)),
+        (6, Mischief::Signal(TERM)),
+        (1, Mischief::Signal(INT)),
         (1, Mischief::Signal(MasterSignal::HangUp)),
         (1, Mischief::Signal(MasterSignal::CallerGone)),
-        (1, Mischief::Signal(MasterSignal::Quit)),
+        (1, Mischief::Signal(QUIT)),
         (4, Mischief::Stop { hard: false }),
         (1, Mischief::Stop { hard: true }),
     ]);
@@ -504,16 +518,16 @@ pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Misc
         let size = resize(r);
         let reload = Reload::draw(r);
         let next = r.weighted(&[
-            (2, Mischief::Signal(MasterSignal::Int)),
-            (2, Mischief::Signal(MasterSignal::Term)),
-            (1, Mischief::Signal(MasterSignal::Quit)),
+            (2, Mischief::Signal(INT)),
+            (2, Mischief::Signal(TERM)),
+            (1, Mischief::Signal(QUIT)),
             (3, Mischief::Signal(MasterSignal::HangUp)),
             (6, Mischief::Stop { hard: false }),
             (1, Mischief::Stop { hard: true }),
             (6, Mischief::HangUp),
             (2, size),
             (2, Mischief::Reload(reload)),
-            (1, Mischief::Signal(MasterSignal::More)),
+            (1, Mischief::Signal(TTIN)),
             (1, Mischief::Relay(10, Target::All)),
         ]);
         list.push((at + r.upto(soon), next));

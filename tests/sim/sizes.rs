@@ -28,7 +28,7 @@ pub enum Happens {
     Reload { asker: Option<Asker>, fate: Fate },
     /// A signal is to be passed on.
     Relay {
-        asker: Asker,
+        asker: Option<Asker>,
         signal: i32,
         sent: usize,
     },
@@ -189,7 +189,7 @@ impl Judge {
                     sent,
                 },
             ) => {
-                assert_eq!((asker, *signal, whom.len()), (of, asked, sent));
+                assert_eq!((Some(asker), *signal, whom.len()), (of, asked, sent));
                 assert!(sent > 0 && whom.iter().all(|w| w.pid.is_some()));
                 self.happens = Happens::Other;
                 return;
@@ -200,7 +200,7 @@ impl Judge {
                     asker: of, sent, ..
                 },
             ) => {
-                assert_eq!((asker, 0), (of, sent));
+                assert_eq!((Some(asker), 0), (of, sent));
                 self.happens = Happens::Other;
                 return;
             }
