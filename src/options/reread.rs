@@ -95,6 +95,7 @@ fn as_at_the_start(now: &Settings, s: &mut Settings) {
     s.pid_file.clone_from(&now.pid_file);
     s.pid_dir.clone_from(&now.pid_dir);
     s.log_file.clone_from(&now.log_file);
+    s.watch.clone_from(&now.watch);
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub use crate::core::MAX_WORKERS;
 pub const PID1_BUDGET: Duration = Duration::from_secs(9);
 /// Most -p times -H there can be.
 pub const MAX_PORTS: usize = 64;
+/// Most paths that can be watched.
+pub const MAX_WATCHED: usize = 16;
 /// Longest of all durations.
 pub const LONGEST: Duration = Duration::from_secs(1000 * 86_400);
 
@@ -124,6 +126,8 @@ pub struct Settings {
     pub log_level: Level,
     /// --daemon
     pub daemon: bool,
+    /// --watch
+    pub watch: Vec<PathBuf>,
     /// --json
     pub json: bool,
     /// --no-wait
@@ -254,6 +258,7 @@ impl Default for Settings {
             log_format: None,
             log_level: Level::Info,
             daemon: false,
+            watch: Vec::new(),
             json: false,
             no_wait: false,
             command: Vec::new(),
@@ -287,6 +292,10 @@ impl Settings {
                     (false, false) => {}
                 }
             }
+        }
+        if self.watch.len() > MAX_WATCHED {
+            let n = self.watch.len();
+            return Err(format!("{n} paths to watch (limit {MAX_WATCHED})"));
         }
         if self.daemon && self.log_file == Some(LogTo::Stderr) {
             return Err(

@@ -35,6 +35,7 @@ mod speech;
 mod stream;
 mod takeover;
 mod unseen;
+mod watch;
 
 pub mod client;
 pub mod start;
@@ -65,6 +66,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use takeover::Pending;
+use watch::Watch;
 
 /// A child that has not executed COMMAND by then no longer keeps others from being forked.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
@@ -83,6 +85,7 @@ enum Kind {
     Takeover,
     Lane,
     Files,
+    Watch,
     Notify,
     Ipc,
     Newline,
@@ -93,12 +96,13 @@ enum Kind {
     Caller,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
     Kind::Lane,
     Kind::Files,
+    Kind::Watch,
     Kind::Notify,
     Kind::Ipc,
     Kind::Newline,
@@ -127,6 +131,8 @@ pub struct Shell {
     sockets: Sockets,
     /// Tells when a unix lane has lost its name.
     files: Option<Inotify>,
+    /// Tells when a path of --watch has changed.
+    watch: Option<Watch>,
     procs: Procs,
     stderrs: BTreeMap<WorkerId, Stderr>,
     speech: BTreeMap<WorkerId, Speech>,
@@ -266,7 +272,8 @@ impl Shell {
             .into_iter()
             .chain(self.clients.deadline())
             .chain(fork)
-            .chain(again);
+            .chain(again)
+            .chain(self.watch_deadline());
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.
         let wait = next - self.now();
@@ -297,6 +304,9 @@ impl Shell {
         }
         if !of(Kind::Files).is_empty() {
             self.files_changed();
+        }
+        if !of(Kind::Watch).is_empty() {
+            self.hear_watch();
         }
         if self.signals.take_child() && self.reap() {
             self.signals.again();
@@ -339,6 +349,7 @@ impl Shell {
         // Time is news, too; told once a turn, whatever else there was.
         self.queue.push_back(Event::Tick);
         self.settle();
+        self.watch_due();
         if !self.cluster.drains() {
             self.census.rest();
         }

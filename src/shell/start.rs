@@ -16,6 +16,7 @@ use super::rights::Rights;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
+use super::watch::Watch;
 use super::{Kind, Shell, handed, lookup, single, token, unseen};
 use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED,
@@ -195,9 +196,10 @@ fn make_absolute(s: &mut Settings) {
         Some(LogTo::Stderr | LogTo::Syslog) | None => None,
     };
     let pids = [&mut s.pid_file, &mut s.pid_dir].into_iter().flatten();
-    for path in pids.chain(log) {
+    for path in pids.chain(log).chain(&mut s.watch) {
         if let Ok(whole) = std::path::absolute(&path) {
-            *path = whole;
+            // Without a slash at its end, which would be behind the link.
+            *path = whole.components().collect();
         }
     }
 }
@@ -245,6 +247,7 @@ fn build(
     let nofile = process::nofile();
     process::raise_nofile();
     let signals = Signals::install(&settings.on_signal).map_err(os("cannot handle signals"))?;
+    let watch = Watch::open(&settings)?;
     // First of all that is taken: who comes second leaves no trace.
     let pid_file = settings
         .pid_file
@@ -292,6 +295,7 @@ fn build(
         signals,
         sockets,
         files: None,
+        watch,
         procs: Procs::default(),
         stderrs: BTreeMap::new(),
         speech: BTreeMap::new(),
@@ -327,6 +331,7 @@ fn build(
         finished: None,
     };
     shell.watch_signals();
+    shell.register_watch().map_err(os("cannot poll"))?;
     if let Err(e) = shell.open_door() {
         shell.claim.release();
         return Err(e);

@@ -50,3 +50,4 @@ mod strangers;
 mod takeover;
 mod terminal;
 mod waiting;
+mod watch;
