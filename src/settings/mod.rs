@@ -108,6 +108,8 @@ pub struct Settings {
     pub umask: Option<u32>,
     /// --nice
     pub nice: Option<i32>,
+    /// --cpu-affinity
+    pub cpu_affinity: bool,
     /// --rlimit; one of each name.
     pub rlimits: Vec<Rlimit>,
     /// --control
@@ -249,6 +251,7 @@ impl Default for Settings {
             group: None,
             umask: None,
             nice: None,
+            cpu_affinity: false,
             rlimits: Vec::new(),
             control: Control::Named,
             name: None,

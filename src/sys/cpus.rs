@@ -1,6 +1,7 @@
 //! How many CPUs we may use: affinity, cut by the cgroup quota, rounded up, at least one.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The default of -n.
@@ -13,11 +14,14 @@ pub fn usable() -> usize {
 }
 
 fn affinity() -> usize {
-    nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).map_or(1, |set| {
-        (0..nix::sched::CpuSet::count())
-            .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
-            .count()
-    })
+    allowed().map_or(1, |all| all.len())
+}
+
+/// Which ones we may use, in order.
+pub fn allowed() -> io::Result<Vec<usize>> {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
+    let all = 0..nix::sched::CpuSet::count();
+    Ok(all.filter(|cpu| set.is_set(*cpu) == Ok(true)).collect())
 }
 
 /// The smallest quota on the way from our cgroup to the root, in CPUs.
