@@ -170,6 +170,9 @@ impl Notice {
             Notice::Resized { workers } | Notice::AtBound { workers, .. } => {
                 vec![("workers", number(workers))]
             }
+            Notice::NoRoom { asked, most, .. } => {
+                vec![("workers", number(asked)), ("limit", number(most))]
+            }
             Notice::CannotRun { code } | Notice::Stopped { code } => {
                 vec![("code", number(code))]
             }

@@ -89,6 +89,7 @@ impl Notice {
                 ..
             }
             | Notice::AtBound { .. }
+            | Notice::NoRoom { .. }
             | Notice::NotSignalled { .. }
             | Notice::TooManyGenerations { .. }
             | Notice::LaneAlone { .. }
@@ -135,6 +136,7 @@ impl Notice {
             Notice::Resizing { .. } => "resizing",
             Notice::Resized { .. } => "resized",
             Notice::AtBound { .. } => "at-bound",
+            Notice::NoRoom { .. } => "no-room",
             Notice::Reloading { .. } => "reload-started",
             Notice::Reloaded { .. } => "reload-finished",
             Notice::ReloadRefused { .. } | Notice::ReloadFailed { .. } => "reload-failed",
@@ -203,6 +205,7 @@ impl Notice {
             | Notice::Resizing { .. }
             | Notice::Resized { .. }
             | Notice::AtBound { .. }
+            | Notice::NoRoom { .. }
             | Notice::NotSignalled { .. }
             | Notice::Reloading { .. }
             | Notice::Reloaded { .. }

@@ -234,6 +234,11 @@ pub enum Notice {
         why: &'static str,
         workers: u16,
     },
+    NoRoom {
+        why: &'static str,
+        asked: u16,
+        most: u16,
+    },
     Reloading {
         generation: u32,
         workers: usize,

@@ -7,7 +7,7 @@ use super::notice::{Hindrance, LeftoverStage, Limit, Next, Notice, PassWhy};
 use super::outcome::Hitch;
 use super::phrases::{addrs, all_workers, asked_by, last_lines, pids, refusal, remedy, tie};
 use super::policy::MAX_WORKERS;
-use super::words::{count, errno_text, human, signal_name};
+use super::words::{count, errno_text, human, no_room, signal_name};
 use std::fmt;
 
 impl fmt::Display for Notice {
@@ -404,6 +404,11 @@ impl fmt::Display for Notice {
                     1 => "is 1".to_string(),
                     n => format!("are {n}"),
                 }
+            ),
+            Notice::NoRoom { why, asked, most } => write!(
+                f,
+                "{why}, but there cannot be {asked} workers: {}: ignored",
+                no_room(*most)
             ),
             Notice::Signalled {
                 signal,

@@ -60,6 +60,13 @@ pub fn count(n: usize, what: &str) -> String {
     }
 }
 
+/// Why there can be no more workers than that.
+pub fn no_room(most: u16) -> String {
+    format!(
+        "the master's hard limit of open files has room for {most}; raise that (ulimit -Hn, LimitNOFILE=) and start it again"
+    )
+}
+
 /// Of each signal its name, and the words for that it came to us.
 macro_rules! signals {
     ($($name:literal)*) => {

@@ -375,6 +375,7 @@ impl Settings {
         let unless_zero = |d: Duration| (!d.is_zero()).then_some(d);
         Policy {
             workers: self.wanted(cpus),
+            most: MAX_WORKERS,
             given,
             ready: self.ready,
             watchdog: self.watchdog,

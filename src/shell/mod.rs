@@ -27,6 +27,7 @@ mod reload;
 mod requests;
 mod reread;
 mod rights;
+mod room;
 mod signals;
 mod single;
 mod sink;
@@ -156,6 +157,8 @@ pub struct Shell {
     rights: Rights,
     /// The limit of open files that we had: that of workers without --rlimit.
     nofile: Option<(u64, u64)>,
+    /// How many descriptors we were born with.
+    inherited: u64,
     out: VecDeque<Action>,
     /// Has this turn had its fork? Then the others wait here for the next ones.
     spawned: bool,

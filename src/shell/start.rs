@@ -13,6 +13,7 @@ use super::procs::Procs;
 use super::reload::{Recipe, Recipes};
 use super::requests::Waiting;
 use super::rights::Rights;
+use super::room::Room;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
@@ -244,7 +245,10 @@ fn build(
     {
         closer::beware();
     }
-    let nofile = process::nofile();
+    let (nofile, inherited) = (process::nofile(), fds::count());
+    let ipc = speaks_node(&settings, &program, cwd);
+    let room = Room::of(&settings, ipc, given.len(), inherited);
+    room.check(settings.wanted(cpus::usable()))?;
     process::raise_nofile();
     let signals = Signals::install(&settings.on_signal).map_err(os("cannot handle signals"))?;
     let watch = Watch::open(&settings)?;
@@ -280,9 +284,10 @@ fn build(
     let seed = now.0 ^ (u64::from(std::process::id()) << 32);
     let mut policy = settings.policy(cpus::usable(), seed, given);
     policy.learn_from = rights.learn_from();
+    policy.most = room.most();
     let sockets = Sockets::of(&settings);
     let recipe = Recipe {
-        ipc: speaks_node(&settings, &program, cwd),
+        ipc,
         program,
         cwd: CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default(),
         rights: rights.clone(),
@@ -312,6 +317,7 @@ fn build(
         devnull,
         rights,
         nofile,
+        inherited,
         out: VecDeque::new(),
         spawned: false,
         later: VecDeque::new(),

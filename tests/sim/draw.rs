@@ -7,7 +7,7 @@ use crate::plan::Kind;
 use crate::prng::Prng;
 use minicluster::core::{Addr, Given};
 use minicluster::core::{
-    Drain, MasterSignal, Policy, ReadyRule, Sight, Size, Surge, Takeover, Target,
+    Drain, MAX_WORKERS, MasterSignal, Policy, ReadyRule, Sight, Size, Surge, Takeover, Target,
 };
 use std::time::Duration;
 
@@ -183,6 +183,7 @@ fn addrs(list: &[&str]) -> Vec<Given> {
 pub fn manual() -> Policy {
     Policy {
         workers: 4,
+        most: MAX_WORKERS,
         given: addrs(&["0.0.0.0:3000"]),
         ready: ReadyRule::Auto,
         watchdog: None,
@@ -311,6 +312,10 @@ pub fn policy(r: &mut Prng) -> Policy {
         takeover,
         seed: r.bits(),
         learn_from: r.pick(&[1, 1, 1024]),
+        most: match r.percent(15) {
+            true => workers + r.below(3) as u16,
+            false => MAX_WORKERS,
+        },
     }
 }
 

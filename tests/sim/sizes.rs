@@ -64,6 +64,12 @@ impl Judge {
         let n = usize::try_from(n)
             .ok()
             .filter(|n| (1..=MAX_WORKERS).contains(n));
+        // Fewer there can always be.
+        let room = |n: &usize| *n <= self.wanted || *n <= usize::from(self.policy.most);
+        if n.is_some_and(|n| !room(&n)) && !self.stopping() {
+            cover.mark(Mark::NoRoom);
+        }
+        let n = n.filter(room);
         let full = wait && self.waiting() > MAX_ASKERS;
         self.happens = Happens::Size {
             refused: n.is_none(),
@@ -211,7 +217,7 @@ impl Judge {
                 Outcome::Reloading { .. } | Outcome::Reloaded { .. } | Outcome::NotReloaded { .. },
                 _,
             ) => panic!("{outcome:?} without a question"),
-            (Outcome::OutOfBounds { .. }, happens) => {
+            (Outcome::OutOfBounds { .. } | Outcome::NoRoom { .. }, happens) => {
                 assert!(matches!(happens, Happens::Size { refused: true, .. }));
             }
             (Outcome::Resizing { workers }, happens) => {
