@@ -237,6 +237,8 @@ pub enum Word {
     Stopping,
     /// It is well.
     Ping,
+    /// It is not, and knows it: it wants to be treated as one that hangs.
+    Trigger,
     /// Nothing that we have heard; but others fill the way by which it would, so its silence proves
     /// nothing.
     Unheard,
@@ -249,6 +251,7 @@ impl Word {
             Word::Ready => "ready",
             Word::Stopping => "stopping",
             Word::Ping => "ping",
+            Word::Trigger => "trigger",
             Word::Unheard => "unheard",
         }
     }

@@ -183,7 +183,7 @@ impl Notice {
                 vec![("asked", text(asked)), ("addr", text(lane))]
             }
             Notice::Said { word, .. } => vec![("word", text(word.name()))],
-            Notice::Hangs { limit, .. } => vec![("limit", secs(limit))],
+            Notice::Hangs { limit, .. } => limit.iter().map(|l| ("limit", secs(l))).collect(),
             Notice::LetGo { .. }
             | Notice::HandedOnly { addr: None, .. }
             | Notice::LeftRunning { .. }

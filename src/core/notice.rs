@@ -158,7 +158,8 @@ pub enum Notice {
     },
     Hangs {
         who: Who,
-        limit: Duration,
+        /// None: it has said so itself.
+        limit: Option<Duration>,
         then: Duration,
         /// Had it ever said so?
         ever: bool,

@@ -72,18 +72,17 @@ impl fmt::Display for Notice {
                 then,
                 ever,
             } => {
-                let (limit, then) = (human(*limit), human(*then));
-                match ever {
-                    true => write!(f, "{who} has not said for {limit} that it is well")?,
-                    false => write!(
-                        f,
-                        "{who} has never said that it is well (does COMMAND speak sd_notify?)"
-                    )?,
-                }
-                write!(
-                    f,
-                    " (--watchdog {limit}): sending SIGABRT, and SIGKILL {then} later"
-                )
+                let said = match (limit.map(human), ever) {
+                    (None, _) => "says that it is not well (WATCHDOG=trigger)".to_string(),
+                    (Some(l), true) => {
+                        format!("has not said for {l} that it is well (--watchdog {l})")
+                    }
+                    (Some(l), false) => format!(
+                        "has never said that it is well (does COMMAND speak sd_notify?) (--watchdog {l})"
+                    ),
+                };
+                let then = human(*then);
+                write!(f, "{who} {said}: sending SIGABRT, and SIGKILL {then} later")
             }
             Notice::LetGo { who } => {
                 write!(

@@ -491,3 +491,34 @@ fn a_signal_to_the_master_may_be_passed_on_and_where_nobody_is_meant_that_is_sai
         "SIGWINCH received, but no worker that is meant by 'slot:99' runs: SIGWINCH goes to nobody";
     assert_eq!(said, [want]);
 }
+
+#[test]
+fn a_ready_worker_that_says_it_is_not_well_hangs_at_once_and_one_that_starts_does_not() {
+    let mut p = policy();
+    p.ready = ReadyRule::Said;
+    let mut r = Rig::new(p);
+    let worker = r.run_spawns()[0];
+    let trigger = Word::Trigger;
+    r.did();
+    r.tell(Event::Said {
+        worker,
+        word: trigger,
+    });
+    assert_eq!(signals(&r.did()), []);
+    let word = Word::Ready;
+    r.tell(Event::Said { worker, word });
+    r.did();
+    r.tell(Event::Said {
+        worker,
+        word: trigger,
+    });
+    assert_eq!(signals(&r.did()), [(worker, 6, Whom::Leader)]);
+    // Once.
+    r.tell(Event::Said {
+        worker,
+        word: trigger,
+    });
+    assert_eq!(signals(&r.did()), []);
+    r.at(2000);
+    assert_eq!(signals(&r.did()), [(worker, 9, Whom::Group)]);
+}

@@ -90,6 +90,8 @@ pub enum Mark {
     ResizeSuperseded,
     /// The stop came.
     ResizeStopped,
+    /// A worker said that it is not well.
+    Triggered,
     /// There was no room for so many.
     NoRoom,
     /// A worker that had to go did not, or a new one could not be ended.
@@ -185,7 +187,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     StoppedBeforeExec TreeGoneOvertook AskOvertookExec EndedBeforeExec StuckBeforeExec ForkCancelled
     AskedTooLate RemnantAsked StrangerAsked
     KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused SizesRefused Resized ResizeFailed
-    ResizeSuperseded ResizeStopped NoRoom ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
+    ResizeSuperseded ResizeStopped NoRoom Triggered ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
     OwnServes OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited BudgetCut LanesFull Adopted Exit0 Exit1

@@ -312,8 +312,8 @@ pub fn policy(r: &mut Prng) -> Policy {
         takeover,
         seed: r.bits(),
         learn_from: r.pick(&[1, 1, 1024]),
-        most: match r.percent(15) {
-            true => workers + r.below(3) as u16,
+        most: match r.percent(30) {
+            true => workers + r.below(2) as u16,
             false => MAX_WORKERS,
         },
     }

@@ -361,6 +361,11 @@ impl Judge {
                     self.evidence = Some(worker);
                 }
                 Word::Ping | Word::Unheard if job.ready.is_some() => job.pulse = Some(now),
+                Word::Trigger if job.ready.is_some() => {
+                    job.trigger = true;
+                    cover.mark(Mark::Triggered);
+                }
+                Word::Trigger => {}
                 Word::Ping | Word::Unheard | Word::Stopping => {}
             },
             Event::Exited { .. } => {

@@ -31,6 +31,8 @@ pub struct Job {
     /// Has it said that it is? When was it heard last, since it was? When was it sent SIGABRT?
     pub said: bool,
     pub pulse: Option<Time>,
+    /// Has it said since then that it is not well?
+    pub trigger: bool,
     pub abort: Option<Time>,
     /// Since when its slot is not wanted: it goes even if that is wanted again.
     pub surplus: Option<Time>,
@@ -82,6 +84,7 @@ impl Job {
             ready: None,
             said: false,
             pulse: None,
+            trigger: false,
             abort: None,
             surplus: None,
             replaced: None,
