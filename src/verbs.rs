@@ -1,7 +1,7 @@
 //! The table of verbs: what a running cluster can be asked. The command line, the control socket,
 //! --help, the completions and the check of the manual page all read it.
 
-use crate::settings;
+use crate::settings::{self, Order};
 
 /// One verb.
 pub struct Verb {
@@ -175,6 +175,25 @@ impl Verb {
         }
     }
 
+    /// What a signal that stands for it is an order for; `None` if it only looks, which is nothing
+    /// that a signal could ask for: there is nobody to answer.
+    fn order(&self, rest: &[&str]) -> Result<Option<Order>, String> {
+        Ok(match self.what {
+            What::Stop => Some(Order::Stop),
+            What::Kill => Some(Order::Kill),
+            What::Reload => Some(Order::Reload),
+            What::Reopen => Some(Order::Reopen),
+            What::Resize => Some(Order::Resize(settings::size(
+                rest.first().copied().unwrap_or_default(),
+            )?)),
+            What::Signal => {
+                let (signal, target) = settings::signal_to(rest)?;
+                Some(Order::Signal(signal, target))
+            }
+            What::Status | What::Workers | What::Why | What::Version | What::Help => None,
+        })
+    }
+
     /// May this word, which looks like an option, be one of its own?
     pub fn takes_number(&self, word: &str) -> bool {
         let number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
@@ -213,6 +232,26 @@ pub fn find(name: &str) -> Option<&'static Verb> {
     VERBS.iter().find(|v| v.name == name)
 }
 
+/// `SIG=VERB ..`, as it follows --on-signal: the line is that of a console, nothing at all is to
+/// ignore it.
+pub fn on_signal(text: &str) -> Result<(i32, Order), String> {
+    let (number, line) = settings::signal_and_line(text)?;
+    let mut words = line.split_whitespace();
+    let Some(name) = words.next() else {
+        return Ok((number, Order::Ignore));
+    };
+    let verb = find(name).ok_or_else(|| unknown(name))?;
+    // Nobody waits for what a signal asks.
+    let rest: Vec<&str> = words.filter(|w| !verb.waits || *w != NO_WAIT).collect();
+    verb.check(&rest)?;
+    match verb.order(&rest)? {
+        Some(order) => Ok((number, order)),
+        None => Err(format!(
+            "{name} only looks, and nobody would see it: a signal can ask for stop, kill, reload, reopen, resize N|+K|-K, signal SIG [all|SLOT|PID], or for nothing"
+        )),
+    }
+}
+
 /// All of them, or the one of that name.
 pub fn named(name: Option<&str>) -> Result<Vec<&'static Verb>, String> {
     match name {
@@ -249,5 +288,48 @@ pub fn unknown(word: &str) -> String {
             "unknown verb {word}; there are: {} (a COMMAND follows --)",
             names.join(" ")
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Size, Target};
+
+    #[test]
+    fn a_signal_asks_for_what_changes_something() {
+        for (text, number, want) in [
+            ("HUP=stop", 1, Order::Stop),
+            ("QUIT=kill", 3, Order::Kill),
+            ("TERM=stop --no-wait", 15, Order::Stop),
+            ("USR2=reopen", 12, Order::Reopen),
+            ("USR1=reload", 10, Order::Reload),
+            ("TTIN=resize +2", 21, Order::Resize(Size::More(2))),
+            ("TTOU=resize 4", 22, Order::Resize(Size::To(4))),
+            ("WINCH=signal WINCH", 28, Order::Signal(28, Target::All)),
+            (
+                "CONT=signal USR1 slot:2",
+                18,
+                Order::Signal(10, Target::Slot(2)),
+            ),
+            ("INT=", 2, Order::Ignore),
+        ] {
+            assert_eq!(on_signal(text), Ok((number, want)), "{text}");
+        }
+        for (bad, why) in [
+            ("HUP=status", "stop, kill, reload"),
+            ("HUP=why 2", "only looks"),
+            ("HUP=relaod", "did you mean reload?"),
+            ("HUP=stop now", "stop does not take now"),
+            ("HUP=reopen --no-wait", "does not take --no-wait"),
+            ("HUP=resize", "how many workers?"),
+            ("HUP=resize 0", "1 to 1024"),
+            ("HUP=signal", "which signal?"),
+            ("HUP=signal USR1 nobody", "is no worker"),
+            ("STOP=stop", "cannot be caught"),
+        ] {
+            let e = on_signal(bad).unwrap_err();
+            assert!(e.contains(why), "{bad}: {e}");
+        }
     }
 }

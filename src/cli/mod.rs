@@ -468,6 +468,7 @@ mod tests {
                 "group",
                 "umask",
                 "nice",
+                "cpu-affinity",
                 "rlimit",
                 "config",
                 "name",

@@ -95,7 +95,11 @@ fn buckets(homes: &Homes, up: &BTreeMap<u16, LaneId>) -> Vec<LaneId> {
 
 /// Each CPU to the lanes of those that run there.
 fn by_cpu(cpus: &[u16], slots: u16, up: &BTreeMap<u16, LaneId>) -> Vec<(u16, Vec<LaneId>)> {
-    let count = cpus.len().max(1);
+    let cpus = match cpus {
+        [] => &[0],
+        some => some,
+    };
+    let count = cpus.len();
     let few = usize::from(slots) < count;
     let runs = |cpu: usize, slot: u16| match few {
         true => cpu % usize::from(slots) == usize::from(slot),

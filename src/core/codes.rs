@@ -89,6 +89,9 @@ pub fn remedy(step: &str, errno: i32) -> Option<&'static str> {
         ("setpriority", EPERM | EACCES) => Some(
             "a --nice below our own takes CAP_SYS_NICE or a limit that allows it (--rlimit nice=20-N)",
         ),
+        ("sched_setaffinity", EINVAL) => Some(
+            "the CPUs that may be used are others by now: a reload looks again (--cpu-affinity)",
+        ),
         ("setrlimit", EPERM) => Some("to raise a hard limit takes CAP_SYS_RESOURCE"),
         ("chdir", EPERM | EACCES) => Some(
             "the user that workers run as needs a way there: chmod +x the directories above it",

@@ -238,6 +238,8 @@ pub enum Word {
     Stopping,
     /// It is well.
     Ping,
+    /// It is not, and knows it: it wants to be treated as one that hangs.
+    Trigger,
     /// Nothing that we have heard; but others fill the way by which it would, so its silence proves
     /// nothing.
     Unheard,
@@ -250,6 +252,7 @@ impl Word {
             Word::Ready => "ready",
             Word::Stopping => "stopping",
             Word::Ping => "ping",
+            Word::Trigger => "trigger",
             Word::Unheard => "unheard",
         }
     }
@@ -275,21 +278,23 @@ pub enum Oom {
     Yes,
 }
 
-/// Signals that mean something to the master.
+/// What signals to the master ask for, with the words for which one it was: `SIGTERM received`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MasterSignal {
-    /// SIGTERM: graceful stop; the second one hard.
-    Term,
-    /// SIGINT: as TERM.
-    Int,
-    /// SIGQUIT: hard stop at once.
-    Quit,
+    /// Graceful stop; the second one hard.
+    Stop(&'static str),
+    /// Hard stop at once.
+    Kill(&'static str),
     /// SIGHUP while our controlling terminal is gone: graceful stop.
     HangUp,
     /// No signal, but as a hang-up: the caller of -d has gone while it still waited for us.
     CallerGone,
-    /// SIGTTIN: one worker more.
-    More,
-    /// SIGTTOU: one fewer.
-    Fewer,
+    /// Another number of workers.
+    Resize(Size, &'static str),
+    /// A signal to workers.
+    Relay {
+        signal: i32,
+        target: Target,
+        why: &'static str,
+    },
 }

@@ -117,11 +117,25 @@ impl Notice {
                 let numbers = vec![("from", number(from)), ("to", number(to))];
                 asked([numbers, vec![("reason", text(why))]].concat(), by)
             }
-            Notice::Signalled { signal, whom, by } => {
+            Notice::Signalled {
+                signal,
+                whom,
+                why,
+                by,
+            } => {
                 let signal = text(format!("SIG{}", signal_name(*signal)));
                 let fields = vec![("signal", signal), ("workers", number(whom.len()))];
-                asked(fields, &Some(*by))
+                asked([fields, vec![("reason", text(why))]].concat(), by)
             }
+            Notice::NotSignalled {
+                signal,
+                target,
+                why,
+            } => vec![
+                ("signal", text(format!("SIG{}", signal_name(*signal)))),
+                ("target", text(target)),
+                ("reason", text(why)),
+            ],
             Notice::Reloading {
                 generation,
                 workers,
@@ -171,6 +185,9 @@ impl Notice {
             Notice::Resized { workers } | Notice::AtBound { workers, .. } => {
                 vec![("workers", number(workers))]
             }
+            Notice::NoRoom { asked, most, .. } => {
+                vec![("workers", number(asked)), ("limit", number(most))]
+            }
             Notice::CannotRun { code } | Notice::Stopped { code } => {
                 vec![("code", number(code))]
             }
@@ -181,7 +198,7 @@ impl Notice {
                 vec![("asked", text(asked)), ("addr", text(lane))]
             }
             Notice::Said { word, .. } => vec![("word", text(word.name()))],
-            Notice::Hangs { limit, .. } => vec![("limit", secs(limit))],
+            Notice::Hangs { limit, .. } => limit.iter().map(|l| ("limit", secs(l))).collect(),
             Notice::LetGo { .. }
             | Notice::NoneLeft { end: None }
             | Notice::HandedOnly { addr: None, .. }

@@ -32,7 +32,7 @@ impl Fleet {
             listened: None,
             made_room_for: None,
             said_ready: false,
-            pinged: false,
+            pinged: None,
             looked: 0,
             tree_gone: false,
             watched,

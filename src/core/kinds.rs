@@ -106,6 +106,8 @@ impl Notice {
                 ..
             }
             | Notice::AtBound { .. }
+            | Notice::NoRoom { .. }
+            | Notice::NotSignalled { .. }
             | Notice::TooManyGenerations { .. }
             | Notice::LaneAlone { .. }
             | Notice::BindPassed { .. }
@@ -155,6 +157,7 @@ impl Notice {
             Notice::Resizing { .. } => "resizing",
             Notice::Resized { .. } => "resized",
             Notice::AtBound { .. } => "at-bound",
+            Notice::NoRoom { .. } => "no-room",
             Notice::Reloading { .. } => "reload-started",
             Notice::Reloaded { .. } => "reload-finished",
             Notice::ReloadRefused { .. } | Notice::ReloadFailed { .. } => "reload-failed",
@@ -165,6 +168,7 @@ impl Notice {
             Notice::Drained { .. } => "drained",
             Notice::LaneAlone { .. } => "port-shared",
             Notice::Signalled { .. } => "signalled",
+            Notice::NotSignalled { .. } => "not-signalled",
             Notice::TakeoverRefused { .. } => "takeover-refused",
             Notice::BindPassed { .. } => "bind-passed",
             Notice::HandedOnly { .. } => "handed-only",
@@ -226,6 +230,8 @@ impl Notice {
             | Notice::Resizing { .. }
             | Notice::Resized { .. }
             | Notice::AtBound { .. }
+            | Notice::NoRoom { .. }
+            | Notice::NotSignalled { .. }
             | Notice::Reloading { .. }
             | Notice::Reloaded { .. }
             | Notice::ReloadRefused { .. }

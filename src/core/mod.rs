@@ -430,6 +430,14 @@ impl Cluster {
         }
     }
 
+    /// Has a reload still workers to replace, so that another one would call that off? Not one that
+    /// might wait for ever, nor one that only takes back what was replaced.
+    pub fn is_replacing(&self) -> bool {
+        let ends = self.policy.ready_timeout.is_some();
+        let forward = |r: &Rollout| !r.back && r.to != self.generation;
+        ends && self.rollout.as_ref().is_some_and(forward)
+    }
+
     /// How many serve.
     pub fn ready_count(&self) -> usize {
         let current = self.slots.iter().filter_map(|s| s.current);

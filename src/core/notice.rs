@@ -2,7 +2,7 @@
 //! sentence in `sentences`, its fields in `fields`.
 
 use super::addr::Addr;
-use super::event::{By, Exit, Oom, Snag, Word};
+use super::event::{By, Exit, Oom, Snag, Target, Word};
 use super::ids::{Pid, SlotNr, WorkerId};
 use super::outcome::Hitch;
 use std::fmt;
@@ -181,7 +181,8 @@ pub enum Notice {
     },
     Hangs {
         who: Who,
-        limit: Duration,
+        /// None: it has said so itself.
+        limit: Option<Duration>,
         then: Duration,
         /// Had it ever said so?
         ever: bool,
@@ -284,6 +285,11 @@ pub enum Notice {
         why: &'static str,
         workers: u16,
     },
+    NoRoom {
+        why: &'static str,
+        asked: u16,
+        most: u16,
+    },
     Reloading {
         generation: u32,
         workers: usize,
@@ -339,7 +345,13 @@ pub enum Notice {
     Signalled {
         signal: i32,
         whom: Vec<Who>,
-        by: By,
+        why: &'static str,
+        by: Option<By>,
+    },
+    NotSignalled {
+        signal: i32,
+        target: Target,
+        why: &'static str,
     },
     TakeoverRefused {
         who: Who,

@@ -34,6 +34,8 @@ pub enum Outcome {
     },
     /// There cannot be so many.
     OutOfBounds { workers: u16, asked: Size },
+    /// There is no room for so many.
+    NoRoom { workers: u16, asked: u16, most: u16 },
     /// These got the signal.
     Signalled { signal: i32, whom: Vec<Who> },
     /// Whoever is meant has no process that runs COMMAND now.

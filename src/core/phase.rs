@@ -15,7 +15,7 @@
 use super::action::Action;
 use super::codes::{CANNOT_EXECUTE, EX_OSERR, EX_UNAVAILABLE, FAILED, NOT_FOUND};
 use super::deadlines::Why;
-use super::event::{By, MasterSignal, Size};
+use super::event::{By, MasterSignal};
 use super::ids::{Asker, Pid, Time};
 use super::notice::{LeftoverStage, Notice};
 use super::outcome::{Hitch, Outcome};
@@ -74,9 +74,8 @@ impl Cluster {
 
     pub(super) fn signalled(&mut self, signal: MasterSignal, now: Time, out: &mut Out) {
         match signal {
-            MasterSignal::Term => self.stop_or_harder("SIGTERM received", now, out),
-            MasterSignal::Int => self.stop_or_harder("SIGINT received", now, out),
-            MasterSignal::Quit => self.hard_stop("SIGQUIT received", None, now, out),
+            MasterSignal::Stop(why) => self.stop_or_harder(why, now, out),
+            MasterSignal::Kill(why) => self.hard_stop(why, None, now, out),
             MasterSignal::HangUp => match self.phase {
                 Phase::Serving => self.stop("the terminal has hung up", None, 0, now, out),
                 // The shell that goes away with it hangs up on everyone: once is enough.
@@ -89,12 +88,12 @@ impl Cluster {
                 }
                 Phase::Stopping { .. } | Phase::Done(_) => {}
             },
-            MasterSignal::More => {
-                self.resize_by_signal(Size::More(1), "SIGTTIN received", now, out)
-            }
-            MasterSignal::Fewer => {
-                self.resize_by_signal(Size::Fewer(1), "SIGTTOU received", now, out)
-            }
+            MasterSignal::Resize(to, why) => self.resize_by_signal(to, why, now, out),
+            MasterSignal::Relay {
+                signal,
+                target,
+                why,
+            } => self.relay_by_signal(signal, target, why, out),
         }
     }
 

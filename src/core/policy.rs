@@ -11,6 +11,8 @@ pub const MAX_WORKERS: u16 = 1024;
 pub struct Policy {
     /// How many slots at first, 1..=MAX_WORKERS.
     pub workers: u16,
+    /// Most workers that there is room for, by what the machine allows the master.
+    pub most: u16,
     /// What is open before the first worker starts.
     pub given: Vec<Given>,
     /// When a worker counts as ready.
@@ -55,7 +57,7 @@ pub struct Policy {
     pub canary: Canary,
     /// To whom new connections go.
     pub balance: Balance,
-    /// The CPUs that workers may use, in their order: at least one.
+    /// The CPUs that workers may use, in their order.
     pub cpus: Vec<u16>,
     /// Whose bind(2) is answered by us.
     pub takeover: Takeover,
@@ -210,6 +212,7 @@ pub(crate) mod tests {
     pub(crate) fn policy() -> Policy {
         Policy {
             workers: 4,
+            most: MAX_WORKERS,
             given: Vec::new(),
             ready: ReadyRule::Auto,
             watchdog: None,

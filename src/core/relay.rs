@@ -1,4 +1,4 @@
-//! Signals passed on to workers because a client asks for it. Which worker that is, is decided here;
+//! Signals passed on to workers because a client, or a signal to the master, asks for it. Which worker that is, is decided here;
 //! what it makes of it is its own business: one that dies of it is replaced like any other.
 
 use super::action::{Action, Whom};
@@ -25,23 +25,29 @@ impl Cluster {
             },
             Some(all) if all.is_empty() => Outcome::Nobody { target },
             Some(all) => {
-                for (worker, _) in &all {
-                    out.push(Action::Signal {
-                        worker: *worker,
-                        signal,
-                        whom: Whom::Leader,
-                    });
-                }
-                let whom: Vec<Who> = all.into_iter().map(|(_, who)| who).collect();
-                out.push(Action::Note(Notice::Signalled {
-                    signal,
-                    whom: whom.clone(),
-                    by,
-                }));
+                let whom = pass_on(signal, all, "asked by a client", Some(by), out);
                 Outcome::Signalled { signal, whom }
             }
         };
         out.push(Action::Answer { asker, outcome });
+    }
+
+    /// The same because of a signal: nobody waits for an answer, so the log has it.
+    pub(super) fn relay_by_signal(
+        &mut self,
+        signal: i32,
+        target: Target,
+        why: &'static str,
+        out: &mut Out,
+    ) {
+        match self.meant(target).filter(|all| !all.is_empty()) {
+            Some(all) => drop(pass_on(signal, all, why, None, out)),
+            None => out.push(Action::Note(Notice::NotSignalled {
+                signal,
+                target,
+                why,
+            })),
+        }
     }
 
     /// Those that are meant and run COMMAND now, by slot; `None` if there is no such slot or worker.
@@ -78,4 +84,29 @@ impl Cluster {
         all.sort_by_key(|(_, who)| who.slot);
         Some(all)
     }
+}
+
+/// To the first process of each.
+fn pass_on(
+    signal: i32,
+    to: Vec<(WorkerId, Who)>,
+    why: &'static str,
+    by: Option<By>,
+    out: &mut Out,
+) -> Vec<Who> {
+    for (worker, _) in &to {
+        out.push(Action::Signal {
+            worker: *worker,
+            signal,
+            whom: Whom::Leader,
+        });
+    }
+    let whom: Vec<Who> = to.into_iter().map(|(_, who)| who).collect();
+    out.push(Action::Note(Notice::Signalled {
+        signal,
+        whom: whom.clone(),
+        why,
+        by,
+    }));
+    whom
 }

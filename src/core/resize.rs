@@ -40,6 +40,11 @@ impl Cluster {
         self.wanted
     }
 
+    /// Is there no room for so many more? Fewer there can always be.
+    fn is_too_many(&self, to: u16) -> bool {
+        to > self.wanted && to > self.policy.most
+    }
+
     /// Is it one of those that there are to be?
     pub(super) fn is_wanted(&self, nr: SlotNr) -> bool {
         nr.0 < self.wanted
@@ -73,6 +78,11 @@ impl Cluster {
                 workers: self.wanted,
                 asked,
             }),
+            (Phase::Serving, Some(to)) if self.is_too_many(to) => Some(Outcome::NoRoom {
+                workers: self.wanted,
+                asked: to,
+                most: self.policy.most,
+            }),
             (Phase::Serving, Some(_)) if wait && self.waiting() >= MAX_ASKERS => {
                 Some(Outcome::TooMany)
             }
@@ -92,7 +102,7 @@ impl Cluster {
         }
     }
 
-    /// A signal asks for one more or one fewer.
+    /// A signal asks for another number.
     pub(super) fn resize_by_signal(
         &mut self,
         by: Size,
@@ -101,6 +111,13 @@ impl Cluster {
         out: &mut Out,
     ) {
         match (self.phase, by.of(self.wanted)) {
+            (Phase::Serving, Some(to)) if self.is_too_many(to) => {
+                out.push(Action::Note(Notice::NoRoom {
+                    why,
+                    asked: to,
+                    most: self.policy.most,
+                }));
+            }
             (Phase::Serving, Some(to)) => {
                 self.size_is_asked(now);
                 self.resize(to, why, None, now, out);

@@ -8,7 +8,7 @@ use super::notice::{Hindrance, LeftoverStage, Limit, Next, Notice, PassWhy};
 use super::outcome::Hitch;
 use super::phrases::{addrs, all_workers, asked_by, last_lines, pids, refusal, remedy, tie};
 use super::policy::MAX_WORKERS;
-use super::words::{count, errno_text, human, signal_name};
+use super::words::{count, errno_text, human, no_room, signal_name};
 use std::fmt;
 
 impl fmt::Display for Notice {
@@ -73,18 +73,17 @@ impl fmt::Display for Notice {
                 then,
                 ever,
             } => {
-                let (limit, then) = (human(*limit), human(*then));
-                match ever {
-                    true => write!(f, "{who} has not said for {limit} that it is well")?,
-                    false => write!(
-                        f,
-                        "{who} has never said that it is well (does COMMAND speak sd_notify?)"
-                    )?,
-                }
-                write!(
-                    f,
-                    " (--watchdog {limit}): sending SIGABRT, and SIGKILL {then} later"
-                )
+                let said = match (limit.map(human), ever) {
+                    (None, _) => "says that it is not well (WATCHDOG=trigger)".to_string(),
+                    (Some(l), true) => {
+                        format!("has not said for {l} that it is well (--watchdog {l})")
+                    }
+                    (Some(l), false) => format!(
+                        "has never said that it is well (does COMMAND speak sd_notify?) (--watchdog {l})"
+                    ),
+                };
+                let then = human(*then);
+                write!(f, "{who} {said}: sending SIGABRT, and SIGKILL {then} later")
             }
             Notice::LetGo { who } => {
                 write!(
@@ -465,17 +464,33 @@ impl fmt::Display for Notice {
                     n => format!("are {n}"),
                 }
             ),
-            Notice::Signalled { signal, whom, by } => {
-                let name = signal_name(*signal);
-                match whom.as_slice() {
-                    [one] => write!(f, "SIG{name} sent to {one}: asked by a client, {by}"),
-                    all => write!(
-                        f,
-                        "SIG{name} sent to {}: asked by a client, {by}",
-                        count(all.len(), "worker")
-                    ),
-                }
+            Notice::NoRoom { why, asked, most } => write!(
+                f,
+                "{why}, but there cannot be {asked} workers: {}: ignored",
+                no_room(*most)
+            ),
+            Notice::Signalled {
+                signal,
+                whom,
+                why,
+                by,
+            } => {
+                let whom = match whom.as_slice() {
+                    [one] => one.to_string(),
+                    all => count(all.len(), "worker"),
+                };
+                let (name, by) = (signal_name(*signal), asked_by(by));
+                write!(f, "SIG{name} sent to {whom}: {why}{by}")
             }
+            Notice::NotSignalled {
+                signal,
+                target,
+                why,
+            } => write!(
+                f,
+                "{why}, but no worker that is meant by '{target}' runs: SIG{} goes to nobody",
+                signal_name(*signal)
+            ),
             Notice::TakeoverRefused {
                 who,
                 errno,

@@ -6,7 +6,8 @@
 //!    that it leaves a core or a trace, SIGKILL after `HANG_GRACE`, and its slot gets another one. The
 //!    time begins when it is ready: a start may take as long as --ready-timeout allows.
 //! 3. Who may have spoken without being heard has its time anew.
-//! 4. Nothing else that is said changes anything.
+//! 4. A ready worker that says that it is not well hangs from that moment, --watchdog or not.
+//! 5. Nothing else that is said changes anything.
 
 use super::action::{Action, Whom};
 use super::deadlines::Why;
@@ -39,16 +40,17 @@ impl Cluster {
                 }
             }
             (Word::Ping, State::Ready { .. }) => {
-                w.pinged = true;
+                w.pinged = Some(now);
                 self.watch_pulse(id, now);
             }
+            (Word::Trigger, State::Ready { .. }) => self.hangs(id, None, now, out),
             (Word::Unheard, State::Ready { .. }) => self.watch_pulse(id, now),
             (Word::Stopping, State::Ready { .. } | State::Starting { .. }) => {
                 out.push(Action::Note(Notice::Said { who, word }));
             }
             // Known already, or of no use where it is.
             (
-                Word::Ready | Word::Stopping | Word::Ping | Word::Unheard,
+                Word::Ready | Word::Stopping | Word::Ping | Word::Trigger | Word::Unheard,
                 State::Spawning
                 | State::Starting { .. }
                 | State::Ready { .. }
@@ -67,8 +69,14 @@ impl Cluster {
         }
     }
 
-    /// It was not heard in time.
-    pub(super) fn hangs(&mut self, id: WorkerId, now: Time, out: &mut Out) {
+    /// It was not heard in that time; `None`: it says so itself.
+    pub(super) fn hangs(
+        &mut self,
+        id: WorkerId,
+        limit: Option<Duration>,
+        now: Time,
+        out: &mut Out,
+    ) {
         let Some(w) = self.fleet.get_mut(id) else {
             return;
         };
@@ -78,9 +86,9 @@ impl Cluster {
         };
         let notice = Notice::Hangs {
             who: w.who(),
-            limit: self.policy.watchdog.unwrap_or_default(),
+            limit,
             then: HANG_GRACE,
-            ever: w.pinged,
+            ever: w.pinged.is_some(),
         };
         let who = w.who();
         self.full = false;

@@ -59,6 +59,8 @@ pub struct SlotView {
     pub age: Duration,
     /// Workers beyond the first.
     pub restarts: u64,
+    /// Under --watchdog: how long ago it has said that it is well.
+    pub well: Option<Duration>,
     /// The last death.
     pub last: Option<(Cause, Exit)>,
 }
@@ -108,11 +110,16 @@ impl Cluster {
             state: state_word(w.state),
             age: now - w.born,
             restarts: 0,
+            well: self.well(w, now),
             last: None,
         }));
         // Stable: oldest first behind the slot's own.
         views.sort_by_key(|v| (v.slot, !v.current));
         views
+    }
+
+    fn well(&self, w: &Worker, now: Time) -> Option<Duration> {
+        self.policy.watchdog.and(w.pinged).map(|at| now - at)
     }
 
     fn view(&self, nr: SlotNr, now: Time) -> SlotView {
@@ -141,6 +148,7 @@ impl Cluster {
             state,
             age: worker.map_or(until, |w| now - w.born),
             restarts: slot.restarts,
+            well: worker.and_then(|w| self.well(w, now)),
             last: death.map(|d| (d.cause, d.exit)),
         }
     }

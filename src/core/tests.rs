@@ -12,6 +12,10 @@ use super::policy::tests::policy;
 use super::*;
 use std::time::Duration;
 
+/// What these ask for by default.
+const TERM: MasterSignal = MasterSignal::Stop("SIGTERM received");
+const INT: MasterSignal = MasterSignal::Stop("SIGINT received");
+
 fn ms(n: u64) -> Time {
     Time(n * 1_000_000)
 }
@@ -470,4 +474,61 @@ fn a_worker_that_may_not_have_been_heard_is_not_taken_for_one_that_hangs() {
     r.at(1_900);
     // It is not said that it had ever spoken.
     assert_eq!(hangs(&r.did()), Some(false));
+}
+
+#[test]
+fn a_signal_to_the_master_may_be_passed_on_and_where_nobody_is_meant_that_is_said() {
+    let mut r = Rig::new(policy());
+    let ids = r.run_spawns();
+    r.did();
+    let relay = |target| MasterSignal::Relay {
+        signal: 28,
+        target,
+        why: "SIGWINCH received",
+    };
+    r.tell(Event::Signal(relay(Target::Slot(1))));
+    assert_eq!(signals(&r.did()), [(ids[1], 28, Whom::Leader)]);
+    r.tell(Event::Signal(relay(Target::Slot(99))));
+    let said: Vec<String> = r
+        .did()
+        .iter()
+        .filter_map(|a| match a {
+            Action::Note(n) => Some(n.to_string()),
+            _ => None,
+        })
+        .collect();
+    let want =
+        "SIGWINCH received, but no worker that is meant by 'slot:99' runs: SIGWINCH goes to nobody";
+    assert_eq!(said, [want]);
+}
+
+#[test]
+fn a_ready_worker_that_says_it_is_not_well_hangs_at_once_and_one_that_starts_does_not() {
+    let mut p = policy();
+    p.ready = ReadyRule::Said;
+    let mut r = Rig::new(p);
+    let worker = r.run_spawns()[0];
+    let trigger = Word::Trigger;
+    r.did();
+    r.tell(Event::Said {
+        worker,
+        word: trigger,
+    });
+    assert_eq!(signals(&r.did()), []);
+    let word = Word::Ready;
+    r.tell(Event::Said { worker, word });
+    r.did();
+    r.tell(Event::Said {
+        worker,
+        word: trigger,
+    });
+    assert_eq!(signals(&r.did()), [(worker, 6, Whom::Leader)]);
+    // Once.
+    r.tell(Event::Said {
+        worker,
+        word: trigger,
+    });
+    assert_eq!(signals(&r.did()), []);
+    r.at(2000);
+    assert_eq!(signals(&r.did()), [(worker, 9, Whom::Group)]);
 }

@@ -1,6 +1,6 @@
 //! How durations, errors, signals and exit statuses are spelled, everywhere.
 
-use super::event::Exit;
+use super::event::{Exit, Target};
 use std::fmt;
 use std::time::Duration;
 
@@ -60,17 +60,39 @@ pub fn count(n: usize, what: &str) -> String {
     }
 }
 
+/// Why there can be no more workers than that.
+pub fn no_room(most: u16) -> String {
+    format!(
+        "the master's hard limit of open files has room for {most}; raise that (ulimit -Hn, LimitNOFILE=) and start it again"
+    )
+}
+
+/// Of each signal its name, and the words for that it came to us.
+macro_rules! signals {
+    ($($name:literal)*) => {
+        const SIGNALS: &[(&str, &str)] = &[$(($name, concat!("SIG", $name, " received"))),*];
+    };
+}
+
+signals! {
+    "HUP" "INT" "QUIT" "ILL" "TRAP" "ABRT" "BUS" "FPE" "KILL" "USR1" "SEGV" "USR2"
+    "PIPE" "ALRM" "TERM" "STKFLT" "CHLD" "CONT" "STOP" "TSTP" "TTIN" "TTOU" "URG"
+    "XCPU" "XFSZ" "VTALRM" "PROF" "WINCH" "IO" "PWR" "SYS"
+}
+
+fn signal(n: i32) -> Option<(&'static str, &'static str)> {
+    let at = usize::try_from(n - 1).ok()?;
+    SIGNALS.get(at).copied()
+}
+
 /// `TERM` for 15; the number where there is no name.
 pub fn signal_name(n: i32) -> String {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
-    usize::try_from(n - 1)
-        .ok()
-        .and_then(|i| NAMES.get(i))
-        .map_or_else(|| n.to_string(), |s| (*s).to_string())
+    signal(n).map_or_else(|| n.to_string(), |(name, _)| name.to_string())
+}
+
+/// `SIGTERM received`
+pub fn signal_received(n: i32) -> &'static str {
+    signal(n).map_or("signal received", |(_, received)| received)
 }
 
 /// The number of a signal given by name (`TERM`, `SIGTERM`) or number.
@@ -81,6 +103,18 @@ pub fn signal_number(name: &str) -> Option<i32> {
     let upper = name.to_ascii_uppercase();
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
     (1..=31).find(|n| signal_name(*n) == bare)
+}
+
+/// As it is typed.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::All => f.write_str("all"),
+            Target::Slot(n) => write!(f, "slot:{n}"),
+            Target::Pid(n) => write!(f, "pid:{n}"),
+            Target::Number(n) => write!(f, "{n}"),
+        }
+    }
 }
 
 impl fmt::Display for Exit {
@@ -121,6 +155,7 @@ mod tests {
             assert_eq!(signal_number(&format!("sig{}", signal_name(n))), Some(n));
         }
         assert_eq!(signal_number("40"), Some(40));
+        assert_eq!(signal_received(15), "SIGTERM received");
         for bad in ["", "0", "65", "-1", "TERMINATE", "SIG"] {
             assert_eq!(signal_number(bad), None, "{bad}");
         }

@@ -105,7 +105,7 @@ pub struct Worker {
     /// Has it said that it is ready?
     pub said_ready: bool,
     /// Has it ever said that it is well?
-    pub pinged: bool,
+    pub pinged: Option<Time>,
     /// How often it was looked at while starting.
     pub looked: u32,
     /// Has the last process of its tree gone?
@@ -398,7 +398,9 @@ impl Cluster {
             }
             (State::Retiring { .. }, Why::Drain(_)) => self.drain_over(id, now, out),
             (State::Remnant, Why::Kill(_)) => self.kill_rest(id, out),
-            (State::Ready { .. }, Why::Watchdog(_)) => self.hangs(id, now, out),
+            (State::Ready { .. }, Why::Watchdog(_)) => {
+                self.hangs(id, self.policy.watchdog, now, out)
+            }
             (State::Killed { since, .. }, Why::KillAgain(_)) => {
                 let notice = Notice::StillThere {
                     who: w.who(),

@@ -3,6 +3,7 @@
 use super::{Completes, Opt, opt};
 use crate::core::MAX_RESTARTS;
 use crate::settings::{self, MAX_FORKS, Settings};
+use crate::verbs;
 use std::time::Duration;
 
 /// In the order of --help.
@@ -136,6 +137,23 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "a stop of the cluster takes no longer; 0: none",
         keep!(stop_budget, settings::budget),
     ),
+    opt(
+        "",
+        "on-signal",
+        "SIG=VERB",
+        "",
+        "what a signal to the master asks for, like QUIT=stop; HUP=: nothing",
+        |s, v| {
+            let (signal, order) = verbs::on_signal(v)?;
+            s.on_signal.insert(signal, order);
+            Ok(())
+        },
+    )
+    .lasting()
+    .keyed()
+    .completes(Completes::Words(
+        "HUP= INT=stop QUIT=stop TERM=stop USR1=reopen USR2=reload WINCH=",
+    )),
     opt(
         "",
         "drain",

@@ -30,6 +30,20 @@ pub(super) static PLACE: &[Opt] = &[
     .both()
     .completes(Completes::File),
     opt(
+        "",
+        "watch",
+        "PATH",
+        "none",
+        "reload when this file, directory or link changes; repeatable",
+        |s, v| {
+            s.watch.push(settings::path(v)?);
+            Ok(())
+        },
+    )
+    .lasting()
+    .many()
+    .completes(Completes::File),
+    opt(
         "C",
         "control",
         "PATH",

@@ -95,6 +95,7 @@ fn as_at_the_start(now: &Settings, s: &mut Settings) {
     s.pid_file.clone_from(&now.pid_file);
     s.pid_dir.clone_from(&now.pid_dir);
     s.log_file.clone_from(&now.log_file);
+    s.watch.clone_from(&now.watch);
 }
 
 #[cfg(test)]
@@ -188,6 +189,59 @@ mod tests {
         let gone = again(&back.settings, "port 80").unwrap();
         assert_eq!(gone.restart, ["--name"]);
         assert_eq!(gone.settings.name.as_deref(), Some("web"));
+    }
+
+    /// Something else than the default of each option that is of the master.
+    const OTHER: [&str; 20] = [
+        "balance ip",
+        "host ::1",
+        "listen unix:/x",
+        "backlog 9",
+        "keepalive 9s",
+        "user-timeout 9s",
+        "takeover off",
+        "on-signal HUP=stop",
+        "user app",
+        "group app",
+        "daemon",
+        "control off",
+        "name web",
+        "pid-file x.pid",
+        "pid-dir pids",
+        "watch x",
+        "single",
+        "log-file x.log",
+        "log-format json",
+        "port 81",
+    ];
+
+    #[test]
+    fn each_option_of_the_master_is_named_and_kept_and_no_other_is() {
+        let long = |line: &str| line.split(' ').next().unwrap().to_string();
+        let mut lasting: Vec<&str> = all().filter(|o| o.lasting).map(|o| o.long).collect();
+        let mut tried: Vec<String> = OTHER.map(long).to_vec();
+        lasting.sort_unstable();
+        tried.sort_unstable();
+        assert_eq!(tried, lasting);
+        let now = started(&[], "port 80");
+        for line in OTHER {
+            // It appears in the file, and it goes.
+            let file = format!("port 80\n{line}");
+            let want = [format!("--{}", long(line))];
+            let r = again(&now, &file).unwrap();
+            assert_eq!(r.restart, want, "{line}");
+            assert_eq!(r.settings, now, "{line}");
+            let other = started(&[], &file);
+            let r = again(&other, "port 80").unwrap();
+            assert_eq!(r.restart, want, "{line}");
+            assert_eq!(r.settings, other, "{line}");
+        }
+        let r = again(
+            &now,
+            "port 80\ncpu-affinity\nwatchdog 9s\nnice 1\nready fd:9",
+        )
+        .unwrap();
+        assert!(r.restart.is_empty() && r.settings.cpu_affinity);
     }
 
     #[test]

@@ -103,6 +103,17 @@ pub(super) static WORKER: &[Opt] = &[
     ).alone(),
     opt(
         "",
+        "cpu-affinity",
+        "",
+        "",
+        "one CPU for each: slot 0 has the first that we may use, and so on",
+        |s, _| {
+            s.cpu_affinity = true;
+            Ok(())
+        },
+    ).alone(),
+    opt(
+        "",
         "rlimit",
         "NAME=N[:N]",
         "ours",

@@ -6,6 +6,7 @@ use crate::core::{
     Addr, Balance, Canary, Drain, Given, Level, OnCrashLoop, Policy, ReadyRule, RespawnOn, Surge,
     Takeover, share_clients,
 };
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,12 +14,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod envfile;
+mod orders;
 mod parse;
 mod rights;
 mod sources;
 mod words;
 
 pub use envfile::*;
+pub use orders::*;
 pub use parse::*;
 pub use rights::*;
 pub use sources::*;
@@ -32,6 +35,8 @@ pub const PID1_BUDGET: Duration = Duration::from_secs(9);
 pub const MAX_PORTS: usize = 64;
 /// Most that --max-forks can be.
 pub const MAX_FORKS: u64 = 1_000_000_000;
+/// Most paths that can be watched.
+pub const MAX_WATCHED: usize = 16;
 /// Longest of all durations.
 pub const LONGEST: Duration = Duration::from_secs(1000 * 86_400);
 
@@ -90,6 +95,8 @@ pub struct Settings {
     pub stop_signal: i32,
     /// --stop-timeout
     pub stop_timeout: Duration,
+    /// --on-signal, by number.
+    pub on_signal: BTreeMap<i32, Order>,
     /// --stop-budget; zero is none, `None` hangs on whether we are PID 1.
     pub stop_budget: Option<Duration>,
     /// --drain
@@ -118,6 +125,8 @@ pub struct Settings {
     pub umask: Option<u32>,
     /// --nice
     pub nice: Option<i32>,
+    /// --cpu-affinity
+    pub cpu_affinity: bool,
     /// --rlimit; one of each name.
     pub rlimits: Vec<Rlimit>,
     /// --control
@@ -136,6 +145,8 @@ pub struct Settings {
     pub log_level: Level,
     /// --daemon
     pub daemon: bool,
+    /// --watch
+    pub watch: Vec<PathBuf>,
     /// --json
     pub json: bool,
     /// --no-wait
@@ -252,6 +263,7 @@ impl Default for Settings {
             respawn_on: RespawnOn::Any,
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
+            on_signal: BTreeMap::new(),
             stop_budget: None,
             drain: Drain::Connections,
             drain_timeout: Duration::from_secs(10),
@@ -266,6 +278,7 @@ impl Default for Settings {
             group: None,
             umask: None,
             nice: None,
+            cpu_affinity: false,
             rlimits: Vec::new(),
             control: Control::Named,
             name: None,
@@ -275,6 +288,7 @@ impl Default for Settings {
             log_format: None,
             log_level: Level::Info,
             daemon: false,
+            watch: Vec::new(),
             json: false,
             no_wait: false,
             command: Vec::new(),
@@ -308,6 +322,10 @@ impl Settings {
                     (false, false) => {}
                 }
             }
+        }
+        if self.watch.len() > MAX_WATCHED {
+            let n = self.watch.len();
+            return Err(format!("{n} paths to watch (limit {MAX_WATCHED})"));
         }
         if self.daemon && self.log_file == Some(LogTo::Stderr) {
             return Err(
@@ -396,6 +414,7 @@ impl Settings {
         let unless_zero = |d: Duration| (!d.is_zero()).then_some(d);
         Policy {
             workers: self.wanted(cpus),
+            most: MAX_WORKERS,
             given,
             ready: self.ready,
             watchdog: self.watchdog,
@@ -419,7 +438,7 @@ impl Settings {
             canary: self.canary,
             balance: self.balance.unwrap_or(Balance::Shared),
             // Whoever starts us knows them.
-            cpus: vec![0],
+            cpus: Vec::new(),
             takeover: self.takeover.clone(),
             learn_from: 1,
             seed,

@@ -77,6 +77,7 @@ impl Shell {
             ids: recipe.rights.ids.as_ref(),
             umask: recipe.settings.umask,
             nice: recipe.settings.nice,
+            cpu: recipe.rights.cpu(slot),
             limits: &recipe.rights.limits,
             stdin: Some(self.devnull.as_fd()),
             stdout,

@@ -28,6 +28,7 @@ mod reload;
 mod requests;
 mod reread;
 mod rights;
+mod room;
 mod signals;
 mod single;
 mod sink;
@@ -36,6 +37,7 @@ mod speech;
 mod stream;
 mod takeover;
 mod unseen;
+mod watch;
 
 pub mod client;
 pub mod start;
@@ -59,7 +61,7 @@ use procs::Procs;
 use reload::{Recipe, Recipes};
 use requests::Waiting;
 use rights::Rights;
-use signals::Signals;
+use signals::{Asked, Signals};
 use sockets::Sockets;
 use speech::Speech;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -67,6 +69,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use takeover::Pending;
+use watch::Watch;
 
 /// A child that has not executed COMMAND by then no longer keeps others from being forked.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
@@ -85,6 +88,7 @@ enum Kind {
     Takeover,
     Lane,
     Files,
+    Watch,
     Notify,
     Ipc,
     Newline,
@@ -95,12 +99,13 @@ enum Kind {
     Caller,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
     Kind::Lane,
     Kind::Files,
+    Kind::Watch,
     Kind::Notify,
     Kind::Ipc,
     Kind::Newline,
@@ -129,6 +134,8 @@ pub struct Shell {
     sockets: Sockets,
     /// Tells when a unix lane has lost its name.
     files: Option<Inotify>,
+    /// Tells when a path of --watch has changed.
+    watch: Option<Watch>,
     procs: Procs,
     stderrs: BTreeMap<WorkerId, Stderr>,
     speech: BTreeMap<WorkerId, Speech>,
@@ -154,6 +161,8 @@ pub struct Shell {
     rights: Rights,
     /// The limit of open files that we had: that of workers without --rlimit.
     nofile: Option<(u64, u64)>,
+    /// How many descriptors we were born with.
+    inherited: u64,
     out: VecDeque<Action>,
     /// Has this turn had its fork? Then the others wait here for the next ones.
     spawned: bool,
@@ -270,7 +279,8 @@ impl Shell {
             .into_iter()
             .chain(self.clients.deadline())
             .chain(fork)
-            .chain(again);
+            .chain(again)
+            .chain(self.watch_deadline());
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.
         let wait = next - self.now();
@@ -302,22 +312,22 @@ impl Shell {
         if !of(Kind::Files).is_empty() {
             self.files_changed();
         }
+        if !of(Kind::Watch).is_empty() {
+            self.hear_watch();
+        }
         if self.signals.take_child() && self.reap() {
             self.signals.again();
             self.ready.insert((Kind::Signals, 0));
         }
-        if self.signals.take_reopen() {
-            self.reopen_logs();
-        }
         if !of(Kind::Caller).is_empty() {
             self.hear_caller();
         }
-        if let Some(why) = self.signals.take_reload() {
-            self.reload_for(None, why);
-            self.settle();
-        }
-        for event in self.signals.take_events() {
-            self.queue.push_back(event);
+        for asked in self.signals.take_asked() {
+            match asked {
+                Asked::Reopen => drop(self.reopen_logs()),
+                Asked::Reload(why) => self.reload_for(None, why),
+                Asked::Core(signal) => self.queue.push_back(Event::Signal(signal)),
+            }
             self.settle();
         }
         for n in of(Kind::Notify) {
@@ -346,6 +356,7 @@ impl Shell {
         // Time is news, too; told once a turn, whatever else there was.
         self.queue.push_back(Event::Tick);
         self.settle();
+        self.watch_due();
         if !self.cluster.drains() {
             self.census.rest();
         }

@@ -4,6 +4,7 @@
 use super::Shell;
 use super::reread::{self, Fresh};
 use super::rights::Rights;
+use super::room::Room;
 use crate::core::{Asker, By, Event, Level};
 use crate::settings::Settings;
 use crate::sys::cpus;
@@ -72,18 +73,26 @@ impl Shell {
         let now = self.cluster.generation();
         let handed = self.sockets.handed_count();
         let fresh = reread::look(&self.recipe(now).settings, handed);
+        let room = |r: &Recipe| Room::of(&r.settings, r.ipc, handed, self.inherited);
+        let fresh = fresh.and_then(|f| {
+            let workers = f.workers.unwrap_or(self.cluster.wanted());
+            room(&f.recipe).check(workers).map_err(|(_, why)| why)?;
+            Ok((room(&f.recipe).most(), f))
+        });
         let with = match fresh {
-            Ok(Fresh {
-                recipe,
-                restart,
-                workers,
-            }) => {
+            Ok((most, fresh)) => {
+                let Fresh {
+                    recipe,
+                    restart,
+                    workers,
+                } = fresh;
                 self.say_restart(&restart);
                 if let Some((asker, ..)) = client {
                     self.waiting.keeps(asker, restart);
                 }
                 // What is of the master core keeps.
                 let mut policy = recipe.settings.policy(cpus::usable(), 0, Vec::new());
+                policy.most = most;
                 policy.workers = workers.unwrap_or(self.cluster.asked_for());
                 self.fresh = Some(recipe);
                 Ok(Box::new(policy))

@@ -297,7 +297,10 @@ impl Shell {
             .iter()
             .map(|v| procfs::tree_usage(v.pid?.0))
             .collect();
-        let m = self.master(usage);
+        let m = Master {
+            says: s.slots.iter().map(|v| self.status_of(v.pid)).collect(),
+            ..self.master(usage)
+        };
         match json {
             true => (0, report::status_json(&s, &m)),
             false => (0, report::status_text(&s, &m)),
@@ -318,6 +321,7 @@ impl Shell {
                 let word = |w: &std::ffi::CString| w.to_string_lossy().into_owned();
                 Row {
                     usage: usage.and_then(|p| procfs::tree_usage(p.0)),
+                    says: self.status_of(view.pid).filter(|_| details),
                     command: words.iter().map(word).collect(),
                     view,
                 }
@@ -370,6 +374,7 @@ impl Shell {
             pid: std::process::id(),
             now: self.now(),
             usage,
+            says: Vec::new(),
         }
     }
 }

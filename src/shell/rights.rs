@@ -3,15 +3,16 @@
 
 use super::Shell;
 use super::start::Failure;
-use crate::core::codes::{EX_CONFIG, EX_NOPERM};
+use crate::core::codes::{EX_CONFIG, EX_NOPERM, EX_OSERR};
 use crate::core::words::reason;
+use crate::core::{Balance, SlotNr};
 use crate::settings::{
     MAX_ENV_FILE, NOFILE, Principal, Rlimit, Settings, Variable, env_file, limit_text,
 };
 use crate::sys::guise::{self, Guise, Worn};
 use crate::sys::spawn::Ids;
 use crate::sys::user::{self, Account};
-use crate::sys::{process, procfs};
+use crate::sys::{cpus, process, procfs};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -32,6 +33,8 @@ pub struct Rights {
     pub limits: Vec<(u8, u64, u64)>,
     /// That of open files, if one was asked for.
     pub nofile: Option<(u64, u64)>,
+    /// The CPUs that we may use, if each worker is to have one of them.
+    cpus: Vec<usize>,
     /// To be worn around looks into workers, where we may not look as ourselves.
     look: Option<Guise>,
     /// To be worn to signal them, likewise.
@@ -60,9 +63,16 @@ impl Rights {
             ids,
             account,
             variables,
+            cpus: allowed_cpus(settings)?,
             limits: others,
             nofile: files.first().map(|(_, soft, hard)| (*soft, *hard)),
         })
+    }
+
+    /// That for the worker of a slot.
+    pub fn cpu(&self, slot: SlotNr) -> Option<usize> {
+        let nth = usize::from(slot.0).checked_rem(self.cpus.len())?;
+        self.cpus.get(nth).copied()
     }
 
     /// With these on, files are looked at as the workers will see them.
@@ -116,6 +126,20 @@ fn guise_of(ids: &Ids) -> Guise {
         uid: ids.uid.unwrap_or_else(process::euid),
         gid: ids.gid.unwrap_or_else(process::egid),
     }
+}
+
+/// The CPUs that we may use, if it matters.
+fn allowed_cpus(settings: &Settings) -> Result<Vec<usize>, Failure> {
+    // By CPU is dealt to those that run there.
+    let pinned = settings.cpu_affinity || settings.balance == Some(Balance::Cpu);
+    if !pinned {
+        return Ok(Vec::new());
+    }
+    cpus::allowed().map_err(|e| {
+        let why = reason(&e);
+        let message = format!("--cpu-affinity: cannot tell which CPUs may be used: {why}");
+        (EX_OSERR, message)
+    })
 }
 
 /// --user and --group, as numbers that we may become. No ids: they are what we are.

@@ -66,6 +66,7 @@ pub fn run(
         ids: rights.ids.as_ref(),
         umask: settings.umask,
         nice: settings.nice,
+        cpu: rights.cpu(SlotNr(0)),
         limits: &rights.limits,
         stdin: None,
         stdout: None,

@@ -4,7 +4,7 @@
 
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
-use crate::core::{Event, Level, Whom, Word, WorkerId};
+use crate::core::{Event, Level, Pid, Whom, Word, WorkerId};
 use crate::sys::{closer, fds, notify, process, procfs};
 use crate::wire::node_ipc::{DISCONNECT, Lines};
 use crate::wire::{einhorn, notify as datagrams};
@@ -24,6 +24,8 @@ pub struct Speech {
     /// Most have none, and there may be many workers.
     ipc: Option<Box<(OwnedFd, Lines)>>,
     newline: Option<OwnedFd>,
+    /// What it has said last of its state.
+    status: Option<Box<str>>,
 }
 
 /// The worker's ends, to be closed here once it is born.
@@ -120,6 +122,11 @@ impl Shell {
 
     fn hear_datagram(&mut self, worker: WorkerId, uid: Option<u32>, bytes: &[u8]) {
         if uid.is_some_and(|uid| self.may_speak(uid)) {
+            if let (Some(status), Some(s)) =
+                (datagrams::status(bytes), self.speech.get_mut(&worker))
+            {
+                s.status = (!status.is_empty()).then(|| status.into());
+            }
             return self.say_for(worker, datagrams::words(bytes));
         }
         let who = uid.map_or("nobody that is known".into(), |uid| format!("uid {uid}"));
@@ -186,6 +193,13 @@ impl Shell {
             }
             false => drop(self.ready.insert((Kind::Newline, worker.0))),
         }
+    }
+
+    /// What the worker of that process has said last of its state.
+    pub(super) fn status_of(&self, pid: Option<Pid>) -> Option<String> {
+        let worker = self.procs.by_pid(pid?.0)?;
+        let status = self.speech.get(&worker)?.status.as_deref();
+        status.map(String::from)
     }
 
     fn say_for(&mut self, worker: WorkerId, words: Vec<Word>) {

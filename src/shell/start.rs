@@ -13,9 +13,11 @@ use super::procs::Procs;
 use super::reload::{Recipe, Recipes};
 use super::requests::Waiting;
 use super::rights::Rights;
+use super::room::Room;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
+use super::watch::Watch;
 use super::{Kind, Shell, handed, lookup, single, token, unseen};
 use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED,
@@ -198,9 +200,10 @@ fn make_absolute(s: &mut Settings) {
         Some(LogTo::Stderr | LogTo::Syslog) | None => None,
     };
     let pids = [&mut s.pid_file, &mut s.pid_dir].into_iter().flatten();
-    for path in pids.chain(log) {
+    for path in pids.chain(log).chain(&mut s.watch) {
         if let Ok(whole) = std::path::absolute(&path) {
-            *path = whole;
+            // Without a slash at its end, which would be behind the link.
+            *path = whole.components().collect();
         }
     }
 }
@@ -245,9 +248,13 @@ fn build(
     {
         closer::beware();
     }
-    let nofile = process::nofile();
+    let (nofile, inherited) = (process::nofile(), fds::count());
+    let ipc = speaks_node(&settings, &program, cwd);
+    let room = Room::of(&settings, ipc, given.len(), inherited);
+    room.check(settings.wanted(cpus::usable()))?;
     process::raise_nofile();
-    let signals = Signals::install().map_err(os("cannot handle signals"))?;
+    let signals = Signals::install(&settings.on_signal).map_err(os("cannot handle signals"))?;
+    let watch = Watch::open(&settings)?;
     // First of all that is taken: who comes second leaves no trace.
     let pid_file = settings
         .pid_file
@@ -279,11 +286,13 @@ fn build(
     // Jitter wants no better seed than when and who we are.
     let seed = now.0 ^ (u64::from(std::process::id()) << 32);
     let mut policy = settings.policy(cpus::usable(), seed, given);
-    policy.cpus = cpus::list();
+    let cpus = cpus::allowed().unwrap_or_default().into_iter();
+    policy.cpus = cpus.filter_map(|cpu| u16::try_from(cpu).ok()).collect();
     policy.learn_from = rights.learn_from();
+    policy.most = room.most();
     let sockets = Sockets::of(&settings);
     let recipe = Recipe {
-        ipc: speaks_node(&settings, &program, cwd),
+        ipc,
         program,
         cwd: CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default(),
         rights: rights.clone(),
@@ -296,6 +305,7 @@ fn build(
         signals,
         sockets,
         files: None,
+        watch,
         procs: Procs::default(),
         stderrs: BTreeMap::new(),
         speech: BTreeMap::new(),
@@ -313,6 +323,7 @@ fn build(
         devnull,
         rights,
         nofile,
+        inherited,
         out: VecDeque::new(),
         spawned: false,
         later: VecDeque::new(),
@@ -332,6 +343,7 @@ fn build(
         finished: None,
     };
     shell.watch_signals();
+    shell.register_watch().map_err(os("cannot poll"))?;
     if let Err(e) = shell.open_door() {
         shell.claim.release();
         return Err(e);

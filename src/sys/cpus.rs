@@ -1,6 +1,7 @@
 //! How many CPUs we may use: affinity, cut by the cgroup quota, rounded up, at least one.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The default of -n.
@@ -13,20 +14,14 @@ pub fn usable() -> usize {
 }
 
 fn affinity() -> usize {
-    list().len()
+    allowed().map_or(1, |all| all.len())
 }
 
-/// The numbers of those that our affinity names; one at least.
-pub fn list() -> Vec<u16> {
-    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
-    let set = set.unwrap_or_default();
+/// Which ones we may use, in order.
+pub fn allowed() -> io::Result<Vec<usize>> {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
     let all = 0..nix::sched::CpuSet::count();
-    let ours = all.filter(|cpu| set.is_set(*cpu).unwrap_or(false));
-    let ours: Vec<u16> = ours.filter_map(|cpu| u16::try_from(cpu).ok()).collect();
-    match ours.is_empty() {
-        true => vec![0],
-        false => ours,
-    }
+    Ok(all.filter(|cpu| set.is_set(*cpu) == Ok(true)).collect())
 }
 
 /// The smallest quota on the way from our cgroup to the root, in CPUs.

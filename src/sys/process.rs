@@ -9,6 +9,14 @@ pub fn become_subreaper() -> io::Result<()> {
     unsafe { cerr(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)) }.map(drop)
 }
 
+/// More than that we do not ask for, however high the hard limit is.
+const MOST_FILES: u64 = 1 << 20;
+
+/// So many files we can have open, once the soft limit is raised.
+pub fn most_files() -> u64 {
+    nofile().map_or(MOST_FILES, |(_, hard)| hard.min(MOST_FILES))
+}
+
 /// Soft and hard limit of open files.
 pub fn nofile() -> Option<(u64, u64)> {
     rlimit(libc::RLIMIT_NOFILE as u8)
@@ -30,7 +38,7 @@ pub fn raise_nofile() {
     if let Some((soft, hard)) = nofile()
         && soft < hard
     {
-        let wanted = hard.min(65_536).max(soft);
+        let wanted = hard.min(MOST_FILES).max(soft);
         let _ = nix::sys::resource::setrlimit(
             nix::sys::resource::Resource::RLIMIT_NOFILE,
             wanted,

@@ -2,7 +2,7 @@
 //! reports what fails over a socket, and leaves by `_exit`.
 //!
 //! Order in the child, and why: its own group first, so that a kill of the group finds it; signals
-//! to default before anything can interrupt; limits, then priority, which a limit may allow; mask,
+//! to default before anything can interrupt; limits, then priority, which a limit may allow; CPU, mask,
 //! directory, descriptors; the filter after those (it may cost us rights, and our own calls need none
 //! of it); the limit of open files when no new number is needed any more; groups before the user,
 //! who may change none; death with the master after that, since a change of user forgets it, then
@@ -36,6 +36,8 @@ pub struct Plan<'a> {
     pub umask: Option<u32>,
     /// Priority.
     pub nice: Option<i32>,
+    /// The one CPU that it runs on.
+    pub cpu: Option<usize>,
     /// Resource, soft and hard limit; not that of open files.
     pub limits: &'a [(u8, u64, u64)],
     /// Becomes fd 0, if given; else ours stays.
@@ -99,6 +101,7 @@ enum Step {
     Group,
     Limits,
     Nice,
+    Affinity,
     Chdir,
     Fds,
     Filter,
@@ -111,10 +114,11 @@ enum Step {
 }
 
 /// Names of the steps, for messages; core knows which of them are worth another try.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     "setpgid",
     "setrlimit",
     "setpriority",
+    "sched_setaffinity",
     "chdir",
     "dup2",
     "seccomp",
@@ -284,6 +288,9 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32) -> ! {
                 libc::setpriority(libc::PRIO_PROCESS, 0, nice),
             );
         }
+        if let Some(cpu) = plan.cpu {
+            must(plan, Step::Affinity, pin(cpu));
+        }
         if let Some(mask) = plan.umask {
             libc::umask(mask);
         }
@@ -349,6 +356,19 @@ unsafe fn limit(resource: u8, soft: u64, hard: u64) -> i32 {
     };
     // SAFETY: limit outlives the call.
     unsafe { libc::setrlimit(resource.into(), &limit) }
+}
+
+/// # Safety
+/// As `child`.
+unsafe fn pin(cpu: usize) -> i32 {
+    // SAFETY: a set is plain data, and outlives the call; who is beyond it is in none.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if cpu < 8 * size_of::<libc::cpu_set_t>() {
+            libc::CPU_SET(cpu, &mut set);
+        }
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
+    }
 }
 
 /// Is that the directory we are in?

@@ -4,7 +4,7 @@ use super::json::quote;
 use super::report::last_lines;
 use crate::core::codes::{EX_TEMPFAIL, EX_USAGE, FAILED};
 use crate::core::notice::{Next, Who};
-use crate::core::words::{count, errno_text, human, signal_name};
+use crate::core::words::{count, errno_text, human, no_room as why_no_room, signal_name};
 use crate::core::{Hitch, MAX_ASKERS, MAX_WORKERS, Outcome, Pid, Size, Target};
 use std::time::Duration;
 
@@ -33,6 +33,11 @@ pub fn answer(outcome: &Outcome, json: bool, kept: &[String]) -> (u8, String) {
             ready,
         } => (FAILED, not_reloaded(*generation, hitch, *ready, json)),
         Outcome::OutOfBounds { workers, asked } => (EX_USAGE, out_of_bounds(*workers, *asked)),
+        Outcome::NoRoom {
+            workers,
+            asked,
+            most,
+        } => (FAILED, no_room(*workers, *asked, *most, json)),
         Outcome::Signalled { signal, whom } => (0, signalled(*signal, whom, json)),
         Outcome::Nobody { target } => (FAILED, nobody(*target)),
         Outcome::Unknown { target, slots } => (EX_USAGE, unknown(*target, *slots)),
@@ -188,6 +193,14 @@ fn not_reloaded(generation: u32, hitch: &Hitch, ready: usize, json: bool) -> Str
             };
             format!("not reloaded: {hitch}{serves}\n{}", last_lines(last))
         }
+    }
+}
+
+fn no_room(workers: u16, asked: u16, most: u16, json: bool) -> String {
+    let why = format!("there cannot be {asked} workers: {}", why_no_room(most));
+    match json {
+        true => resize_json(workers, false, Some(&why), ""),
+        false => format!("{why}\n"),
     }
 }
 
@@ -353,6 +366,15 @@ mod tests {
                 },
                 64,
                 "there is 1 worker, and -1 is refused: there can be 1 to 1024\n",
+            ),
+            (
+                Outcome::NoRoom {
+                    workers: 2,
+                    asked: 9,
+                    most: 8,
+                },
+                1,
+                "there cannot be 9 workers: the master's hard limit of open files has room for 8; raise that (ulimit -Hn, LimitNOFILE=) and start it again\n",
             ),
             (Outcome::Resized { workers: 1 }, 0, "1 worker\n"),
             (

@@ -19,6 +19,14 @@ pub struct Master<'a> {
     pub now: Time,
     /// Resident bytes and CPU milliseconds of each slot's worker.
     pub usage: Vec<Option<(u64, u64)>>,
+    /// What each slot's worker has said last of its state.
+    pub says: Vec<Option<String>>,
+}
+
+impl Master<'_> {
+    fn says(&self, nth: usize) -> Option<&str> {
+        self.says.get(nth)?.as_deref()
+    }
 }
 
 fn phase_word(phase: Phase) -> &'static str {
@@ -54,8 +62,48 @@ pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
         .map(String::from),
     ];
     rows.extend(s.slots.iter().zip(&m.usage).map(|(v, u)| row(v, *u)));
-    text.push_str(&table(&rows));
+    let word = |(nth, v)| said(v, m.says(nth));
+    let under = s.slots.iter().enumerate().map(word);
+    text.push_str(&under_rows(&table(&rows), under));
     text
+}
+
+/// What a worker has said of itself, below its row.
+pub(super) fn said(v: &SlotView, says: Option<&str>) -> String {
+    let well = v.well.map(|d| format!("well {} ago", human(d)));
+    let says = says.map(|text| format!("says: {text}"));
+    let all: Vec<String> = well.into_iter().chain(says).collect();
+    match all.is_empty() {
+        true => String::new(),
+        false => format!("    | {}\n", all.join(", ")),
+    }
+}
+
+/// A table with a head, and below each row what belongs to it.
+pub(super) fn under_rows(table: &str, mut under: impl Iterator<Item = String>) -> String {
+    let mut lines = table.lines();
+    let mut text: String = lines
+        .next()
+        .map(|head| format!("{head}\n"))
+        .into_iter()
+        .collect();
+    for line in lines {
+        text.push_str(line);
+        text.push('\n');
+        text.push_str(&under.next().unwrap_or_default());
+    }
+    text
+}
+
+/// The same as members of an object.
+pub(super) fn said_json(v: &SlotView, says: Option<&str>) -> String {
+    let well = v.well.map(|d| format!("{:.3}", d.as_secs_f64()));
+    let null = || "null".to_string();
+    format!(
+        "\"watchdog\":{},\"status\":{}",
+        well.unwrap_or_else(null),
+        says.map_or_else(null, quote)
+    )
 }
 
 /// Columns as wide as they need to be.
@@ -114,7 +162,8 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         .slots
         .iter()
         .zip(&m.usage)
-        .map(|(v, u)| slot_json(v, *u))
+        .enumerate()
+        .map(|(nth, (v, u))| slot_json(v, *u, m.says(nth)))
         .collect();
     format!(
         "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"ports\":[{}],\"takeover\":{},\"respawns\":{},\"forks\":{},\"slots\":[{}]}}\n",
@@ -134,7 +183,7 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
     )
 }
 
-fn slot_json(v: &SlotView, usage: Option<(u64, u64)>) -> String {
+fn slot_json(v: &SlotView, usage: Option<(u64, u64)>, says: Option<&str>) -> String {
     let or_null = |text: Option<String>| text.unwrap_or_else(|| "null".into());
     // Seconds: of an empty slot until its next worker, else since its worker was asked for.
     let (age, due) = match v.pid {
@@ -143,7 +192,7 @@ fn slot_json(v: &SlotView, usage: Option<(u64, u64)>) -> String {
         None => (None, Some(format!("{:.3}", v.age.as_secs_f64()))),
     };
     format!(
-        "{{\"slot\":{},\"current\":{},\"pid\":{},\"generation\":{},\"state\":{},\"age\":{},\"due\":{},\"restarts\":{},\"rss\":{},\"cpu\":{},\"last\":{}}}",
+        "{{\"slot\":{},\"current\":{},\"pid\":{},\"generation\":{},\"state\":{},\"age\":{},\"due\":{},\"restarts\":{},\"rss\":{},\"cpu\":{},{},\"last\":{}}}",
         v.slot,
         v.current,
         or_null(v.pid.map(|p| p.to_string())),
@@ -154,6 +203,7 @@ fn slot_json(v: &SlotView, usage: Option<(u64, u64)>) -> String {
         v.restarts,
         or_null(usage.map(|(rss, _)| rss.to_string())),
         or_null(usage.map(|(_, ms)| format!("{:.3}", ms as f64 / 1000.0))),
+        said_json(v, says),
         or_null(
             v.last
                 .map(|(c, e)| { format!("{{\"reason\":{},{}}}", quote(c.word()), exit_json(e)) })
@@ -275,6 +325,7 @@ mod tests {
             state,
             age: Duration::from_millis(1600),
             restarts: 2,
+            well: pid.map(|_| Duration::from_millis(120)),
             last,
         };
         let died = Some((Cause::Failure, Exit::Signal(9)));
@@ -318,6 +369,7 @@ mod tests {
             pid: 4711,
             now: Time(2_000_000_001),
             usage: vec![Some((3 << 20, 1250)), None, None],
+            says: vec![Some("accepting".into()), None, None],
         };
         (s, m)
     }
@@ -329,8 +381,8 @@ mod tests {
             status_text(&s, &m),
             "web pid 4711 up 3d 1/2 ready generation 7 tcp://0.0.0.0:3000 takeover on\n\
              SLOT  PID  STATE     AGE      RESTARTS  RSS   CPU   LAST\n\
-             0     41   ready     1.6s     2         3.0M  1.2s  -\n\
-             0     39   draining  1.6s     -         -     -     -\n\
+             0     41   ready     1.6s     2         3.0M  1.2s  -\n    | well 120ms ago, says: accepting\n\
+             0     39   draining  1.6s     -         -     -     -\n    | well 120ms ago\n\
              1     -    waiting   in 1.6s  2         -     -     failure (SIGKILL)\n"
         );
     }

@@ -1,7 +1,7 @@
 //! Answers to `workers`: those that have a process, in a word or with all that is known of them.
 
 use super::json::quote;
-use super::report::{size, table};
+use super::report::{said, said_json, size, table, under_rows};
 use crate::core::status::SlotView;
 use crate::core::words::human;
 use std::time::Duration;
@@ -12,6 +12,8 @@ pub struct Row {
     pub view: SlotView,
     /// Resident bytes and CPU milliseconds.
     pub usage: Option<(u64, u64)>,
+    /// What it has said last of its state.
+    pub says: Option<String>,
     /// The words of the command that it runs.
     pub command: Vec<String>,
 }
@@ -65,7 +67,8 @@ pub fn details_text(rows: &[Row]) -> String {
     };
     let mut all = vec![head.map(String::from)];
     all.extend(rows.iter().map(row));
-    table(&all)
+    let under = rows.iter().map(|r| said(&r.view, r.says.as_deref()));
+    under_rows(&table(&all), under)
 }
 
 fn nobody() -> String {
@@ -112,7 +115,7 @@ pub fn details_json(rows: &[Row]) -> String {
     let null = || "null".to_string();
     let item = |r: &Row| {
         format!(
-            "{{\"pid\":{},\"slot\":{},\"generation\":{},\"state\":{},\"age\":{:.3},\"rss\":{},\"cpu\":{},\"restarts\":{},\"command\":{}}}",
+            "{{\"pid\":{},\"slot\":{},\"generation\":{},\"state\":{},\"age\":{:.3},\"rss\":{},\"cpu\":{},\"restarts\":{},{},\"command\":{}}}",
             r.pid(),
             r.view.slot,
             r.view.generation,
@@ -122,6 +125,7 @@ pub fn details_json(rows: &[Row]) -> String {
             r.usage
                 .map_or_else(null, |(_, ms)| format!("{:.3}", ms as f64 / 1000.0)),
             r.view.restarts,
+            said_json(&r.view, r.says.as_deref()),
             list(r.command.iter().map(|w| quote(w)))
         )
     };
@@ -142,12 +146,14 @@ mod tests {
             state,
             age: Duration::from_millis(2500),
             restarts: 3,
+            well: None,
             last: None,
         };
         vec![
             Row {
                 view: view(0, 4711, "ready"),
                 usage: Some((3 << 20, 1250)),
+                says: Some("idle".into()),
                 command: ["./server", "-l", "a b", "it's", ""]
                     .map(String::from)
                     .to_vec(),
@@ -155,6 +161,7 @@ mod tests {
             Row {
                 view: view(10, 5, "draining"),
                 usage: None,
+                says: None,
                 command: vec!["x\n\u{1b}[2J".into()],
             },
         ]
@@ -175,7 +182,7 @@ mod tests {
         assert_eq!(
             details_text(&rows()),
             "PID   SLOT  GENERATION  STATE     AGE   RSS   CPU   RESTARTS  COMMAND\n\
-             4711  0     1           ready     2.5s  3.0M  1.2s  3         ./server -l 'a b' 'it'\\''s' ''\n\
+             4711  0     1           ready     2.5s  3.0M  1.2s  3         ./server -l 'a b' 'it'\\''s' ''\n    | says: idle\n\
              5     10    1           draining  2.5s  -     -     3         'x??[2J'\n"
         );
     }
@@ -188,7 +195,8 @@ mod tests {
         let details = parse(details_json(&rows()));
         assert_eq!(details[0]["command"][2].get::<String>().unwrap(), "a b");
         assert_eq!(details[0]["age"].get::<f64>(), Some(&2.5));
-        assert!(details[1]["rss"].is_null());
+        assert!(details[1]["rss"].is_null() && details[1]["status"].is_null());
+        assert_eq!(details[0]["status"].get::<String>().unwrap(), "idle");
         assert_eq!(simple_json(&[]), "[]\n");
     }
 }

@@ -174,11 +174,11 @@ fn a_person_at_a_bare_connection_types_words() {
 fn a_client_for_whom_there_was_no_descriptor_is_answered_when_there_is_one() {
     let port = free_port();
     let words = format!("-n 2 -p {port} -- ./threaded");
-    let mut rig = Rig::dressed(words, |cmd, _| birth::with_nofile(cmd, 40, 40));
+    let mut rig = Rig::dressed(words, |cmd, _| birth::with_nofile(cmd, 120, 120));
     rig.up();
-    let crowd: Vec<UnixStream> = (0..30).map(|_| connect(&rig)).collect();
+    let crowd: Vec<UnixStream> = (0..110).map(|_| connect(&rig)).collect();
     rig.until("no descriptor is left", || {
-        proc::descriptors(rig.pid()) >= 40
+        proc::descriptors(rig.pid()) >= 120
     });
     let mut late = connect(&rig);
     late.write_all(b"[\"version\"]\n").unwrap();

@@ -4,7 +4,7 @@
 use crate::birth;
 use crate::client::{Answer, all_answer, get, v4};
 use crate::harness::{Rig, Words};
-use crate::place::{Place, Said, free_port, run};
+use crate::place::{Place, Said, free_port, run, shim};
 use crate::proc;
 use nix::sys::signal::Signal;
 use std::fs::{self, Permissions};
@@ -278,6 +278,56 @@ fn mask_priority_and_limits_are_what_was_asked_for() {
     // The master's own are its own.
     assert_ne!(limits(rig.pid(), "Max open files"), ["222", "333"]);
     rig.end(&[]);
+}
+
+/// The CPUs that a process may use, in order.
+fn cpus(pid: i32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let list = text
+        .lines()
+        .find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        first.parse::<u32>().unwrap()..=last.parse::<u32>().unwrap()
+    };
+    list.unwrap().trim().split(',').flat_map(range).collect()
+}
+
+#[test]
+fn each_slot_has_a_cpu_of_its_own_as_long_as_there_are_some() {
+    let port = free_port();
+    let words = format!("-p {port} --config a.conf -- ./threaded");
+    let mut rig = Rig::dressed(words, |cmd, dir| {
+        fs::write(dir.join("a.conf"), "cpu-affinity\nworkers 3\n").unwrap();
+        cmd.env("LD_PRELOAD", shim());
+    });
+    rig.up();
+    let all = cpus(rig.pid());
+    for row in &rig.status().rows {
+        let its = cpus(row.pid.unwrap());
+        assert_eq!(its, [all[usize::from(row.slot) % all.len()]], "{row:?}");
+    }
+    let old = rig.status().pids()[1];
+    let new = rig.replace(old);
+    assert_eq!(cpus(new), [all[1 % all.len()]]);
+    // What cannot be done is told, by name.
+    fs::write(rig.dir().join("shim-cpu"), "").unwrap();
+    let said = rig.verb("reload");
+    assert_eq!(said.code, 1, "{said:?}");
+    let failed = rig.wait("exec-failed", |_| true);
+    for part in [
+        "sched_setaffinity: Invalid argument",
+        "a reload looks again",
+    ] {
+        assert!(failed.msg.contains(part), "{}", failed.msg);
+    }
+    // A reload takes it back.
+    fs::write(rig.dir().join("a.conf"), "workers 3\n").unwrap();
+    assert_eq!(rig.verb("reload").code, 0);
+    for pid in rig.status().pids() {
+        assert_eq!(cpus(pid), all);
+    }
+    rig.end(&["died", "exec-failed", "reload-failed"]);
 }
 
 #[test]

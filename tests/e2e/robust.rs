@@ -5,7 +5,7 @@
 use crate::birth;
 use crate::client::{all_answer, get, v4};
 use crate::harness::{Rig, Words, sigkill};
-use crate::place::{LOOK, Place, free_port, python, shim};
+use crate::place::{LOOK, Place, free_port, python, run, shim};
 use crate::proc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -145,6 +145,59 @@ fn a_low_limit_of_open_files_is_the_workers_and_not_ours() {
     }
     assert!(rig.events("died").is_empty());
     rig.end(&[]);
+}
+
+#[test]
+fn a_hard_limit_that_is_too_low_for_the_workers_is_told_before_any_is_started() {
+    let place = Place::new();
+    let mut cmd = place.command();
+    cmd.args(["-n", "400", "-p", "0", "--", "sleep", "1000"]);
+    birth::with_nofile(&mut cmd, 64, 1024);
+    let said = run(cmd, Instant::now() + Duration::from_secs(20));
+    assert_eq!(said.code, 78, "{said:?}");
+    for part in [
+        "400 workers and 400 more",
+        "limit is 1024",
+        "room for 1",
+        "ulimit -Hn, LimitNOFILE=",
+    ] {
+        assert!(said.err.contains(part), "{said:?}");
+    }
+}
+
+#[test]
+fn as_many_as_there_is_room_for_can_be_reloaded_and_no_more_are_taken() {
+    let words = "--config a.conf --ready started -- sleep 1000";
+    let mut rig = Rig::dressed(words, |cmd, dir| {
+        fs::write(dir.join("a.conf"), "workers 2\n").unwrap();
+        birth::with_nofile(cmd, 64, 200);
+    });
+    rig.up();
+    let said = rig.verb("resize 1000");
+    assert_eq!(said.code, 1, "{said:?}");
+    let most = said.err.split("room for ").nth(1).unwrap();
+    let most: usize = most.split(';').next().unwrap().parse().unwrap();
+    assert!((10..25).contains(&most), "{said:?}");
+    assert_eq!(rig.verb(format!("resize {most}")).code, 0);
+    assert_eq!(rig.verb("reload").code, 0);
+    assert_eq!(rig.status().ready, most);
+    assert_eq!(rig.verb("resize +1").code, 1);
+    rig.signal(Signal::SIGTTIN);
+    let told = rig.wait("no-room", |_| true);
+    assert_eq!(
+        (told.number("workers"), told.number("limit")),
+        (most as f64 + 1.0, most as f64)
+    );
+    // Nor by the file of options; and not one that costs more than there is.
+    for text in ["workers 900\n", "workers 2\nipc node\n"] {
+        fs::write(rig.dir().join("a.conf"), text).unwrap();
+        let said = rig.verb("reload");
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains("limit is 200"), "{said:?}");
+    }
+    assert_eq!(rig.status().ready, most);
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &["no-room", "reload-failed"]);
 }
 
 /// Both ends of a stderr that is read when a story wants it.

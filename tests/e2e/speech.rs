@@ -5,6 +5,7 @@ use crate::client::{get, v4};
 use crate::harness::Rig;
 use crate::place::free_port;
 use std::fs;
+use tinyjson::JsonValue;
 
 /// Two workers that are not ready before they say so, and then are.
 fn by_its_word(words: &str) -> Rig {
@@ -248,4 +249,62 @@ fn open_to_all(dir: &std::path::Path) {
     fs::remove_file(&server).unwrap();
     fs::write(&server, text).unwrap();
     fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+}
+
+/// The only worker, as that verb has it in JSON.
+fn shown(rig: &Rig, words: &str) -> JsonValue {
+    let all: JsonValue = rig.verb(words).out.parse().unwrap();
+    match words.starts_with("status") {
+        true => all["slots"][0].clone(),
+        false => all[0].clone(),
+    }
+}
+
+#[test]
+fn what_a_worker_says_of_its_state_and_when_it_was_well_is_shown() {
+    let port = free_port();
+    let words = format!("-n 1 -p {port} --ready ready --watchdog 1000s -- python3 speech.py says");
+    let mut rig = Rig::dressed(words, |_, dir| fs::write(dir.join("go"), "").unwrap());
+    rig.up();
+    let says = |rig: &Rig, text: &str| {
+        fs::write(rig.dir().join("words"), text).unwrap();
+        assert_eq!(rig.verb("signal USR1").code, 0);
+    };
+    for words in ["status --json", "workers details --json"] {
+        assert!(shown(&rig, words)["status"].is_null() && shown(&rig, words)["watchdog"].is_null());
+    }
+    says(
+        &rig,
+        "WATCHDOG_USEC=1\nSTATUS=first\nSTATUS=3 of \x1b[31m4 done\nWATCHDOG=1",
+    );
+    let first = "3 of ?[31m4 done";
+    for words in ["status --json", "workers details --json"] {
+        rig.until("it is shown", || {
+            shown(&rig, words)["status"]
+                .get::<String>()
+                .map(String::as_str)
+                == Some(first)
+        });
+        let well = *shown(&rig, words)["watchdog"].get::<f64>().unwrap();
+        assert!((0.0..45.0).contains(&well), "{well}");
+    }
+    for words in ["status", "workers details"] {
+        let said = rig.verb(words);
+        let line = said
+            .out
+            .lines()
+            .find(|l| l.starts_with("    | well "))
+            .unwrap();
+        assert!(line.ends_with(&format!(" ago, says: {first}")), "{said:?}");
+    }
+    // Of the next worker in the slot nothing is known.
+    let pid = rig.status().pids()[0];
+    says(&rig, "STATUS=broken\nWATCHDOG=trigger");
+    let hangs = rig.wait("hangs", |e| e.pid() == pid);
+    assert!(hangs.msg.contains("WATCHDOG=trigger"), "{}", hangs.msg);
+    let died = rig.wait("died", |e| e.pid() == pid);
+    assert_eq!(died.text("reason"), "hang");
+    rig.wait("ready", |e| e.pid() != pid);
+    assert!(shown(&rig, "status --json")["status"].is_null());
+    rig.end(&["hangs", "died"]);
 }

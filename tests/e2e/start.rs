@@ -137,10 +137,18 @@ fn bad_options_are_exit_64_with_what_would_be_right() {
         ("--takeover yes -- true", "auto, off, require"),
         ("--stop-signal SIGNAL -- true", "TERM"),
         ("--log-level loud -- true", "debug"),
+        ("--on-signal KILL=stop -- true", "cannot be caught"),
+        ("--on-signal HUP=status -- true", "resize N|+K|-K"),
+        ("--on-signal HUP -- true", "or HUP= to ignore it"),
+        ("--single --on-signal HUP= -- true", "--single"),
         ("-q -v -- true", "exclude each other"),
         ("--env LISTEN_FDS=3 -- true", "for each worker"),
         ("--env =x -- true", "NAME=VALUE"),
         ("--name a/b -- true", "A-Z"),
+        (
+            "--pid-file x.pid --watch ./x.pid -- true",
+            "reload for ever",
+        ),
         ("--cwd", "needs a value"),
         ("--json -- true", "belongs to a verb"),
         ("-n 2 status", "belongs to starting"),
@@ -163,6 +171,20 @@ fn a_directory_that_is_not_there_is_exit_78() {
             "{said:?}"
         );
     }
+}
+
+#[test]
+fn a_path_to_watch_may_be_missing_but_not_its_directory_nor_may_there_be_many() {
+    let place = Place::new();
+    let said = refused(&place, "--watch missing/app.conf -- true");
+    assert_eq!(said.code, 78, "{said:?}");
+    let why = "missing: No such file or directory";
+    assert!(said.err.contains(why), "{said:?}");
+    let many: Vec<String> = (0..17).map(|n| format!("--watch {n}")).collect();
+    let said = refused(&place, format!("{} -- true", many.join(" ")));
+    assert_eq!(said.code, 64, "{said:?}");
+    let why = "17 paths to watch (limit 16)";
+    assert!(said.err.contains(why), "{said:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
  * that name is there. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -16,6 +17,16 @@ ssize_t write(int fd, const void *bytes, size_t size)
         return -1;
     }
     return syscall(SYS_write, fd, bytes, size);
+}
+
+/* The CPUs are others than they were when the master looked. */
+int sched_setaffinity(pid_t pid, size_t size, const cpu_set_t *set)
+{
+    if (access("shim-cpu", F_OK) == 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    return (int)syscall(SYS_sched_setaffinity, pid, size, set);
 }
 
 /* A child is killed on its way to exec. */

@@ -4,6 +4,7 @@
   notify      as to systemd, on NOTIFY_SOCKET
   pulse N     the same, and that it is well, N times, each time $WATCHDOG_USEC / 4 after the last; then
               it hangs
+  says        ready; then, at each SIGUSR1, whatever the file `words` holds
   newline FD  by a newline on that descriptor
   einhorn     by einhorn's acknowledgement, on EINHORN_SOCK_PATH, as its Ruby client writes it
   starter     serves what SERVER_STARTER_PORT names, and says nothing
@@ -87,6 +88,9 @@ def main():
         os.close(int(sys.argv[2]))
     elif tongue == "einhorn":
         acknowledge()
+    elif tongue == "says":
+        signal.signal(signal.SIGUSR1, lambda *_: notify(open("words").read()))
+        notify("READY=1")
     elif tongue in ("notify", "pulse"):
         notify("STATUS=about to be\nREADY=1")
     if tongue == "pulse":

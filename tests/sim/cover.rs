@@ -28,8 +28,8 @@ census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Bound Pass Refus
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
     Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning CrashLoop ForksSpent GivenUp NoneLeft TooSlowToStop StillThere
     Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped Resizing
-    Resized AtBound Reloading Reloaded ReloadRefused ReloadFailed Exchanged TooManyGenerations StopDelayed Draining Drained
-    LaneAlone Signalled
+    Resized AtBound NoRoom Reloading Reloaded ReloadRefused ReloadFailed Exchanged TooManyGenerations StopDelayed Draining Drained
+    LaneAlone Signalled NotSignalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged Adopted);
 census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Drain Census DrainDelay Successors Watch Kill KillAgain Respawn StartTimeout Unserved Leftovers
@@ -90,6 +90,10 @@ pub enum Mark {
     ResizeSuperseded,
     /// The stop came.
     ResizeStopped,
+    /// A worker said that it is not well.
+    Triggered,
+    /// There was no room for so many.
+    NoRoom,
     /// A worker that had to go did not, or a new one could not be ended.
     ResizeStuck,
     /// A slot was wanted again while its worker was going.
@@ -208,7 +212,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     StoppedBeforeExec TreeGoneOvertook AskOvertookExec EndedBeforeExec StuckBeforeExec ForkCancelled
     AskedTooLate RemnantAsked StrangerAsked
     KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused SizesRefused Resized ResizeFailed
-    ResizeSuperseded ResizeStopped ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
+    ResizeSuperseded ResizeStopped NoRoom Triggered ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
     OwnServes CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited HeldBack CrashLoopEnds

@@ -4,6 +4,7 @@
 
 use crate::cover::{Cover, Mark};
 use crate::judge::Judge;
+use minicluster::core::notice::Next;
 use minicluster::core::{Exit, Notice, OnCrashLoop, RespawnOn, SlotNr, Time, WorkerId, status_of};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -133,10 +134,13 @@ impl Judge {
                     }
                 }
             }
-            Notice::Respawning { delay, .. } => {
-                // (If it is held back, the loop lasts so much longer.)
+            Notice::Died {
+                next: Next::HeldBack { wait, .. },
+                ..
+            } => {
+                // The loop lasts so much longer.
                 if let Some(held) = &mut self.crashes.held {
-                    *held = (*held).max(now + *delay);
+                    *held = (*held).max(now + *wait);
                 }
             }
             Notice::ForksSpent {

@@ -141,7 +141,7 @@ impl Judge {
         }
         if signal == SIGABRT && whom == Whom::Leader {
             let silent = p.watchdog.is_some_and(|l| over(job.pulse, l));
-            assert!(silent, "{worker:?} was heard: {job:?}");
+            assert!(silent || job.trigger, "{worker:?} was heard: {job:?}");
             assert!(job.stop.is_none() && job.kill.is_none() && job.abort.is_none());
             let watched = self.is_watched(worker, now);
             if let Some(job) = self.jobs.get_mut(&worker) {

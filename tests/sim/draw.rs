@@ -7,10 +7,24 @@ use crate::plan::Kind;
 use crate::prng::Prng;
 use minicluster::core::{Addr, Given};
 use minicluster::core::{
-    Balance, Canary, Drain, MasterSignal, OnCrashLoop, Policy, ReadyRule, RespawnOn, Sight, Size,
-    Surge, Takeover, Target,
+    Balance, Canary, Drain, MAX_WORKERS, MasterSignal, OnCrashLoop, Policy, ReadyRule, RespawnOn,
+    Sight, Size, Surge, Takeover, Target,
 };
 use std::time::Duration;
+
+/// What these ask for by default.
+pub const TERM: MasterSignal = MasterSignal::Stop("SIGTERM received");
+pub const INT: MasterSignal = MasterSignal::Stop("SIGINT received");
+pub const QUIT: MasterSignal = MasterSignal::Kill("SIGQUIT received");
+pub const TTIN: MasterSignal = MasterSignal::Resize(Size::More(1), "SIGTTIN received");
+pub const TTOU: MasterSignal = MasterSignal::Resize(Size::Fewer(1), "SIGTTOU received");
+/// As --on-signal maps them, for one.
+const PWR: MasterSignal = MasterSignal::Resize(Size::To(2), "SIGPWR received");
+const WINCH: MasterSignal = MasterSignal::Relay {
+    signal: 10,
+    target: Target::Number(1),
+    why: "SIGWINCH received",
+};
 
 /// What the world does to the cluster, apart from what the processes do by themselves.
 #[derive(Clone, Debug)]
@@ -170,6 +184,7 @@ fn addrs(list: &[&str]) -> Vec<Given> {
 pub fn manual() -> Policy {
     Policy {
         workers: 4,
+        most: MAX_WORKERS,
         given: addrs(&["0.0.0.0:3000"]),
         ready: ReadyRule::Auto,
         watchdog: None,
@@ -332,6 +347,10 @@ pub fn policy(r: &mut Prng) -> Policy {
         takeover,
         seed: r.bits(),
         learn_from: r.pick(&[1, 1, 1024]),
+        most: match r.percent(30) {
+            true => workers + r.below(2) as u16,
+            false => MAX_WORKERS,
+        },
     }
 }
 
@@ -467,7 +486,7 @@ fn nuisances(r: &mut Prng, chaos: Duration) -> Vec<(Duration, Mischief)> {
     }
     if r.percent(20) {
         some(r, 3, |r| {
-            let signal = [MasterSignal::More, MasterSignal::Fewer];
+            let signal = [TTIN, TTOU, PWR, WINCH];
             Mischief::Signal(r.pick(&signal))
         });
     }
@@ -523,11 +542,11 @@ fn resize(r: &mut Prng) -> Mischief {
 pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Mischief)> {
     let soon = policy.stop_timeout + secs(2);
     let first = r.weighted(&[
-        (6, Mischief::Signal(MasterSignal::Term)),
-        (1, Mischief::Signal(MasterSignal::Int)),
+        (6, Mischief::Signal(TERM)),
+        (1, Mischief::Signal(INT)),
         (1, Mischief::Signal(MasterSignal::HangUp)),
         (1, Mischief::Signal(MasterSignal::CallerGone)),
-        (1, Mischief::Signal(MasterSignal::Quit)),
+        (1, Mischief::Signal(QUIT)),
         (4, Mischief::Stop { hard: false }),
         (1, Mischief::Stop { hard: true }),
     ]);
@@ -539,16 +558,16 @@ pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Misc
         let size = resize(r);
         let reload = Reload::draw(r);
         let next = r.weighted(&[
-            (2, Mischief::Signal(MasterSignal::Int)),
-            (2, Mischief::Signal(MasterSignal::Term)),
-            (1, Mischief::Signal(MasterSignal::Quit)),
+            (2, Mischief::Signal(INT)),
+            (2, Mischief::Signal(TERM)),
+            (1, Mischief::Signal(QUIT)),
             (3, Mischief::Signal(MasterSignal::HangUp)),
             (6, Mischief::Stop { hard: false }),
             (1, Mischief::Stop { hard: true }),
             (6, Mischief::HangUp),
             (2, size),
             (2, Mischief::Reload(reload)),
-            (1, Mischief::Signal(MasterSignal::More)),
+            (1, Mischief::Signal(TTIN)),
             (1, Mischief::Relay(10, Target::All)),
         ]);
         list.push((at + r.upto(soon), next));

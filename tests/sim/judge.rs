@@ -9,8 +9,8 @@ use crate::reloads::Rollout;
 use crate::sizes::Happens;
 use minicluster::core::Addr;
 use minicluster::core::{
-    Ask, Asker, Event, LaneId, MasterSignal, Oom, Pid, Policy, PortId, ReadyRule, Seen, Size,
-    SlotNr, Takeover, Time, Word, WorkerId,
+    Ask, Asker, Event, LaneId, MasterSignal, Oom, Pid, Policy, PortId, ReadyRule, Seen, SlotNr,
+    Takeover, Time, Word, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -198,29 +198,35 @@ impl Judge {
         match event {
             // The second one is hard; while it gives up by itself the first is only heard.
             // And the echo of the first is none.
-            Event::Signal(MasterSignal::Term | MasterSignal::Int)
+            Event::Signal(MasterSignal::Stop(_))
                 if self.heard_at.is_some_and(|at| now - at < ECHO) => {}
-            Event::Signal(MasterSignal::Term | MasterSignal::Int) => {
+            Event::Signal(MasterSignal::Stop(_)) => {
                 self.heard_at = Some(now);
                 match &mut self.ending {
                     Some(e) if !e.asked => e.asked = true,
                     Some(_) | None => self.wish(0, self.stopping(), now),
                 }
             }
-            Event::Signal(MasterSignal::Quit) => {
+            Event::Signal(MasterSignal::Kill(_)) => {
                 self.wish(1, true, now);
             }
             Event::Signal(MasterSignal::HangUp | MasterSignal::CallerGone) => {
                 self.wish(0, false, now)
             }
-            Event::Signal(MasterSignal::More) => self.sized(Size::More(1), None, now, cover),
-            Event::Signal(MasterSignal::Fewer) => self.sized(Size::Fewer(1), None, now, cover),
+            Event::Signal(MasterSignal::Resize(to, _)) => self.sized(*to, None, now, cover),
+            Event::Signal(MasterSignal::Relay { signal, .. }) => {
+                self.happens = Happens::Relay {
+                    asker: None,
+                    signal: *signal,
+                    sent: 0,
+                };
+            }
             Event::Resize {
                 asker, to, wait, ..
             } => self.sized(*to, Some((*asker, *wait)), now, cover),
             Event::SignalWorkers { asker, signal, .. } => {
                 self.happens = Happens::Relay {
-                    asker: *asker,
+                    asker: Some(*asker),
                     signal: *signal,
                     sent: 0,
                 };
@@ -367,6 +373,11 @@ impl Judge {
                     job.pulse = Some(now);
                     job.pinged |= *word == Word::Ping && job.abort.is_none();
                 }
+                Word::Trigger if job.ready.is_some() => {
+                    job.trigger = true;
+                    cover.mark(Mark::Triggered);
+                }
+                Word::Trigger => {}
                 Word::Ping | Word::Unheard | Word::Stopping => {}
             },
             Event::Exited { status, oom, .. } => {

@@ -245,6 +245,10 @@ fn speak(p: &mut Plan, r: &mut Prng, policy: &Policy) {
     if p.kind != Kind::NeverListens && (asked || r.one_in(10)) {
         p.steps.insert(at, (r.ms(0, 50), Step::Say(Word::Ready)));
     }
+    if p.kind == Kind::Crash && r.one_in(3) {
+        p.steps
+            .insert(at, (r.ms(0, 2000), Step::Say(Word::Trigger)));
+    }
     if r.one_in(50) {
         let word = r.pick(&[Word::Ready, Word::Stopping, Word::Ping, Word::Unheard]);
         p.steps.insert(0, (r.ms(0, 5), Step::Say(word)));

@@ -36,6 +36,8 @@ pub struct Job {
     pub said: bool,
     pub pulse: Option<Time>,
     pub pinged: bool,
+    /// Has it said since then that it is not well?
+    pub trigger: bool,
     pub abort: Option<Time>,
     /// Since when its slot is not wanted: it goes even if that is wanted again.
     pub surplus: Option<Time>,
@@ -89,6 +91,7 @@ impl Job {
             said: false,
             pulse: None,
             pinged: false,
+            trigger: false,
             abort: None,
             surplus: None,
             replaced: None,

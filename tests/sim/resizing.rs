@@ -1,11 +1,11 @@
 //! Directed stories of another number of workers while the cluster runs, of who is told what, and of
 //! stops that have a budget.
 
-use crate::draw::Mischief;
+use crate::draw::{self, Mischief};
 use crate::plan::{Fate, Kind, Plan, Step};
 use crate::stories::{a, end, ms, of, secs, stop, stopping_in, term, told};
 use crate::world::World;
-use minicluster::core::{Exit, Hitch, MasterSignal, Outcome, Policy, Size, Target};
+use minicluster::core::{Exit, Hitch, Outcome, Policy, Size, Target};
 use std::time::Duration;
 
 fn resize(w: &mut World, to: Size) {
@@ -219,13 +219,13 @@ fn what_a_worker_that_had_to_go_left_in_its_group_is_killed_at_the_stop_timeout(
 fn ttin_and_ttou_are_one_more_and_one_fewer_but_never_none() {
     let mut w = told(of(1), vec![], Kind::Good);
     w.run(secs(5));
-    w.mischief(Mischief::Signal(MasterSignal::More));
+    w.mischief(Mischief::Signal(draw::TTIN));
     assert!(w.run_until(secs(1), |w| w.judge.ready() == 2));
-    w.mischief(Mischief::Signal(MasterSignal::Fewer));
+    w.mischief(Mischief::Signal(draw::TTOU));
     w.run(secs(1));
     assert!(w.judge.none_above());
     assert_eq!(w.judge.wanted, 1);
-    w.mischief(Mischief::Signal(MasterSignal::Fewer));
+    w.mischief(Mischief::Signal(draw::TTOU));
     w.run(secs(1));
     assert_eq!((w.judge.wanted, w.judge.ready()), (1, 1));
     assert_eq!(w.cover.count("Notice::AtBound"), 1);
@@ -315,7 +315,7 @@ fn leftovers_that_get_fewer_are_waited_for_within_the_budget_only() {
     }
     let mut w = told(within(9, 1), vec![leader], Kind::Good);
     w.run(secs(5));
-    w.mischief(Mischief::Signal(MasterSignal::Quit));
+    w.mischief(Mischief::Signal(draw::QUIT));
     let (code, took) = end(&mut w);
     assert_eq!((code, w.judge.stuck.len()), (Some(71), 1));
     // At 5 s there were fewer, so it was waited on, but not for 5 s.

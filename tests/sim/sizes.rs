@@ -28,7 +28,7 @@ pub enum Happens {
     Reload { asker: Option<Asker>, fate: Fate },
     /// A signal is to be passed on.
     Relay {
-        asker: Asker,
+        asker: Option<Asker>,
         signal: i32,
         sent: usize,
     },
@@ -64,6 +64,12 @@ impl Judge {
         let n = usize::try_from(n)
             .ok()
             .filter(|n| (1..=MAX_WORKERS).contains(n));
+        // Fewer there can always be.
+        let room = |n: &usize| *n <= self.wanted || *n <= usize::from(self.policy.most);
+        if n.is_some_and(|n| !room(&n)) && !self.stopping() {
+            cover.mark(Mark::NoRoom);
+        }
+        let n = n.filter(room);
         let full = wait && self.waiting() > MAX_ASKERS;
         self.happens = Happens::Size {
             refused: n.is_none(),
@@ -195,7 +201,7 @@ impl Judge {
                     sent,
                 },
             ) => {
-                assert_eq!((asker, *signal, whom.len()), (of, asked, sent));
+                assert_eq!((Some(asker), *signal, whom.len()), (of, asked, sent));
                 assert!(sent > 0 && whom.iter().all(|w| w.pid.is_some()));
                 self.happens = Happens::Other;
                 return;
@@ -206,7 +212,7 @@ impl Judge {
                     asker: of, sent, ..
                 },
             ) => {
-                assert_eq!((asker, 0), (of, sent));
+                assert_eq!((Some(asker), 0), (of, sent));
                 self.happens = Happens::Other;
                 return;
             }
@@ -217,7 +223,7 @@ impl Judge {
                 Outcome::Reloading { .. } | Outcome::Reloaded { .. } | Outcome::NotReloaded { .. },
                 _,
             ) => panic!("{outcome:?} without a question"),
-            (Outcome::OutOfBounds { .. }, happens) => {
+            (Outcome::OutOfBounds { .. } | Outcome::NoRoom { .. }, happens) => {
                 assert!(matches!(happens, Happens::Size { refused: true, .. }));
             }
             (Outcome::Resizing { workers }, happens) => {

@@ -5,7 +5,7 @@ use crate::draw::{self, Mischief};
 use crate::plan::{self, Fate, Kind, Plan, Step};
 use crate::prng::Prng;
 use crate::world::World;
-use minicluster::core::{Addr, Exit, MasterSignal, Policy, ReadyRule, Takeover};
+use minicluster::core::{Addr, Exit, Policy, ReadyRule, Takeover};
 use std::time::Duration;
 
 pub fn secs(n: u64) -> Duration {
@@ -48,7 +48,7 @@ pub fn told(policy: Policy, script: Vec<Plan>, then: Kind) -> World {
 }
 
 pub fn term(world: &mut World) {
-    world.mischief(Mischief::Signal(MasterSignal::Term));
+    world.mischief(Mischief::Signal(draw::TERM));
 }
 
 /// Until the master has left: the exit code, and how long that took.
@@ -374,7 +374,7 @@ fn what_has_no_names_is_asked_waited_for_and_killed_all_the_same() {
 fn a_master_that_was_paused_does_not_call_the_dead_unkillable() {
     let mut w = told(of(4), vec![], Kind::Good);
     w.run(secs(5));
-    w.mischief(Mischief::Signal(MasterSignal::Quit));
+    w.mischief(Mischief::Signal(draw::QUIT));
     w.run(Duration::ZERO);
     w.mischief(Mischief::Stall(secs(6)));
     assert_eq!(end(&mut w).0, Some(1));
@@ -424,7 +424,7 @@ fn a_process_that_became_ours_unheard_is_named_in_the_end() {
         .push((ms(1), Step::Fork(Box::new(outer), true)));
     let mut w = told(of(1), vec![leader], Kind::Good);
     w.run(secs(5));
-    w.mischief(Mischief::Signal(MasterSignal::Quit));
+    w.mischief(Mischief::Signal(draw::QUIT));
     w.run(secs(1));
     // The stuck one's child ends; its own child is ours now, but nobody tells us.
     let middle = *w.procs.keys().nth(1).unwrap();
@@ -445,7 +445,7 @@ fn the_end_is_not_given_up_while_those_who_are_left_get_fewer() {
         }
         let mut w = told(of(1), vec![leader], Kind::Good);
         w.run(secs(5));
-        w.mischief(Mischief::Signal(MasterSignal::Quit));
+        w.mischief(Mischief::Signal(draw::QUIT));
         end(&mut w)
     };
     let (code, took) = left(&[9, 14, 19]);

@@ -175,7 +175,10 @@ fn when_all_forks_are_used_up_slots_are_given_up_until_an_operator_asks_again() 
         r.cluster.status(r.now).standing,
         ["3 forks (limit 3, --max-forks)"]
     );
-    r.tell(Event::Signal(MasterSignal::More));
+    r.tell(Event::Signal(MasterSignal::Resize(
+        Size::More(1),
+        "SIGTTIN received",
+    )));
     r.at(1000);
     assert_eq!(
         r.run_spawns().len(),
@@ -253,7 +256,7 @@ fn if_no_end_brings_another_worker_one_by_a_signal_counts_as_in_a_shell() {
     );
     assert_eq!(r.cluster.status(r.now).standing, said);
     // The first signal asks for no more than is under way.
-    r.tell(Event::Signal(MasterSignal::Term));
+    r.tell(Event::Signal(MasterSignal::Stop("SIGTERM received")));
     assert!(notes(&r.did(), "hard-stop").is_empty());
     r.tell(Event::Strays {
         left: Vec::new(),

@@ -223,8 +223,7 @@ fn what_a_worker_leaves_on_request_is_read_until_the_last_of_it_has_gone() {
         wait: false,
     });
     r.did();
-    let stop = MasterSignal::Term;
-    r.tell(Event::Signal(stop));
+    r.tell(Event::Signal(TERM));
     r.tell(Event::Exited {
         worker: ids[0],
         status: Exit::Code(0),

@@ -15,15 +15,15 @@ fn term_twice_is_a_hard_stop_and_exit_1() {
     let mut r = Rig::new(undrained());
     let ids = r.run_spawns();
     r.did();
-    r.tell(Event::Signal(MasterSignal::Term));
+    r.tell(Event::Signal(TERM));
     let want: Vec<_> = ids.iter().map(|w| (*w, 15, Whom::Leader)).collect();
     assert_eq!(signals(&r.did()), want);
     // What comes right behind it is the same one, heard twice.
     r.now = ms(99);
-    r.tell(Event::Signal(MasterSignal::Term));
+    r.tell(Event::Signal(TERM));
     assert_eq!(signals(&r.did()), []);
     r.now = ms(100);
-    r.tell(Event::Signal(MasterSignal::Int));
+    r.tell(Event::Signal(INT));
     let want: Vec<_> = ids.iter().map(|w| (*w, 9, Whom::Group)).collect();
     assert_eq!(signals(&r.did()), want);
     for w in ids {
@@ -97,7 +97,7 @@ fn a_hard_stop_while_leftovers_are_waited_for_calls_nobody_late() {
     p.workers = 1;
     let mut r = Rig::new(p);
     let ids = r.run_spawns();
-    r.tell(Event::Signal(MasterSignal::Term));
+    r.tell(Event::Signal(TERM));
     r.exits(ids[0], Exit::Signal(15));
     let left = vec![Pid(999)];
     r.tell(Event::Strays {
@@ -106,7 +106,7 @@ fn a_hard_stop_while_leftovers_are_waited_for_calls_nobody_late() {
     });
     r.at(1_000);
     r.did();
-    r.tell(Event::Signal(MasterSignal::Term));
+    r.tell(Event::Signal(TERM));
     r.tell(Event::Strays {
         left,
         zombies: false,
@@ -160,7 +160,7 @@ fn a_signal_while_giving_up_keeps_the_reason_and_a_second_one_is_hard() {
     let w = r.run_spawns()[0];
     r.at(5_000);
     r.did();
-    r.tell(Event::Signal(MasterSignal::Term));
+    r.tell(Event::Signal(TERM));
     assert_eq!(signals(&r.did()), []);
     let mut hard = r.cluster.clone();
     r.exits(w, Exit::Signal(15));
@@ -170,7 +170,7 @@ fn a_signal_while_giving_up_keeps_the_reason_and_a_second_one_is_hard() {
     });
     assert_eq!(finished(&r.did()), Some(69));
     let mut out = Vec::new();
-    hard.handle(Event::Signal(MasterSignal::Term), ms(5_100), &mut out);
+    hard.handle(Event::Signal(TERM), ms(5_100), &mut out);
     assert_eq!(signals(&out), [(w, 9, Whom::Group)]);
 }
 
@@ -180,7 +180,7 @@ fn what_becomes_ours_during_a_graceful_stop_is_asked_to_stop_too() {
     p.workers = 1;
     let mut r = Rig::new(p);
     let w = r.run_spawns()[0];
-    r.tell(Event::Signal(MasterSignal::Term));
+    r.tell(Event::Signal(TERM));
     r.exits(w, Exit::Signal(15));
     let left = vec![Pid(900)];
     r.tell(Event::Strays {
@@ -206,7 +206,7 @@ fn with_a_budget_there_is_a_moment_for_the_last_connections_too() {
     r.tell(Event::LaneOpened { lane, addr });
     let worker = r.run_spawns()[0];
     r.did();
-    r.tell(Event::Signal(MasterSignal::Term));
+    r.tell(Event::Signal(TERM));
     let said = format!("{:?}", r.did());
     assert!(said.contains("RefuseNew"), "{said}");
     let look = |owed| Event::Census {

@@ -1,0 +1,133 @@
+//! How many workers there is room for: each costs the master descriptors, and as many as its hard limit
+//! says it may have. What it would lack is said before anything is bound, since the first thing to
+//! fail for want of one would be a reload, or the replacement of a worker that died.
+
+use super::start::Failure;
+use crate::core::codes::EX_CONFIG;
+use crate::core::words::no_room;
+use crate::core::{MAX_WORKERS, Surge, Takeover};
+use crate::settings::Settings;
+use crate::sys::process;
+
+/// What the master has open for itself: its poll, copies of a pipe for each signal, log, locks, pid
+/// file, control socket, what is watched.
+const OWN: u64 = 32;
+/// For a fork, for a bind(2) that is answered, for a look at a worker's sockets.
+const IN_PASSING: u64 = 16;
+/// Clients that there is always room for. (More are let in as long as there is any.)
+const CLIENTS: u64 = 32;
+/// Of each port: the lane that serves, one that takes its place and one that is spare, each kept twice.
+const PORT: u64 = 6;
+
+/// Who needs how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// What is needed however many workers there are.
+    fixed: u64,
+    /// What each worker costs.
+    worker: u64,
+    surge: Surge,
+    /// So many there may be.
+    limit: u64,
+}
+
+impl Room {
+    /// For workers like these. What whoever started us has left open stays so.
+    pub fn of(s: &Settings, ipc: bool, ports: usize, inherited: u64) -> Room {
+        let learns = s.takeover != Takeover::Off;
+        let ports = ports.max(usize::from(learns)) as u64;
+        let one = u64::from;
+        Room {
+            fixed: inherited + OWN + IN_PASSING + CLIENTS + ports * PORT,
+            // Its stderr, what it notifies us by, what its bind(2) asks us by, ..
+            worker: 2
+                + one(learns)
+                + one(ipc)
+                + one(s.ready_fd.is_some())
+                + one(s.pid_dir.is_some()),
+            surge: s.surge,
+            limit: process::most_files(),
+        }
+    }
+
+    /// So many that number of workers takes, and as many again as there are beside them in a reload.
+    fn needed(&self, workers: u16) -> u64 {
+        let all = u64::from(workers) + u64::from(self.surge.of(workers));
+        self.fixed + all * self.worker
+    }
+
+    /// Most workers that there is room for.
+    pub fn most(&self) -> u16 {
+        let fits = |n: &u16| self.needed(*n) <= self.limit;
+        (1..=MAX_WORKERS).rev().find(fits).unwrap_or(0)
+    }
+
+    /// Is there room for so many?
+    pub fn check(&self, workers: u16) -> Result<(), Failure> {
+        if self.most() >= workers {
+            return Ok(());
+        }
+        let extra = match self.surge.of(workers) {
+            0 => String::new(),
+            n => format!(" and {n} more during a reload (--surge)"),
+        };
+        let message = format!(
+            "{workers} workers{extra} take {} open files of the master, and its hard limit is {}; {}",
+            self.needed(workers),
+            self.limit,
+            no_room(self.most())
+        );
+        Err((EX_CONFIG, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_has_to_have_room_too() {
+        let room = |surge, limit| Room {
+            fixed: 100,
+            worker: 3,
+            surge,
+            limit,
+        };
+        for (surge, limit, most) in [
+            (Surge::Percent(100), 1024, 154),
+            (Surge::Percent(50), 1024, 205),
+            (Surge::Count(0), 1024, 308),
+            (Surge::Count(1), 1024, 307),
+            (Surge::Percent(100), 1 << 20, MAX_WORKERS),
+            (Surge::Percent(100), 106, 1),
+            (Surge::Percent(100), 105, 0),
+        ] {
+            let room = room(surge, limit);
+            assert_eq!(room.most(), most, "{surge:?} {limit}");
+            assert!(room.check(most).is_ok());
+        }
+        let (code, why) = room(Surge::Percent(100), 1024).check(200).unwrap_err();
+        assert_eq!(code, EX_CONFIG);
+        for part in [
+            "200 workers and 200 more",
+            "take 1300",
+            "limit is 1024",
+            "room for 154",
+        ] {
+            assert!(why.contains(part), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_a_worker_has_beside_the_usual_costs_more() {
+        let mut s = Settings::default();
+        assert_eq!(Room::of(&s, false, 1, 3).worker, 3);
+        s.takeover = Takeover::Off;
+        assert_eq!(Room::of(&s, false, 1, 3).worker, 2);
+        s.ready_fd = Some(3);
+        s.pid_dir = Some("pids".into());
+        assert_eq!(Room::of(&s, true, 1, 3).worker, 5);
+        let (one, two) = (Room::of(&s, true, 1, 3), Room::of(&s, true, 2, 13));
+        assert_eq!(two.fixed - one.fixed, PORT + 10);
+    }
+}
