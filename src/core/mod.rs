@@ -391,7 +391,11 @@ impl Cluster {
                 | Why::Drain(id)
                 | Why::Kill(id)
                 | Why::KillAgain(id) => self.worker_due(why, id, now, out),
-                Why::Respawn(_) => self.spawn_due(now, out),
+                Why::Respawn(_) => {
+                    self.spawn_due(now, out);
+                    // One that is given up instead is the last that was waited for, perhaps.
+                    self.resize_progress(out);
+                }
                 Why::Census => self.take_census(now, out),
                 Why::DrainDelay => self.leave_service(now, out),
                 // What is due then is seen to after every event.

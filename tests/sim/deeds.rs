@@ -38,7 +38,10 @@ impl Judge {
         let to = self.rollout.as_ref().map(|r| r.to);
         let surge = usize::from(self.surge());
         // (They have been watched by now, if they are to be.)
-        self.promote(now, cover);
+        // (A respawn comes before what follows from its news.)
+        if self.rollout.as_ref().is_some_and(|r| r.to == generation) {
+            self.promote(now, cover);
+        }
         let canaries = self.canaries();
         let successors = self.places.iter().filter(|p| p.successor.is_some()).count();
         let place = &mut self.places[usize::from(slot.0)];
