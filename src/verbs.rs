@@ -1,7 +1,7 @@
 //! The table of verbs: what a running cluster can be asked. The command line, the control socket,
 //! --help, the completions and the check of the manual page all read it.
 
-use crate::settings::{self, Order};
+use crate::settings::{self, Before, Order};
 
 /// One verb.
 pub struct Verb {
@@ -32,6 +32,12 @@ pub enum What {
     Resize,
     /// New workers for all old ones.
     Reload,
+    /// New workers that run another command.
+    Upgrade,
+    /// Back to the command before.
+    Rollback,
+    /// Slots that run another command.
+    Start,
     /// A signal to workers.
     Signal,
     /// Graceful stop.
@@ -47,7 +53,7 @@ pub enum What {
 }
 
 /// All of them, in the order of help.
-pub const VERBS: [Verb; 11] = [
+pub const VERBS: [Verb; 14] = [
     Verb {
         name: "status",
         words: "",
@@ -87,6 +93,30 @@ pub const VERBS: [Verb; 11] = [
         waits: true,
         help: "replace all workers, new before old; returns when it is over (--no-wait: at once)",
         what: What::Reload,
+    },
+    Verb {
+        name: "upgrade",
+        words: "[all] [cwd D] [watch T] [timeout T] [--] COMMAND..",
+        takes: usize::MAX,
+        waits: true,
+        help: "as reload, to another command; taken back if that is broken",
+        what: What::Upgrade,
+    },
+    Verb {
+        name: "rollback",
+        words: "",
+        takes: 0,
+        waits: true,
+        help: "back to the command before; of an upgrade under way: at once",
+        what: What::Rollback,
+    },
+    Verb {
+        name: "start",
+        words: "[count N] [cwd D] [timeout T] [--] COMMAND..",
+        takes: usize::MAX,
+        waits: true,
+        help: "more workers, which run another command",
+        what: What::Start,
     },
     Verb {
         name: "signal",
@@ -141,9 +171,18 @@ pub const VERBS: [Verb; 11] = [
 /// Stands behind a verb that waits: do not.
 pub const NO_WAIT: &str = "--no-wait";
 
+/// Is it among these, before a COMMAND?
+pub fn no_wait(words: &[&str]) -> bool {
+    let ours = words.iter().take_while(|w| **w != settings::END);
+    ours.into_iter().any(|w| *w == NO_WAIT)
+}
+
 impl Verb {
     /// May these words follow it?
     pub fn check(&self, rest: &[&str]) -> Result<(), String> {
+        if self.before().is_some() {
+            return self.check_words(rest);
+        }
         let flag = |w: &&&str| **w == NO_WAIT;
         let stray = match rest.iter().find(flag) {
             Some(w) if !self.waits => Some(w),
@@ -155,8 +194,31 @@ impl Verb {
         }
     }
 
+    /// Does a COMMAND follow, and which of our words may stand before it?
+    pub fn before(&self) -> Option<Before> {
+        match self.what {
+            What::Upgrade => Some(Before::Upgrade),
+            What::Start => Some(Before::Start),
+            What::Status
+            | What::Workers
+            | What::Why
+            | What::Resize
+            | What::Reload
+            | What::Rollback
+            | What::Signal
+            | What::Stop
+            | What::Kill
+            | What::Reopen
+            | What::Version
+            | What::Help => None,
+        }
+    }
+
     /// Do those that it takes mean something?
     fn check_words(&self, rest: &[&str]) -> Result<(), String> {
+        if let Some(before) = self.before() {
+            return settings::launch(rest, before).map(drop);
+        }
         let words: Vec<&str> = rest.iter().copied().filter(|w| *w != NO_WAIT).collect();
         let first = words.first().copied();
         match self.what {
@@ -167,6 +229,9 @@ impl Verb {
             What::Status
             | What::Why
             | What::Reload
+            | What::Upgrade
+            | What::Rollback
+            | What::Start
             | What::Reopen
             | What::Stop
             | What::Kill
@@ -190,6 +255,10 @@ impl Verb {
                 let (signal, target) = settings::signal_to(rest)?;
                 Some(Order::Signal(signal, target))
             }
+            What::Upgrade | What::Rollback | What::Start => {
+                let why = "has an answer that somebody should read: it takes a client";
+                return Err(format!("{} {why}", self.name));
+            }
             What::Status | What::Workers | What::Why | What::Version | What::Help => None,
         })
     }
@@ -209,6 +278,9 @@ impl Verb {
             What::Status
             | What::Why
             | What::Reload
+            | What::Upgrade
+            | What::Rollback
+            | What::Start
             | What::Reopen
             | What::Stop
             | What::Kill
@@ -272,14 +344,8 @@ pub fn help(verbs: &[&Verb]) -> String {
 /// What to say of a word that is no verb.
 pub fn unknown(word: &str) -> String {
     let names: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
-    match word {
-        "restart" => {
-            return "there is no restart yet: minicluster reload replaces all workers".into();
-        }
-        "upgrade" => {
-            return "there is no upgrade yet: minicluster stop, then start again; reload replaces all workers by those of the same command".into();
-        }
-        _ => {}
+    if word == "restart" {
+        return "there is no restart yet: minicluster reload replaces all workers".into();
     }
     let near = settings::nearest(word, &names);
     match near {

@@ -7,7 +7,7 @@ pub use words::help;
 use crate::core::codes::{EX_CONFIG, EX_USAGE};
 use crate::options::merge::{self, Both, Fault, Read, exclude};
 use crate::options::{self, Opt, Rivals, Scope, name_of};
-use crate::settings::{Control, Said, Settings};
+use crate::settings::{self, Control, Said, Settings};
 use crate::verbs;
 use std::ffi::OsString;
 use words::{explain, misplaced, nothing_to_do, stray_word};
@@ -101,10 +101,13 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
         s.check()?;
         return Ok(Invocation::Start(Box::new(s)));
     }
-    if split.is_some() {
-        let verb = &client_words[0];
-        return Err(format!("{verb} is a verb and takes no COMMAND").into());
-    }
+    let verb = client_words[0].clone();
+    let before = verbs::find(&verb).and_then(|v| v.before());
+    let command = match (split, before) {
+        (Some(_), None) => return Err(format!("{verb} is a verb and takes no COMMAND").into()),
+        (Some(at), Some(_)) => Some(args[at + 1..].to_vec()),
+        (None, _) => None,
+    };
     // A file that does not say which cluster is meant must not mean whichever runs.
     let says = s.name.is_some() || s.pid_file.is_some() || s.control != Control::Named;
     if m.opt_present("config") && !says {
@@ -116,7 +119,7 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
         };
         return Err(in_file(wrong.unwrap_or_else(none)));
     }
-    Ok(client(s, client_words)?)
+    Ok(client(s, client_words, command)?)
 }
 
 /// What was typed, on top of what the file says; for a verb, and what is wrong with the file.
@@ -175,8 +178,24 @@ fn check_rivals(m: &getopts::Matches, start: bool) -> Result<(), String> {
 }
 
 /// A verb and its words; its two flags may stand behind it, too, where people type them.
-fn client(mut s: Settings, words: Vec<String>) -> Result<Invocation, String> {
+fn client(
+    mut s: Settings,
+    mut words: Vec<String>,
+    command: Option<Vec<OsString>>,
+) -> Result<Invocation, String> {
     let mut kept: Vec<String> = Vec::new();
+    // From COMMAND on nothing is ours.
+    let before = verbs::find(&words[0]).and_then(|v| v.before());
+    let begins = before.map(|b| 1 + settings::begins(&words[1..], b));
+    let mut theirs = match begins.filter(|_| command.is_none()) {
+        Some(at) => words.split_off(at),
+        None => Vec::new(),
+    };
+    for word in command.into_iter().flatten() {
+        let shown = word.to_string_lossy().into_owned();
+        let text = word.into_string();
+        theirs.push(text.map_err(|_| format!("{shown} is not UTF-8: the master is sent text"))?);
+    }
     for w in words {
         match w.as_str() {
             "--json" => s.json = true,
@@ -193,6 +212,10 @@ fn client(mut s: Settings, words: Vec<String>) -> Result<Invocation, String> {
             }
             _ => kept.push(w),
         }
+    }
+    if before.is_some() && !theirs.is_empty() {
+        kept.push(settings::END.into());
+        kept.extend(theirs);
     }
     Ok(Invocation::Control(Box::new(s), kept))
 }

@@ -2,7 +2,7 @@
 
 use super::addr::Given;
 use super::event::Snag;
-use super::ids::{Ask, Asker, LaneId, PortId, SlotNr, WorkerId};
+use super::ids::{Ask, Asker, LaneId, PortId, Program, SlotNr, WorkerId};
 use super::lanes::{Of, Reader};
 use super::notice::Notice;
 use super::outcome::Outcome;
@@ -19,6 +19,7 @@ pub enum Action {
     Spawn {
         worker: WorkerId,
         slot: SlotNr,
+        program: Program,
         /// Of which code it is, and which lanes it is handed.
         reader: Reader,
     },

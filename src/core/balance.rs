@@ -15,13 +15,14 @@
 
 use super::action::{Action, Opening};
 use super::addr::Addr;
-use super::ids::{LaneId, PortId, Seat, SlotNr, Time, WorkerId};
+use super::ids::{LaneId, PortId, Program, Seat, SlotNr, Time, WorkerId};
 use super::lanes::{Lane, LaneState, Of, Reader};
 use super::policy::{Balance, Takeover};
 use super::table::{BUCKETS, Deal, Key, Table};
 use super::worker::Worker;
 use super::{Cluster, Out};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
 
 /// In which slot each bucket is at home, by the number of slots that it was worked out for.
 #[derive(Clone, Debug, Default)]
@@ -123,6 +124,7 @@ impl Cluster {
         &mut self,
         slot: SlotNr,
         generation: u32,
+        program: Program,
         now: Time,
         out: &mut Out,
     ) -> WorkerId {
@@ -132,12 +134,26 @@ impl Cluster {
         self.open_seat(reader, out);
         let watched = self.policy.takeover != Takeover::Off;
         let worker = self.fleet.enlist(slot, reader, watched, now);
+        let limit = self.ready_limit(slot, generation);
+        if let Some(w) = self.fleet.get_mut(worker) {
+            (w.program, w.ready_limit) = (program, limit);
+        }
         out.push(Action::Spawn {
             worker,
             slot,
+            program,
             reader,
         });
         worker
+    }
+
+    /// So long a worker has to be ready that is forked for that slot now.
+    fn ready_limit(&self, slot: SlotNr, generation: u32) -> Option<Duration> {
+        let terms = self.rollout.as_ref().filter(|r| r.to == generation);
+        let asked = terms.and_then(|r| r.terms.ready);
+        asked
+            .or(self.start_limit(slot))
+            .or(self.policy.ready_timeout)
     }
 
     /// The seat of whoever comes into that slot now.

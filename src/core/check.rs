@@ -69,9 +69,7 @@ impl Cluster {
         for w in self.fleet.iter() {
             let id = w.id;
             let fine = match w.state {
-                State::Starting { .. } => {
-                    has(Why::Ready(id)) || self.policy.ready_timeout.is_none()
-                }
+                State::Starting { .. } => has(Why::Ready(id)) || w.ready_limit.is_none(),
                 State::Retiring { stage, .. } => {
                     has(Why::Drain(id)) && (has(Why::Census) || stage == Stage::Drained)
                 }

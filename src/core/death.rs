@@ -247,6 +247,7 @@ impl Cluster {
             }
             Place::Current(nr) if died.ready_for.is_none() && by_itself_or_late(died.cause) => {
                 self.resize_failed(nr, || Hitch::Died(died.clone()), out);
+                self.starting_failed(nr, Hitch::Died(died.clone()), now, out);
                 self.replacement_failed(nr, generation, Hitch::Died(died), now, out);
             }
             Place::Current(_) | Place::Kept(_) | Place::None => {}

@@ -1,7 +1,7 @@
 //! What core is told. The shell turns every reading and every outcome of a syscall into one of these.
 
 use super::addr::Addr;
-use super::ids::{Ask, Asker, LaneId, Pid, WorkerId};
+use super::ids::{Ask, Asker, LaneId, Pid, Program, WorkerId};
 use super::policy::Policy;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -112,6 +112,21 @@ pub enum Event {
         why: &'static str,
         /// As it is from now on. Its number of workers counts where it is another than before.
         with: Result<Box<Policy>, String>,
+        /// What is asked for besides.
+        terms: Terms,
+    },
+    /// The reload or upgrade that is under way is to be called off.
+    BackOut { asker: Asker, by: By },
+    /// A client wants so many slots more, which run that, one after the other; and to hear of the
+    /// outcome, or (not `wait`) at once that it has begun.
+    Start {
+        asker: Asker,
+        count: u16,
+        program: Program,
+        /// So long each of their first workers has to be ready.
+        ready: Option<Duration>,
+        by: By,
+        wait: bool,
     },
     /// A client wants another number of slots, and to hear of the outcome, or (not `wait`) at once
     /// what is going to be tried.
@@ -132,6 +147,17 @@ pub enum Event {
     AskerGone { asker: Asker },
     /// Time has passed: the deadlines that are due fire. Told last in a turn.
     Tick,
+}
+
+/// Of one rollout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Do all slots run the command of the cluster from then on? Else each the one that it runs.
+    pub upgrade: bool,
+    /// So long each new worker is watched, unless as ever.
+    pub watch: Option<Duration>,
+    /// So long each has to be ready, unless as ever.
+    pub ready: Option<Duration>,
 }
 
 /// How many slots there are to be.

@@ -1,6 +1,6 @@
 //! Every worker that still has a process, by id.
 
-use super::ids::{Pid, SlotNr, Time, WorkerId};
+use super::ids::{Pid, Program, SlotNr, Time, WorkerId};
 use super::lanes::Reader;
 use super::notice::Who;
 use super::policy::ReadyRule;
@@ -24,6 +24,8 @@ impl Fleet {
             slot,
             generation: reader.generation,
             seat: reader.seat,
+            program: Program::default(),
+            ready_limit: None,
             pid: None,
             state: State::Spawning,
             born: now,

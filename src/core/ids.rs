@@ -75,6 +75,10 @@ serial!(
     Asker
 );
 
+/// Which command a slot runs: that of the cluster, 0, or one of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Program(pub u32);
+
 /// A numbered place 0..N-1 that outlives its processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotNr(pub u16);

@@ -28,11 +28,12 @@ impl Notice {
             } => Info,
             Notice::Ready { .. } => Info,
             Notice::ReloadRefused { hitch } | Notice::ReloadFailed { hitch, .. } => match hitch {
-                Hitch::Stopping | Hitch::Overtaken { .. } => Info,
+                Hitch::Stopping | Hitch::Overtaken { .. } | Hitch::CalledOff { .. } => Info,
                 Hitch::Died(_)
                 | Hitch::NotForked { .. }
                 | Hitch::Stuck(_)
                 | Hitch::Hangs(_)
+                | Hitch::UnderWay(_)
                 | Hitch::Superseded { .. }
                 | Hitch::Unreadable(_)
                 | Hitch::TooEarly => Error,

@@ -23,6 +23,7 @@ mod rollout;
 mod sentences;
 mod slot;
 mod speech;
+mod starting;
 mod steering;
 mod unserved;
 mod watch;
@@ -51,9 +52,10 @@ pub use crash::{MAX_RESTARTS, Used, status_of};
 pub use deadlines::Why;
 pub use drain::Stage;
 pub use event::{
-    By, Event, Exit, LaneLook, Load, MasterSignal, Oom, Seen, Sight, Size, Snag, Target, Word,
+    By, Event, Exit, LaneLook, Load, MasterSignal, Oom, Seen, Sight, Size, Snag, Target, Terms,
+    Word,
 };
-pub use ids::{Ask, Asker, LaneId, Pid, PortId, Seat, SlotNr, Time, WorkerId};
+pub use ids::{Ask, Asker, LaneId, Pid, PortId, Program, Seat, SlotNr, Time, WorkerId};
 pub use lanes::{Of, Reader};
 pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
 pub use outcome::{Hitch, Outcome};
@@ -75,6 +77,7 @@ use readiness::Launch;
 use respawn::Rng;
 use rollout::{Rollout, Wish};
 use slot::Slot;
+use starting::{More, Starting};
 use std::collections::{BTreeSet, VecDeque};
 
 /// Where actions go.
@@ -94,6 +97,8 @@ pub struct Cluster {
     newest: u32,
     /// What replaces the workers by others.
     rollout: Option<Rollout>,
+    /// What adds slots.
+    starting: Option<Starting>,
     /// How often those that are being emptied were looked at, since the last one joined them.
     looks: u32,
     /// When the last worker was asked to stop.
@@ -158,6 +163,7 @@ impl Cluster {
             generation: 1,
             newest: 1,
             rollout: None,
+            starting: None,
             looks: 0,
             asked_at: now,
             started: now,
@@ -268,14 +274,35 @@ impl Cluster {
                 by,
                 why,
                 with,
+                terms,
             } => {
                 let wish = Wish {
                     asker,
                     wait,
                     by,
                     why,
+                    terms,
                 };
                 self.reload_asked(wish, with, now, out)
+            }
+            Event::BackOut { asker, by } => self.back_out(asker, by, now, out),
+            Event::Start {
+                asker,
+                count,
+                program,
+                ready,
+                by,
+                wait,
+            } => {
+                let more = More {
+                    asker,
+                    count,
+                    program,
+                    ready,
+                    by,
+                    wait,
+                };
+                self.start_asked(more, now, out)
             }
             Event::LaneDied { lane } => self.lane_died(lane, now, out),
             Event::LaneLeft { lane } => self.lane_left(lane, out),
@@ -312,12 +339,14 @@ impl Cluster {
                 if let Some(r) = &mut self.rollout {
                     r.askers.retain(|a| *a != asker);
                 }
+                self.starter_gone(asker);
             }
             Event::Tick => self.expire(now, out),
         }
         // Before anything else is begun, and again if that has left nothing.
         self.leave_if_over(now, out);
         self.rollout_progress(now, out);
+        self.starting_progress(now, out);
         self.leave_if_over(now, out);
         self.steer(out);
         self.drain_progress(now, out);
@@ -345,6 +374,11 @@ impl Cluster {
                     ready: 0,
                 };
                 (asker, outcome)
+            }
+            Event::BackOut { asker, .. } => (asker, Outcome::NothingToBackOut),
+            Event::Start { asker, .. } => {
+                let (started, hitch) = (0, Hitch::Stopping);
+                (asker, Outcome::NotStarted { started, hitch })
             }
             Event::SignalWorkers { asker, target, .. } => (asker, Outcome::Nobody { target }),
             Event::Spawned { .. }

@@ -32,6 +32,16 @@ pub enum Outcome {
         hitch: Hitch,
         ready: usize,
     },
+    /// That one is called off, and this one goes on.
+    BackedOut { generation: u32, goes_on: u32 },
+    /// Nothing is under way that could be called off.
+    NothingToBackOut,
+    /// Of a start that is not waited for: it has begun.
+    Starting { count: u16 },
+    /// So many slots have been added, each has been ready, and so many there are now.
+    Started { count: u16, workers: u16 },
+    /// So many were, and then that came; the slot is not there any more.
+    NotStarted { started: u16, hitch: Hitch },
     /// There cannot be so many.
     OutOfBounds { workers: u16, asked: Size },
     /// There is no room for so many.
@@ -69,6 +79,10 @@ pub enum Hitch {
     TooEarly,
     /// Another reload has taken its place.
     Overtaken { why: &'static str, by: Option<By> },
+    /// An operator does not want it any more.
+    CalledOff { why: &'static str, by: Option<By> },
+    /// Something else is under way.
+    UnderWay(&'static str),
 }
 
 impl fmt::Display for Hitch {
@@ -103,6 +117,8 @@ impl fmt::Display for Hitch {
             Hitch::Stopping => f.write_str("the cluster stops"),
             Hitch::Unreadable(why) => f.write_str(why),
             Hitch::TooEarly => f.write_str("its ports are not open yet"),
+            Hitch::CalledOff { why, by: b } => write!(f, "{why}{}", by(b)),
+            Hitch::UnderWay(what) => write!(f, "{what} is under way"),
             Hitch::Overtaken { why, by: b } => {
                 write!(f, "another reload has begun ({why}{})", by(b))
             }

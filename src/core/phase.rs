@@ -107,6 +107,7 @@ impl Cluster {
     ) {
         // Whatever comes of it, it is the end of a resize.
         self.answer_resizers(&Hitch::Stopping, out);
+        self.end_starting(Hitch::Stopping, out);
         match self.waiting() < MAX_ASKERS {
             true => self.askers.push(asker),
             false => out.push(Action::Answer {
@@ -125,7 +126,8 @@ impl Cluster {
     /// How many clients wait.
     pub(super) fn waiting(&self) -> usize {
         let reloaders = self.rollout.as_ref().map_or(0, |r| r.askers.len());
-        self.askers.len() + self.resizers.len() + reloaders
+        let starter = usize::from(self.starter_waits());
+        self.askers.len() + self.resizers.len() + reloaders + starter
     }
 
     fn stop_or_harder(&mut self, why: &'static str, now: Time, out: &mut Out) {
@@ -192,6 +194,7 @@ impl Cluster {
         let limit = self.stop_limit();
         self.budget_runs(now);
         self.answer_resizers(&Hitch::Stopping, out);
+        self.end_starting(Hitch::Stopping, out);
         // Who has failed to start has no clients that should be spared.
         let delay = match code {
             0 if self.ready_count() > 0 => self.delay_of_stop(),
@@ -268,6 +271,7 @@ impl Cluster {
         };
         self.budget_runs(now);
         self.answer_resizers(&Hitch::Stopping, out);
+        self.end_starting(Hitch::Stopping, out);
         self.phase = Phase::Stopping {
             code: FAILED,
             hard: true,

@@ -13,7 +13,7 @@
 use super::action::{Action, Whom};
 use super::deadlines::Why;
 use super::event::{By, Size};
-use super::ids::{Asker, SlotNr, Time, WorkerId};
+use super::ids::{Asker, Program, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice};
 use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
@@ -138,22 +138,36 @@ impl Cluster {
         now: Time,
         out: &mut Out,
     ) {
+        self.resize_with(to, Program::default(), why, by, now, out);
+    }
+
+    /// Slots that are added run that.
+    pub(super) fn resize_with(
+        &mut self,
+        to: u16,
+        program: Program,
+        why: &'static str,
+        by: Option<By>,
+        now: Time,
+        out: &mut Out,
+    ) {
         let from = self.wanted;
         if to == from {
             return;
         }
+        self.end_starting(Hitch::Superseded { to, why, by }, out);
         self.wanted = to;
         self.resizing = true;
         self.answer_resizers(&Hitch::Superseded { to, why, by }, out);
         out.push(Action::Note(Notice::Resizing { from, to, why, by }));
         match to > from {
-            true => self.grow(from, now, out),
+            true => self.grow(from, program, now, out),
             false => self.shrink(now, out),
         }
         self.resize_progress(out);
     }
 
-    fn grow(&mut self, from: u16, now: Time, out: &mut Out) {
+    fn grow(&mut self, from: u16, program: Program, now: Time, out: &mut Out) {
         self.full = false;
         let len = self.slots.len().max(usize::from(self.wanted));
         let generation = self.generation;
@@ -163,12 +177,13 @@ impl Cluster {
                 None => {
                     *slot = Slot {
                         seat: slot.seat,
+                        program,
                         ..Slot::added(generation)
                     }
                 }
                 // Its worker is on its way out, or not yet on its way in.
                 Some(id) => {
-                    slot.proven = false;
+                    (slot.proven, slot.program) = (false, program);
                     let stays = self.fleet.get(id).filter(|w| w.state == State::Spawning);
                     // (Not if it is of what ran before.)
                     slot.generation = stays.map_or(generation, |w| w.generation.max(generation));
@@ -184,7 +199,8 @@ impl Cluster {
     pub(super) fn slot_has_moved_on(&self, id: WorkerId) -> bool {
         match (self.place_of(id), self.fleet.get(id)) {
             (Place::Current(nr), Some(w)) => {
-                self.slots[usize::from(nr.0)].generation != w.generation
+                let slot = &self.slots[usize::from(nr.0)];
+                (slot.generation, slot.program) != (w.generation, w.program)
             }
             (Place::Current(_) | Place::Successor(_) | Place::Kept(_) | Place::None, _) => false,
         }

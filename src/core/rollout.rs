@@ -17,8 +17,8 @@
 
 use super::action::Action;
 use super::deadlines::Why;
-use super::event::By;
-use super::ids::{Asker, SlotNr, Time, WorkerId};
+use super::event::{By, Terms};
+use super::ids::{Asker, Program, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice};
 use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
@@ -27,6 +27,7 @@ use super::respawn::FORK_AGAIN;
 use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Generations with workers at one time (I9): of more the oldest is not drained any longer.
@@ -51,6 +52,10 @@ pub struct Rollout {
     pub(super) watch: Duration,
     /// Have they been watched?
     pub(super) passed: bool,
+    /// What is asked for besides.
+    pub(super) terms: Terms,
+    /// What slots ran that run something else by now.
+    before: BTreeMap<SlotNr, Program>,
     /// Who waits for its end.
     pub askers: Vec<Asker>,
 }
@@ -68,6 +73,7 @@ pub(super) struct Wish {
     pub wait: bool,
     pub by: Option<By>,
     pub why: &'static str,
+    pub terms: Terms,
 }
 
 impl Cluster {
@@ -111,6 +117,8 @@ impl Cluster {
 
     fn begin_rollout(&mut self, wish: &Wish, policy: Box<Policy>, now: Time, out: &mut Out) {
         let running = self.asked_for();
+        let (why, by) = (wish.why, wish.by);
+        self.end_starting(Hitch::Overtaken { why, by }, out);
         let before = self.supersede(wish, now, out);
         self.count_forks_anew();
         self.newest += 1;
@@ -132,8 +140,10 @@ impl Cluster {
             workers: resized.then_some(workers),
             by: wish.by,
             canaries: self.policy.canary.count,
-            watch: self.policy.canary.watch,
+            watch: wish.terms.watch.unwrap_or(self.policy.canary.watch),
             passed: false,
+            terms: wish.terms,
+            before: BTreeMap::new(),
             askers: Vec::new(),
         });
         out.push(Action::NewGeneration { generation: to });
@@ -149,6 +159,60 @@ impl Cluster {
         }
         self.open_beside(to, out);
         self.limit_generations(now, out);
+    }
+
+    /// What a worker of that generation runs in that slot.
+    pub(super) fn program_in(&self, nr: SlotNr, generation: u32) -> Program {
+        let slot = self.slots.get(usize::from(nr.0));
+        let own = slot.map(|s| s.program).unwrap_or_default();
+        match &self.rollout {
+            Some(r) if r.to == generation && r.terms.upgrade => Program::default(),
+            Some(_) | None => own,
+        }
+    }
+
+    /// The slot runs from now on what that worker does.
+    pub(super) fn runs_now(&mut self, nr: SlotNr, id: WorkerId) {
+        let slot = &mut self.slots[usize::from(nr.0)];
+        let program = self.fleet.get(id).map_or(slot.program, |w| w.program);
+        let before = std::mem::replace(&mut slot.program, program);
+        if let Some(r) = self.rollout.as_mut().filter(|_| before != program) {
+            r.before.entry(nr).or_insert(before);
+        }
+    }
+
+    /// Is one under way to code that does not run yet?
+    pub fn rolls_forward(&self) -> bool {
+        let r = self.rollout.as_ref();
+        r.is_some_and(|r| !r.back && r.to != self.generation)
+    }
+
+    /// Does a slot run it, or a worker?
+    pub fn runs(&self, program: Program) -> bool {
+        let before = self.rollout.iter().flat_map(|r| r.before.values());
+        let slots = self.slots.iter().map(|s| &s.program);
+        let workers = self.fleet.iter().map(|w| &w.program);
+        before.chain(slots).chain(workers).any(|p| *p == program)
+    }
+
+    /// The one that is under way is called off by an operator.
+    pub(super) fn back_out(&mut self, asker: Asker, by: By, now: Time, out: &mut Out) {
+        let runs = self.generation;
+        let under_way = self.phase == Phase::Serving;
+        let forward = |r: &mut Rollout| under_way && !r.back && r.to != runs;
+        let outcome = match self.rollout.take_if(forward) {
+            Some(r) => {
+                let (why, by) = ("rolled back by a client", Some(by));
+                let generation = r.to;
+                self.rollout_failed(r, Hitch::CalledOff { why, by }, now, out);
+                Outcome::BackedOut {
+                    generation,
+                    goes_on: runs,
+                }
+            }
+            None => Outcome::NothingToBackOut,
+        };
+        out.push(Action::Answer { asker, outcome });
     }
 
     /// Another one is under way: it is over now. If it has not come to what runs, what ran before it
@@ -252,6 +316,11 @@ impl Cluster {
         for slot in self.slots.iter_mut().filter(|s| s.current.is_none()) {
             slot.generation = self.generation;
         }
+        for (nr, program) in &r.before {
+            if let Some(slot) = self.slots.get_mut(usize::from(nr.0)) {
+                slot.program = *program;
+            }
+        }
         self.rollout_over(&r, &hitch, out);
         self.policy = Policy::clone(&r.policy);
         // What it took is no failure of those that go on.
@@ -277,6 +346,8 @@ impl Cluster {
             canaries: 0,
             watch: Duration::ZERO,
             passed: false,
+            terms: Terms::default(),
+            before: BTreeMap::new(),
             askers: Vec::new(),
         });
         self.rollout_progress(now, out);
@@ -444,7 +515,7 @@ impl Cluster {
             }
             room -= 1;
             let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
-            let worker = self.enlist(slot_nr, to, now, out);
+            let worker = self.enlist(slot_nr, to, self.program_in(slot_nr, to), now, out);
             self.slots[nr].successor = Some(worker);
         }
     }
@@ -470,6 +541,7 @@ impl Cluster {
             (slot.rest, slot.held) = (None, None);
             slot.proven = true;
             slot.backoff = Default::default();
+            self.runs_now(nr, id);
         }
         let watched = self.all_watched_by().is_none_or(|by| by <= now);
         if self.all_replaced(to) && watched {

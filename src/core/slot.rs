@@ -10,7 +10,7 @@
 use super::crash::Rest;
 use super::deadlines::Why;
 use super::event::Exit;
-use super::ids::{Seat, SlotNr, Time, WorkerId};
+use super::ids::{Program, Seat, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Next};
 use super::respawn::Backoff;
 use super::{Cluster, Out};
@@ -32,6 +32,8 @@ pub struct Slot {
     pub kept: Option<WorkerId>,
     /// Of which generation its workers are.
     pub generation: u32,
+    /// What its workers run.
+    pub program: Program,
     /// Whose lanes its worker has, or the last one had.
     pub seat: Option<Seat>,
     /// Failures in a row.
@@ -143,6 +145,7 @@ impl Cluster {
                     successor: slot.successor,
                     kept: slot.kept,
                     seat: slot.seat,
+                    program: slot.program,
                     ..Slot::added(slot.generation)
                 };
                 return Next::Respawn(Duration::ZERO);
@@ -230,9 +233,16 @@ impl Cluster {
                 slot.restarts += 1;
             }
             slot.used = true;
-            let worker = self.enlist(slot_nr, generation, now, out);
+            let worker = self.enlist(
+                slot_nr,
+                generation,
+                self.program_in(slot_nr, generation),
+                now,
+                out,
+            );
             self.slots[nr].current = Some(worker);
             self.slots[nr].seat = self.fleet.get(worker).map(|w| w.seat);
+            self.runs_now(slot_nr, worker);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::crash::{Rest, Used};
 use super::deadlines::Why;
 use super::death::Death;
 use super::event::Exit;
-use super::ids::{Pid, SlotNr, Time};
+use super::ids::{Pid, Program, SlotNr, Time};
 use super::notice::Cause;
 use super::phase::Phase;
 use super::policy::Takeover;
@@ -53,6 +53,8 @@ pub struct SlotView {
     pub pid: Option<Pid>,
     /// Of its code.
     pub generation: u32,
+    /// What it runs.
+    pub program: Program,
     /// One word.
     pub state: &'static str,
     /// Since it was asked for; of an empty slot: until the next one.
@@ -107,6 +109,7 @@ impl Cluster {
             current: false,
             pid: w.pid,
             generation: w.generation,
+            program: w.program,
             state: state_word(w.state),
             age: now - w.born,
             restarts: 0,
@@ -145,6 +148,7 @@ impl Cluster {
             current: true,
             pid: worker.and_then(|w| w.pid),
             generation: worker.map_or(self.generation, |w| w.generation),
+            program: slot.program,
             state,
             age: worker.map_or(until, |w| now - w.born),
             restarts: slot.restarts,

@@ -18,7 +18,7 @@ use super::action::Action;
 use super::ids::{LaneId, PortId, WorkerId};
 use super::lanes::{Lane, LaneState, Of};
 use super::phase::Phase;
-use super::table::Table;
+use super::table::{Deal, Table};
 use super::worker::Worker;
 use super::{Cluster, Out};
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +82,7 @@ impl Cluster {
         }
         let settled = |port: &PortId, lanes: &[&Lane]| match (lanes, self.lanes.steered.get(port)) {
             _ if self.lanes.owned.is_at(*port) => false,
-            ([only], Some(table)) => table.is_only(only.id),
+            ([only], Some(table)) => table.is_only(only.id) && table.part.is_none(),
             _ => false,
         };
         ports.retain(|port, lanes| !settled(port, lanes));
@@ -166,8 +166,11 @@ impl Cluster {
                 Some(found) => found,
                 None => (now?.clone(), self.lanes.dealt.get(&port).cloned()),
             };
-            let shut = table.deal.lanes().is_empty();
-            table.part = self.canary_part(port).filter(|_| !shut);
+            let all = table.deal.lanes();
+            let shut = all.is_empty();
+            // (Where canaries have inherited the only lane they get all there is.)
+            let apart = |(_, deal): &(u8, Deal)| !shut && deal.lanes() != all;
+            table.part = self.canary_part(port).filter(apart);
             (now != Some(&table)).then_some((port, table, dealt))
         };
         let changed: Vec<_> = ports.into_iter().filter_map(wanted).collect();

@@ -176,6 +176,7 @@ impl Cluster {
             (slot.rest, slot.held) = (None, None);
             slot.generation = self.fleet.get(id).map_or(generation, |w| w.generation);
             slot.seat = self.fleet.get(id).map(|w| w.seat);
+            slot.program = self.fleet.get(id).map_or(slot.program, |w| w.program);
             self.deadlines.stop(Why::Respawn(nr));
             if let Some(w) = self.fleet.get_mut(id) {
                 w.made_room_for = None;

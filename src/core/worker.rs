@@ -16,7 +16,7 @@ use super::action::{Action, Whom};
 use super::codes;
 use super::deadlines::Why;
 use super::drain::Stage;
-use super::ids::{LaneId, Pid, PortId, Seat, SlotNr, Time, WorkerId};
+use super::ids::{LaneId, Pid, PortId, Program, Seat, SlotNr, Time, WorkerId};
 use super::lanes::Reader;
 use super::notice::{Cause, Notice, Who};
 use super::outcome::Hitch;
@@ -88,6 +88,10 @@ pub struct Worker {
     pub generation: u32,
     /// Whose lanes it has, where it shares none with its siblings.
     pub seat: Seat,
+    /// What it runs.
+    pub program: Program,
+    /// So long it has to be ready; `None` is for ever.
+    pub ready_limit: Option<Duration>,
     /// Its first process; `Some` iff unreaped.
     pub pid: Option<Pid>,
     /// Where in its life.
@@ -251,13 +255,13 @@ impl Cluster {
         }
         w.pid = Some(pid);
         w.state = State::Starting { execed: false };
-        let (who, generation) = (w.who(), w.generation);
+        let (who, generation, ready_limit) = (w.who(), w.generation, w.ready_limit);
         self.count_fork();
         let reason = match self.place_of(id) {
             Place::Current(nr) => self.slots[usize::from(nr.0)].reason(),
             Place::Successor(_) | Place::Kept(_) | Place::None => "restart",
         };
-        if let Some(limit) = self.policy.ready_timeout {
+        if let Some(limit) = ready_limit {
             self.deadlines.set(Why::Ready(id), now + limit);
         }
         out.push(Action::Note(Notice::Forked {
@@ -310,6 +314,7 @@ impl Cluster {
                 };
                 self.slot_vacated(slot, how, now, out);
                 self.resize_failed(slot, hitch, out);
+                self.starting_failed(slot, hitch(), now, out);
             }
             Place::Successor(nr) => self.successor_failed(nr, hitch(), now, out),
             // It was not wanted any more by the time its turn came.
@@ -376,7 +381,7 @@ impl Cluster {
             (State::Starting { .. }, Why::Look(_)) => out.push(Action::LookAt { worker: id }),
             (State::Starting { .. }, Why::Alive(_)) => self.become_ready(id, now, out),
             (State::Starting { .. }, Why::Ready(_)) => {
-                let (who, after) = (w.who(), now - w.born);
+                let (who, after, limit) = (w.who(), now - w.born, w.ready_limit);
                 let hint = self.not_ready_hint(id);
                 if let Some(w) = self.fleet.get_mut(id) {
                     w.hint = hint;
@@ -384,7 +389,7 @@ impl Cluster {
                 let notice = Notice::NotReady {
                     who,
                     after,
-                    limit: self.policy.ready_timeout.unwrap_or_default(),
+                    limit: limit.unwrap_or_default(),
                     hint,
                 };
                 out.push(Action::Note(notice));

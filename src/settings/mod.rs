@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod envfile;
+mod launch;
 mod orders;
 mod parse;
 mod rights;
@@ -21,6 +22,7 @@ mod sources;
 mod words;
 
 pub use envfile::*;
+pub use launch::*;
 pub use orders::*;
 pub use parse::*;
 pub use rights::*;
@@ -379,6 +381,21 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// What was typed of the workers' directory.
+    pub fn typed_cwd(&self) -> Option<&String> {
+        let typed = self.sources.typed.iter();
+        typed
+            .rev()
+            .find(|(long, _)| *long == "cwd")
+            .map(|(_, dir)| dir)
+    }
+
+    /// As if that had been typed of it, or nothing.
+    pub fn retype_cwd(&mut self, dir: Option<String>) {
+        self.sources.typed.retain(|(long, _)| *long != "cwd");
+        self.sources.typed.extend(dir.map(|dir| ("cwd", dir)));
     }
 
     /// Each port on each host.

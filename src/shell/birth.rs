@@ -7,18 +7,24 @@ use super::log::{Stdout, Voice};
 use super::procs::Proc;
 use super::speech::Speech;
 use super::{Kind, Shell, handed, token};
-use crate::core::{Event, Pid, Reader, SlotNr, Takeover, WorkerId};
+use crate::core::{Event, Pid, Program, Reader, SlotNr, Takeover, WorkerId};
 use crate::sys::spawn::{self, Plan, Watch};
 use crate::sys::{errno_of, fds};
 use std::io;
 use std::os::fd::AsFd;
 
 impl Shell {
-    pub(super) fn spawn(&mut self, worker: WorkerId, slot: SlotNr, reader: Reader) {
+    pub(super) fn spawn(
+        &mut self,
+        worker: WorkerId,
+        slot: SlotNr,
+        program: Program,
+        reader: Reader,
+    ) {
         self.spawned = true;
         // A stop, or a resize, may have come between the wish and its turn.
         let tried = match self.cluster.wants(worker) {
-            true => self.try_spawn(worker, slot, reader),
+            true => self.try_spawn(worker, slot, program, reader),
             false => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
         };
         let event = match tried {
@@ -34,13 +40,22 @@ impl Shell {
         self.queue.push_back(event);
     }
 
-    fn try_spawn(&mut self, worker: WorkerId, slot: SlotNr, reader: Reader) -> io::Result<i32> {
+    fn try_spawn(
+        &mut self,
+        worker: WorkerId,
+        slot: SlotNr,
+        program: Program,
+        reader: Reader,
+    ) -> io::Result<i32> {
         let generation = reader.generation;
         let recipe = self.recipe(generation);
         let around = self.surroundings(generation);
-        let argv = around.argv(slot);
+        let own = self.programs.of(program);
+        let command = own.map_or(&recipe.settings.command, |m| &m.command);
+        let argv = around.argv(command, slot);
+        let ipc = own.map_or(recipe.ipc, |m| m.ipc);
         let ready_fd = recipe.settings.ready_fd;
-        let (speech, theirs) = Speech::open(recipe.ipc, ready_fd.is_some())?;
+        let (speech, theirs) = Speech::open(ipc, ready_fd.is_some())?;
         let handed = self.sockets.handed(reader);
         let pass: Vec<_> = handed.iter().map(|h| h.fd).collect();
         let count = pass.len();
@@ -69,10 +84,10 @@ impl Shell {
             Stdout::Piped => Some(err_write.as_fd()),
         };
         let plan = Plan {
-            program: &recipe.program,
+            program: own.map_or(&recipe.program, |m| &m.program),
             argv: &argv,
             env: &env,
-            cwd: Some(&recipe.cwd),
+            cwd: own.and_then(|m| m.cwd.as_ref()).or(Some(&recipe.cwd)),
             stay: recipe.rights.ids.is_some() && recipe.settings.cwd.is_none(),
             ids: recipe.rights.ids.as_ref(),
             umask: recipe.settings.umask,

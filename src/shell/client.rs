@@ -6,9 +6,9 @@ use super::sink;
 use crate::core::codes::{EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, NOT_RUNNING, TIMED_OUT};
 use crate::core::words::{human, reason};
 use crate::options::config::MAX_BYTES;
-use crate::settings::{Control, Settings};
+use crate::settings::{self, Before, Control, Settings};
 use crate::sys::signal::Blocked;
-use crate::sys::{pidfd, unix};
+use crate::sys::{pidfd, procfs, unix};
 use crate::verbs::{self, What};
 use crate::wire::command::{decode_answer, encode};
 use crate::wire::report;
@@ -28,7 +28,10 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
     let verb = verbs::find(&words[0]).ok_or_else(|| (EX_USAGE, verbs::unknown(&words[0])))?;
     let what = verb.what;
     if s.no_wait {
-        words.push(verbs::NO_WAIT.into());
+        words.insert(1, verbs::NO_WAIT.into());
+    }
+    if let Some(before) = verb.before() {
+        make_absolute(&mut words, before);
     }
     let rest: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
     verb.check(&rest).map_err(|e| (EX_USAGE, e))?;
@@ -46,7 +49,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
     };
     let stream = connect(&path)?;
     if s.json {
-        words.push("--json".into());
+        words.insert(1, "--json".into());
     }
     let master = unix::peer(stream.as_fd())
         .and_then(|(pid, _)| pidfd::open(pid))
@@ -75,6 +78,27 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
         // It was tried, and what came of it is the answer.
         FAILED if s.json && (waits || what == What::Reopen) => print(&text).map(|_| code),
         _ => Err((code, text.trim_end().to_string())),
+    }
+}
+
+/// COMMAND and its directory are where they are for whoever types them; and it is told apart from here
+/// on.
+fn make_absolute(words: &mut Vec<String>, before: Before) {
+    let at = 1 + settings::begins(&words[1..], before);
+    let here = procfs::working_directory().unwrap_or_default();
+    let whole = |word: &str| {
+        let path: PathBuf = here.join(word).components().collect();
+        path.to_string_lossy().into_owned()
+    };
+    if let Some(command) = words.get_mut(at).filter(|w| w.contains('/')) {
+        *command = whole(command);
+    }
+    let dir = words[..at].iter().position(|w| w == "cwd");
+    if let Some(dir) = dir.and_then(|n| words[..at].get_mut(n + 1)) {
+        *dir = whole(dir);
+    }
+    if words.get(at - 1).is_none_or(|w| w != settings::END) {
+        words.insert(at, settings::END.into());
     }
 }
 

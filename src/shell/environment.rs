@@ -6,7 +6,7 @@ use super::sockets::Sockets;
 use crate::core::{Reader, SlotNr};
 use crate::settings::{Settings, expand};
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -40,14 +40,10 @@ pub enum Mastered<'a> {
 
 impl Surroundings<'_> {
     /// The words of COMMAND.
-    pub fn argv(&self, slot: SlotNr) -> Vec<CString> {
-        let word = |w: &std::ffi::OsString| CString::new(expand(w.as_bytes(), slot.0));
+    pub fn argv(&self, command: &[OsString], slot: SlotNr) -> Vec<CString> {
+        let word = |w: &OsString| CString::new(expand(w.as_bytes(), slot.0));
         // Words of a command line cannot hold NUL.
-        self.settings
-            .command
-            .iter()
-            .filter_map(|w| word(w).ok())
-            .collect()
+        command.iter().filter_map(|w| word(w).ok()).collect()
     }
 
     /// Ours without what was meant for us, then the worker's own, then what the operator says: by

@@ -15,6 +15,7 @@ mod filed;
 mod given;
 mod group;
 mod handed;
+mod launch;
 mod log;
 mod lookup;
 mod mend;
@@ -51,6 +52,7 @@ use census::Census;
 use channel::Stderr;
 use clients::{ClientId, Clients};
 use daemon::Caller;
+use launch::Programs;
 use log::Log;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -151,6 +153,8 @@ pub struct Shell {
     caller: Option<Caller>,
     /// What the workers of each generation are made of that has some.
     recipes: Recipes,
+    /// What some slots run instead.
+    programs: Programs,
     /// The one that was read again for the reload that begins.
     fresh: Option<Recipe>,
     /// Of those that are being emptied: what is known of their connections.

@@ -24,8 +24,9 @@ impl Shell {
             Action::Spawn {
                 worker,
                 slot,
+                program,
                 reader,
-            } => self.spawn(worker, slot, reader),
+            } => self.spawn(worker, slot, program, reader),
             Action::Signal {
                 worker,
                 signal,
@@ -101,6 +102,9 @@ impl Shell {
         self.watch_log();
         if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
             self.release_caller();
+        }
+        if let Notice::Reloaded { .. } = &notice {
+            self.remember_what_runs();
         }
     }
 

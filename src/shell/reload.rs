@@ -5,11 +5,11 @@ use super::Shell;
 use super::reread::{self, Fresh};
 use super::rights::Rights;
 use super::room::Room;
-use crate::core::{Asker, By, Event, Level};
+use crate::core::{Asker, By, Event, Level, Terms};
 use crate::settings::Settings;
 use crate::sys::cpus;
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 
 /// What workers of one generation are made of.
 pub struct Recipe {
@@ -23,6 +23,20 @@ pub struct Recipe {
     pub cwd: CString,
     /// Do they have Node's channel?
     pub ipc: bool,
+}
+
+/// Who wants to hear of the end (or, if it does not wait, at once that it has begun).
+pub(super) type Client = (Asker, By, bool);
+
+/// What a rollout changes beside what is read again.
+#[derive(Default)]
+pub(super) struct Change {
+    /// What is run,
+    pub command: Option<Vec<OsString>>,
+    /// and what is said of the directory, as if it had been typed; `None`: what was.
+    pub cwd: Option<Option<String>>,
+    /// What is asked for besides.
+    pub terms: Terms,
 }
 
 /// All of them that are still needed.
@@ -69,10 +83,22 @@ impl Shell {
     }
 
     /// A client, or a signal, wants new workers.
-    pub(super) fn reload_for(&mut self, client: Option<(Asker, By, bool)>, why: &'static str) {
+    pub(super) fn reload_for(&mut self, client: Option<Client>, why: &'static str) {
+        self.roll(client, why, Change::default());
+    }
+
+    /// The same, of what is changed so.
+    pub(super) fn roll(&mut self, client: Option<Client>, why: &'static str, change: Change) {
         let now = self.cluster.generation();
         let handed = self.sockets.handed_count();
-        let fresh = reread::look(&self.recipe(now).settings, handed);
+        let mut now = self.recipe(now).settings.clone();
+        if let Some(command) = change.command {
+            now.command = command;
+        }
+        if let Some(dir) = change.cwd {
+            now.retype_cwd(dir);
+        }
+        let fresh = reread::look(&now, handed);
         let room = |r: &Recipe| Room::of(&r.settings, r.ipc, handed, self.inherited);
         let fresh = fresh.and_then(|f| {
             let workers = f.workers.unwrap_or(self.cluster.wanted());
@@ -109,6 +135,7 @@ impl Shell {
             by,
             why,
             with,
+            terms: change.terms,
         });
         self.settle();
         // Core has not begun one.

@@ -16,9 +16,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::clients::{ClientId, Heard};
+use super::reload::Client;
 
 /// An answer: exit code and text.
-type Answer = (u8, String);
+pub(super) type Answer = (u8, String);
 
 /// Lines of one client in one turn.
 const LINES: usize = 16;
@@ -62,7 +63,7 @@ impl Waiting {
 }
 
 /// The words behind the verb.
-fn behind(r: &Request) -> impl Iterator<Item = &str> {
+pub(super) fn behind(r: &Request) -> impl Iterator<Item = &str> {
     r.words.iter().skip(1).map(String::as_str)
 }
 
@@ -212,6 +213,9 @@ impl Shell {
             }),
             What::Stop | What::Kill => self.stop(id, verb, r),
             What::Reload => self.reload(id, r),
+            What::Upgrade => refused(self.upgrade(id, r)),
+            What::Rollback => self.rollback(id, r),
+            What::Start => refused(self.start(id, r)),
             What::Resize => refused(self.resize(id, r)),
             What::Signal => refused(self.signal_workers(id, r)),
         }
@@ -248,6 +252,12 @@ impl Shell {
             wait,
         });
         Ok(())
+    }
+
+    /// It waits for the end from now on (or only to hear that it has begun).
+    pub(super) fn asks(&mut self, id: ClientId, r: &Request, wait: bool) -> Client {
+        let by = self.clients.by(id);
+        (self.waiting.add(id, Some(r)), by, wait)
     }
 
     /// All is read again first; core does the rest, and answers in the end.
@@ -317,7 +327,9 @@ impl Shell {
         let rows: Vec<Row> = alive
             .map(|view| {
                 let usage = view.pid.filter(|_| details);
-                let words = self.surroundings(view.generation).argv(view.slot);
+                let own = self.programs.of(view.program).map(|m| &m.command);
+                let around = self.surroundings(view.generation);
+                let words = around.argv(own.unwrap_or(&around.settings.command), view.slot);
                 let word = |w: &std::ffi::CString| w.to_string_lossy().into_owned();
                 Row {
                     usage: usage.and_then(|p| procfs::tree_usage(p.0)),

@@ -59,7 +59,7 @@ pub fn run(
     let handed = sockets.handed(ALONE);
     let plan = Plan {
         program,
-        argv: &around.argv(SlotNr(0)),
+        argv: &around.argv(&settings.command, SlotNr(0)),
         env: &env,
         cwd: Some(&dir),
         stay: rights.ids.is_some() && settings.cwd.is_none(),

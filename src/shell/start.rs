@@ -6,6 +6,7 @@ use super::census::Census;
 use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
 use super::given::{self, Passed};
+use super::launch::Programs;
 use super::log::Log;
 use super::names::{Claim, Refused};
 use super::pidfile::{PidDir, PidFile};
@@ -316,6 +317,7 @@ fn build(
         pid_file,
         pid_dir,
         caller: None,
+        programs: Programs::new(&recipe.settings),
         recipes: Recipes::new(1, recipe),
         fresh: None,
         census: Census::default(),

@@ -3,6 +3,7 @@
 //! gets text.
 
 use super::json;
+use crate::settings::END;
 
 /// Longest line accepted.
 pub const MAX_LINE: usize = 64 * 1024;
@@ -27,8 +28,12 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
         true => json::parse_words(text)?,
         false => split(text)?,
     };
-    let json = all.iter().any(|w| w == "--json");
-    let words = all.into_iter().filter(|w| w != "--json").collect();
+    // What follows `--` is a command's, whatever it looks like.
+    let end = all.iter().position(|w| w == END).unwrap_or(all.len());
+    let (ours, theirs) = all.split_at(end);
+    let json = ours.iter().any(|w| w == "--json");
+    let ours = ours.iter().filter(|w| *w != "--json");
+    let words = ours.chain(theirs).cloned().collect();
     Ok(Request {
         words,
         json,

@@ -32,6 +32,17 @@ pub fn answer(outcome: &Outcome, json: bool, kept: &[String]) -> (u8, String) {
             hitch,
             ready,
         } => (FAILED, not_reloaded(*generation, hitch, *ready, json)),
+        Outcome::BackedOut {
+            generation,
+            goes_on,
+        } => (0, backed_out(*generation, *goes_on, json)),
+        Outcome::NothingToBackOut => (
+            FAILED,
+            "nothing to go back to: no upgrade is under way, and none has reached its end\n".into(),
+        ),
+        Outcome::Starting { count } => (0, started(*count, None, json)),
+        Outcome::Started { count, workers } => (0, started(*count, Some(*workers), json)),
+        Outcome::NotStarted { started, hitch } => (FAILED, not_started(*started, hitch, json)),
         Outcome::OutOfBounds { workers, asked } => (EX_USAGE, out_of_bounds(*workers, *asked)),
         Outcome::NoRoom {
             workers,
@@ -113,6 +124,8 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
             (format!("superseded by resize {to}: {why}{by}"), "")
         }
         Hitch::Hangs(_)
+        | Hitch::CalledOff { .. }
+        | Hitch::UnderWay(_)
         | Hitch::Stopping
         | Hitch::Unreadable(_)
         | Hitch::TooEarly
@@ -124,6 +137,8 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
             false,
             Hitch::Superseded { .. }
             | Hitch::Hangs(_)
+            | Hitch::CalledOff { .. }
+            | Hitch::UnderWay(_)
             | Hitch::Stopping
             | Hitch::Unreadable(_)
             | Hitch::TooEarly
@@ -176,6 +191,8 @@ fn not_reloaded(generation: u32, hitch: &Hitch, ready: usize, json: bool) -> Str
         Hitch::NotForked { .. }
         | Hitch::Stuck(_)
         | Hitch::Hangs(_)
+        | Hitch::CalledOff { .. }
+        | Hitch::UnderWay(_)
         | Hitch::Superseded { .. }
         | Hitch::Stopping
         | Hitch::Unreadable(_)
@@ -201,6 +218,48 @@ fn no_room(workers: u16, asked: u16, most: u16, json: bool) -> String {
     match json {
         true => resize_json(workers, false, Some(&why), ""),
         false => format!("{why}\n"),
+    }
+}
+
+fn backed_out(generation: u32, goes_on: u32, json: bool) -> String {
+    match json {
+        true => format!("{{\"called_off\":{generation},\"generation\":{goes_on}}}\n"),
+        false => format!("generation {generation} is called off, generation {goes_on} goes on\n"),
+    }
+}
+
+fn start_json(started: u16, done: bool, error: Option<&str>, last: &str) -> String {
+    format!(
+        "{{\"started\":{started},\"done\":{done},\"error\":{},\"stderr\":{}}}\n",
+        error.map_or_else(|| "null".into(), quote),
+        quote(last)
+    )
+}
+
+/// `workers`: so many there are now; `None`: it has only begun.
+fn started(n: u16, workers: Option<u16>, json: bool) -> String {
+    let them = count(usize::from(n), "worker");
+    match (json, workers) {
+        (true, Some(_)) => start_json(n, true, None, ""),
+        (true, None) => start_json(0, false, None, ""),
+        (false, Some(all)) => format!("{them} started, {all} in all\n"),
+        (false, None) => format!("starting {them}\n"),
+    }
+}
+
+fn not_started(started: u16, hitch: &Hitch, json: bool) -> String {
+    let last = match hitch {
+        Hitch::Died(d) => d.last.as_str(),
+        _ => "",
+    };
+    let why = hitch.to_string();
+    match (json, started) {
+        (true, _) => start_json(started, false, Some(&why), last),
+        (false, 0) => format!("not started: {why}\n{}", last_lines(last)),
+        (false, n) => {
+            let them = count(usize::from(n), "worker");
+            format!("{them} started, then: {why}\n{}", last_lines(last))
+        }
     }
 }
 

@@ -321,6 +321,7 @@ mod tests {
             slot: SlotNr(slot),
             current: state != "draining",
             pid,
+            program: Default::default(),
             generation: 7,
             state,
             age: Duration::from_millis(1600),

@@ -142,6 +142,7 @@ mod tests {
             slot: SlotNr(slot),
             current: true,
             pid: Some(Pid(pid)),
+            program: Default::default(),
             generation: 1,
             state,
             age: Duration::from_millis(2500),

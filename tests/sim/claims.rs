@@ -4,7 +4,8 @@ use crate::cover::Cover;
 use crate::judge::{Judge, SETTLED};
 use crate::records::{Job, Lane, Limits};
 use crate::reloads::MAX_GENERATIONS;
-use minicluster::core::{Drain, Hitch, Notice, Pid, ReadyRule, Time, WorkerId};
+use crate::sizes::Happens;
+use minicluster::core::{Drain, Hitch, Notice, Pid, ReadyRule, SlotNr, Time, WorkerId};
 
 impl Judge {
     /// Something is said that has to be true.
@@ -118,6 +119,27 @@ impl Judge {
                 self.promote(now, cover);
                 self.settle_generation(now, cover);
                 assert_eq!(usize::from(*to), self.wanted, "nobody has asked for {to}");
+            }
+            Notice::Resizing {
+                to,
+                why: "added by a client",
+                ..
+            } => {
+                assert_eq!(usize::from(*to), self.wanted + 1, "one after the other");
+                assert!(self.rollout.is_none() && !self.starters.is_empty() || *to > 0);
+                self.added = Some(SlotNr(*to - 1));
+                self.want(usize::from(*to), now, cover);
+            }
+            Notice::Resizing {
+                to,
+                why: "the added slot has failed",
+                ..
+            } => {
+                let slot = SlotNr(*to);
+                let failed = matches!(self.happens, Happens::Ended(of) if of == slot);
+                assert!(failed, "slot {slot} has not failed");
+                self.added = None;
+                self.want(usize::from(*to), now, cover);
             }
             Notice::Stuck { pids, .. } => (self.stuck, self.gave_up_stuck) = (pids.clone(), true),
             _ => {}

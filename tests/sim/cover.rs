@@ -20,7 +20,7 @@ macro_rules! census {
 }
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
-    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Closed Reload Exited TreeGone StrayReaped Strays
+    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Closed Reload BackOut Start Exited TreeGone StrayReaped Strays
     StraysUnnamed Signal Stop Resize SignalWorkers AskerGone Tick);
 census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Bound Pass Refuse Listen CheckHeld LookAt
     LookForServers OpenLane Steer RefuseNew TakeCensus CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
@@ -152,6 +152,10 @@ pub enum Mark {
     ShutDown,
     /// A worker with a socket of its own was in service when the world was at rest.
     OwnServes,
+    /// A reload was called off by an operator; slots were added that run something else, or not.
+    BackedOut,
+    SlotsStarted,
+    SlotsNotStarted,
     /// Canaries were watched, and the rest followed.
     CanariesPassed,
     /// Who was kept went when the new ones had been watched.
@@ -215,7 +219,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     ResizeSuperseded ResizeStopped NoRoom Triggered ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
-    OwnServes CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited HeldBack CrashLoopEnds
+    OwnServes BackedOut SlotsStarted SlotsNotStarted CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited HeldBack CrashLoopEnds
     ForksEnd Revived SlotFinished FilledAgain AllFinished AllGivenUp OomKilled BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 

@@ -4,8 +4,11 @@ use crate::cover::Cover;
 use crate::judge::{GRACE, Judge, LEAD, SIGABRT};
 use crate::kernel::SIGKILL;
 use crate::records::Job;
+use crate::reloads::Rollout;
 use crate::sizes::Happens;
-use minicluster::core::{Addr, Ask, LaneId, Reader, SlotNr, Takeover, Time, Whom, WorkerId};
+use minicluster::core::{
+    Addr, Ask, LaneId, Program, Reader, SlotNr, Takeover, Time, Whom, WorkerId,
+};
 use std::time::Duration;
 
 impl Judge {
@@ -46,7 +49,12 @@ impl Judge {
         let successors = self.places.iter().filter(|p| p.successor.is_some()).count();
         let place = &mut self.places[usize::from(slot.0)];
         let comes_after = to == Some(generation) && place.generation != generation;
-        self.jobs.insert(worker, Job::new(slot, reader, now));
+        let mut job = Job::new(slot, reader, now);
+        let terms = self.rollout.as_ref().filter(|r| r.to == generation);
+        let asked = terms.and_then(|r| r.terms.ready);
+        let added = self.start_ready.filter(|_| self.added == Some(slot));
+        job.ready_most = asked.or(added).or(self.policy.ready_timeout);
+        self.jobs.insert(worker, job);
         self.living.insert(worker);
         if surge > 0 && comes_after {
             assert!(
@@ -95,6 +103,15 @@ impl Judge {
         place.worker = Some(worker);
         if respawn {
             self.respawned(slot, now);
+        }
+    }
+
+    /// What it runs: after an upgrade all the same.
+    pub fn runs(&mut self, worker: WorkerId, program: Program) {
+        let generation = self.jobs[&worker].generation;
+        let upgrade = |r: &Rollout| r.terms.upgrade && r.to == generation;
+        if self.rollout.as_ref().is_some_and(upgrade) {
+            assert_eq!(program, Program(0), "{worker:?} is no part of the upgrade");
         }
     }
 
@@ -179,8 +196,8 @@ impl Judge {
             || goes.is_some() && cut;
         let hurried = since.is_some() && p.stop_budget.is_some();
         let never_ready = job.ready.is_none();
-        let late = p
-            .ready_timeout
+        let late = job
+            .ready_most
             .is_some_and(|l| never_ready && over(Some(job.spawned), l));
         match job.kill {
             None => assert!(

@@ -8,7 +8,7 @@ use crate::prng::Prng;
 use minicluster::core::{Addr, Given};
 use minicluster::core::{
     Balance, Canary, Drain, MAX_WORKERS, MasterSignal, OnCrashLoop, Policy, ReadyRule, RespawnOn,
-    Sight, Size, Surge, Takeover, Target,
+    Sight, Size, Surge, Takeover, Target, Terms,
 };
 use std::time::Duration;
 
@@ -100,6 +100,14 @@ pub enum Mischief {
     Reload(Reload),
     /// More clients ask for a reload than may wait.
     CrowdOfReloads,
+    /// A client wants the reload under way called off.
+    BackOut,
+    /// A client wants so many slots more, which have so long to be ready.
+    Start {
+        count: u16,
+        ready: Option<Duration>,
+        wait: bool,
+    },
     /// A client asks for a signal to workers.
     Relay(i32, Target),
     /// One of those clients hangs up.
@@ -125,6 +133,7 @@ pub struct Reload {
     pub stop_timeout: Option<Duration>,
     /// All new workers are of this kind.
     pub broken: Option<Kind>,
+    pub terms: Terms,
 }
 
 impl Reload {
@@ -139,6 +148,7 @@ impl Reload {
             surge: None,
             stop_timeout: None,
             broken: None,
+            terms: Terms::default(),
         }
     }
 
@@ -163,6 +173,11 @@ impl Reload {
             surge: r.percent(10).then_some(new),
             stop_timeout: r.percent(5).then_some(time),
             broken: r.percent(25).then_some(kind),
+            terms: Terms {
+                upgrade: r.percent(30),
+                watch: r.percent(15).then(|| r.upto(secs(4))),
+                ready: r.percent(15).then(|| r.pick(&[millis(200), secs(3)])),
+            },
         }
     }
 }
@@ -510,6 +525,16 @@ fn nuisances(r: &mut Prng, chaos: Duration) -> Vec<(Duration, Mischief)> {
     }
     if r.percent(60) {
         some(r, 4, |r| Mischief::Reload(Reload::draw(r)));
+    }
+    if r.percent(15) {
+        some(r, 2, |_| Mischief::BackOut);
+    }
+    if r.percent(15) {
+        some(r, 2, |r| Mischief::Start {
+            count: r.range(1, 4) as u16,
+            ready: r.percent(30).then(|| r.pick(&[millis(100), secs(2)])),
+            wait: r.percent(80),
+        });
     }
     if r.percent(3) {
         // In quick succession: more generations than may be drained.

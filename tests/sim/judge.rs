@@ -52,6 +52,12 @@ pub struct Judge {
     pub resizers: BTreeSet<Asker>,
     /// Those that wait for a reload, and for which generation.
     pub reloaders: BTreeMap<Asker, u32>,
+    /// Those that want slots added, and how many; and of the last that was: how long they have.
+    pub starters: BTreeMap<Asker, u16>,
+    pub start_ready: Option<Duration>,
+    pub added: Option<SlotNr>,
+    /// Who has asked for a reload to be called off, and whether there was one.
+    pub backing_out: Option<(Asker, bool)>,
     /// Of the code that runs, the newest there was, and by what policy it runs.
     pub generation: u32,
     pub newest: u32,
@@ -111,6 +117,10 @@ impl Judge {
             askers: BTreeMap::new(),
             resizers: BTreeSet::new(),
             reloaders: BTreeMap::new(),
+            starters: BTreeMap::new(),
+            start_ready: None,
+            added: None,
+            backing_out: None,
             generation: 1,
             newest: 1,
             running: policy.clone(),
@@ -237,6 +247,7 @@ impl Judge {
             }
             Event::AskerGone { asker } => {
                 let waited = self.askers.remove(asker).is_some() | self.resizers.remove(asker);
+                let waited = waited | self.starters.remove(asker).is_some();
                 if waited | self.reloaders.remove(asker).is_some() {
                     cover.mark(Mark::AskerLeft);
                 }
@@ -287,6 +298,13 @@ impl Judge {
             | Event::Closed { .. }
             | Event::LaneOpened { .. } => {}
             Event::Reload { .. } => self.reload_told(event, now, cover),
+            Event::BackOut { asker, .. } => self.back_out_told(*asker, now, cover),
+            Event::Start {
+                asker,
+                count,
+                ready,
+                ..
+            } => self.start_told(*asker, *count, *ready),
             Event::Spawned { worker, .. }
             | Event::TakeoverRefused { worker, .. }
             | Event::Execed { worker }
@@ -504,7 +522,7 @@ impl Judge {
     /// How many clients wait.
     pub fn waiting(&self) -> usize {
         let ends = self.askers.values().filter(|a| a.is_none()).count();
-        ends + self.resizers.len() + self.reloaders.len()
+        ends + self.resizers.len() + self.reloaders.len() + self.starters.len()
     }
 
     /// The outcomes of one piece of news are all known.

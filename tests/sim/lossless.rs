@@ -264,6 +264,7 @@ impl World {
     /// Buckets of a slot that is ready stay there, unless they go home to one that was not before.
     pub fn dealt_anew(&mut self, port: PortId, table: &Table) {
         let Deal::Buckets(_, lanes) = &table.deal else {
+            self.net.homes.remove(&port);
             return;
         };
         let slot = |id: &LaneId| self.slot_of(*id).expect("nobody's lane has a bucket");

@@ -19,6 +19,8 @@ pub struct Job {
     pub slot: SlotNr,
     pub generation: u32,
     pub seat: Seat,
+    /// How long it has to be ready.
+    pub ready_most: Option<Duration>,
     /// Its first process until that is reaped, and the group that it founded.
     pub leader: Option<Serial>,
     pub group: Option<Serial>,
@@ -79,6 +81,7 @@ impl Job {
             slot,
             generation: reader.generation,
             seat: reader.seat,
+            ready_most: None,
             leader: None,
             group: None,
             spawned: now,

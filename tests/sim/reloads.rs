@@ -6,7 +6,7 @@ use crate::cover::{Cover, Mark};
 use crate::judge::Judge;
 use crate::records::Place;
 use crate::sizes::{Happens, MAX_ASKERS};
-use minicluster::core::{Asker, Event, Hitch, Outcome, Policy, Time, WorkerId};
+use minicluster::core::{Asker, Event, Hitch, Outcome, Policy, Terms, Time, WorkerId};
 use std::time::Duration;
 
 /// Generations that may be drained at one time.
@@ -24,6 +24,7 @@ pub struct Rollout {
     pub canaries: u16,
     pub watch: Duration,
     pub passed: bool,
+    pub terms: Terms,
     /// Are the others of their batch still to be asked for?
     pub rest_comes: bool,
 }
@@ -65,7 +66,11 @@ impl Judge {
     /// Core is about to be asked for a reload.
     pub fn reload_told(&mut self, event: &Event, now: Time, cover: &mut Cover) {
         let Event::Reload {
-            asker, wait, with, ..
+            asker,
+            wait,
+            with,
+            terms,
+            ..
         } = event
         else {
             return;
@@ -88,11 +93,11 @@ impl Judge {
                 .insert(*asker, self.newest + u32::from(fate == Fate::Begins));
         }
         if let (Fate::Begins, Ok(policy)) = (fate, with) {
-            self.rollout_begins(policy, now, cover);
+            self.rollout_begins(policy, *terms, now, cover);
         }
     }
 
-    fn rollout_begins(&mut self, policy: &Policy, now: Time, cover: &mut Cover) {
+    fn rollout_begins(&mut self, policy: &Policy, terms: Terms, now: Time, cover: &mut Cover) {
         if let Some(old) = self.rollout.take() {
             cover.mark(Mark::ReloadOvertaken);
             self.ends = Some((old.to, old.to == self.generation && !old.back));
@@ -106,7 +111,8 @@ impl Judge {
             to: self.newest,
             back: false,
             canaries: policy.canary.count,
-            watch: policy.canary.watch,
+            watch: terms.watch.unwrap_or(policy.canary.watch),
+            terms,
             passed: false,
             rest_comes: false,
             workers: (policy.workers != self.running.workers).then_some(policy.workers.into()),
@@ -237,6 +243,7 @@ impl Judge {
                 back: true,
                 canaries: 0,
                 watch: Duration::ZERO,
+                terms: Terms::default(),
                 passed: false,
                 rest_comes: false,
                 workers: None,
@@ -434,6 +441,7 @@ impl Judge {
                     Hitch::NotForked { .. } => Mark::ReloadNotForked,
                     Hitch::Stuck(_) => Mark::ReloadStuck,
                     Hitch::Stopping => Mark::ReloadStopped,
+                    Hitch::CalledOff { .. } => Mark::BackedOut,
                     Hitch::Overtaken { .. } => Mark::ReloadOvertakenTold,
                     other => panic!("{other:?} is no end of a reload"),
                 });
@@ -456,7 +464,8 @@ impl Judge {
         let limits = self.limits();
         let stop = self.policy.stop_timeout.max(self.running.stop_timeout);
         let drain = limits.drain() + self.running.drain_timeout + Duration::from_secs(1);
-        let watch = self.policy.canary.watch * 2;
+        let terms = self.rollout.as_ref().and_then(|r| r.terms.watch);
+        let watch = self.policy.canary.watch.max(terms.unwrap_or_default()) * 2;
         (drain + stop + watch + Duration::from_secs(10)) * rounds
     }
 }

@@ -184,6 +184,8 @@ impl World {
         let asker = match event {
             Event::Stop { asker, .. }
             | Event::Resize { asker, .. }
+            | Event::BackOut { asker, .. }
+            | Event::Start { asker, .. }
             | Event::Reload {
                 asker: Some(asker), ..
             }
@@ -199,7 +201,10 @@ impl World {
                 assert_eq!(asker, *to);
                 match outcome {
                     Outcome::Ended { code, .. } => assert_eq!(Some(*code), self.judge.finished),
-                    Outcome::NotResized { hitch, .. } | Outcome::NotReloaded { hitch, .. } => {
+                    Outcome::NothingToBackOut => {}
+                    Outcome::NotResized { hitch, .. }
+                    | Outcome::NotStarted { hitch, .. }
+                    | Outcome::NotReloaded { hitch, .. } => {
                         assert!(matches!(hitch, Hitch::Stopping))
                     }
                     other => assert!(matches!(other, Outcome::Nobody { .. }), "{other:?}"),
@@ -248,10 +253,12 @@ impl World {
             Action::Spawn {
                 worker,
                 slot,
+                program,
                 reader,
             } => {
                 self.judge
                     .spawned(worker, slot, reader, self.now, &mut self.cover);
+                self.judge.runs(worker, program);
                 if self.crowded() {
                     self.later.push_back(worker);
                     return None;
@@ -579,6 +586,8 @@ fn order(event: &Event) -> u8 {
         Event::Stop { .. }
         | Event::Resize { .. }
         | Event::Reload { .. }
+        | Event::BackOut { .. }
+        | Event::Start { .. }
         | Event::SignalWorkers { .. }
         | Event::AskerGone { .. } => CLIENTS,
         // Outcomes: told at once.

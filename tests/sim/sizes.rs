@@ -179,7 +179,23 @@ impl Judge {
         if self.reloaders.contains_key(&asker) {
             return self.reload_replied(asker, outcome, cover);
         }
+        if self.starters.contains_key(&asker) {
+            return self.start_replied(asker, outcome, cover);
+        }
+        if let Some((of, under_way)) = self.backing_out.take_if(|(of, _)| *of == asker) {
+            let done = matches!(outcome, Outcome::BackedOut { .. });
+            assert_eq!((of, under_way), (asker, done));
+            return;
+        }
         match (outcome, self.happens) {
+            (
+                Outcome::BackedOut { .. }
+                | Outcome::NothingToBackOut
+                | Outcome::Starting { .. }
+                | Outcome::Started { .. }
+                | Outcome::NotStarted { .. },
+                _,
+            ) => panic!("{outcome:?} without a question"),
             (Outcome::Ended { code, stuck }, _) => {
                 return self.told_the_end(asker, *code, stuck);
             }
@@ -245,7 +261,15 @@ impl Judge {
                 }
                 // What fails first may fail a reload next, which had wanted that number.
                 let n = usize::from(*workers);
-                assert!(n == self.wanted || n == self.wanted_before);
+                // (What is added, or taken away again, is said next.)
+                let added = match hitch {
+                    Hitch::Superseded { to, why, .. } => {
+                        let ours = ["added by a client", "the added slot has failed"];
+                        usize::from(*to) == n && ours.contains(why)
+                    }
+                    _ => false,
+                };
+                assert!(added || n == self.wanted || n == self.wanted_before);
                 self.hitch(hitch, now, cover);
             }
         }
@@ -275,10 +299,11 @@ impl Judge {
                 cover.mark(Mark::ResizeStuck);
             }
             (
-                Hitch::Superseded { to, .. },
+                Hitch::Superseded { to, why, .. },
                 Happens::Size { .. } | Happens::Reload { .. } | Happens::Ended(_) | Happens::Other,
             ) => {
-                assert_eq!(usize::from(*to), self.wanted);
+                let ours = ["added by a client", "the added slot has failed"];
+                assert!(usize::from(*to) == self.wanted || ours.contains(why));
                 cover.mark(Mark::ResizeSuperseded);
             }
             (Hitch::Stopping, _) => {
@@ -292,6 +317,8 @@ impl Judge {
                 | Hitch::Unreadable(_)
                 | Hitch::TooEarly
                 | Hitch::Hangs(_)
+                | Hitch::CalledOff { .. }
+                | Hitch::UnderWay(_)
                 | Hitch::Overtaken { .. },
                 happens,
             ) => {

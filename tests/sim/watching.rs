@@ -3,7 +3,7 @@
 
 use crate::cover::{Cover, Mark};
 use crate::judge::Judge;
-use minicluster::core::{Time, WorkerId};
+use minicluster::core::{Asker, Hitch, Outcome, Time, WorkerId};
 use std::time::Duration;
 
 impl Judge {
@@ -74,6 +74,52 @@ impl Judge {
     fn rest_is_to_come(&self) -> bool {
         let there = self.places.iter().filter(|p| p.successor.is_some());
         there.count() < usize::from(self.surge()).min(self.goal())
+    }
+
+    /// A client wants the reload that is under way called off.
+    pub fn back_out_told(&mut self, asker: Asker, now: Time, cover: &mut Cover) {
+        let forward = |r: &&crate::reloads::Rollout| !r.back && r.to != self.generation;
+        let under_way = self.rollout.as_ref().is_some_and(|r| forward(&r)) && !self.stopping();
+        self.backing_out = Some((asker, under_way));
+        if under_way {
+            cover.mark(Mark::BackedOut);
+            self.rollout_fails(now, cover);
+        }
+    }
+
+    /// A client wants slots added.
+    pub fn start_told(&mut self, asker: Asker, count: u16, ready: Option<Duration>) {
+        self.starters.insert(asker, count);
+        let free = self.rollout.is_none() && self.added.is_none();
+        if free {
+            self.start_ready = ready;
+        }
+    }
+
+    /// One of them is answered.
+    pub fn start_replied(&mut self, asker: Asker, outcome: &Outcome, cover: &mut Cover) {
+        let count = self.starters.remove(&asker).expect("nobody has asked");
+        match outcome {
+            Outcome::Starting { count: n } => assert_eq!(*n, count),
+            Outcome::Started { count: n, workers } => {
+                assert_eq!(*n, count);
+                assert_eq!(usize::from(*workers), self.wanted);
+                let places = &self.places[self.wanted - usize::from(count)..self.wanted];
+                assert!(places.iter().all(|p| p.proven), "{places:?}");
+                self.added = None;
+                cover.mark(Mark::SlotsStarted);
+            }
+            Outcome::NotStarted { started, hitch } => {
+                assert!(*started < count, "all are started, and {hitch}");
+                match hitch {
+                    Hitch::UnderWay(_) | Hitch::TooEarly => {}
+                    _ => self.added = None,
+                }
+                cover.mark(Mark::SlotsNotStarted);
+            }
+            Outcome::OutOfBounds { .. } | Outcome::TooMany => {}
+            other => panic!("{other:?} is no end of a start"),
+        }
     }
 
     /// These make room: they are kept if there may be need of them, else they are to go.

@@ -11,8 +11,8 @@ use crate::plan::{self, Kind, Plan};
 use crate::prng::Prng;
 use crate::trace;
 use minicluster::core::{
-    Ask, Asker, By, Cluster, Event, Exit, LaneId, Outcome, Pid, Policy, Size, Takeover, Time,
-    WorkerId,
+    Ask, Asker, By, Cluster, Event, Exit, LaneId, Outcome, Pid, Policy, Program, Size, Takeover,
+    Time, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -331,6 +331,31 @@ impl World {
                     wait,
                 });
             }
+            Mischief::BackOut => {
+                self.next_asker += 1;
+                let asker = Asker(self.next_asker);
+                let by = By {
+                    pid: Pid(1),
+                    uid: 0,
+                };
+                self.post(Event::BackOut { asker, by });
+            }
+            Mischief::Start { count, ready, wait } => {
+                self.next_asker += 1;
+                let asker = Asker(self.next_asker);
+                let by = By {
+                    pid: Pid(1),
+                    uid: 0,
+                };
+                self.post(Event::Start {
+                    asker,
+                    count,
+                    program: Program(self.next_asker as u32),
+                    ready,
+                    by,
+                    wait,
+                });
+            }
             Mischief::Relay(signal, target) => {
                 self.next_asker += 1;
                 let asker = Asker(self.next_asker);
@@ -405,6 +430,7 @@ impl World {
                 true => Err("--drain: what is that?".to_string()),
                 false => Ok(Box::new(policy)),
             },
+            terms: reload.terms,
         });
     }
 

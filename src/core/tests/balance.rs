@@ -117,6 +117,7 @@ fn a_successor_has_a_lane_of_its_own_and_the_old_one_is_emptied_alone() {
         by: None,
         why: "told",
         with: Ok(Box::new(r.cluster.policy.clone())),
+        terms: Terms::default(),
     });
     r.open_all();
     let new = r.run_spawns();
@@ -211,6 +212,7 @@ fn with_one_worker_and_no_surge_its_lane_is_kept_for_the_next() {
         by: None,
         why: "told",
         with: Ok(Box::new(r.cluster.policy.clone())),
+        terms: Terms::default(),
     });
     r.at(20);
     r.tell(Event::Census {

@@ -1,0 +1,184 @@
+//! Commands that come while the cluster runs: an upgrade of all workers, the way back, and slots that
+//! run something else.
+
+use super::clients::ClientId;
+use super::reload::Change;
+use super::requests::{Answer, behind};
+use super::{Shell, start};
+use crate::core::codes::FAILED;
+use crate::core::{Event, Program, Terms};
+use crate::settings::{Before, Launch, Settings, launch};
+use crate::verbs;
+use crate::wire::command::Request;
+use crate::wire::json::quote;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+/// What slots run that do not run what the cluster does.
+pub struct Made {
+    /// As it was said.
+    pub command: Vec<OsString>,
+    /// What is executed,
+    pub program: CString,
+    /// where, if not where the others are,
+    pub cwd: Option<CString>,
+    /// and has it Node's channel?
+    pub ipc: bool,
+}
+
+/// All of them that are still needed, and what ran before.
+#[derive(Default)]
+pub struct Programs {
+    made: BTreeMap<Program, Made>,
+    last: u32,
+    /// What runs, and what ran before that was something else.
+    runs: Option<Ran>,
+    before: Option<Ran>,
+}
+
+/// A command, and what was said of its directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Ran {
+    command: Vec<OsString>,
+    cwd: Option<String>,
+}
+
+impl Programs {
+    /// Of a cluster that begins.
+    pub fn new(s: &Settings) -> Programs {
+        Programs {
+            runs: Some(Ran::of(s)),
+            ..Programs::default()
+        }
+    }
+
+    /// If it is not the cluster's.
+    pub fn of(&self, program: Program) -> Option<&Made> {
+        self.made.get(&program)
+    }
+
+    /// A new one; those that nobody runs are dropped.
+    fn add(&mut self, made: Made, needed: impl Fn(Program) -> bool) -> Program {
+        self.made.retain(|p, _| needed(*p));
+        self.last += 1;
+        let program = Program(self.last);
+        self.made.insert(program, made);
+        program
+    }
+}
+
+impl Ran {
+    fn of(s: &Settings) -> Ran {
+        Ran {
+            command: s.command.clone(),
+            cwd: s.typed_cwd().cloned(),
+        }
+    }
+}
+
+impl Shell {
+    /// All workers are of one generation now: is it another command than before?
+    pub(super) fn remember_what_runs(&mut self) {
+        let now = Ran::of(self.settings());
+        let p = &mut self.programs;
+        if p.runs.as_ref() != Some(&now) {
+            p.before = p.runs.replace(now);
+        }
+    }
+
+    fn launch_of(&self, r: &Request, before: Before) -> Result<(bool, Launch), String> {
+        let words: Vec<&str> = behind(r).collect();
+        let found = launch(&words, before)?;
+        Ok((!verbs::no_wait(&words), found))
+    }
+
+    /// Core does it, and answers in the end; or at once, where nobody wants to wait.
+    pub(super) fn upgrade(&mut self, id: ClientId, r: &Request) -> Result<(), String> {
+        let (wait, found) = self.launch_of(r, Before::Upgrade)?;
+        let client = self.asks(id, r, wait);
+        let change = Change {
+            command: Some(found.command.into_iter().map(OsString::from).collect()),
+            cwd: found
+                .cwd
+                .map(|dir| Some(dir.to_string_lossy().into_owned())),
+            terms: Terms {
+                upgrade: true,
+                watch: found.watch,
+                ready: found.timeout,
+            },
+        };
+        self.roll(Some(client), "upgraded by a client", change);
+        Ok(())
+    }
+
+    /// What is under way is called off; else what ran before comes back.
+    pub(super) fn rollback(&mut self, id: ClientId, r: &Request) -> Option<Answer> {
+        let words: Vec<&str> = behind(r).collect();
+        let wait = !verbs::no_wait(&words);
+        if self.cluster.rolls_forward() {
+            let (asker, by, _) = self.asks(id, r, wait);
+            self.queue.push_back(Event::BackOut { asker, by });
+            return None;
+        }
+        let Some(before) = self.programs.before.clone() else {
+            let why = "nothing to go back to: no upgrade has reached its end";
+            return Some((
+                FAILED,
+                match r.json {
+                    true => format!("{{\"error\":{}}}\n", quote(why)),
+                    false => format!("{why}\n"),
+                },
+            ));
+        };
+        let client = self.asks(id, r, wait);
+        let change = Change {
+            command: Some(before.command),
+            cwd: Some(before.cwd),
+            terms: Terms {
+                upgrade: true,
+                ..Terms::default()
+            },
+        };
+        self.roll(Some(client), "rolled back by a client", change);
+        None
+    }
+
+    /// Slots are added that run it.
+    pub(super) fn start(&mut self, id: ClientId, r: &Request) -> Result<(), String> {
+        let (wait, found) = self.launch_of(r, Before::Start)?;
+        let made = self.make(&found)?;
+        let cluster = &self.cluster;
+        let program = self.programs.add(made, |p| cluster.runs(p));
+        let (asker, by, wait) = self.asks(id, r, wait);
+        self.queue.push_back(Event::Start {
+            asker,
+            count: found.count,
+            program,
+            ready: found.timeout,
+            by,
+            wait,
+        });
+        Ok(())
+    }
+
+    /// Is it there, and can it be executed?
+    fn make(&self, found: &Launch) -> Result<Made, String> {
+        let recipe = self.recipe(self.cluster.generation());
+        let command: Vec<OsString> = found.command.iter().map(OsString::from).collect();
+        let mut settings = recipe.settings.clone();
+        settings.command.clone_from(&command);
+        settings.cwd = found.cwd.clone().or(settings.cwd);
+        let here = &recipe.settings.sources.here;
+        let (cwd, program) =
+            start::with_their_eyes(&settings, &recipe.rights, here).map_err(|(_, why)| why)?;
+        let ipc = start::speaks_node(&settings, &program, &cwd);
+        let dir = CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default();
+        Ok(Made {
+            command,
+            program,
+            cwd: found.cwd.as_ref().map(|_| dir),
+            ipc,
+        })
+    }
+}
