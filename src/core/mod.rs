@@ -15,6 +15,7 @@ mod lanes;
 mod own;
 mod phase;
 mod phrases;
+mod program;
 mod readiness;
 mod relay;
 mod remnants;

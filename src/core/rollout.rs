@@ -55,7 +55,7 @@ pub struct Rollout {
     /// What is asked for besides.
     pub(super) terms: Terms,
     /// What slots ran that run something else by now.
-    before: BTreeMap<SlotNr, Program>,
+    pub(super) before: BTreeMap<SlotNr, Program>,
     /// Who waits for its end.
     pub askers: Vec<Asker>,
 }
@@ -159,60 +159,6 @@ impl Cluster {
         }
         self.open_beside(to, out);
         self.limit_generations(now, out);
-    }
-
-    /// What a worker of that generation runs in that slot.
-    pub(super) fn program_in(&self, nr: SlotNr, generation: u32) -> Program {
-        let slot = self.slots.get(usize::from(nr.0));
-        let own = slot.map(|s| s.program).unwrap_or_default();
-        match &self.rollout {
-            Some(r) if r.to == generation && r.terms.upgrade => Program::default(),
-            Some(_) | None => own,
-        }
-    }
-
-    /// The slot runs from now on what that worker does.
-    pub(super) fn runs_now(&mut self, nr: SlotNr, id: WorkerId) {
-        let slot = &mut self.slots[usize::from(nr.0)];
-        let program = self.fleet.get(id).map_or(slot.program, |w| w.program);
-        let before = std::mem::replace(&mut slot.program, program);
-        if let Some(r) = self.rollout.as_mut().filter(|_| before != program) {
-            r.before.entry(nr).or_insert(before);
-        }
-    }
-
-    /// Is one under way to code that does not run yet?
-    pub fn rolls_forward(&self) -> bool {
-        let r = self.rollout.as_ref();
-        r.is_some_and(|r| !r.back && r.to != self.generation)
-    }
-
-    /// Does a slot run it, or a worker?
-    pub fn runs(&self, program: Program) -> bool {
-        let before = self.rollout.iter().flat_map(|r| r.before.values());
-        let slots = self.slots.iter().map(|s| &s.program);
-        let workers = self.fleet.iter().map(|w| &w.program);
-        before.chain(slots).chain(workers).any(|p| *p == program)
-    }
-
-    /// The one that is under way is called off by an operator.
-    pub(super) fn back_out(&mut self, asker: Asker, by: By, now: Time, out: &mut Out) {
-        let runs = self.generation;
-        let under_way = self.phase == Phase::Serving;
-        let forward = |r: &mut Rollout| under_way && !r.back && r.to != runs;
-        let outcome = match self.rollout.take_if(forward) {
-            Some(r) => {
-                let (why, by) = ("rolled back by a client", Some(by));
-                let generation = r.to;
-                self.rollout_failed(r, Hitch::CalledOff { why, by }, now, out);
-                Outcome::BackedOut {
-                    generation,
-                    goes_on: runs,
-                }
-            }
-            None => Outcome::NothingToBackOut,
-        };
-        out.push(Action::Answer { asker, outcome });
     }
 
     /// Another one is under way: it is over now. If it has not come to what runs, what ran before it

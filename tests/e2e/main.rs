@@ -50,5 +50,6 @@ mod stopping;
 mod strangers;
 mod takeover;
 mod terminal;
+mod upgrade;
 mod waiting;
 mod watch;
