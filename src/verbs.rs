@@ -38,6 +38,8 @@ pub enum What {
     Rollback,
     /// Slots that run another command.
     Start,
+    /// What a start with --replace says to the cluster that runs.
+    Replace,
     /// A signal to workers.
     Signal,
     /// Graceful stop.
@@ -53,7 +55,7 @@ pub enum What {
 }
 
 /// All of them, in the order of help.
-pub const VERBS: [Verb; 14] = [
+pub const VERBS: [Verb; 15] = [
     Verb {
         name: "status",
         words: "",
@@ -117,6 +119,14 @@ pub const VERBS: [Verb; 14] = [
         waits: true,
         help: "more workers, which run another command",
         what: What::Start,
+    },
+    Verb {
+        name: "replace",
+        words: "cwd D [option --NAME=VALUE].. [--] COMMAND..",
+        takes: usize::MAX,
+        waits: true,
+        help: "be exactly what a start of that would be; what --replace says",
+        what: What::Replace,
     },
     Verb {
         name: "signal",
@@ -199,6 +209,7 @@ impl Verb {
         match self.what {
             What::Upgrade => Some(Before::Upgrade),
             What::Start => Some(Before::Start),
+            What::Replace => Some(Before::Replace),
             What::Status
             | What::Workers
             | What::Why
@@ -232,6 +243,7 @@ impl Verb {
             | What::Upgrade
             | What::Rollback
             | What::Start
+            | What::Replace
             | What::Reopen
             | What::Stop
             | What::Kill
@@ -255,7 +267,7 @@ impl Verb {
                 let (signal, target) = settings::signal_to(rest)?;
                 Some(Order::Signal(signal, target))
             }
-            What::Upgrade | What::Rollback | What::Start => {
+            What::Upgrade | What::Rollback | What::Start | What::Replace => {
                 let why = "has an answer that somebody should read: it takes a client";
                 return Err(format!("{} {why}", self.name));
             }
@@ -281,6 +293,7 @@ impl Verb {
             | What::Upgrade
             | What::Rollback
             | What::Start
+            | What::Replace
             | What::Reopen
             | What::Stop
             | What::Kill

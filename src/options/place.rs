@@ -20,6 +20,18 @@ pub(super) static PLACE: &[Opt] = &[
     .lasting(),
     opt(
         "",
+        "replace",
+        "",
+        "",
+        "if it runs already, make it exactly this: upgrade and resize",
+        |s, _| {
+            s.replace = true;
+            Ok(())
+        },
+    )
+    .lasting(),
+    opt(
+        "",
         "config",
         "FILE",
         "none",

@@ -5,6 +5,8 @@ use super::config::Entry;
 use super::merge::{Both, Fault, Read, read_file};
 use super::{Opt, Scope, all};
 use crate::settings::{Said, Settings};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// What came of it.
 #[derive(Debug)]
@@ -47,6 +49,54 @@ pub fn reread(now: &Settings, cpus: usize, read: Read<'_>) -> Result<Reread, Str
         workers_changed: workers.then(|| settings.wanted(cpus)),
         settings,
     })
+}
+
+/// What a new start says, for the cluster that runs: these options, typed there, and that command. An
+/// error names what is of the master itself and another than it has.
+pub fn replaced(
+    now: &Settings,
+    typed: Vec<Said>,
+    here: PathBuf,
+    command: Vec<OsString>,
+    read: Read<'_>,
+) -> Result<Settings, String> {
+    // How it is started, and what it is called, is not what it does.
+    const APART: [&str; 3] = ["replace", "daemon", "name"];
+    let mut new = Settings::default();
+    new.sources.typed = typed;
+    let entries = match new.sources.config() {
+        Some(file) => read_file(file, read)?,
+        None => Vec::new(),
+    };
+    let old = entries_of(&now.sources.filed);
+    let lasting = all().filter(|o| o.lasting && !APART.contains(&o.long));
+    let mut differ = Vec::new();
+    for o in lasting {
+        if alone(&both(now, &old), o)? != alone(&both(&new, &entries), o)? {
+            differ.push(format!("--{}", o.long));
+        }
+    }
+    if !differ.is_empty() {
+        let what = differ.join(", ");
+        return Err(format!(
+            "{what}: not what it runs with, and that takes a restart of the master: stop it, and start it so"
+        ));
+    }
+    let mut s = checked(&both(&new, &entries))?;
+    as_at_the_start(now, &mut s);
+    (s.sources.here, s.command) = (here, command);
+    Ok(s)
+}
+
+/// An option by its name, as it is said over the control socket.
+pub fn said(text: &str) -> Result<Said, String> {
+    let bad = || format!("'{text}' is no option of a start");
+    let (long, value) = text
+        .strip_prefix("--")
+        .and_then(|t| t.split_once('='))
+        .ok_or_else(bad)?;
+    let o = all().find(|o| o.long == long && o.scope != Scope::Client);
+    Ok((o.ok_or_else(bad)?.long, value.to_string()))
 }
 
 /// What was typed, and these lines.
@@ -192,7 +242,8 @@ mod tests {
     }
 
     /// Something else than the default of each option that is of the master.
-    const OTHER: [&str; 20] = [
+    const OTHER: [&str; 21] = [
+        "replace",
         "balance ip",
         "host ::1",
         "listen unix:/x",

@@ -16,6 +16,8 @@ pub enum Before {
     Upgrade,
     /// `[count N] [cwd D] [timeout T]`
     Start,
+    /// `cwd D [option --NAME=VALUE]..`
+    Replace,
 }
 
 /// What was asked for.
@@ -31,6 +33,8 @@ pub struct Launch {
     pub watch: Option<Duration>,
     /// How long each has to be ready, if not as ever.
     pub timeout: Option<Duration>,
+    /// What else was typed, as options.
+    pub options: Vec<String>,
     /// What to run.
     pub command: Vec<String>,
 }
@@ -44,7 +48,7 @@ pub fn begins<W: AsRef<str>>(words: &[W], before: Before) -> usize {
     }
     loop {
         match (before, word(at)) {
-            (_, Some("cwd" | "timeout")) => at += 2,
+            (Before::Replace, Some("option")) | (_, Some("cwd" | "timeout")) => at += 2,
             (Before::Upgrade, Some("watch")) | (Before::Start, Some("count")) => at += 2,
             // Flags of ours.
             (_, Some("--no-wait" | "--json")) => at += 1,
@@ -63,9 +67,11 @@ pub fn launch(words: &[&str], before: Before) -> Result<Launch, String> {
         cwd: None,
         watch: None,
         timeout: None,
+        options: Vec::new(),
         command: words[at..].iter().map(|w| w.to_string()).collect(),
     };
-    let mut ours = words[..at].iter().filter(|w| !w.starts_with("--"));
+    let flag = |w: &&&str| [END, "--no-wait", "--json"].contains(*w);
+    let mut ours = words[..at].iter().filter(|w| !flag(w));
     while let Some(word) = ours.next() {
         let mut value = || {
             let missing = || format!("{word} needs a value, and a COMMAND behind that");
@@ -76,6 +82,7 @@ pub fn launch(words: &[&str], before: Before) -> Result<Launch, String> {
             "cwd" => found.cwd = Some(PathBuf::from(value()?)),
             "watch" => found.watch = Some(super::duration(value()?)?),
             "timeout" => found.timeout = Some(time(value()?)?),
+            "option" => found.options.push(value()?.to_string()),
             "count" => found.count = number(value()?, 1, MAX_WORKERS)?,
             other => found.target = target(other)?,
         }

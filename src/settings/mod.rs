@@ -149,6 +149,8 @@ pub struct Settings {
     pub daemon: bool,
     /// --watch
     pub watch: Vec<PathBuf>,
+    /// --replace
+    pub replace: bool,
     /// --json
     pub json: bool,
     /// --no-wait
@@ -291,6 +293,7 @@ impl Default for Settings {
             log_level: Level::Info,
             daemon: false,
             watch: Vec::new(),
+            replace: false,
             json: false,
             no_wait: false,
             command: Vec::new(),

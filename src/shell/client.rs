@@ -81,6 +81,55 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
     }
 }
 
+/// A start with --replace: if it runs already it is made exactly this, and that is the answer; `None`:
+/// it does not run.
+pub fn replace(s: &Settings) -> Result<Option<u8>, (u8, String)> {
+    let name = s.name.clone().unwrap_or_else(|| s.implied_name());
+    let named = || names::running().into_iter().find(|r| r.name == name);
+    let path = match (&s.control, named()) {
+        (Control::Path(path), _) => path.clone(),
+        (_, None) => return Ok(None),
+        (
+            _,
+            Some(Running {
+                socket: Some(path), ..
+            }),
+        ) => path,
+        (_, Some(Running { pid, .. })) => {
+            let why =
+                format!("{name} runs, pid {pid}, without a control socket: it cannot be told");
+            return Err((FAILED, why));
+        }
+    };
+    let stream = match connect(&path) {
+        Ok(stream) => stream,
+        Err((NOT_RUNNING, _)) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let here = procfs::working_directory().unwrap_or_default();
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mut words: Vec<String> = vec!["replace".into(), "cwd".into(), text(&here)];
+    for (long, value) in &s.sources.typed {
+        words.extend(["option".into(), format!("--{long}={value}")]);
+    }
+    words.push(settings::END.into());
+    for word in &s.command {
+        let shown = word.to_string_lossy();
+        let not_text = || {
+            (
+                EX_USAGE,
+                format!("{shown} is not UTF-8: the master is sent text"),
+            )
+        };
+        words.push(word.to_str().ok_or_else(not_text)?.to_string());
+    }
+    let (code, text) = ask(stream, &words)?;
+    match code {
+        0 => print(&text).map(Some),
+        _ => Err((code, text.trim_end().to_string())),
+    }
+}
+
 /// COMMAND and its directory are where they are for whoever types them; and it is told apart from here
 /// on.
 fn make_absolute(words: &mut Vec<String>, before: Before) {

@@ -4,10 +4,11 @@
 use super::clients::ClientId;
 use super::reload::Change;
 use super::requests::{Answer, behind};
-use super::{Shell, start};
+use super::{Shell, client, start};
 use crate::core::codes::FAILED;
 use crate::core::{Event, Program, Terms};
-use crate::settings::{Before, Launch, Settings, launch};
+use crate::options::reread;
+use crate::settings::{Before, Launch, Said, Settings, launch};
 use crate::verbs;
 use crate::wire::command::Request;
 use crate::wire::json::quote;
@@ -107,6 +108,7 @@ impl Shell {
                 watch: found.watch,
                 ready: found.timeout,
             },
+            ..Change::default()
         };
         self.roll(Some(client), "upgraded by a client", change);
         Ok(())
@@ -139,9 +141,33 @@ impl Shell {
                 upgrade: true,
                 ..Terms::default()
             },
+            ..Change::default()
         };
         self.roll(Some(client), "rolled back by a client", change);
         None
+    }
+
+    /// What runs is to be exactly what a new start would be.
+    pub(super) fn replace(&mut self, id: ClientId, r: &Request) -> Result<(), String> {
+        let (wait, found) = self.launch_of(r, Before::Replace)?;
+        let here = found.cwd.unwrap_or_default();
+        let typed = found.options.iter().map(|o| reread::said(o));
+        let typed: Vec<Said> = typed.collect::<Result<_, _>>()?;
+        let command = found.command.into_iter().map(OsString::from).collect();
+        let now = self.settings();
+        let read = |file: &str| client::read_options(&here.join(file));
+        let settings = reread::replaced(now, typed, here.clone(), command, &read)?;
+        let client = self.asks(id, r, wait);
+        let change = Change {
+            settings: Some(Box::new(settings)),
+            terms: Terms {
+                upgrade: true,
+                ..Terms::default()
+            },
+            ..Change::default()
+        };
+        self.roll(Some(client), "replaced by a new start", change);
+        Ok(())
     }
 
     /// Slots are added that run it.

@@ -35,6 +35,8 @@ pub(super) struct Change {
     pub command: Option<Vec<OsString>>,
     /// and what is said of the directory, as if it had been typed; `None`: what was.
     pub cwd: Option<Option<String>>,
+    /// All of it, and how many workers.
+    pub settings: Option<Box<Settings>>,
     /// What is asked for besides.
     pub terms: Terms,
 }
@@ -92,6 +94,10 @@ impl Shell {
         let now = self.cluster.generation();
         let handed = self.sockets.handed_count();
         let mut now = self.recipe(now).settings.clone();
+        let exactly = change.settings.is_some();
+        if let Some(settings) = change.settings {
+            now = *settings;
+        }
         if let Some(command) = change.command {
             now.command = command;
         }
@@ -101,6 +107,10 @@ impl Shell {
         let fresh = reread::look(&now, handed);
         let room = |r: &Recipe| Room::of(&r.settings, r.ipc, handed, self.inherited);
         let fresh = fresh.and_then(|f| {
+            let mut f = f;
+            if exactly {
+                f.workers = Some(f.recipe.settings.wanted(cpus::usable()));
+            }
             let workers = f.workers.unwrap_or(self.cluster.wanted());
             room(&f.recipe).check(workers).map_err(|(_, why)| why)?;
             Ok((room(&f.recipe).most(), f))

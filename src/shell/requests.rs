@@ -216,6 +216,7 @@ impl Shell {
             What::Upgrade => refused(self.upgrade(id, r)),
             What::Rollback => self.rollback(id, r),
             What::Start => refused(self.start(id, r)),
+            What::Replace => refused(self.replace(id, r)),
             What::Resize => refused(self.resize(id, r)),
             What::Signal => refused(self.signal_workers(id, r)),
         }

@@ -19,7 +19,7 @@ use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
 use super::watch::Watch;
-use super::{Kind, Shell, handed, lookup, single, token, unseen};
+use super::{Kind, Shell, client, handed, lookup, single, token, unseen};
 use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED,
 };
@@ -41,6 +41,11 @@ pub type Failure = (u8, String);
 
 /// Runs the cluster; returns the exit code.
 pub fn run(mut settings: Settings) -> Result<u8, Failure> {
+    if settings.replace
+        && let Some(code) = client::replace(&settings)?
+    {
+        return Ok(code);
+    }
     // While we are who we were when we were executed, and before anything of ours is open.
     let passed = Passed::from_environment(std::process::id())?;
     let rights = Rights::find(&settings)?;

@@ -4,7 +4,7 @@
 use crate::client::{get, v4};
 use crate::harness::Rig;
 use crate::load::Load;
-use crate::place::{free_port, python};
+use crate::place::{free_port, python, run};
 use std::collections::BTreeSet;
 use std::fs;
 
@@ -47,7 +47,9 @@ fn an_upgrade_to_broken_code_costs_nothing_and_one_that_works_can_be_rolled_back
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.err.contains("not found"), "{said:?}");
     // Words that look like ours are the command's.
-    let said = rig.verb(format!("upgrade -- {py} blocking.py start=1 mute=x broken=--json"));
+    let said = rig.verb(format!(
+        "upgrade -- {py} blocking.py start=1 mute=x broken=--json"
+    ));
     assert_eq!(said.code, 0, "{said:?}");
     let new = format!("{py} blocking.py start=1 mute=x broken=--json");
     assert_eq!(commands(&rig).len(), 3);
@@ -113,9 +115,7 @@ fn the_old_workers_are_kept_until_the_last_new_one_has_been_watched() {
     let died = rig.events("died");
     let first = died.iter().find(|e| e.slot() == 2).unwrap();
     assert!(
-        first
-            .msg
-            .contains("the one before it has its place again"),
+        first.msg.contains("the one before it has its place again"),
         "{first:?}"
     );
     rig.end(&["died", "reload-failed"]);
@@ -198,4 +198,52 @@ fn what_is_asked_for_is_told_apart_from_what_is_to_run() {
     let cwd = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
     assert_eq!(cwd, rig.dir().canonicalize().unwrap());
     rig.end(&[]);
+}
+
+#[test]
+fn with_replace_what_runs_is_made_exactly_this_and_else_it_is_started() {
+    let port = free_port();
+    let py = python();
+    let mut rig = Rig::start(format!(
+        "--replace --name web -n 2 -p {port} -- {py} blocking.py"
+    ));
+    rig.up();
+    let again = |words: String| {
+        let mut cmd = rig.command();
+        cmd.args(words.split_whitespace());
+        run(cmd, rig.deadline())
+    };
+    let load = Load::going(&port.to_string());
+    let said = again(format!(
+        "--replace --name web -n 3 -p {port} --canary 0 --log-format json --env A=1 -- {py} blocking.py start=1"
+    ));
+    assert_eq!(said.code, 0, "{said:?}");
+    rig.wait_status("three are ready", |s| s.ready == 3);
+    assert!(commands(&rig).iter().all(|c| c.contains("start=1")));
+    // What was not said any more is as ever, and the way back knows what was before.
+    let said = again(format!(
+        "--replace --name web -n 2 -p {port} --canary 0 --log-format json -- {py} blocking.py"
+    ));
+    assert_eq!(said.code, 0, "{said:?}");
+    rig.wait_status("two are left", |s| s.pids().len() == 2);
+    // What is of the master itself is not changed so.
+    let said = again(format!(
+        "--replace --name web -n 2 -p {} --log-format json -- {py} blocking.py",
+        free_port()
+    ));
+    assert_ne!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("--port"), "{said:?}");
+    // Broken it costs nothing.
+    fs::write(rig.dir().join("broken"), "").unwrap();
+    let said = again(format!(
+        "--replace --name web -n 2 -p {port} --canary 0 --log-format json -- {py} blocking.py broken=broken"
+    ));
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("this version is broken"), "{said:?}");
+    // Without it the name is taken.
+    let said = again(format!("--name web -p {} -- {py} blocking.py", free_port()));
+    assert_eq!(said.code, 75, "{said:?}");
+    let (well, tally) = load.finish();
+    assert!(well, "{tally:?}");
+    rig.end(&["died", "reload-failed"]);
 }
