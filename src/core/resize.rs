@@ -138,6 +138,9 @@ impl Cluster {
         now: Time,
         out: &mut Out,
     ) {
+        if to != self.wanted {
+            self.end_starting(Hitch::Superseded { to, why, by }, out);
+        }
         self.resize_with(to, Program::default(), why, by, now, out);
     }
 
@@ -155,7 +158,6 @@ impl Cluster {
         if to == from {
             return;
         }
-        self.end_starting(Hitch::Superseded { to, why, by }, out);
         self.wanted = to;
         self.resizing = true;
         self.answer_resizers(&Hitch::Superseded { to, why, by }, out);

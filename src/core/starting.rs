@@ -86,10 +86,7 @@ impl Cluster {
         s.slot = nr;
         s.left = s.left.saturating_sub(1);
         let (program, by) = (s.program, s.by);
-        // (It is not ended by its own doing.)
-        let starting = self.starting.take();
         self.resize_with(nr.0 + 1, program, "added by a client", Some(by), now, out);
-        self.starting = starting;
     }
 
     /// So long the first worker of the slot that is being added has to be ready.

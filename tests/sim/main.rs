@@ -30,6 +30,7 @@ mod sizes;
 mod sockets;
 mod stories;
 mod trace;
+mod upgrading;
 mod watching;
 mod world;
 
