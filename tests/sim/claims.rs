@@ -5,7 +5,7 @@ use crate::judge::{Judge, SETTLED};
 use crate::records::{Job, Lane, Limits};
 use crate::reloads::MAX_GENERATIONS;
 use crate::sizes::Happens;
-use minicluster::core::{Drain, Hitch, Notice, Pid, ReadyRule, SlotNr, Time, WorkerId};
+use minicluster::core::{Drain, Hitch, Notice, Pid, Program, ReadyRule, SlotNr, Time, WorkerId};
 
 impl Judge {
     /// Something is said that has to be true.
@@ -128,7 +128,9 @@ impl Judge {
                 assert_eq!(usize::from(*to), self.wanted + 1, "one after the other");
                 assert!(self.rollout.is_none() && !self.starters.is_empty() || *to > 0);
                 self.added = Some(SlotNr(*to - 1));
+                self.grows_by = self.start_program;
                 self.want(usize::from(*to), now, cover);
+                self.grows_by = Program(0);
             }
             Notice::Resizing {
                 to,

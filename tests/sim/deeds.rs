@@ -108,7 +108,9 @@ impl Judge {
 
     /// What it runs: after an upgrade all the same.
     pub fn runs(&mut self, worker: WorkerId, program: Program) {
-        let generation = self.jobs[&worker].generation;
+        let job = self.jobs.get_mut(&worker).expect("it is spawned");
+        job.program = program;
+        let generation = job.generation;
         let upgrade = |r: &Rollout| r.terms.upgrade && r.to == generation;
         if self.rollout.as_ref().is_some_and(upgrade) {
             assert_eq!(program, Program(0), "{worker:?} is no part of the upgrade");

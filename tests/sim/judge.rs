@@ -9,8 +9,8 @@ use crate::reloads::Rollout;
 use crate::sizes::Happens;
 use minicluster::core::Addr;
 use minicluster::core::{
-    Ask, Asker, Event, LaneId, MasterSignal, Oom, Pid, Policy, PortId, ReadyRule, Seen, SlotNr,
-    Takeover, Time, Word, WorkerId,
+    Ask, Asker, Event, LaneId, MasterSignal, Oom, Pid, Policy, PortId, Program, ReadyRule, Seen,
+    SlotNr, Takeover, Time, Word, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -56,6 +56,9 @@ pub struct Judge {
     pub starters: BTreeMap<Asker, u16>,
     pub start_ready: Option<Duration>,
     pub added: Option<SlotNr>,
+    pub start_program: Program,
+    /// What slots run that are added now.
+    pub grows_by: Program,
     /// Who has asked for a reload to be called off, and whether there was one.
     pub backing_out: Option<(Asker, bool)>,
     /// Of the code that runs, the newest there was, and by what policy it runs.
@@ -120,6 +123,8 @@ impl Judge {
             starters: BTreeMap::new(),
             start_ready: None,
             added: None,
+            start_program: Program(0),
+            grows_by: Program(0),
             backing_out: None,
             generation: 1,
             newest: 1,
@@ -303,8 +308,9 @@ impl Judge {
                 asker,
                 count,
                 ready,
+                program,
                 ..
-            } => self.start_told(*asker, *count, *ready),
+            } => self.start_told(*asker, *count, *ready, *program),
             Event::Spawned { worker, .. }
             | Event::TakeoverRefused { worker, .. }
             | Event::Execed { worker }

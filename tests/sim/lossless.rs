@@ -76,6 +76,9 @@ impl World {
             None => self.cover.mark(Mark::Emptied),
         }
         let excuse = excuse.or(steered.then_some("its lane is still steered to"));
+        // Nobody knows yet that it runs, still less that it serves.
+        let unknown = self.judge.jobs[&worker].execed.is_none();
+        let excuse = excuse.or(unknown.then_some("its exec is not known"));
         // One that starts to serve although it was asked to stop does so at its own risk.
         let excuse = excuse.or(lanes.is_empty().then_some("it serves nothing"));
         if let Some(job) = self.judge.jobs.get_mut(&worker) {

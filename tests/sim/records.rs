@@ -5,7 +5,7 @@ use crate::crashes::Rest;
 use crate::kernel::Serial;
 use minicluster::core::Addr;
 use minicluster::core::{
-    Drain, Event, LaneId, Of, Pid, Policy, PortId, Reader, Seat, SlotNr, Time, WorkerId,
+    Drain, Event, LaneId, Of, Pid, Policy, PortId, Program, Reader, Seat, SlotNr, Time, WorkerId,
 };
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub struct Job {
     pub slot: SlotNr,
     pub generation: u32,
     pub seat: Seat,
+    /// What it runs.
+    pub program: Program,
     /// How long it has to be ready.
     pub ready_most: Option<Duration>,
     /// Its first process until that is reaped, and the group that it founded.
@@ -81,6 +83,7 @@ impl Job {
             slot,
             generation: reader.generation,
             seat: reader.seat,
+            program: Program(0),
             ready_most: None,
             leader: None,
             group: None,

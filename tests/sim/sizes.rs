@@ -121,7 +121,7 @@ impl Judge {
                     cover.mark(Mark::WantedAgain);
                 }
                 // Not forked yet: it may stay.
-                (true, false) if job.generation >= generation => {
+                (true, false) if job.generation >= generation && job.program == self.grows_by => {
                     (place.proven, job.surplus) = (false, None);
                 }
                 // But not of what ran before.

@@ -3,7 +3,7 @@
 
 use crate::cover::{Cover, Mark};
 use crate::judge::Judge;
-use minicluster::core::{Asker, Hitch, Outcome, Time, WorkerId};
+use minicluster::core::{Asker, Hitch, Outcome, Program, Time, WorkerId};
 use std::time::Duration;
 
 impl Judge {
@@ -88,11 +88,17 @@ impl Judge {
     }
 
     /// A client wants slots added.
-    pub fn start_told(&mut self, asker: Asker, count: u16, ready: Option<Duration>) {
+    pub fn start_told(
+        &mut self,
+        asker: Asker,
+        count: u16,
+        ready: Option<Duration>,
+        program: Program,
+    ) {
         self.starters.insert(asker, count);
         let free = self.rollout.is_none() && self.added.is_none();
         if free {
-            self.start_ready = ready;
+            (self.start_ready, self.start_program) = (ready, program);
         }
     }
 
