@@ -388,7 +388,6 @@ mod tests {
             ),
             ("statsu", "did you mean status?"),
             ("stat", "did you mean status?"),
-            ("restart", "minicluster reload replaces all workers"),
             ("upgrade", "there is no upgrade yet: minicluster stop"),
             ("-n 0 -- x", "1 to 1024"),
             ("-n 2000 -- x", "1 to 1024"),

@@ -132,6 +132,7 @@ impl Cluster {
         self.open_seat(reader, out);
         let watched = self.policy.takeover != Takeover::Off;
         let worker = self.fleet.enlist(slot, reader, watched, now);
+        self.draw_share(worker);
         out.push(Action::Spawn {
             worker,
             slot,
@@ -174,6 +175,8 @@ impl Cluster {
             let of = Of::Seat(reader.seat);
             if let Some(lane) = self.lanes.add_beside(first, of, state) {
                 self.open_lane(lane, Opening::Beside { first }, out);
+                // Nobody was looked for there yet.
+                self.unserved_looks = 0;
             }
         }
     }

@@ -20,6 +20,7 @@ impl Cluster {
         self.check_places()?;
         self.check_deadlines()?;
         self.check_slots()?;
+        self.check_swap()?;
         self.check_limits()
     }
 
@@ -70,7 +71,8 @@ impl Cluster {
             let id = w.id;
             let fine = match w.state {
                 State::Starting { .. } => {
-                    has(Why::Ready(id)) || self.policy.ready_timeout.is_none()
+                    let limit = w.within.or(self.policy.ready_timeout);
+                    has(Why::Ready(id)) || limit.is_none()
                 }
                 State::Retiring { stage, .. } => {
                     has(Why::Drain(id)) && (has(Why::Census) || stage == Stage::Drained)
@@ -94,6 +96,9 @@ impl Cluster {
                 Why::Watchdog(id) => {
                     self.policy.watchdog.is_some() && matches!(state(id), Some(State::Ready { .. }))
                 }
+                Why::Age(id) => matches!(state(id), Some(State::Ready { .. })),
+                Why::Swap => serving && self.swaps.are_due(),
+                Why::Weigh => serving,
                 Why::Kill(id) => {
                     matches!(state(id), Some(State::Draining { .. } | State::Remnant))
                 }

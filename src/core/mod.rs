@@ -16,6 +16,7 @@ mod own;
 mod phase;
 mod phrases;
 mod readiness;
+mod recycle;
 mod relay;
 mod remnants;
 mod resize;
@@ -24,6 +25,7 @@ mod sentences;
 mod slot;
 mod speech;
 mod steering;
+mod swap;
 mod unserved;
 mod watch;
 mod worker;
@@ -59,8 +61,10 @@ pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
 pub use outcome::{Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
 pub use policy::{
-    Balance, Canary, Drain, MAX_WORKERS, OnCrashLoop, Policy, ReadyRule, RespawnOn, Surge, Takeover,
+    Balance, Canary, Drain, MAX_WORKERS, OnCrashLoop, Policy, ReadyRule, Recycle, RespawnOn, Surge,
+    Takeover,
 };
+pub use recycle::Reason;
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
 pub use table::{BUCKETS, Deal, Key, Table};
@@ -76,6 +80,7 @@ use respawn::Rng;
 use rollout::{Rollout, Wish};
 use slot::Slot;
 use std::collections::{BTreeSet, VecDeque};
+use swap::Swaps;
 
 /// Where actions go.
 pub type Out = Vec<Action>;
@@ -94,6 +99,10 @@ pub struct Cluster {
     newest: u32,
     /// What replaces the workers by others.
     rollout: Option<Rollout>,
+    /// What replaces one of them, and who else is due for that.
+    swaps: Swaps,
+    /// The last worker that was looked at for its memory.
+    weighed: WorkerId,
     /// How often those that are being emptied were looked at, since the last one joined them.
     looks: u32,
     /// When the last worker was asked to stop.
@@ -158,6 +167,8 @@ impl Cluster {
             generation: 1,
             newest: 1,
             rollout: None,
+            swaps: Swaps::default(),
+            weighed: WorkerId(0),
             looks: 0,
             asked_at: now,
             started: now,
@@ -261,6 +272,8 @@ impl Cluster {
                 self.begin_spawning(now, out);
             }
             Event::Census { lanes, loads, took } => self.census(&lanes, &loads, took, now, out),
+            Event::Weighed { sizes } => self.weighed(&sizes, now),
+            Event::Counted { worker, served } => self.counted(worker, served, now),
             Event::Closed { worker, count } => self.closed(worker, count),
             Event::Reload {
                 asker,
@@ -300,6 +313,21 @@ impl Cluster {
                 by,
                 wait,
             } => self.resize_asked(asker, to, by, wait, now, out),
+            Event::Restart {
+                asker,
+                target,
+                within,
+                by,
+                wait,
+            } => {
+                let wish = swap::Wish {
+                    asker,
+                    within,
+                    by,
+                    wait,
+                };
+                self.restart_asked(target, wish, now, out)
+            }
             Event::SignalWorkers {
                 asker,
                 signal,
@@ -309,6 +337,7 @@ impl Cluster {
             Event::AskerGone { asker } => {
                 self.askers.retain(|a| *a != asker);
                 self.resizers.retain(|a| *a != asker);
+                self.swaps.drop_asker(asker);
                 if let Some(r) = &mut self.rollout {
                     r.askers.retain(|a| *a != asker);
                 }
@@ -318,6 +347,7 @@ impl Cluster {
         // Before anything else is begun, and again if that has left nothing.
         self.leave_if_over(now, out);
         self.rollout_progress(now, out);
+        self.swap_progress(now, out);
         self.leave_if_over(now, out);
         self.steer(out);
         self.drain_progress(now, out);
@@ -346,6 +376,10 @@ impl Cluster {
                 };
                 (asker, outcome)
             }
+            Event::Restart { asker, .. } => {
+                let (hitch, ready) = (Hitch::Stopping, 0);
+                (asker, Outcome::NotRestarted { hitch, ready })
+            }
             Event::SignalWorkers { asker, target, .. } => (asker, Outcome::Nobody { target }),
             Event::Spawned { .. }
             | Event::SpawnFailed { .. }
@@ -364,6 +398,8 @@ impl Cluster {
             | Event::AdoptFailed { .. }
             | Event::LaneAlone { .. }
             | Event::Census { .. }
+            | Event::Weighed { .. }
+            | Event::Counted { .. }
             | Event::Closed { .. }
             | Event::Reload { asker: None, .. }
             | Event::Exited { .. }
@@ -388,6 +424,7 @@ impl Cluster {
                 | Why::Alive(id)
                 | Why::Ready(id)
                 | Why::Watchdog(id)
+                | Why::Age(id)
                 | Why::Drain(id)
                 | Why::Kill(id)
                 | Why::KillAgain(id) => self.worker_due(why, id, now, out),
@@ -399,7 +436,8 @@ impl Cluster {
                 Why::Census => self.take_census(now, out),
                 Why::DrainDelay => self.leave_service(now, out),
                 // What is due then is seen to after every event.
-                Why::Successors | Why::Watch => {}
+                Why::Successors | Why::Watch | Why::Swap => {}
+                Why::Weigh => self.weigh(now, out),
                 Why::StartTimeout => self.start_overdue(now, out),
                 Why::Unserved => self.look_for_servers(out),
                 Why::Leftovers => self.kill_leftovers(now, out),

@@ -125,7 +125,7 @@ impl Cluster {
     /// How many clients wait.
     pub(super) fn waiting(&self) -> usize {
         let reloaders = self.rollout.as_ref().map_or(0, |r| r.askers.len());
-        self.askers.len() + self.resizers.len() + reloaders
+        self.askers.len() + self.resizers.len() + reloaders + self.restarters()
     }
 
     fn stop_or_harder(&mut self, why: &'static str, now: Time, out: &mut Out) {

@@ -150,6 +150,7 @@ impl Cluster {
             true => self.grow(from, now, out),
             false => self.shrink(now, out),
         }
+        self.swap_unwanted(to, why, by, out);
         self.resize_progress(out);
     }
 

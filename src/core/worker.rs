@@ -108,6 +108,12 @@ pub struct Worker {
     pub pinged: Option<Time>,
     /// How often it was looked at while starting.
     pub looked: u32,
+    /// Has it said that it is on its way out?
+    pub announced: bool,
+    /// It has to be ready in that time, if not in that of the policy.
+    pub within: Option<Duration>,
+    /// The part of --max-age and its like that is its own limit.
+    pub share: f64,
     /// Has the last process of its tree gone?
     pub tree_gone: bool,
     /// Are its bind(2) and listen(2) seen by us?
@@ -252,12 +258,17 @@ impl Cluster {
         w.pid = Some(pid);
         w.state = State::Starting { execed: false };
         let (who, generation) = (w.who(), w.generation);
-        self.count_fork();
+        let within = w.within;
+        let swapped = self.swapped_in(id);
+        if swapped.is_none() {
+            self.count_fork();
+        }
         let reason = match self.place_of(id) {
             Place::Current(nr) => self.slots[usize::from(nr.0)].reason(),
+            Place::Successor(_) if let Some(why) = swapped => why.cause().word(),
             Place::Successor(_) | Place::Kept(_) | Place::None => "restart",
         };
-        if let Some(limit) = self.policy.ready_timeout {
+        if let Some(limit) = within.or(self.policy.ready_timeout) {
             self.deadlines.set(Why::Ready(id), now + limit);
         }
         out.push(Action::Note(Notice::Forked {
@@ -310,6 +321,7 @@ impl Cluster {
                 };
                 self.slot_vacated(slot, how, now, out);
                 self.resize_failed(slot, hitch, out);
+                self.swap_broken(id, hitch, out);
             }
             Place::Successor(nr) => self.successor_failed(nr, hitch(), now, out),
             // It was not wanted any more by the time its turn came.
@@ -376,7 +388,7 @@ impl Cluster {
             (State::Starting { .. }, Why::Look(_)) => out.push(Action::LookAt { worker: id }),
             (State::Starting { .. }, Why::Alive(_)) => self.become_ready(id, now, out),
             (State::Starting { .. }, Why::Ready(_)) => {
-                let (who, after) = (w.who(), now - w.born);
+                let (who, after, within) = (w.who(), now - w.born, w.within);
                 let hint = self.not_ready_hint(id);
                 if let Some(w) = self.fleet.get_mut(id) {
                     w.hint = hint;
@@ -384,7 +396,7 @@ impl Cluster {
                 let notice = Notice::NotReady {
                     who,
                     after,
-                    limit: self.policy.ready_timeout.unwrap_or_default(),
+                    limit: within.or(self.policy.ready_timeout).unwrap_or_default(),
                     hint,
                 };
                 out.push(Action::Note(notice));
@@ -401,6 +413,7 @@ impl Cluster {
             (State::Ready { .. }, Why::Watchdog(_)) => {
                 self.hangs(id, self.policy.watchdog, now, out)
             }
+            (State::Ready { since }, Why::Age(_)) => self.aged(id, now - since, now),
             (State::Killed { since, .. }, Why::KillAgain(_)) => {
                 let notice = Notice::StillThere {
                     who: w.who(),
@@ -432,6 +445,9 @@ impl Cluster {
                 | Why::Census
                 | Why::DrainDelay
                 | Why::Successors
+                | Why::Age(_)
+                | Why::Swap
+                | Why::Weigh
                 | Why::Watch
                 | Why::Look(_)
                 | Why::Alive(_)

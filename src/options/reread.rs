@@ -192,8 +192,9 @@ mod tests {
     }
 
     /// Something else than the default of each option that is of the master.
-    const OTHER: [&str; 20] = [
+    const OTHER: [&str; 21] = [
         "balance ip",
+        "max-connections 9",
         "host ::1",
         "listen unix:/x",
         "backlog 9",

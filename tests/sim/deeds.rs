@@ -46,8 +46,13 @@ impl Judge {
         let successors = self.places.iter().filter(|p| p.successor.is_some()).count();
         let place = &mut self.places[usize::from(slot.0)];
         let comes_after = to == Some(generation) && place.generation != generation;
+        let beside = place.worker.filter(|_| to.is_none());
         self.jobs.insert(worker, Job::new(slot, reader, now));
         self.living.insert(worker);
+        if let Some(old) = beside {
+            assert_eq!(place.generation, generation, "{worker:?} is other code");
+            return self.swap_begins(slot, old, worker, now);
+        }
         if surge > 0 && comes_after {
             assert!(
                 place.successor.is_none(),
@@ -182,6 +187,7 @@ impl Judge {
         let late = p
             .ready_timeout
             .is_some_and(|l| never_ready && over(Some(job.spawned), l));
+        let late = late || job.hasty && never_ready && over(Some(job.spawned), crate::swaps::HASTE);
         match job.kill {
             None => assert!(
                 hard || asked || late || hung,

@@ -184,6 +184,7 @@ impl World {
         let asker = match event {
             Event::Stop { asker, .. }
             | Event::Resize { asker, .. }
+            | Event::Restart { asker, .. }
             | Event::Reload {
                 asker: Some(asker), ..
             }
@@ -199,7 +200,9 @@ impl World {
                 assert_eq!(asker, *to);
                 match outcome {
                     Outcome::Ended { code, .. } => assert_eq!(Some(*code), self.judge.finished),
-                    Outcome::NotResized { hitch, .. } | Outcome::NotReloaded { hitch, .. } => {
+                    Outcome::NotResized { hitch, .. }
+                    | Outcome::NotReloaded { hitch, .. }
+                    | Outcome::NotRestarted { hitch, .. } => {
                         assert!(matches!(hitch, Hitch::Stopping))
                     }
                     other => assert!(matches!(other, Outcome::Nobody { .. }), "{other:?}"),
@@ -349,6 +352,7 @@ impl World {
                 }
                 None
             }
+            Action::Weigh { workers } => Some(self.weigh(&workers)),
             Action::TakeCensus { workers, lanes } => Some(self.census(&workers, &lanes)),
             Action::CloseQuiet {
                 worker,
@@ -579,6 +583,7 @@ fn order(event: &Event) -> u8 {
         Event::Stop { .. }
         | Event::Resize { .. }
         | Event::Reload { .. }
+        | Event::Restart { .. }
         | Event::SignalWorkers { .. }
         | Event::AskerGone { .. } => CLIENTS,
         // Outcomes: told at once.
@@ -592,6 +597,8 @@ fn order(event: &Event) -> u8 {
         | Event::LaneAlone { .. }
         | Event::AdoptFailed { .. }
         | Event::Census { .. }
+        | Event::Weighed { .. }
+        | Event::Counted { .. }
         | Event::Closed { .. }
         | Event::Strays { .. }
         | Event::StraysUnnamed => 0,

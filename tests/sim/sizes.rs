@@ -106,6 +106,10 @@ impl Judge {
                     job.replaced.get_or_insert(now);
                 }
             }
+            // (One that has the place already goes on without it.)
+            let coming = |s: &mut crate::swaps::Swap| usize::from(s.slot.0) == nr && !s.placed;
+            self.swap.take_if(coming);
+            let place = &mut self.places[nr];
             let Some(worker) = place.worker else {
                 let at_once = Some((now, Duration::ZERO, Duration::ZERO));
                 *place = Place {
@@ -179,6 +183,9 @@ impl Judge {
         if self.reloaders.contains_key(&asker) {
             return self.reload_replied(asker, outcome, cover);
         }
+        if self.restarters.contains(&asker) {
+            return self.restart_replied(asker, outcome, cover);
+        }
         match (outcome, self.happens) {
             (Outcome::Ended { code, stuck }, _) => {
                 return self.told_the_end(asker, *code, stuck);
@@ -220,7 +227,12 @@ impl Judge {
                 panic!("{outcome:?} without a question")
             }
             (
-                Outcome::Reloading { .. } | Outcome::Reloaded { .. } | Outcome::NotReloaded { .. },
+                Outcome::Reloading { .. }
+                | Outcome::Reloaded { .. }
+                | Outcome::NotReloaded { .. }
+                | Outcome::Restarting { .. }
+                | Outcome::Restarted { .. }
+                | Outcome::NotRestarted { .. },
                 _,
             ) => panic!("{outcome:?} without a question"),
             (Outcome::OutOfBounds { .. } | Outcome::NoRoom { .. }, happens) => {
@@ -292,6 +304,9 @@ impl Judge {
                 | Hitch::Unreadable(_)
                 | Hitch::TooEarly
                 | Hitch::Hangs(_)
+                | Hitch::Replacing
+                | Hitch::Leaves(_)
+                | Hitch::Gone(_)
                 | Hitch::Overtaken { .. },
                 happens,
             ) => {
