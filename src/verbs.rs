@@ -30,6 +30,8 @@ pub enum What {
     Why,
     /// Another number of slots.
     Resize,
+    /// A new worker for one, or for all.
+    Restart,
     /// New workers for all old ones.
     Reload,
     /// New workers that run another command.
@@ -55,7 +57,7 @@ pub enum What {
 }
 
 /// All of them, in the order of help.
-pub const VERBS: [Verb; 15] = [
+pub const VERBS: [Verb; 16] = [
     Verb {
         name: "status",
         words: "",
@@ -127,6 +129,14 @@ pub const VERBS: [Verb; 15] = [
         waits: true,
         help: "be exactly what a start of that would be; what --replace says",
         what: What::Replace,
+    },
+    Verb {
+        name: "restart",
+        words: "all|SLOT|PID [timeout T]",
+        takes: 3,
+        waits: true,
+        help: "replace that worker, new before old; all: reload (--no-wait: returns at once)",
+        what: What::Restart,
     },
     Verb {
         name: "signal",
@@ -216,6 +226,7 @@ impl Verb {
             | What::Resize
             | What::Reload
             | What::Rollback
+            | What::Restart
             | What::Signal
             | What::Stop
             | What::Kill
@@ -236,6 +247,7 @@ impl Verb {
             What::Workers => details(first).map(drop),
             What::Resize => settings::size(first.unwrap_or_default()).map(drop),
             What::Signal => settings::signal_to(&words).map(drop),
+            What::Restart => settings::restart(&words).map(drop),
             // Slots and verbs: who answers knows them.
             What::Status
             | What::Why
@@ -263,6 +275,10 @@ impl Verb {
             What::Resize => Some(Order::Resize(settings::size(
                 rest.first().copied().unwrap_or_default(),
             )?)),
+            What::Restart if rest == ["all"] => Some(Order::Reload),
+            What::Restart => {
+                return Err("a signal can ask for restart all, which is reload; one worker is for a client to name".into());
+            }
             What::Signal => {
                 let (signal, target) = settings::signal_to(rest)?;
                 Some(Order::Signal(signal, target))
@@ -286,6 +302,7 @@ impl Verb {
         match self.what {
             What::Workers => "simple details",
             What::Resize => "+1 -1",
+            What::Restart => "all",
             What::Signal => "HUP INT QUIT USR1 USR2 WINCH TERM KILL",
             What::Status
             | What::Why
@@ -332,7 +349,7 @@ pub fn on_signal(text: &str) -> Result<(i32, Order), String> {
     match verb.order(&rest)? {
         Some(order) => Ok((number, order)),
         None => Err(format!(
-            "{name} only looks, and nobody would see it: a signal can ask for stop, kill, reload, reopen, resize N|+K|-K, signal SIG [all|SLOT|PID], or for nothing"
+            "{name} only looks, and nobody would see it: a signal can ask for stop, kill, reload, restart all, reopen, resize N|+K|-K, signal SIG [all|SLOT|PID], or for nothing"
         )),
     }
 }
@@ -357,9 +374,6 @@ pub fn help(verbs: &[&Verb]) -> String {
 /// What to say of a word that is no verb.
 pub fn unknown(word: &str) -> String {
     let names: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
-    if word == "restart" {
-        return "there is no restart yet: minicluster reload replaces all workers".into();
-    }
     let near = settings::nearest(word, &names);
     match near {
         Some(n) => format!("unknown verb {word}; did you mean {n}?"),
@@ -383,6 +397,7 @@ mod tests {
             ("TERM=stop --no-wait", 15, Order::Stop),
             ("USR2=reopen", 12, Order::Reopen),
             ("USR1=reload", 10, Order::Reload),
+            ("USR1=restart all", 10, Order::Reload),
             ("TTIN=resize +2", 21, Order::Resize(Size::More(2))),
             ("TTOU=resize 4", 22, Order::Resize(Size::To(4))),
             ("WINCH=signal WINCH", 28, Order::Signal(28, Target::All)),
@@ -401,6 +416,8 @@ mod tests {
             ("HUP=relaod", "did you mean reload?"),
             ("HUP=stop now", "stop does not take now"),
             ("HUP=reopen --no-wait", "does not take --no-wait"),
+            ("HUP=restart", "which worker?"),
+            ("HUP=restart 2", "restart all"),
             ("HUP=resize", "how many workers?"),
             ("HUP=resize 0", "1 to 1024"),
             ("HUP=signal", "which signal?"),

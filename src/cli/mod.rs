@@ -411,7 +411,6 @@ mod tests {
             ),
             ("statsu", "did you mean status?"),
             ("stat", "did you mean status?"),
-            ("restart", "minicluster reload replaces all workers"),
             ("-n 0 -- x", "1 to 1024"),
             ("-n 2000 -- x", "1 to 1024"),
             ("-n four -- x", "nor auto"),

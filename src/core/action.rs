@@ -71,6 +71,8 @@ pub enum Action {
         workers: Vec<WorkerId>,
         lanes: Vec<LaneId>,
     },
+    /// Look how much memory these have. Answered by Weighed.
+    Weigh { workers: Vec<WorkerId> },
     /// End those of the worker's connections, as seen by the census of this turn, on which nothing is
     /// owed and nothing was said for so long. Answered by Closed.
     /// Or, late in that time (`late`), on which nothing is owed by one whose client never rests.

@@ -138,6 +138,7 @@ impl Cluster {
         if let Some(w) = self.fleet.get_mut(worker) {
             (w.program, w.ready_limit) = (program, limit);
         }
+        self.draw_share(worker);
         out.push(Action::Spawn {
             worker,
             slot,
@@ -190,6 +191,8 @@ impl Cluster {
             let of = Of::Seat(reader.seat);
             if let Some(lane) = self.lanes.add_beside(first, of, state) {
                 self.open_lane(lane, Opening::Beside { first }, out);
+                // Nobody was looked for there yet.
+                self.unserved_looks = 0;
             }
         }
     }

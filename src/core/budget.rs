@@ -66,6 +66,7 @@ impl Cluster {
             | Cause::Shutdown
             | Cause::Resize
             | Cause::Restart
+            | Cause::Recycle
             | Cause::Kill
             | Cause::NotReady
             | Cause::NotStarted

@@ -20,6 +20,7 @@ impl Cluster {
         self.check_places()?;
         self.check_deadlines()?;
         self.check_slots()?;
+        self.check_swap()?;
         self.check_limits()
     }
 
@@ -92,6 +93,9 @@ impl Cluster {
                 Why::Watchdog(id) => {
                     self.policy.watchdog.is_some() && matches!(state(id), Some(State::Ready { .. }))
                 }
+                Why::Age(id) => matches!(state(id), Some(State::Ready { .. })),
+                Why::Swap => serving && self.swaps.are_due(),
+                Why::Weigh => serving,
                 Why::Kill(id) => {
                     matches!(state(id), Some(State::Draining { .. } | State::Remnant))
                 }

@@ -21,7 +21,7 @@ use super::notice::{Cause, Next, Notice};
 use super::phase::Phase;
 use super::policy::{OnCrashLoop, RespawnOn};
 use super::words::human;
-use super::worker::State;
+use super::worker::{State, Worker};
 use super::{Cluster, Out};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -174,7 +174,8 @@ impl Cluster {
 
     /// Those that are under way, too.
     fn forks_begun(&self) -> u64 {
-        let begun = self.fleet.iter().filter(|w| w.state == State::Spawning);
+        let counts = |w: &&Worker| w.state == State::Spawning && self.swapped_in(w.id).is_none();
+        let begun = self.fleet.iter().filter(counts);
         self.tally.forks.saturating_add(begun.count() as u64)
     }
 

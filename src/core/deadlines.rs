@@ -16,6 +16,8 @@ pub enum Why {
     Ready(WorkerId),
     /// The worker should have said by now that it is well.
     Watchdog(WorkerId),
+    /// The worker has been ready for as long as it may be (--max-age).
+    Age(WorkerId),
     /// The worker should have been emptied by now.
     Drain(WorkerId),
     /// Look how far those are that are being emptied.
@@ -24,6 +26,10 @@ pub enum Why {
     DrainDelay,
     /// Successors that failed may be tried again.
     Successors,
+    /// A worker that is due may be replaced now: what was to take its place had failed.
+    Swap,
+    /// Look how much memory workers have (--max-rss).
+    Weigh,
     /// New workers have been watched long enough.
     Watch,
     /// The worker was asked to stop and should have gone by now, with its group.
@@ -79,6 +85,7 @@ impl Deadlines {
             Why::Look(id),
             Why::Ready(id),
             Why::Watchdog(id),
+            Why::Age(id),
             Why::Drain(id),
             Why::Kill(id),
             Why::KillAgain(id),

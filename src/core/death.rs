@@ -47,7 +47,7 @@ impl Death {
     /// Was it asked to go, after it had served?
     fn planned(&self) -> bool {
         let asked = match self.cause {
-            Cause::Restart | Cause::Resize | Cause::Shutdown => true,
+            Cause::Restart | Cause::Recycle | Cause::Resize | Cause::Shutdown => true,
             Cause::Failure
             | Cause::Finished
             | Cause::Kill
@@ -104,6 +104,7 @@ impl Cluster {
         let Some((cause, to_group)) = self.died_of(state, end) else {
             return;
         };
+        let cause = self.as_announced(id, cause, now);
         let place = self.place_of(id);
         let had_until = match state {
             // It did not wait to be asked; its group is asked now.
@@ -162,8 +163,8 @@ impl Cluster {
             self.say_handed_only(died.who, out);
         }
         self.leave_remnant(id, by_itself(state, end) == Cause::Finished, now);
-        self.failed_with(place, watched_still, died, now, out);
-        if let Cause::Resize | Cause::Restart = cause {
+        self.failed_with(id, place, watched_still, died, now, out);
+        if let Cause::Resize | Cause::Restart | Cause::Recycle = cause {
             self.watch_rest(id, had_until);
         }
         self.forget_old_remnants(out);
@@ -187,6 +188,11 @@ impl Cluster {
             Place::Current(nr) if self.is_watched(id, now) && self.keeps_for(nr) => {
                 self.slots[usize::from(nr.0)].current = None;
                 return Next::TakenBack;
+            }
+            Place::Current(nr)
+                if self.successor_steps_in(nr, died.cause, died.ready_for.filter(|_| !unwell)) =>
+            {
+                return Next::Replaced;
             }
             Place::Current(nr) => {
                 let how = Vacancy {
@@ -216,7 +222,8 @@ impl Cluster {
             }
             Place::Successor(_) | Place::None => Next::Nothing,
         };
-        match died.cause == Cause::Restart && place == Place::None && died.had_slot {
+        let replaced = matches!(died.cause, Cause::Restart | Cause::Recycle);
+        match replaced && place == Place::None && died.had_slot {
             true => Next::Replaced,
             false => next,
         }
@@ -233,6 +240,7 @@ impl Cluster {
     /// Who waits for what it was to be is told.
     fn failed_with(
         &mut self,
+        id: WorkerId,
         place: Place,
         watched: bool,
         died: Box<Death>,
@@ -248,6 +256,7 @@ impl Cluster {
             Place::Current(nr) if died.ready_for.is_none() && by_itself_or_late(died.cause) => {
                 self.resize_failed(nr, || Hitch::Died(died.clone()), out);
                 self.starting_failed(nr, Hitch::Died(died.clone()), now, out);
+                self.swap_broken(id, || Hitch::Died(died.clone()), out);
                 self.replacement_failed(nr, generation, Hitch::Died(died), now, out);
             }
             Place::Current(_) | Place::Kept(_) | Place::None => {}
@@ -319,6 +328,6 @@ fn by_itself_or_late(cause: Cause) -> bool {
         | Cause::Shutdown
         | Cause::Oom(_)
         | Cause::Kill => true,
-        Cause::Resize | Cause::Restart => false,
+        Cause::Resize | Cause::Restart | Cause::Recycle => false,
     }
 }

@@ -93,6 +93,10 @@ pub enum Event {
         /// How long it took.
         took: Duration,
     },
+    /// Answer to `Weigh`: so many bytes of these workers' trees are in memory.
+    Weighed { sizes: Vec<(WorkerId, u64)> },
+    /// The worker has served so many connections by now.
+    Counted { worker: WorkerId, served: u64 },
     /// Answer to `CloseQuiet` and `CloseRest`: so many connections were ended.
     Closed { worker: WorkerId, count: u32 },
     /// A signal to the master.
@@ -133,6 +137,16 @@ pub enum Event {
     Resize {
         asker: Asker,
         to: Size,
+        by: By,
+        wait: bool,
+    },
+    /// A client wants another worker in place of one, and to hear of the end, or (not `wait`) at once that
+    /// it is seen to.
+    Restart {
+        asker: Asker,
+        target: Target,
+        /// The new one has to be ready in that time.
+        within: Option<Duration>,
         by: By,
         wait: bool,
     },
@@ -262,6 +276,8 @@ pub enum Word {
     Ready,
     /// It is on its way out, by itself.
     Stopping,
+    /// It wants to be replaced, and then to be asked to stop.
+    Retire,
     /// It is well.
     Ping,
     /// It is not, and knows it: it wants to be treated as one that hangs.
@@ -277,6 +293,7 @@ impl Word {
         match self {
             Word::Ready => "ready",
             Word::Stopping => "stopping",
+            Word::Retire => "retire",
             Word::Ping => "ping",
             Word::Trigger => "trigger",
             Word::Unheard => "unheard",

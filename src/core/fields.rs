@@ -2,6 +2,7 @@
 
 use super::event::{By, Exit};
 use super::notice::Notice;
+use super::recycle::Reason;
 use super::words::signal_name;
 use std::time::Duration;
 
@@ -92,6 +93,21 @@ impl Notice {
                 }
                 fields
             }
+            Notice::Recycling { why, .. } => {
+                let fields = vec![("reason", text(why.word()))];
+                match why {
+                    Reason::Age { age, limit } => {
+                        [fields, vec![("age", secs(age)), ("limit", secs(limit))]].concat()
+                    }
+                    Reason::Rss { rss: n, limit } | Reason::Connections { served: n, limit } => {
+                        let numbers = vec![(why.word(), number(n)), ("limit", number(limit))];
+                        [fields, numbers].concat()
+                    }
+                    Reason::Wish(word) => [fields, vec![("word", text(word.name()))]].concat(),
+                    Reason::Asked(by) => asked(fields, &Some(*by)),
+                }
+            }
+            Notice::NotRecycled { again, .. } => again.iter().map(|d| ("delay", secs(d))).collect(),
             Notice::Respawning {
                 delay, failures, ..
             } => vec![("delay", secs(delay)), ("failures", number(failures))],

@@ -36,6 +36,8 @@ impl Fleet {
             said_ready: false,
             pinged: None,
             looked: 0,
+            announced: false,
+            share: 1.0,
             tree_gone: false,
             watched,
             finished: None,

@@ -26,7 +26,7 @@ impl Notice {
                 stage: LeftoverStage::Asked | LeftoverStage::Killed,
                 ..
             } => Info,
-            Notice::Ready { .. } => Info,
+            Notice::Ready { .. } | Notice::Recycling { .. } => Info,
             Notice::ReloadRefused { hitch } | Notice::ReloadFailed { hitch, .. } => match hitch {
                 Hitch::Stopping | Hitch::Overtaken { .. } | Hitch::CalledOff { .. } => Info,
                 Hitch::Died(_)
@@ -36,7 +36,10 @@ impl Notice {
                 | Hitch::UnderWay(_)
                 | Hitch::Superseded { .. }
                 | Hitch::Unreadable(_)
-                | Hitch::TooEarly => Error,
+                | Hitch::TooEarly
+                | Hitch::Replacing
+                | Hitch::Leaves(_)
+                | Hitch::Gone(_) => Error,
             },
             Notice::Drained {
                 cut, ended, closed, ..
@@ -54,8 +57,24 @@ impl Notice {
             | Notice::Draining { .. }
             | Notice::Respawning { .. }
             | Notice::GivenUp { .. } => Debug,
+            Notice::NotRecycled { hitch, .. } => match hitch {
+                Hitch::Stopping
+                | Hitch::Overtaken { .. }
+                | Hitch::CalledOff { .. }
+                | Hitch::Superseded { .. } => Info,
+                Hitch::Died(_)
+                | Hitch::UnderWay(_)
+                | Hitch::NotForked { .. }
+                | Hitch::Stuck(_)
+                | Hitch::Hangs(_)
+                | Hitch::Unreadable(_)
+                | Hitch::TooEarly
+                | Hitch::Replacing
+                | Hitch::Leaves(_)
+                | Hitch::Gone(_) => Warn,
+            },
             Notice::Died { cause, next, .. } => match (cause, next) {
-                (Cause::Shutdown | Cause::Resize | Cause::Restart, _)
+                (Cause::Shutdown | Cause::Resize | Cause::Restart | Cause::Recycle, _)
                 | (
                     Cause::Kill | Cause::Finished,
                     Next::Nothing | Next::Replaced | Next::TakenBack | Next::Finished,
@@ -140,6 +159,8 @@ impl Notice {
             Notice::Said { .. } => "said",
             Notice::Hangs { .. } => "hangs",
             Notice::LeftRunning { .. } => "left-running",
+            Notice::Recycling { .. } => "recycling",
+            Notice::NotRecycled { .. } => "recycle-failed",
             Notice::Respawning { .. } => "respawning",
             Notice::CrashLoop { .. } => "crash-loop",
             Notice::ForksSpent { .. } => "max-forks",
@@ -198,6 +219,8 @@ impl Notice {
             | Notice::NotReady { who, .. }
             | Notice::Died { who, .. }
             | Notice::LeftRunning { who }
+            | Notice::Recycling { who, .. }
+            | Notice::NotRecycled { who, .. }
             | Notice::Said { who, .. }
             | Notice::Hangs { who, .. }
             | Notice::Draining { who, .. }

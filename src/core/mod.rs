@@ -17,6 +17,7 @@ mod phase;
 mod phrases;
 mod program;
 mod readiness;
+mod recycle;
 mod relay;
 mod remnants;
 mod resize;
@@ -26,6 +27,7 @@ mod slot;
 mod speech;
 mod starting;
 mod steering;
+mod swap;
 mod unserved;
 mod watch;
 mod worker;
@@ -62,8 +64,10 @@ pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
 pub use outcome::{Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
 pub use policy::{
-    Balance, Canary, Drain, MAX_WORKERS, OnCrashLoop, Policy, ReadyRule, RespawnOn, Surge, Takeover,
+    Balance, Canary, Drain, MAX_WORKERS, OnCrashLoop, Policy, ReadyRule, Recycle, RespawnOn, Surge,
+    Takeover,
 };
+pub use recycle::Reason;
 pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
 pub use table::{BUCKETS, Deal, Key, Table};
@@ -80,6 +84,7 @@ use rollout::{Rollout, Wish};
 use slot::Slot;
 use starting::{More, Starting};
 use std::collections::{BTreeSet, VecDeque};
+use swap::Swaps;
 
 /// Where actions go.
 pub type Out = Vec<Action>;
@@ -100,6 +105,10 @@ pub struct Cluster {
     rollout: Option<Rollout>,
     /// What adds slots.
     starting: Option<Starting>,
+    /// What replaces one of them, and who else is due for that.
+    swaps: Swaps,
+    /// The last worker that was looked at for its memory.
+    weighed: WorkerId,
     /// How often those that are being emptied were looked at, since the last one joined them.
     looks: u32,
     /// When the last worker was asked to stop.
@@ -165,6 +174,8 @@ impl Cluster {
             newest: 1,
             rollout: None,
             starting: None,
+            swaps: Swaps::default(),
+            weighed: WorkerId(0),
             looks: 0,
             asked_at: now,
             started: now,
@@ -268,6 +279,8 @@ impl Cluster {
                 self.begin_spawning(now, out);
             }
             Event::Census { lanes, loads, took } => self.census(&lanes, &loads, took, now, out),
+            Event::Weighed { sizes } => self.weighed(&sizes, now),
+            Event::Counted { worker, served } => self.counted(worker, served, now),
             Event::Closed { worker, count } => self.closed(worker, count),
             Event::Reload {
                 asker,
@@ -328,6 +341,21 @@ impl Cluster {
                 by,
                 wait,
             } => self.resize_asked(asker, to, by, wait, now, out),
+            Event::Restart {
+                asker,
+                target,
+                within,
+                by,
+                wait,
+            } => {
+                let wish = swap::Wish {
+                    asker,
+                    within,
+                    by,
+                    wait,
+                };
+                self.restart_asked(target, wish, now, out)
+            }
             Event::SignalWorkers {
                 asker,
                 signal,
@@ -337,6 +365,7 @@ impl Cluster {
             Event::AskerGone { asker } => {
                 self.askers.retain(|a| *a != asker);
                 self.resizers.retain(|a| *a != asker);
+                self.swaps.drop_asker(asker);
                 if let Some(r) = &mut self.rollout {
                     r.askers.retain(|a| *a != asker);
                 }
@@ -348,6 +377,7 @@ impl Cluster {
         self.leave_if_over(now, out);
         self.rollout_progress(now, out);
         self.starting_progress(now, out);
+        self.swap_progress(now, out);
         self.leave_if_over(now, out);
         self.steer(out);
         self.drain_progress(now, out);
@@ -381,6 +411,10 @@ impl Cluster {
                 let (started, hitch) = (0, Hitch::Stopping);
                 (asker, Outcome::NotStarted { started, hitch })
             }
+            Event::Restart { asker, .. } => {
+                let (hitch, ready) = (Hitch::Stopping, 0);
+                (asker, Outcome::NotRestarted { hitch, ready })
+            }
             Event::SignalWorkers { asker, target, .. } => (asker, Outcome::Nobody { target }),
             Event::Spawned { .. }
             | Event::SpawnFailed { .. }
@@ -399,6 +433,8 @@ impl Cluster {
             | Event::AdoptFailed { .. }
             | Event::LaneAlone { .. }
             | Event::Census { .. }
+            | Event::Weighed { .. }
+            | Event::Counted { .. }
             | Event::Closed { .. }
             | Event::Reload { asker: None, .. }
             | Event::Exited { .. }
@@ -423,6 +459,7 @@ impl Cluster {
                 | Why::Alive(id)
                 | Why::Ready(id)
                 | Why::Watchdog(id)
+                | Why::Age(id)
                 | Why::Drain(id)
                 | Why::Kill(id)
                 | Why::KillAgain(id) => self.worker_due(why, id, now, out),
@@ -434,7 +471,8 @@ impl Cluster {
                 Why::Census => self.take_census(now, out),
                 Why::DrainDelay => self.leave_service(now, out),
                 // What is due then is seen to after every event.
-                Why::Successors | Why::Watch => {}
+                Why::Successors | Why::Watch | Why::Swap => {}
+                Why::Weigh => self.weigh(now, out),
                 Why::StartTimeout => self.start_overdue(now, out),
                 Why::Unserved => self.look_for_servers(out),
                 Why::Leftovers => self.kill_leftovers(now, out),

@@ -5,6 +5,7 @@ use super::addr::Addr;
 use super::event::{By, Exit, Oom, Snag, Target, Word};
 use super::ids::{Pid, SlotNr, WorkerId};
 use super::outcome::Hitch;
+use super::recycle::Reason;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub enum Cause {
     Resize,
     /// Asked to: another one has its place.
     Restart,
+    /// The same, on account of its age, its memory, its connections, or by its own wish.
+    Recycle,
     /// Killed by a hard stop, or because it did not stop in time.
     Kill,
     /// Killed because it was not ready in time.
@@ -59,6 +62,7 @@ impl fmt::Display for Cause {
             | Cause::Shutdown
             | Cause::Resize
             | Cause::Restart
+            | Cause::Recycle
             | Cause::Kill
             | Cause::NotReady
             | Cause::Hang
@@ -76,6 +80,7 @@ impl Cause {
             Cause::Shutdown => "shutdown",
             Cause::Resize => "resize",
             Cause::Restart => "restart",
+            Cause::Recycle => "recycle",
             Cause::Kill => "kill",
             Cause::NotReady => "not-ready",
             Cause::Hang => "hang",
@@ -189,6 +194,16 @@ pub enum Notice {
     },
     LeftRunning {
         who: Who,
+    },
+    Recycling {
+        who: Who,
+        why: Reason,
+    },
+    NotRecycled {
+        who: Who,
+        hitch: Hitch,
+        /// When it is tried again, if it is.
+        again: Option<Duration>,
     },
     Respawning {
         slot: SlotNr,

@@ -42,6 +42,12 @@ pub enum Outcome {
     Started { count: u16, workers: u16 },
     /// So many were, and then that came; the slot is not there any more.
     NotStarted { started: u16, hitch: Hitch },
+    /// Of a restart that is not waited for: it has begun, or is the next but some.
+    Restarting { who: Who },
+    /// The one has the place of the other, which has gone.
+    Restarted { old: Who, new: Who, took: Duration },
+    /// That one goes on as if nothing had been, or is replaced by other means; so many are ready.
+    NotRestarted { hitch: Hitch, ready: usize },
     /// There cannot be so many.
     OutOfBounds { workers: u16, asked: Size },
     /// There is no room for so many.
@@ -77,6 +83,12 @@ pub enum Hitch {
     Unreadable(String),
     /// The ports are not open yet.
     TooEarly,
+    /// A reload is under way, which replaces all.
+    Replacing,
+    /// It is on its way out already.
+    Leaves(Who),
+    /// It has ended by itself before its turn.
+    Gone(Who),
     /// Another reload has taken its place.
     Overtaken { why: &'static str, by: Option<By> },
     /// An operator does not want it any more.
@@ -119,6 +131,11 @@ impl fmt::Display for Hitch {
             Hitch::TooEarly => f.write_str("its ports are not open yet"),
             Hitch::CalledOff { why, by: b } => write!(f, "{why}{}", by(b)),
             Hitch::UnderWay(what) => write!(f, "{what} is under way"),
+            Hitch::Replacing => f.write_str("a reload is under way: it replaces all workers"),
+            Hitch::Leaves(who) => write!(f, "{who} is on its way out already"),
+            Hitch::Gone(who) => {
+                write!(f, "{who} has ended by itself before its turn had come")
+            }
             Hitch::Overtaken { why, by: b } => {
                 write!(f, "another reload has begun ({why}{})", by(b))
             }

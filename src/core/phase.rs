@@ -127,7 +127,7 @@ impl Cluster {
     pub(super) fn waiting(&self) -> usize {
         let reloaders = self.rollout.as_ref().map_or(0, |r| r.askers.len());
         let starter = usize::from(self.starter_waits());
-        self.askers.len() + self.resizers.len() + reloaders + starter
+        self.askers.len() + self.resizers.len() + reloaders + starter + self.restarters()
     }
 
     fn stop_or_harder(&mut self, why: &'static str, now: Time, out: &mut Out) {

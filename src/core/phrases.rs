@@ -3,9 +3,11 @@
 use super::addr::Addr;
 use super::event::{By, Snag};
 use super::ids::Pid;
-use super::notice::Limit;
+use super::notice::{Limit, Who};
+use super::outcome::Hitch;
 use super::words::{errno_text, human};
 use std::fmt;
+use std::time::Duration;
 
 /// Their numbers; not more of them than can be read.
 pub(super) fn pids(list: &[Pid]) -> String {
@@ -59,6 +61,20 @@ pub(super) fn asked_by(by: &Option<By>) -> String {
     match by {
         Some(by) => format!(", {by}"),
         None => String::new(),
+    }
+}
+
+/// A worker that was to be replaced is not, for now.
+pub(super) fn not_recycled(
+    f: &mut fmt::Formatter<'_>,
+    who: Who,
+    hitch: &Hitch,
+    again: Option<Duration>,
+) -> fmt::Result {
+    write!(f, "cannot replace {who}: {hitch}; ")?;
+    match again {
+        Some(delay) => write!(f, "it goes on, tried again in {}", human(delay)),
+        None => f.write_str("it goes on"),
     }
 }
 

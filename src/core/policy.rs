@@ -55,6 +55,8 @@ pub struct Policy {
     pub surge: Surge,
     /// Which of the new workers go ahead of the others.
     pub canary: Canary,
+    /// When a worker is replaced on account of what it has become.
+    pub recycle: Recycle,
     /// To whom new connections go.
     pub balance: Balance,
     /// The CPUs that workers may use, in their order.
@@ -168,6 +170,19 @@ pub struct Canary {
     pub share: u8,
 }
 
+/// --max-age and its like: a worker is due for another one when it has come so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recycle {
+    /// Ready for that long.
+    pub age: Option<Duration>,
+    /// So many bytes of its tree are in memory.
+    pub rss: Option<u64>,
+    /// It has served so many connections.
+    pub connections: Option<u64>,
+    /// For each worker these are less by up to so many of 100.
+    pub jitter: u8,
+}
+
 /// --balance: to whom new connections of TCP go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Balance {
@@ -238,6 +253,7 @@ pub(crate) mod tests {
                 watch: Duration::from_secs(2),
                 share: 0,
             },
+            recycle: Recycle::default(),
             balance: Balance::Shared,
             cpus: vec![0],
             takeover: Takeover::Auto,

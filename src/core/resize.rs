@@ -166,6 +166,7 @@ impl Cluster {
             true => self.grow(from, program, now, out),
             false => self.shrink(now, out),
         }
+        self.swap_unwanted(to, why, by, out);
         self.resize_progress(out);
     }
 

@@ -116,6 +116,7 @@ impl Cluster {
     }
 
     fn begin_rollout(&mut self, wish: &Wish, policy: Box<Policy>, now: Time, out: &mut Out) {
+        self.call_off_swap(wish.why, wish.by, now, out);
         let running = self.asked_for();
         let (why, by) = (wish.why, wish.by);
         self.end_starting(Hitch::Overtaken { why, by }, out);
@@ -222,7 +223,7 @@ impl Cluster {
     pub(super) fn successor_failed(&mut self, nr: SlotNr, hitch: Hitch, now: Time, out: &mut Out) {
         self.slots[usize::from(nr.0)].successor = None;
         let Some(r) = self.rollout.take() else {
-            return;
+            return self.swap_failed(nr, hitch, now, out);
         };
         if r.back && self.phase == Phase::Serving {
             // That code is known to run: it is tried until it does.
@@ -327,6 +328,7 @@ impl Cluster {
     pub(super) fn end_rollout(&mut self, out: &mut Out) {
         self.deadlines.stop(Why::Successors);
         self.deadlines.stop(Why::Watch);
+        self.end_swaps(out);
         if let Some(r) = self.rollout.take() {
             self.rollout_over(&r, &Hitch::Stopping, out);
         }

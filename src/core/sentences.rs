@@ -6,7 +6,9 @@ use super::crash::leaving_with;
 use super::lanes::MAX_LANES;
 use super::notice::{Hindrance, LeftoverStage, Limit, Next, Notice, PassWhy};
 use super::outcome::Hitch;
-use super::phrases::{addrs, all_workers, asked_by, last_lines, pids, refusal, remedy, tie};
+use super::phrases::{
+    addrs, all_workers, asked_by, last_lines, not_recycled, pids, refusal, remedy, tie,
+};
 use super::policy::MAX_WORKERS;
 use super::words::{count, errno_text, human, no_room, signal_name};
 use std::fmt;
@@ -160,6 +162,8 @@ impl fmt::Display for Notice {
                 f,
                 "{who} exited 0 but left processes behind: does COMMAND put itself into the background? Run it in the foreground; what it left is ended when the cluster stops"
             ),
+            Notice::Recycling { who, why } => write!(f, "recycling {who}: {why}"),
+            Notice::NotRecycled { who, hitch, again } => not_recycled(f, *who, hitch, *again),
             Notice::Respawning {
                 slot,
                 delay,

@@ -36,8 +36,10 @@ pub struct Slot {
     pub program: Program,
     /// Whose lanes its worker has, or the last one had.
     pub seat: Option<Seat>,
-    /// Failures in a row.
+    /// Failures in a row,
     pub backoff: Backoff,
+    /// and of those that were to take the place of one that serves (`swap`).
+    pub swaps: Backoff,
     /// Workers it has had beyond the first.
     pub restarts: u64,
     /// Has it had any?
@@ -153,6 +155,11 @@ impl Cluster {
             // It made room for another one, which has not failed yet.
             Cause::Restart => {
                 slot.backoff = Backoff::default();
+                return Next::Respawn(Duration::ZERO);
+            }
+            // It said that it would.
+            Cause::Recycle => {
+                (slot.backoff, slot.emptied) = (Backoff::default(), true);
                 return Next::Respawn(Duration::ZERO);
             }
             Cause::Failure

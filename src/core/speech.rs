@@ -7,7 +7,8 @@
 //!    time begins when it is ready: a start may take as long as --ready-timeout allows.
 //! 3. Who may have spoken without being heard has its time anew.
 //! 4. A ready worker that says that it is not well hangs from that moment, --watchdog or not.
-//! 5. Nothing else that is said changes anything.
+//! 5. A ready worker that wants to be replaced is due for it (`recycle`); nothing else that is said
+//!    changes anything.
 
 use super::action::{Action, Whom};
 use super::deadlines::Why;
@@ -45,12 +46,18 @@ impl Cluster {
             }
             (Word::Trigger, State::Ready { .. }) => self.hangs(id, None, now, out),
             (Word::Unheard, State::Ready { .. }) => self.watch_pulse(id, now),
-            (Word::Stopping, State::Ready { .. } | State::Starting { .. }) => {
+            (Word::Stopping | Word::Retire, State::Ready { .. } | State::Starting { .. }) => {
                 out.push(Action::Note(Notice::Said { who, word }));
+                self.wishes(id, word, now);
             }
             // Known already, or of no use where it is.
             (
-                Word::Ready | Word::Stopping | Word::Ping | Word::Trigger | Word::Unheard,
+                Word::Ready
+                | Word::Stopping
+                | Word::Retire
+                | Word::Ping
+                | Word::Trigger
+                | Word::Unheard,
                 State::Spawning
                 | State::Starting { .. }
                 | State::Ready { .. }

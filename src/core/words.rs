@@ -60,6 +60,22 @@ pub fn count(n: usize, what: &str) -> String {
     }
 }
 
+/// A number of bytes: `512B 1.5K 300M 2.0G`.
+pub fn bytes(n: u64) -> String {
+    let (mut big, mut unit) = (n as f64, "B");
+    for next in ["K", "M", "G", "T"] {
+        if big < 1024.0 {
+            break;
+        }
+        (big, unit) = (big / 1024.0, next);
+    }
+    match unit {
+        "B" => format!("{n}B"),
+        _ if big < 10.0 => format!("{big:.1}{unit}"),
+        _ => format!("{big:.0}{unit}"),
+    }
+}
+
 /// Why there can be no more workers than that.
 pub fn no_room(most: u16) -> String {
     format!(

@@ -112,6 +112,10 @@ pub struct Worker {
     pub pinged: Option<Time>,
     /// How often it was looked at while starting.
     pub looked: u32,
+    /// Has it said that it is on its way out?
+    pub announced: bool,
+    /// The part of --max-age and its like that is its own limit.
+    pub share: f64,
     /// Has the last process of its tree gone?
     pub tree_gone: bool,
     /// Are its bind(2) and listen(2) seen by us?
@@ -256,9 +260,13 @@ impl Cluster {
         w.pid = Some(pid);
         w.state = State::Starting { execed: false };
         let (who, generation, ready_limit) = (w.who(), w.generation, w.ready_limit);
-        self.count_fork();
+        let swapped = self.swapped_in(id);
+        if swapped.is_none() {
+            self.count_fork();
+        }
         let reason = match self.place_of(id) {
             Place::Current(nr) => self.slots[usize::from(nr.0)].reason(),
+            Place::Successor(_) if let Some(why) = swapped => why.cause().word(),
             Place::Successor(_) | Place::Kept(_) | Place::None => "restart",
         };
         if let Some(limit) = ready_limit {
@@ -315,6 +323,7 @@ impl Cluster {
                 self.slot_vacated(slot, how, now, out);
                 self.resize_failed(slot, hitch, out);
                 self.starting_failed(slot, hitch(), now, out);
+                self.swap_broken(id, hitch, out);
             }
             Place::Successor(nr) => self.successor_failed(nr, hitch(), now, out),
             // It was not wanted any more by the time its turn came.
@@ -406,6 +415,7 @@ impl Cluster {
             (State::Ready { .. }, Why::Watchdog(_)) => {
                 self.hangs(id, self.policy.watchdog, now, out)
             }
+            (State::Ready { since }, Why::Age(_)) => self.aged(id, now - since, now),
             (State::Killed { since, .. }, Why::KillAgain(_)) => {
                 let notice = Notice::StillThere {
                     who: w.who(),
@@ -437,6 +447,9 @@ impl Cluster {
                 | Why::Census
                 | Why::DrainDelay
                 | Why::Successors
+                | Why::Age(_)
+                | Why::Swap
+                | Why::Weigh
                 | Why::Watch
                 | Why::Look(_)
                 | Why::Alive(_)

@@ -2,7 +2,7 @@
 
 use super::{Completes, Opt, opt};
 use crate::core::MAX_RESTARTS;
-use crate::settings::{self, MAX_FORKS, Settings};
+use crate::settings::{self, MAX_FORKS, MAX_SERVED, Settings};
 use crate::verbs;
 use std::time::Duration;
 
@@ -211,4 +211,48 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         },
     )
     .completes(Completes::Words("0 1 1:10s 1:10s:10%")),
+    opt(
+        "",
+        "max-age",
+        "DUR",
+        "off",
+        "replace a worker that has been ready so long, one at a time",
+        |s, v| {
+            let (least, most) = (Duration::from_millis(100), settings::LONGEST);
+            s.max_age = Some(settings::between(v, least, most)?);
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "max-rss",
+        "SIZE",
+        "off",
+        "or one whose processes have more memory, like 300M or 2G",
+        |s, v| {
+            s.max_rss = Some(settings::bytes(v)?);
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "max-connections",
+        "N",
+        "off",
+        "or one that has served so many connections",
+        |s, v| {
+            s.max_connections = Some(settings::number(v, 1, MAX_SERVED)?);
+            Ok(())
+        },
+    )
+    .lasting(),
+    opt(
+        "",
+        "recycle-jitter",
+        "P%",
+        "10%",
+        "each worker's own such limit is lower by up to that part, 0% to 50%",
+        keep!(recycle_jitter, settings::jitter),
+    )
+    .completes(Completes::Words("0% 10% 50%")),
 ];

@@ -242,9 +242,10 @@ mod tests {
     }
 
     /// Something else than the default of each option that is of the master.
-    const OTHER: [&str; 21] = [
+    const OTHER: [&str; 22] = [
         "replace",
         "balance ip",
+        "max-connections 9",
         "host ::1",
         "listen unix:/x",
         "backlog 9",

@@ -17,6 +17,7 @@ mod envfile;
 mod launch;
 mod orders;
 mod parse;
+mod recycling;
 mod rights;
 mod sources;
 mod words;
@@ -25,6 +26,7 @@ pub use envfile::*;
 pub use launch::*;
 pub use orders::*;
 pub use parse::*;
+pub use recycling::*;
 pub use rights::*;
 pub use sources::*;
 pub use words::*;
@@ -37,6 +39,8 @@ pub const PID1_BUDGET: Duration = Duration::from_secs(9);
 pub const MAX_PORTS: usize = 64;
 /// Most that --max-forks can be.
 pub const MAX_FORKS: u64 = 1_000_000_000;
+/// Most that --max-connections can be.
+pub const MAX_SERVED: u64 = 1_000_000_000_000;
 /// Most paths that can be watched.
 pub const MAX_WATCHED: usize = 16;
 /// Longest of all durations.
@@ -63,7 +67,15 @@ pub struct Settings {
     pub backlog: i32,
     /// --canary
     pub canary: Canary,
-    /// --balance; `None` is shared.
+    /// --max-age
+    pub max_age: Option<Duration>,
+    /// --max-rss, in bytes.
+    pub max_rss: Option<u64>,
+    /// --max-connections
+    pub max_connections: Option<u64>,
+    /// --recycle-jitter, in percent.
+    pub recycle_jitter: u8,
+    /// --balance; `None` is shared, or hash where workers are recycled.
     pub balance: Option<Balance>,
     /// --takeover
     pub takeover: Takeover,
@@ -250,6 +262,10 @@ impl Default for Settings {
                 watch: Duration::from_secs(2),
                 share: 0,
             },
+            max_age: None,
+            max_rss: None,
+            max_connections: None,
+            recycle_jitter: 10,
             balance: None,
             takeover: Takeover::Auto,
             ready: ReadyRule::Auto,
@@ -338,6 +354,7 @@ impl Settings {
                     .into(),
             );
         }
+        self.check_recycling()?;
         self.workers.map_or(Ok(()), |n| self.check_forks(n))?;
         self.check_times()
     }
@@ -456,7 +473,8 @@ impl Settings {
             drain_delay: self.drain_delay,
             surge: self.surge,
             canary: self.canary,
-            balance: self.balance.unwrap_or(Balance::Shared),
+            recycle: self.recycle(),
+            balance: self.balance(),
             // Whoever starts us knows them.
             cpus: Vec::new(),
             takeover: self.takeover.clone(),

@@ -1,7 +1,8 @@
 //! What people type behind verbs, understood.
 
-use super::{MAX_WORKERS, number, signal};
+use super::{LONGEST, MAX_WORKERS, between, number, signal};
 use crate::core::{Size, Target};
+use std::time::Duration;
 
 /// `N`, `+K`, `-K`: how many workers there are to be.
 pub fn size(text: &str) -> Result<Size, String> {
@@ -47,6 +48,27 @@ pub fn signal_to(words: &[&str]) -> Result<(i32, Target), String> {
     Ok((signal(first)?, whom))
 }
 
+/// `all|SLOT|PID [timeout T]`: who is replaced, and how soon the new one has to be ready.
+pub fn restart(words: &[&str]) -> Result<(Target, Option<Duration>), String> {
+    let first = words
+        .first()
+        .ok_or("which worker? write the number of a slot or a pid, slot:N or pid:N, or all")?;
+    let target = target(first)?;
+    let within = match words.get(1..).unwrap_or_default() {
+        [] => None,
+        ["timeout", time] => Some(between(time, Duration::from_millis(1), LONGEST)?),
+        ["timeout"] => return Err("timeout of how long? write timeout 10s".into()),
+        [word, ..] => return Err(format!("'{word}' is not timeout T, as timeout 10s")),
+    };
+    match (target, within) {
+        (Target::All, Some(_)) => Err(
+            "restart all is a reload, which has --ready-timeout: timeout T is for one worker"
+                .into(),
+        ),
+        found => Ok(found),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +87,31 @@ mod tests {
             "", "0", "1025", "+0", "-0", "+", "-", "++1", "+-1", "four", "1.5", "é", "-2000",
         ] {
             assert!(size(bad).unwrap_err().contains("1 to 1024"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn who_is_restarted_and_how_soon() {
+        let secs = |n| Some(Duration::from_secs(n));
+        for (words, want) in [
+            (&["2"][..], (Target::Number(2), None)),
+            (&["slot:2", "timeout", "5s"], (Target::Slot(2), secs(5))),
+            (&["pid:7", "timeout", "1m"], (Target::Pid(7), secs(60))),
+            (&["all"], (Target::All, None)),
+        ] {
+            assert_eq!(restart(words), Ok(want), "{words:?}");
+        }
+        for (words, why) in [
+            (&[][..], "which worker?"),
+            (&["x"], "is no worker"),
+            (&["2", "5s"], "'5s' is not timeout T"),
+            (&["2", "timeout"], "of how long"),
+            (&["2", "timeout", "0"], "not between"),
+            (&["2", "timeout", "x"], "no duration"),
+            (&["all", "timeout", "5s"], "is a reload"),
+        ] {
+            let e = restart(words).unwrap_err();
+            assert!(e.contains(why), "{words:?}: {e}");
         }
     }
 

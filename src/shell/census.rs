@@ -9,6 +9,7 @@ use super::observer::{self, Observer, Owner, Owners};
 use crate::core::words::{count, reason};
 use crate::core::{Event, LaneId, LaneLook, Level, Load, PortId, Sight, Table, WorkerId};
 use crate::sys::{clock, procfs};
+use crate::wire::ports_filter::Ports;
 use crate::wire::sock_diag::Conn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -42,6 +43,11 @@ pub struct Census {
 type Seen = (Vec<LaneLook>, Vec<(WorkerId, Load)>);
 
 impl Census {
+    /// All that there are at these ports.
+    pub fn connections(&mut self, at: &Ports) -> io::Result<Vec<Conn>> {
+        self.observer.connections(at)
+    }
+
     /// Nobody drains any more: gives back what it holds.
     pub fn rest(&mut self) {
         self.observer.rest();
@@ -57,6 +63,7 @@ impl Shell {
     /// New connections of the port go there from now on.
     pub(super) fn steer(&mut self, port: PortId, table: &Table) {
         self.census.under_way.remove(&port);
+        self.count_anew(port, table);
         if let Err(e) = self.sockets.steer(port, table) {
             let message = format!(
                 "cannot steer new connections to the new workers: {}; old and new ones share them",

@@ -12,6 +12,7 @@ impl Shell {
     /// Of ports whose connections are dealt out by less than they should be.
     pub(super) fn say_coarse(&mut self) {
         for (addr, coarse) in self.sockets.coarse() {
+            self.counts_by(addr.port(), coarse.by);
             let ((level, event), message) = words(&addr.to_string(), coarse, steer::optmem_max());
             self.say_once(level, event, message);
         }

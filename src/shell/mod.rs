@@ -30,6 +30,7 @@ mod requests;
 mod reread;
 mod rights;
 mod room;
+mod served;
 mod signals;
 mod single;
 mod sink;
@@ -63,6 +64,7 @@ use procs::Procs;
 use reload::{Recipe, Recipes};
 use requests::Waiting;
 use rights::Rights;
+use served::Served;
 use signals::{Asked, Signals};
 use sockets::Sockets;
 use speech::Speech;
@@ -91,6 +93,7 @@ enum Kind {
     Lane,
     Files,
     Watch,
+    Served,
     Notify,
     Ipc,
     Newline,
@@ -101,13 +104,14 @@ enum Kind {
     Caller,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
     Kind::Lane,
     Kind::Files,
     Kind::Watch,
+    Kind::Served,
     Kind::Notify,
     Kind::Ipc,
     Kind::Newline,
@@ -159,6 +163,8 @@ pub struct Shell {
     fresh: Option<Recipe>,
     /// Of those that are being emptied: what is known of their connections.
     census: Census,
+    /// How many connections each worker has served, if that is asked for.
+    served: Served,
     /// Whom the kernel kills for want of memory.
     oom: Kills,
     devnull: OwnedFd,
@@ -206,6 +212,7 @@ impl Shell {
     fn run(&mut self) -> u8 {
         let mut events = mio::Events::with_capacity(256);
         let mut out = Vec::new();
+        self.begin_counting();
         self.cluster.begin(Time(clock::monotonic()), &mut out);
         self.out.extend(out);
         loop {
@@ -315,6 +322,10 @@ impl Shell {
         }
         if !of(Kind::Files).is_empty() {
             self.files_changed();
+        }
+        if !of(Kind::Served).is_empty() {
+            self.hear_ended();
+            self.settle();
         }
         if !of(Kind::Watch).is_empty() {
             self.hear_watch();
@@ -468,6 +479,7 @@ impl Shell {
     fn forget(&mut self, worker: WorkerId) {
         self.drain_stderr(worker);
         self.close_report(worker);
+        self.served.forget(worker);
         self.stop_listening_to(worker);
         if let Some(p) = self.procs.map.remove(&worker)
             && let Some(listener) = p.listener

@@ -53,6 +53,7 @@ impl Shell {
             Action::Steer { port, table } => self.steer(port, &table),
             Action::RefuseNew => self.refuse_new(),
             Action::TakeCensus { workers, lanes } => self.take_census(&workers, &lanes),
+            Action::Weigh { workers } => self.weigh(&workers),
             Action::CloseQuiet {
                 worker,
                 silent,
@@ -204,6 +205,16 @@ impl Shell {
         self.queue.push_back(Event::Served { lanes });
     }
 
+    /// How much memory these have, as far as it can be seen.
+    fn weigh(&mut self, workers: &[WorkerId]) {
+        let size = |worker: &WorkerId| {
+            let pid = self.procs.map.get(worker)?.pid?;
+            Some((*worker, procfs::tree_usage(pid)?.0))
+        };
+        let sizes = workers.iter().filter_map(size).collect();
+        self.queue.push_back(Event::Weighed { sizes });
+    }
+
     fn open_lane(&mut self, at: Place, what: &Opening) {
         let lane = at.lane;
         let opened = match what {
@@ -231,6 +242,7 @@ impl Shell {
             }
             Ok(addr) => {
                 self.watch_lane(lane, &addr);
+                self.count_at_ports();
                 Event::LaneOpened { lane, addr }
             }
             Err(e) => Event::LaneFailed {

@@ -2,7 +2,7 @@
 
 use super::{Kind, Shell, token};
 use crate::core::codes::EX_USAGE;
-use crate::core::{Asker, Event, Outcome, Snapshot, Time};
+use crate::core::{Asker, Event, Outcome, Snapshot, Target, Time};
 use crate::settings;
 use crate::sys::procfs;
 use crate::verbs::{self, Verb, What};
@@ -217,6 +217,7 @@ impl Shell {
             What::Rollback => self.rollback(id, r),
             What::Start => refused(self.start(id, r)),
             What::Replace => refused(self.replace(id, r)),
+            What::Restart => self.restart(id, r),
             What::Resize => refused(self.resize(id, r)),
             What::Signal => refused(self.signal_workers(id, r)),
         }
@@ -267,6 +268,27 @@ impl Shell {
         let by = self.clients.by(id);
         let asker = self.waiting.add(id, Some(r));
         self.reload_for(Some((asker, by, wait)), "asked by a client");
+        None
+    }
+
+    /// Of one by core, which answers in the end; of all it is a reload.
+    fn restart(&mut self, id: ClientId, r: &Request) -> Option<Answer> {
+        let (no_wait, words): (Vec<&str>, Vec<&str>) =
+            behind(r).partition(|w| *w == verbs::NO_WAIT);
+        let (target, within) = match settings::restart(&words) {
+            Ok((Target::All, _)) => return self.reload(id, r),
+            Ok(found) => found,
+            Err(e) => return Some((EX_USAGE, format!("{e}\n"))),
+        };
+        let (wait, by) = (no_wait.is_empty(), self.clients.by(id));
+        let asker = self.waiting.add(id, Some(r));
+        self.queue.push_back(Event::Restart {
+            asker,
+            target,
+            within,
+            by,
+            wait,
+        });
         None
     }
 
@@ -334,6 +356,9 @@ impl Shell {
                 let word = |w: &std::ffi::CString| w.to_string_lossy().into_owned();
                 Row {
                     usage: usage.and_then(|p| procfs::tree_usage(p.0)),
+                    served: view
+                        .pid
+                        .and_then(|p| self.served.of(self.procs.by_pid(p.0)?)),
                     says: self.status_of(view.pid).filter(|_| details),
                     command: words.iter().map(word).collect(),
                     view,

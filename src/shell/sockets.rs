@@ -159,6 +159,19 @@ impl Sockets {
         self.lanes.get(&id).map(|l| l.port)
     }
 
+    /// Is it there?
+    pub fn is_port(&self, port: PortId) -> bool {
+        self.lanes.values().any(|l| l.port == port)
+    }
+
+    /// The one lane at that number, if there is but one.
+    pub fn only_lane(&self, number: u16) -> Option<LaneId> {
+        let here = |l: &Lane| l.addr.port() == Some(number);
+        let mut all = self.lanes.iter().filter(|(_, l)| here(l));
+        let first = all.next().map(|(id, _)| *id);
+        first.filter(|_| all.next().is_none())
+    }
+
     /// All ports of TCP. Where workers listen by themselves it may be in either family.
     pub fn numbers(&self) -> Ports {
         let mut ports = Ports::default();

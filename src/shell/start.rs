@@ -15,6 +15,7 @@ use super::reload::{Recipe, Recipes};
 use super::requests::Waiting;
 use super::rights::Rights;
 use super::room::Room;
+use super::served::Served;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
@@ -326,6 +327,7 @@ fn build(
         recipes: Recipes::new(1, recipe),
         fresh: None,
         census: Census::default(),
+        served: Served::default(),
         oom: Kills::from_now(Path::new("/")),
         devnull,
         rights,

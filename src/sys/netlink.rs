@@ -1,13 +1,28 @@
 //! The kernel asked about sockets, by netlink (sock_diag(7)).
 
-use super::cerr;
+use super::steer::{self, Raw};
+use super::{cerr, sockopt};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Room for one answer: the kernel puts at most 32 KiB of a list into one.
 pub const ROOM: usize = 64 * 1024;
 /// What is asked for is there at once; a kernel that does not answer must not hold us up. In seconds.
 const PATIENCE: libc::time_t = 1;
+
+/// Room for the news of one socket.
+pub const ROOM_OF_ONE: usize = 4096;
+/// Room in the kernel for those that are not read yet: each takes about a kilobyte there.
+const BUFFER: i32 = 8 << 20;
+/// SKNLGRP_INET_TCP_DESTROY
+const TCP_DESTROY: i32 = 1;
+/// SKNLGRP_INET6_TCP_DESTROY
+const TCP6_DESTROY: i32 = 3;
+
+/// Was there no room for some of the news?
+pub fn was_full(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(libc::ENOBUFS)
+}
 
 /// A socket on which the kernel alone can be heard.
 #[derive(Debug)]
@@ -48,6 +63,43 @@ impl Netlink {
             ))?
         };
         Ok(Netlink(fd))
+    }
+
+    /// On which news come of TCP sockets of our network namespace that have ended, as far as this filter
+    /// lets them; needs no rights.
+    pub fn of_ended(filter: &[Raw]) -> io::Result<Netlink> {
+        let news = Netlink::open()?;
+        news.filter(filter)?;
+        let fd = news.0.as_fd();
+        // As much as we may have.
+        let room = |option| sockopt::set(fd, libc::SOL_SOCKET, option, BUFFER);
+        room(libc::SO_RCVBUFFORCE).or_else(|_| room(libc::SO_RCVBUF))?;
+        for group in [TCP_DESTROY, TCP6_DESTROY] {
+            sockopt::set(fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group)?;
+        }
+        Ok(news)
+    }
+
+    /// From now on this filter counts.
+    pub fn filter(&self, filter: &[Raw]) -> io::Result<()> {
+        steer::filter(self.0.as_fd(), filter)
+    }
+
+    /// The next news; `None`: none now.
+    pub fn hear(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        let (at, room) = (into.as_mut_ptr().cast(), into.len());
+        // SAFETY: into is valid for its length.
+        let n = unsafe { libc::recv(self.0.as_raw_fd(), at, room, libc::MSG_DONTWAIT) };
+        match cerr(n) {
+            Ok(n) => Ok(usize::try_from(n).ok()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// For the poll loop.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Asks.
@@ -135,6 +187,40 @@ mod tests {
         let netlink = Netlink::open().unwrap();
         let e = netlink.receive(&mut [0; 16]).unwrap_err();
         assert_eq!(e.raw_os_error(), Some(libc::ETIMEDOUT));
+    }
+
+    #[test]
+    fn the_end_of_each_connection_is_told_once_of_our_ports_alone() {
+        use crate::wire::{sock_diag, steering};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let filter = steering::raw(&sock_diag::ended_at(&[port]));
+        let news = Netlink::of_ended(&filter).unwrap();
+        let mut peers = Vec::new();
+        for l in [&other, &listener, &listener] {
+            let client = std::net::TcpStream::connect(l.local_addr().unwrap()).unwrap();
+            let (server, peer) = l.accept().unwrap();
+            // The server first, or the client.
+            match peers.len() {
+                1 => drop((server, client)),
+                _ => drop((client, server)),
+            }
+            peers.push(peer);
+        }
+        let (mut room, mut ended) = (vec![0; ROOM_OF_ONE], Vec::new());
+        let late = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while ended.len() < 2 && std::time::Instant::now() < late {
+            match news.hear(&mut room).unwrap() {
+                Some(n) => ended.extend(sock_diag::parse(&room[..n], 0).unwrap().items),
+                None => std::thread::yield_now(),
+            }
+        }
+        let mut told: Vec<_> = ended.iter().map(|c| (c.local.port(), c.peer)).collect();
+        told.sort();
+        let mut want = vec![(port, peers[1]), (port, peers[2])];
+        want.sort();
+        assert_eq!(told, want);
     }
 
     #[test]

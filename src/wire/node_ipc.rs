@@ -44,17 +44,22 @@ impl Lines {
     }
 }
 
-/// `"ready"` and `{cmd:"ready"}`; all else is none of our business.
+/// `"ready"` and `{cmd:"ready"}`; and that it wants to go, `{cmd:"disconnect"}` and `{type:"suicide"}`, as the
+/// clusters of Node have it. All else is none of our business.
 fn word(line: &[u8]) -> Option<Word> {
     let text = std::str::from_utf8(line).ok()?.trim();
     // Most messages are somebody else's, and long: those are not parsed.
-    if !text.contains("ready") {
+    const WORDS: [&str; 3] = ["ready", "disconnect", "suicide"];
+    if !WORDS.iter().any(|w| text.contains(w)) {
         return None;
     }
-    let is_ready = |v: Option<&JsonValue>| matches!(v, Some(JsonValue::String(s)) if s == "ready");
+    let is =
+        |v: Option<&JsonValue>, word: &str| matches!(v, Some(JsonValue::String(s)) if s == word);
     match json::parse(text).ok()? {
-        JsonValue::Object(map) if is_ready(map.get("cmd")) => Some(Word::Ready),
-        value @ JsonValue::String(_) if is_ready(Some(&value)) => Some(Word::Ready),
+        JsonValue::Object(map) if is(map.get("cmd"), "ready") => Some(Word::Ready),
+        JsonValue::Object(map) if is(map.get("cmd"), "disconnect") => Some(Word::Retire),
+        JsonValue::Object(map) if is(map.get("type"), "suicide") => Some(Word::Retire),
+        value @ JsonValue::String(_) if is(Some(&value), "ready") => Some(Word::Ready),
         _ => None,
     }
 }
@@ -75,10 +80,23 @@ mod tests {
     }
 
     #[test]
+    fn one_that_wants_to_go_is_heard() {
+        for line in [
+            "{\"cmd\":\"disconnect\"}\n",
+            "{\"type\":\"suicide\",\"pid\":1}\n",
+        ] {
+            assert_eq!(Lines::default().feed(line.as_bytes()), [Word::Retire]);
+        }
+    }
+
+    #[test]
     fn what_is_not_for_us_is_skipped_and_has_a_limit() {
         let mut l = Lines::default();
         for other in [
             "{\"type\":\"ready\"}\n",
+            "{\"type\":\"disconnect\"}\n",
+            "{\"cmd\":\"suicide\"}\n",
+            "\"disconnect\"\n",
             "ready\n",
             "[\"ready\"]\n",
             "\n",

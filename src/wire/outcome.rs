@@ -43,6 +43,12 @@ pub fn answer(outcome: &Outcome, json: bool, kept: &[String]) -> (u8, String) {
         Outcome::Starting { count } => (0, started(*count, None, json)),
         Outcome::Started { count, workers } => (0, started(*count, Some(*workers), json)),
         Outcome::NotStarted { started, hitch } => (FAILED, not_started(*started, hitch, json)),
+        Outcome::Restarting { who } => match json {
+            true => (0, restart_json(Some(who), None, None, None, "")),
+            false => (0, format!("restarting {who}\n")),
+        },
+        Outcome::Restarted { old, new, took } => (0, restarted(old, new, *took, json)),
+        Outcome::NotRestarted { hitch, ready } => (FAILED, not_restarted(hitch, *ready, json)),
         Outcome::OutOfBounds { workers, asked } => (EX_USAGE, out_of_bounds(*workers, *asked)),
         Outcome::NoRoom {
             workers,
@@ -129,6 +135,9 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
         | Hitch::Stopping
         | Hitch::Unreadable(_)
         | Hitch::TooEarly
+        | Hitch::Replacing
+        | Hitch::Leaves(_)
+        | Hitch::Gone(_)
         | Hitch::Overtaken { .. } => (hitch.to_string(), ""),
     };
     match (json, hitch) {
@@ -142,6 +151,9 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
             | Hitch::Stopping
             | Hitch::Unreadable(_)
             | Hitch::TooEarly
+            | Hitch::Replacing
+            | Hitch::Leaves(_)
+            | Hitch::Gone(_)
             | Hitch::Overtaken { .. },
         ) => format!("{why}\n"),
         (false, Hitch::Died(_) | Hitch::NotForked { .. } | Hitch::Stuck(_)) => {
@@ -185,8 +197,9 @@ fn reloaded(generation: u32, took: Option<Duration>, json: bool, kept: &[String]
     }
 }
 
-fn not_reloaded(generation: u32, hitch: &Hitch, ready: usize, json: bool) -> String {
-    let last = match hitch {
+/// What the one has written last that it failed by, if it was one.
+fn words_of(hitch: &Hitch) -> &str {
+    match hitch {
         Hitch::Died(d) => d.last.as_str(),
         Hitch::NotForked { .. }
         | Hitch::Stuck(_)
@@ -197,8 +210,77 @@ fn not_reloaded(generation: u32, hitch: &Hitch, ready: usize, json: bool) -> Str
         | Hitch::Stopping
         | Hitch::Unreadable(_)
         | Hitch::TooEarly
+        | Hitch::Replacing
+        | Hitch::Leaves(_)
+        | Hitch::Gone(_)
         | Hitch::Overtaken { .. } => "",
+    }
+}
+
+fn restart_json(
+    old: Option<&Who>,
+    new: Option<&Who>,
+    took: Option<Duration>,
+    error: Option<&str>,
+    last: &str,
+) -> String {
+    let null = || "null".to_string();
+    let pid = |w: Option<&Who>| w.and_then(|w| w.pid).map_or_else(null, |p| p.to_string());
+    format!(
+        "{{\"slot\":{},\"old\":{},\"pid\":{},\"took\":{},\"error\":{},\"stderr\":{}}}\n",
+        old.map_or_else(null, |w| w.slot.to_string()),
+        pid(old),
+        pid(new),
+        took.map_or_else(null, |t| format!("{:.3}", t.as_secs_f64())),
+        error.map_or_else(null, quote),
+        quote(last)
+    )
+}
+
+fn restarted(old: &Who, new: &Who, took: Duration, json: bool) -> String {
+    match json {
+        true => restart_json(Some(old), Some(new), Some(took), None, ""),
+        false => format!("{new} in place of {old}, after {}\n", human(took)),
+    }
+}
+
+fn not_restarted(hitch: &Hitch, ready: usize, json: bool) -> String {
+    let why = match hitch {
+        Hitch::Overtaken { why, by } => {
+            let by = by.map_or_else(String::new, |by| format!(", {by}"));
+            format!("a reload has begun, which replaces all workers ({why}{by})")
+        }
+        Hitch::Died(_)
+        | Hitch::NotForked { .. }
+        | Hitch::Stuck(_)
+        | Hitch::Hangs(_)
+        | Hitch::Superseded { .. }
+        | Hitch::CalledOff { .. }
+        | Hitch::UnderWay(_)
+        | Hitch::Stopping
+        | Hitch::Unreadable(_)
+        | Hitch::TooEarly
+        | Hitch::Replacing
+        | Hitch::Leaves(_)
+        | Hitch::Gone(_) => hitch.to_string(),
     };
+    let last = words_of(hitch);
+    match json {
+        true => restart_json(None, None, None, Some(&why), last),
+        false => {
+            let serves = match (ready, hitch) {
+                (0, Hitch::Died(_) | Hitch::NotForked { .. } | Hitch::Stuck(_)) => {
+                    "; no worker is ready now"
+                }
+                _ => "",
+            };
+            format!("not restarted: {why}{serves}\n{}", last_lines(last))
+        }
+    }
+}
+
+fn not_reloaded(generation: u32, hitch: &Hitch, ready: usize, json: bool) -> String {
+    let last = words_of(hitch);
     match json {
         true => reload_json(generation, None, &[], Some(&hitch.to_string()), last),
         false => {

@@ -4,7 +4,8 @@
 //! Numbers are in the machine's order, but for ports and addresses. Whatever comes is read with care:
 //! what is cut or makes no sense is an error or is left out, never a panic.
 
-use super::ports_filter::any_of;
+use super::ports_filter::{MOST_PORTS, any_of};
+use super::steering::ins::{Ins, JEQ, LOAD_HALF, RET};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// States of a TCP connection, as the kernel numbers them.
@@ -160,6 +161,21 @@ pub fn request(family: u8, states: u32, ports: &[u16], info: bool, seq: u32) -> 
     body.extend([0xff; 8]);
     body.extend(several.into_iter().flatten());
     message(&body, seq)
+}
+
+/// For news of TCP sockets that have ended: lets those pass whose own port is one of these.
+pub fn ended_at(ports: &[u16]) -> Vec<Ins> {
+    /// Behind the header, family, state, timer and retransmits.
+    const PORT: u32 = HEADER as u32 + 4;
+    let ports = &ports[..ports.len().min(MOST_PORTS - 2)];
+    let mut all = vec![Ins::new(LOAD_HALF, PORT)];
+    for (port, left) in ports.iter().zip((0..ports.len()).rev()) {
+        // Behind those that are left, and the no.
+        let yes = u8::try_from(left + 1).unwrap_or(u8::MAX);
+        all.push(Ins::jump(JEQ, u32::from(*port), yes, 0));
+    }
+    all.extend([Ins::new(RET, 0), Ins::new(RET, u32::MAX)]);
+    all
 }
 
 /// A question, with its header.
@@ -448,6 +464,35 @@ mod tests {
             ..first
         };
         assert_eq!(got.items, [first, second]);
+    }
+
+    #[test]
+    fn news_of_our_ports_pass_and_no_others() {
+        let passes = |program: &[Ins], port: u16| {
+            let mut at = 1;
+            while program[at].code == JEQ {
+                at += match program[at].k == u32::from(port) {
+                    true => 1 + usize::from(program[at].jt),
+                    false => 1,
+                };
+            }
+            assert_eq!(program[at].code, RET);
+            program[at].k != 0
+        };
+        for count in [0, 1, 3, 128, 254] {
+            let ports: Vec<u16> = (0..count).map(|n| 1000 + 7 * n).collect();
+            let program = ended_at(&ports);
+            assert_eq!(program[0], Ins::new(LOAD_HALF, 20));
+            for port in 990..3000 {
+                assert_eq!(
+                    passes(&program, port),
+                    ports.contains(&port),
+                    "{count} {port}"
+                );
+            }
+        }
+        let more: Vec<u16> = (0..400).collect();
+        assert!(passes(&ended_at(&more), 253));
     }
 
     #[test]

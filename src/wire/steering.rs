@@ -8,7 +8,7 @@
 //! is out of reach is jumped to by one more instruction.
 
 pub mod bucket;
-mod ins;
+pub(super) mod ins;
 
 use crate::core::{self, Key, LaneId};
 use ins::*;

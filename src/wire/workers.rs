@@ -12,6 +12,8 @@ pub struct Row {
     pub view: SlotView,
     /// Resident bytes and CPU milliseconds.
     pub usage: Option<(u64, u64)>,
+    /// How many connections it has served, if that is counted.
+    pub served: Option<u64>,
     /// What it has said last of its state.
     pub says: Option<String>,
     /// The words of the command that it runs.
@@ -48,6 +50,7 @@ pub fn details_text(rows: &[Row]) -> String {
         "RSS",
         "CPU",
         "RESTARTS",
+        "SERVED",
         "COMMAND",
     ];
     let dash = || "-".to_string();
@@ -62,13 +65,23 @@ pub fn details_text(rows: &[Row]) -> String {
             r.usage
                 .map_or_else(dash, |(_, ms)| human(Duration::from_millis(ms))),
             r.view.restarts.to_string(),
+            r.served.map_or_else(dash, |n| n.to_string()),
             typed(&r.command),
         ]
     };
     let mut all = vec![head.map(String::from)];
     all.extend(rows.iter().map(row));
     let under = rows.iter().map(|r| said(&r.view, r.says.as_deref()));
-    under_rows(&table(&all), under)
+    let text = match rows.iter().any(|r| r.served.is_some()) {
+        true => table(&all),
+        // Where nobody counts there is no such column.
+        false => {
+            let less = |[a, b, c, d, e, f, g, h, _, j]: [String; 10]| [a, b, c, d, e, f, g, h, j];
+            let all: Vec<[String; 9]> = all.into_iter().map(less).collect();
+            table(&all)
+        }
+    };
+    under_rows(&text, under)
 }
 
 fn nobody() -> String {
@@ -115,7 +128,7 @@ pub fn details_json(rows: &[Row]) -> String {
     let null = || "null".to_string();
     let item = |r: &Row| {
         format!(
-            "{{\"pid\":{},\"slot\":{},\"generation\":{},\"state\":{},\"age\":{:.3},\"rss\":{},\"cpu\":{},\"restarts\":{},{},\"command\":{}}}",
+            "{{\"pid\":{},\"slot\":{},\"generation\":{},\"state\":{},\"age\":{:.3},\"rss\":{},\"cpu\":{},\"restarts\":{},\"served\":{},{},\"command\":{}}}",
             r.pid(),
             r.view.slot,
             r.view.generation,
@@ -125,6 +138,7 @@ pub fn details_json(rows: &[Row]) -> String {
             r.usage
                 .map_or_else(null, |(_, ms)| format!("{:.3}", ms as f64 / 1000.0)),
             r.view.restarts,
+            r.served.map_or_else(null, |n| n.to_string()),
             said_json(&r.view, r.says.as_deref()),
             list(r.command.iter().map(|w| quote(w)))
         )
@@ -154,6 +168,7 @@ mod tests {
             Row {
                 view: view(0, 4711, "ready"),
                 usage: Some((3 << 20, 1250)),
+                served: None,
                 says: Some("idle".into()),
                 command: ["./server", "-l", "a b", "it's", ""]
                     .map(String::from)
@@ -162,6 +177,7 @@ mod tests {
             Row {
                 view: view(10, 5, "draining"),
                 usage: None,
+                served: None,
                 says: None,
                 command: vec!["x\n\u{1b}[2J".into()],
             },
@@ -186,6 +202,24 @@ mod tests {
              4711  0     1           ready     2.5s  3.0M  1.2s  3         ./server -l 'a b' 'it'\\''s' ''\n    | says: idle\n\
              5     10    1           draining  2.5s  -     -     3         'x??[2J'\n"
         );
+    }
+
+    #[test]
+    fn what_is_counted_has_a_column() {
+        let mut some = rows();
+        some[0].served = Some(12);
+        let text = details_text(&some);
+        let column = |line: &str| line.split_whitespace().nth(8).map(String::from);
+        let all: Vec<_> = text
+            .lines()
+            .filter(|l| !l.contains('|'))
+            .map(column)
+            .collect();
+        let want = ["SERVED", "12", "-"].map(|w| Some(w.to_string()));
+        assert_eq!(all, want);
+        let json = crate::wire::json::parse(details_json(&some).trim_end()).unwrap();
+        assert_eq!(json[0]["served"].get::<f64>(), Some(&12.0));
+        assert!(json[1]["served"].is_null());
     }
 
     #[test]

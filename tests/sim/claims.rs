@@ -11,6 +11,7 @@ impl Judge {
     /// Something is said that has to be true.
     pub fn said(&mut self, notice: &Notice, now: Time, cover: &mut Cover) {
         self.crash_said(notice, now, cover);
+        self.swap_said(notice, now);
         match notice {
             Notice::Ready { who, .. } => {
                 let worker = self.of_pid(who.pid);
@@ -34,6 +35,7 @@ impl Judge {
                 }
                 self.ever_ready = true;
                 self.promote(now, cover);
+                self.takes_place(worker, now, cover);
             }
             Notice::NeverReady { limit, .. } => {
                 let late = self.opened.is_some_and(|t| now - t >= *limit);

@@ -20,19 +20,19 @@ macro_rules! census {
 }
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
-    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Closed Reload BackOut Start Exited TreeGone StrayReaped Strays
+    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Closed Weighed Counted Reload BackOut Start Restart Exited TreeGone StrayReaped Strays
     StraysUnnamed Signal Stop Resize SignalWorkers AskerGone Tick);
 census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Bound Pass Refuse Listen CheckHeld LookAt
-    LookForServers OpenLane Steer RefuseNew TakeCensus CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
+    LookForServers OpenLane Steer RefuseNew TakeCensus Weigh CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
     CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
-    Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Respawning CrashLoop ForksSpent GivenUp NoneLeft TooSlowToStop StillThere
+    Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Recycling NotRecycled Respawning CrashLoop ForksSpent GivenUp NoneLeft TooSlowToStop StillThere
     Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped Resizing
     Resized AtBound NoRoom Reloading Reloaded ReloadRefused ReloadFailed Exchanged TooManyGenerations StopDelayed Draining Drained
     LaneAlone Signalled NotSignalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged Adopted);
-census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Drain Census DrainDelay Successors Watch Kill KillAgain Respawn StartTimeout Unserved Leftovers
+census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Age Drain Census DrainDelay Successors Swap Weigh Watch Kill KillAgain Respawn StartTimeout Unserved Leftovers
     GiveUp);
 census!(SEEN, seen_name, Seen: Nothing Holds Accepts OwnSocket);
 census!(KINDS, kind_name, Kind: Good Slow Crash ExitsZero NeverListens Prober WrongPort DeafToTerm
@@ -191,6 +191,20 @@ pub enum Mark {
     AllGivenUp,
     /// A worker was killed for want of memory.
     OomKilled,
+    /// A worker was replaced by another one while the others went on,
+    Swapped,
+    /// or not, since that one failed;
+    SwapFailed,
+    /// or since a reload began;
+    SwapOvertaken,
+    /// or the old one ended first, and the new one had its place.
+    SteppedIn,
+    /// One said that it was on its way out, and was.
+    Announced,
+    /// Who waited for a restart heard of its end,
+    Restarted,
+    /// or why there was none.
+    NotRestarted,
     /// Exit codes, each for its cause.
     Exit0,
     /// A hard stop.
@@ -220,7 +234,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
     OwnServes BackedOut SlotsStarted SlotsNotStarted CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited HeldBack CrashLoopEnds
-    ForksEnd Revived SlotFinished FilledAgain AllFinished AllGivenUp OomKilled BudgetCut LanesFull Adopted Exit0 Exit1
+    ForksEnd Revived SlotFinished FilledAgain AllFinished AllGivenUp OomKilled Swapped SwapFailed SwapOvertaken SteppedIn Announced Restarted NotRestarted BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 
 /// How often each was seen.

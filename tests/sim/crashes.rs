@@ -138,8 +138,8 @@ impl Judge {
                 next: Next::HeldBack { wait, .. },
                 ..
             } => {
-                // The loop lasts so much longer.
-                if let Some(held) = &mut self.crashes.held {
+                // The loop lasts so much longer, if there is one still.
+                if let Some(held) = self.crashes.held.as_mut().filter(|t| now - **t <= WINDOW) {
                     *held = (*held).max(now + *wait);
                 }
             }

@@ -49,6 +49,7 @@ impl Judge {
         let successors = self.places.iter().filter(|p| p.successor.is_some()).count();
         let place = &mut self.places[usize::from(slot.0)];
         let comes_after = to == Some(generation) && place.generation != generation;
+        let beside = place.worker.filter(|_| to.is_none());
         let mut job = Job::new(slot, reader, now);
         let terms = self.rollout.as_ref().filter(|r| r.to == generation);
         let asked = terms.and_then(|r| r.terms.ready);
@@ -56,6 +57,10 @@ impl Judge {
         job.ready_most = asked.or(added).or(self.policy.ready_timeout);
         self.jobs.insert(worker, job);
         self.living.insert(worker);
+        if let Some(old) = beside {
+            assert_eq!(place.generation, generation, "{worker:?} is other code");
+            return self.swap_begins(slot, old, worker, now);
+        }
         if surge > 0 && comes_after {
             assert!(
                 place.successor.is_none(),
@@ -201,6 +206,7 @@ impl Judge {
         let late = job
             .ready_most
             .is_some_and(|l| never_ready && over(Some(job.spawned), l));
+        let late = late || job.hasty && never_ready && over(Some(job.spawned), crate::swaps::HASTE);
         match job.kill {
             None => assert!(
                 hard || asked || late || hung,

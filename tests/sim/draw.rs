@@ -7,10 +7,13 @@ use crate::plan::Kind;
 use crate::prng::Prng;
 use minicluster::core::{Addr, Given};
 use minicluster::core::{
-    Balance, Canary, Drain, MAX_WORKERS, MasterSignal, OnCrashLoop, Policy, ReadyRule, RespawnOn,
-    Sight, Size, Surge, Takeover, Target, Terms,
+    Balance, Canary, Drain, MAX_WORKERS, MasterSignal, OnCrashLoop, Policy, ReadyRule, Recycle,
+    RespawnOn, Sight, Size, Surge, Takeover, Target, Terms,
 };
 use std::time::Duration;
+
+/// More memory than that no worker may have.
+pub const RSS: u64 = 1 << 30;
 
 /// What these ask for by default.
 pub const TERM: MasterSignal = MasterSignal::Stop("SIGTERM received");
@@ -98,6 +101,14 @@ pub enum Mischief {
     },
     /// A reload is asked for.
     Reload(Reload),
+    /// A client asks for another worker in place of one.
+    Restart {
+        target: Target,
+        /// And waits for it?
+        wait: bool,
+    },
+    /// Connections of some worker have ended.
+    Counted,
     /// More clients ask for a reload than may wait.
     CrowdOfReloads,
     /// A client wants the reload under way called off.
@@ -225,6 +236,7 @@ pub fn manual() -> Policy {
             watch: secs(2),
             share: 0,
         },
+        recycle: Recycle::default(),
         balance: Balance::Shared,
         cpus: vec![0, 1],
         takeover: Takeover::Auto,
@@ -352,6 +364,7 @@ pub fn policy(r: &mut Prng) -> Policy {
             watch: r.weighted(&[(1, secs(0)), (2, millis(300)), (4, secs(2)), (1, secs(20))]),
             share: r.pick(&[0, 0, 10, 99]),
         },
+        recycle: recycle(r, workers),
         balance: r.weighted(&[
             (6, Balance::Shared),
             (2, Balance::Hash),
@@ -366,6 +379,26 @@ pub fn policy(r: &mut Prng) -> Policy {
             true => workers + r.below(2) as u16,
             false => MAX_WORKERS,
         },
+    }
+}
+
+/// How far workers may come until they are replaced: mostly as far as they like.
+fn recycle(r: &mut Prng, workers: u16) -> Recycle {
+    // (Of very many somebody is always due.)
+    let some = r.percent(15) && workers <= 16;
+    let age = r.pick(&[
+        None,
+        None,
+        None,
+        Some(secs(4)),
+        Some(secs(30)),
+        Some(secs(30)),
+    ]);
+    Recycle {
+        age: age.filter(|_| some),
+        rss: (some && r.one_in(2)).then_some(RSS),
+        connections: (some && r.one_in(2)).then_some(100),
+        jitter: r.pick(&[0, 10, 50]),
     }
 }
 
@@ -516,6 +549,18 @@ fn nuisances(r: &mut Prng, chaos: Duration) -> Vec<(Duration, Mischief)> {
             ];
             Mischief::Relay(r.pick(&[15, 10, 9]), r.pick(&target))
         });
+    }
+    if r.percent(30) {
+        some(r, 6, |r| {
+            let n = r.range(0, 10) as u32;
+            Mischief::Restart {
+                target: r.pick(&[Target::Slot(n), Target::Number(n), Target::Pid(n + 100)]),
+                wait: r.percent(80),
+            }
+        });
+    }
+    if r.percent(20) {
+        some(r, 8, |_| Mischief::Counted);
     }
     if r.percent(2) {
         some(r, 1, |_| Mischief::CrowdOfSizes);

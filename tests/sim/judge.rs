@@ -7,6 +7,7 @@ use crate::crashes::{Crashes, Rest};
 use crate::records::{Ending, Job, Lane, Place};
 use crate::reloads::Rollout;
 use crate::sizes::Happens;
+use crate::swaps::Swap;
 use minicluster::core::Addr;
 use minicluster::core::{
     Ask, Asker, Event, LaneId, MasterSignal, Oom, Pid, Policy, PortId, Program, ReadyRule, Seen,
@@ -66,6 +67,11 @@ pub struct Judge {
     pub newest: u32,
     pub running: Policy,
     pub rollout: Option<Rollout>,
+    /// The worker that is replaced alone; and who waits for one to be.
+    pub swap: Option<Swap>,
+    /// Was a rollout under way before what is being told?
+    pub rolled: bool,
+    pub restarters: BTreeSet<Asker>,
     /// An end that is to be told, and whether it is a good one; and what was told.
     pub ends: Option<(u32, bool)>,
     pub over: Option<u32>,
@@ -130,6 +136,9 @@ impl Judge {
             newest: 1,
             running: policy.clone(),
             rollout: None,
+            swap: None,
+            rolled: false,
+            restarters: BTreeSet::new(),
             ends: None,
             over: None,
             tried: None,
@@ -176,6 +185,7 @@ impl Judge {
             None => {
                 if self.finished.is_none() {
                     self.rollout_stops();
+                    self.swap = None;
                 }
                 self.ending = Some(Ending {
                     code,
@@ -210,6 +220,8 @@ impl Judge {
         (self.evidence, self.ending_worker) = (None, None);
         self.happens = Happens::Other;
         self.wanted_before = self.wanted;
+        self.rolled = self.rollout.is_some();
+        self.due_told(event);
         match event {
             // The second one is hard; while it gives up by itself the first is only heard.
             // And the echo of the first is none.
@@ -251,8 +263,10 @@ impl Judge {
                 self.wish(u8::from(*hard), *hard, now);
             }
             Event::AskerGone { asker } => {
-                let waited = self.askers.remove(asker).is_some() | self.resizers.remove(asker);
-                let waited = waited | self.starters.remove(asker).is_some();
+                let waited = self.askers.remove(asker).is_some()
+                    | self.resizers.remove(asker)
+                    | self.starters.remove(asker).is_some()
+                    | self.restarters.remove(asker);
                 if waited | self.reloaders.remove(asker).is_some() {
                     cover.mark(Mark::AskerLeft);
                 }
@@ -300,8 +314,11 @@ impl Judge {
             | Event::LaneAlone { .. }
             | Event::AdoptFailed { .. }
             | Event::Census { .. }
+            | Event::Weighed { .. }
+            | Event::Counted { .. }
             | Event::Closed { .. }
             | Event::LaneOpened { .. } => {}
+            Event::Restart { .. } => self.restart_told(event),
             Event::Reload { .. } => self.reload_told(event, now, cover),
             Event::BackOut { asker, .. } => self.back_out_told(*asker, now, cover),
             Event::Start {
@@ -351,7 +368,9 @@ impl Judge {
         match event {
             Event::Spawned { pid, .. } => {
                 job.pid = Some(*pid);
-                self.crashes.forks += 1;
+                // (What replaces one that goes on is no respawn.)
+                let swapped = self.swap.as_ref().is_some_and(|s| s.new == worker);
+                self.crashes.forks += u64::from(!swapped);
             }
             Event::Execed { .. } => {
                 self.ever_execed = true;
@@ -402,7 +421,7 @@ impl Judge {
                     cover.mark(Mark::Triggered);
                 }
                 Word::Trigger => {}
-                Word::Ping | Word::Unheard | Word::Stopping => {}
+                Word::Ping | Word::Unheard | Word::Stopping | Word::Retire => {}
             },
             Event::Exited { status, oom, .. } => {
                 assert!(!job.exit_told, "the end of {worker:?} is told twice");
@@ -415,6 +434,7 @@ impl Judge {
                     cover.mark(Mark::OomKilled);
                 }
                 let (slot, drained) = (job.slot, job.has_to_go());
+                let announced = !drained && job.has_announced(now);
                 let never = job.ready.is_none() && !drained;
                 let generation = job.generation;
                 if job.drain.is_some() && job.stop.is_none() {
@@ -433,9 +453,15 @@ impl Judge {
                     .cloned()
                     .unwrap_or_default();
                 let watched = self.is_watched(worker, now);
+                let announced = announced && !watched && !ending;
+                if announced {
+                    cover.mark(Mark::Announced);
+                }
+                let drained = drained || announced;
                 let rest = self.finishes(worker, *status).filter(|_| !ending);
                 if place.successor == Some(worker) {
                     self.successor_failed(worker, now, cover);
+                } else if self.steps_in(worker, ready_for, announced, now, cover) {
                 } else if place.kept == Some(worker) {
                     self.places[usize::from(slot.0)].kept = None;
                 } else if watched && !drained {
@@ -528,7 +554,8 @@ impl Judge {
     /// How many clients wait.
     pub fn waiting(&self) -> usize {
         let ends = self.askers.values().filter(|a| a.is_none()).count();
-        ends + self.resizers.len() + self.reloaders.len() + self.starters.len()
+        let askers = self.resizers.len() + self.reloaders.len() + self.starters.len();
+        ends + askers + self.restarters.len()
     }
 
     /// The outcomes of one piece of news are all known.
@@ -537,6 +564,7 @@ impl Judge {
         self.own_lanes_settled();
         self.sizes_settled();
         self.reloads_settled(now, cover);
+        self.swap_settled();
         self.crashes_settled();
     }
 
@@ -582,6 +610,7 @@ impl Judge {
         assert!(took <= most, "stopping took {took:?}, more than {most:?}");
         assert!(self.resizers.is_empty(), "somebody waits for a resize");
         assert!(self.reloaders.is_empty(), "somebody waits for a reload");
+        assert!(self.restarters.is_empty(), "somebody waits for a restart");
         let right: BTreeSet<_> = self.askers.values().collect();
         assert!(
             right.iter().all(|a| **a == Some(code)),

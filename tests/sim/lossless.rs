@@ -117,7 +117,9 @@ impl World {
     pub fn capacity_is_kept(&mut self, before: &[WorkerId]) {
         let now: Vec<WorkerId> = self.judge.ready_workers().collect();
         self.net.changed |= before != now;
-        if self.judge.stopping() || self.judge.surge() == 0 {
+        // (Old before new is for rollouts alone.)
+        let rolls = self.judge.rollout.is_some() || self.judge.rolled;
+        if self.judge.stopping() || self.judge.surge() == 0 && rolls {
             return;
         }
         for worker in before.iter().filter(|w| !now.contains(w)) {

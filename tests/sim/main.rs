@@ -29,6 +29,8 @@ mod shell;
 mod sizes;
 mod sockets;
 mod stories;
+mod swapping;
+mod swaps;
 mod trace;
 mod upgrading;
 mod watching;
@@ -74,8 +76,10 @@ fn converge(world: &mut World) {
         |w: &World| w.judge.ready() + w.judge.resting() == w.judge.wanted && w.judge.none_above();
     // Of one generation, and nothing under way.
     let one = |w: &World| w.judge.rollout.is_none() && w.judge.all_are_of_one();
-    // With --watchdog workers have to speak for ever, and the master has to listen.
-    let quiet = world.policy.watchdog.is_none();
+    // With --watchdog workers have to speak for ever, and the master has to listen; and who ages is
+    // replaced for ever.
+    let recycle = world.policy.recycle;
+    let quiet = world.policy.watchdog.is_none() && recycle.age.is_none() && recycle.rss.is_none();
     let done = |w: &World| w.judge.stopping() || (all(w) && one(w) && (w.still() || !quiet));
     let converged = world.run_until(limit, done);
     assert!(converged, "not converged {limit:?} after the healing");
@@ -83,11 +87,23 @@ fn converge(world: &mut World) {
         return;
     }
     world.cover.mark(Mark::Converged);
-    world.run(Duration::from_secs(if quiet { 600 } else { 100 }));
+    let ages = recycle.age.is_some();
+    world.run(Duration::from_secs(match quiet {
+        true => 600,
+        false if ages => 40,
+        false => 100,
+    }));
     if world.judge.stopping() {
         return;
     }
+    if !quiet {
+        let calm = world.run_until(limit, |w| w.judge.swap.is_none() && w.judge.nobody_goes());
+        // (Where they age faster than they are replaced there is always one.)
+        assert!(calm || recycle.age.is_some(), "a swap has no end");
+    }
     assert!(all(world), "ready workers were lost");
+    assert!(world.judge.restarters.is_empty(), "somebody still waits");
+    world.judge.nobody_is_due(world.now, limit, quiet);
     assert!(world.judge.resizers.is_empty(), "somebody still waits");
     assert!(world.judge.reloaders.is_empty(), "somebody still waits");
     world.no_queue_is_forgotten();

@@ -250,8 +250,18 @@ fn speak(p: &mut Plan, r: &mut Prng, policy: &Policy) {
             .insert(at, (r.ms(0, 2000), Step::Say(Word::Trigger)));
     }
     if r.one_in(50) {
-        let word = r.pick(&[Word::Ready, Word::Stopping, Word::Ping, Word::Unheard]);
+        let word = r.pick(&[
+            Word::Ready,
+            Word::Stopping,
+            Word::Retire,
+            Word::Ping,
+            Word::Unheard,
+        ]);
         p.steps.insert(0, (r.ms(0, 5), Step::Say(word)));
+    }
+    if r.one_in(20) {
+        let word = r.pick(&[Word::Retire, Word::Stopping]);
+        p.steps.insert(at, (r.ms(0, 6000), Step::Say(word)));
     }
     if let Some(limit) = policy.watchdog
         && !ends
@@ -266,6 +276,9 @@ fn speak(p: &mut Plan, r: &mut Prng, policy: &Policy) {
 /// Its socket may be its own, where that fits the port.
 pub fn healthy(r: &mut Prng, policy: &Policy, only: Option<Addr>, own: bool) -> Plan {
     let mut p = draw(Kind::Good, r, policy);
+    // Or it would be replaced for ever.
+    let wishes = |s: &Step| matches!(s, Step::Say(Word::Retire | Word::Stopping));
+    p.steps.retain(|(_, s)| !wishes(s));
     for (_, step) in &mut p.steps {
         if let (Step::Bind(addr, _), Some(only)) = (step, &only) {
             *addr = only.clone();

@@ -3,6 +3,7 @@
 
 use crate::crashes::Rest;
 use crate::kernel::Serial;
+use crate::swaps::Due;
 use minicluster::core::Addr;
 use minicluster::core::{
     Drain, Event, LaneId, Of, Pid, Policy, PortId, Program, Reader, Seat, SlotNr, Time, WorkerId,
@@ -42,6 +43,11 @@ pub struct Job {
     pub pinged: bool,
     /// Has it said since then that it is not well?
     pub trigger: bool,
+    /// Has it said, ready, that it is on its way out? And may it be replaced, for whatever reason?
+    pub announced: bool,
+    pub due: Option<Due>,
+    /// Has it less time to be ready than others?
+    pub hasty: bool,
     pub abort: Option<Time>,
     /// Since when its slot is not wanted: it goes even if that is wanted again.
     pub surplus: Option<Time>,
@@ -98,6 +104,9 @@ impl Job {
             pulse: None,
             pinged: false,
             trigger: false,
+            announced: false,
+            due: None,
+            hasty: false,
             abort: None,
             surplus: None,
             replaced: None,

@@ -98,6 +98,7 @@ impl Judge {
     }
 
     fn rollout_begins(&mut self, policy: &Policy, terms: Terms, now: Time, cover: &mut Cover) {
+        self.swap_overtaken(now, cover);
         if let Some(old) = self.rollout.take() {
             cover.mark(Mark::ReloadOvertaken);
             self.ends = Some((old.to, old.to == self.generation && !old.back));
@@ -196,6 +197,9 @@ impl Judge {
 
     /// A successor is no more, or cannot be had.
     pub fn successor_failed(&mut self, worker: WorkerId, now: Time, cover: &mut Cover) {
+        if self.swap_failed(worker, cover) {
+            return;
+        }
         let back = self.rollout.as_ref().is_some_and(|r| r.back) && !self.stopping();
         for place in &mut self.places {
             if place.successor == Some(worker) {

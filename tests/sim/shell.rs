@@ -186,6 +186,7 @@ impl World {
             | Event::Resize { asker, .. }
             | Event::BackOut { asker, .. }
             | Event::Start { asker, .. }
+            | Event::Restart { asker, .. }
             | Event::Reload {
                 asker: Some(asker), ..
             }
@@ -204,7 +205,8 @@ impl World {
                     Outcome::NothingToBackOut => {}
                     Outcome::NotResized { hitch, .. }
                     | Outcome::NotStarted { hitch, .. }
-                    | Outcome::NotReloaded { hitch, .. } => {
+                    | Outcome::NotReloaded { hitch, .. }
+                    | Outcome::NotRestarted { hitch, .. } => {
                         assert!(matches!(hitch, Hitch::Stopping))
                     }
                     other => assert!(matches!(other, Outcome::Nobody { .. }), "{other:?}"),
@@ -356,6 +358,7 @@ impl World {
                 }
                 None
             }
+            Action::Weigh { workers } => Some(self.weigh(&workers)),
             Action::TakeCensus { workers, lanes } => Some(self.census(&workers, &lanes)),
             Action::CloseQuiet {
                 worker,
@@ -588,6 +591,7 @@ fn order(event: &Event) -> u8 {
         | Event::Reload { .. }
         | Event::BackOut { .. }
         | Event::Start { .. }
+        | Event::Restart { .. }
         | Event::SignalWorkers { .. }
         | Event::AskerGone { .. } => CLIENTS,
         // Outcomes: told at once.
@@ -601,6 +605,8 @@ fn order(event: &Event) -> u8 {
         | Event::LaneAlone { .. }
         | Event::AdoptFailed { .. }
         | Event::Census { .. }
+        | Event::Weighed { .. }
+        | Event::Counted { .. }
         | Event::Closed { .. }
         | Event::Strays { .. }
         | Event::StraysUnnamed => 0,

@@ -106,6 +106,10 @@ impl Judge {
                     job.replaced.get_or_insert(now);
                 }
             }
+            // (One that has the place already goes on without it.)
+            let coming = |s: &mut crate::swaps::Swap| usize::from(s.slot.0) == nr && !s.placed;
+            self.swap.take_if(coming);
+            let place = &mut self.places[nr];
             let Some(worker) = place.worker else {
                 let at_once = Some((now, Duration::ZERO, Duration::ZERO));
                 *place = Place {
@@ -187,6 +191,9 @@ impl Judge {
             assert_eq!((of, under_way), (asker, done));
             return;
         }
+        if self.restarters.contains(&asker) {
+            return self.restart_replied(asker, outcome, cover);
+        }
         match (outcome, self.happens) {
             (
                 Outcome::BackedOut { .. }
@@ -236,7 +243,12 @@ impl Judge {
                 panic!("{outcome:?} without a question")
             }
             (
-                Outcome::Reloading { .. } | Outcome::Reloaded { .. } | Outcome::NotReloaded { .. },
+                Outcome::Reloading { .. }
+                | Outcome::Reloaded { .. }
+                | Outcome::NotReloaded { .. }
+                | Outcome::Restarting { .. }
+                | Outcome::Restarted { .. }
+                | Outcome::NotRestarted { .. },
                 _,
             ) => panic!("{outcome:?} without a question"),
             (Outcome::OutOfBounds { .. } | Outcome::NoRoom { .. }, happens) => {
@@ -319,6 +331,9 @@ impl Judge {
                 | Hitch::Hangs(_)
                 | Hitch::CalledOff { .. }
                 | Hitch::UnderWay(_)
+                | Hitch::Replacing
+                | Hitch::Leaves(_)
+                | Hitch::Gone(_)
                 | Hitch::Overtaken { .. },
                 happens,
             ) => {

@@ -371,6 +371,8 @@ impl World {
                 });
             }
             Mischief::Reload(reload) => self.reload(reload),
+            Mischief::Restart { target, wait } => self.restart(target, wait),
+            Mischief::Counted => self.count_some(),
             Mischief::CrowdOfReloads => {
                 self.mischief(Mischief::Reload(Reload::same()));
                 for _ in 0..300 {

@@ -1,62 +1,62 @@
 //! The instructions of classic BPF that our programs are made of.
 
 /// BPF_LD | BPF_IMM
-pub(super) const LOAD: u16 = 0x00;
+pub(in crate::wire) const LOAD: u16 = 0x00;
 /// BPF_LD | BPF_W | BPF_ABS
-pub(super) const LOAD_WORD: u16 = 0x20;
+pub(in crate::wire) const LOAD_WORD: u16 = 0x20;
 /// BPF_LD | BPF_B | BPF_ABS
-pub(super) const LOAD_BYTE: u16 = 0x30;
+pub(in crate::wire) const LOAD_BYTE: u16 = 0x30;
 /// BPF_LD | BPF_H | BPF_ABS
-pub(super) const LOAD_HALF: u16 = 0x28;
+pub(in crate::wire) const LOAD_HALF: u16 = 0x28;
 /// BPF_LD | BPF_H | BPF_IND: from X on
-pub(super) const LOAD_HALF_X: u16 = 0x48;
+pub(in crate::wire) const LOAD_HALF_X: u16 = 0x48;
 /// BPF_LDX | BPF_B | BPF_MSH: four times the low half of a byte, the length of an IPv4 header
-pub(super) const LOADX_HEADER: u16 = 0xb1;
+pub(in crate::wire) const LOADX_HEADER: u16 = 0xb1;
 /// BPF_ST
-pub(super) const STORE: u16 = 0x02;
+pub(in crate::wire) const STORE: u16 = 0x02;
 /// BPF_LD | BPF_MEM
-pub(super) const LOAD_KEPT: u16 = 0x60;
+pub(in crate::wire) const LOAD_KEPT: u16 = 0x60;
 /// BPF_LDX | BPF_MEM
-pub(super) const LOADX_KEPT: u16 = 0x61;
+pub(in crate::wire) const LOADX_KEPT: u16 = 0x61;
 /// BPF_MISC | BPF_TAX
-pub(super) const TAX: u16 = 0x07;
+pub(in crate::wire) const TAX: u16 = 0x07;
 /// BPF_ALU | BPF_ADD | BPF_K
-pub(super) const ADD: u16 = 0x04;
+pub(in crate::wire) const ADD: u16 = 0x04;
 /// BPF_ALU | BPF_MUL | BPF_K
-pub(super) const MUL: u16 = 0x24;
+pub(in crate::wire) const MUL: u16 = 0x24;
 /// BPF_ALU | BPF_MOD | BPF_K
-pub(super) const MOD: u16 = 0x94;
+pub(in crate::wire) const MOD: u16 = 0x94;
 /// BPF_ALU | BPF_AND | BPF_K
-pub(super) const AND: u16 = 0x54;
+pub(in crate::wire) const AND: u16 = 0x54;
 /// BPF_ALU | BPF_XOR | BPF_K
-pub(super) const XOR: u16 = 0xa4;
+pub(in crate::wire) const XOR: u16 = 0xa4;
 /// BPF_ALU | BPF_XOR | BPF_X
-pub(super) const XOR_X: u16 = 0xac;
+pub(in crate::wire) const XOR_X: u16 = 0xac;
 /// BPF_ALU | BPF_LSH | BPF_K
-pub(super) const LSH: u16 = 0x64;
+pub(in crate::wire) const LSH: u16 = 0x64;
 /// BPF_ALU | BPF_RSH | BPF_K
-pub(super) const RSH: u16 = 0x74;
+pub(in crate::wire) const RSH: u16 = 0x74;
 /// BPF_ALU | BPF_RSH | BPF_X
-pub(super) const RSH_X: u16 = 0x7c;
+pub(in crate::wire) const RSH_X: u16 = 0x7c;
 /// BPF_JMP | BPF_JA
-pub(super) const JA: u16 = 0x05;
+pub(in crate::wire) const JA: u16 = 0x05;
 /// BPF_JMP | BPF_JEQ | BPF_K
-pub(super) const JEQ: u16 = 0x15;
+pub(in crate::wire) const JEQ: u16 = 0x15;
 /// BPF_JMP | BPF_JGE | BPF_K
-pub(super) const JGE: u16 = 0x35;
+pub(in crate::wire) const JGE: u16 = 0x35;
 /// BPF_RET | BPF_K
-pub(super) const RET: u16 = 0x06;
+pub(in crate::wire) const RET: u16 = 0x06;
 /// BPF_RET | BPF_A
-pub(super) const RET_A: u16 = 0x16;
+pub(in crate::wire) const RET_A: u16 = 0x16;
 
 /// SKF_AD_OFF + SKF_AD_RANDOM: the load from there is a random number.
-pub(super) const RANDOM: u32 = 0xffff_f000 + 56;
+pub(in crate::wire) const RANDOM: u32 = 0xffff_f000 + 56;
 /// SKF_AD_OFF + SKF_AD_CPU: the CPU that has received it.
-pub(super) const CPU: u32 = 0xffff_f000 + 36;
+pub(in crate::wire) const CPU: u32 = 0xffff_f000 + 36;
 /// SKF_NET_OFF: loads from there on are from the header of IP.
-pub(super) const NET: u32 = 0xfff0_0000;
+pub(in crate::wire) const NET: u32 = 0xfff0_0000;
 /// A jump to what follows the whole tree.
-pub(super) const TO_END: u32 = u32::MAX;
+pub(in crate::wire) const TO_END: u32 = u32::MAX;
 
 /// One instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub struct Ins {
 }
 
 impl Ins {
-    pub(super) const fn new(code: u16, k: u32) -> Ins {
+    pub(in crate::wire) const fn new(code: u16, k: u32) -> Ins {
         Ins {
             code,
             jt: 0,
@@ -81,7 +81,7 @@ impl Ins {
         }
     }
 
-    pub(super) const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Ins {
+    pub(in crate::wire) const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Ins {
         Ins { code, jt, jf, k }
     }
 

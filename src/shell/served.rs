@@ -1,0 +1,274 @@
+//! How many connections each worker has served (--max-connections): the kernel tells of each TCP socket
+//! that ends (sock_diag(7), SKNLGRP_INET_TCP_DESTROY), and who dealt it out we know: we have written the
+//! program. Rules:
+//!
+//! 1. It is heard only while it is asked for, of our ports alone, so many in a turn.
+//! 2. The table in force when a connection came decides. When one takes the place of another those that
+//!    are open are listed with the lane that they came by.
+//! 3. What cannot be told (dealt at random, or told by nobody: the kernel's queue was full) is not
+//!    counted: the number is a lower bound.
+
+use super::{Kind, Shell, token};
+use crate::core::words::reason;
+use crate::core::{BUCKETS, Deal, Event, LaneId, Level, PortId, Table, WorkerId};
+use crate::sys::netlink::{self, Netlink};
+use crate::wire::ports_filter::Ports;
+use crate::wire::{sock_diag, steering};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+
+/// So many are heard in one turn.
+const TURN: usize = 512;
+/// Of so many that are open it is kept by which lane they came (I9); others count for the lane that has
+/// their bucket when they end.
+const MOST_OPEN: usize = 1 << 16;
+
+/// What is known of them.
+#[derive(Default)]
+pub struct Served {
+    news: Option<Netlink>,
+    /// The ports that the kernel tells of.
+    ports: Vec<u16>,
+    tables: BTreeMap<u16, Dealt>,
+    /// By own port and client: those that came by an older table.
+    open: BTreeMap<(u16, SocketAddr), LaneId>,
+    /// By worker, while it lives.
+    counts: BTreeMap<WorkerId, u64>,
+    /// How often some were missed.
+    missed: u64,
+}
+
+/// How the connections of a port are dealt out.
+struct Dealt {
+    table: Table,
+    /// By so many buckets; 0: at random.
+    buckets: usize,
+}
+
+impl Dealt {
+    /// By which lane does, or did, that client's connection come?
+    fn lane(&self, peer: SocketAddr) -> Option<LaneId> {
+        match &self.table.deal {
+            Deal::Shares(all) => match all.as_slice() {
+                [(only, _)] => Some(*only),
+                _ => None,
+            },
+            Deal::Buckets(key, lanes) if self.buckets > 0 => {
+                // Of a coarser table the first of some neighbours has them all.
+                let at = steering::bucket::bucket(*key, peer, self.buckets);
+                lanes.get(at * (lanes.len() / self.buckets).max(1)).copied()
+            }
+            Deal::Buckets(..) | Deal::Cpus(_) => None,
+        }
+    }
+}
+
+impl Served {
+    /// How many this one has.
+    pub fn of(&self, worker: WorkerId) -> Option<u64> {
+        self.news.as_ref()?;
+        Some(self.counts.get(&worker).copied().unwrap_or(0))
+    }
+
+    /// It has gone.
+    pub fn forget(&mut self, worker: WorkerId) {
+        self.counts.remove(&worker);
+    }
+
+    /// Another table is in force for that port; these are open by the one before.
+    fn deal(&mut self, port: u16, table: &Table, open: impl Iterator<Item = SocketAddr>) {
+        let mut before = std::mem::take(&mut self.open);
+        let old = self.tables.get(&port);
+        for peer in open.take(MOST_OPEN) {
+            let key = (port, peer);
+            let lane = before.remove(&key).or_else(|| old?.lane(peer));
+            if let Some(lane) = lane {
+                self.open.insert(key, lane);
+            }
+        }
+        // Those of others stay.
+        before.retain(|(of, _), _| *of != port);
+        self.open.append(&mut before);
+        let table = table.clone();
+        let buckets = BUCKETS;
+        self.tables.insert(port, Dealt { table, buckets });
+    }
+
+    /// One has ended: by which lane had it come?
+    fn ended(&mut self, port: u16, peer: SocketAddr) -> Option<LaneId> {
+        let known = self.open.remove(&(port, peer));
+        known.or_else(|| self.tables.get(&port)?.lane(peer))
+    }
+}
+
+impl Shell {
+    /// From here on it is counted, if that is asked for.
+    pub(super) fn begin_counting(&mut self) {
+        if self.settings().max_connections.is_none() {
+            return;
+        }
+        match Netlink::of_ended(&steering::raw(&sock_diag::ended_at(&[]))) {
+            Ok(news) => {
+                self.register(news.as_fd(), token(Kind::Served, 0));
+                self.served.news = Some(news);
+            }
+            Err(e) => self.say_uncounted(&e),
+        }
+    }
+
+    fn say_uncounted(&mut self, e: &io::Error) {
+        let message = format!(
+            "cannot hear which connections end (sock_diag: {}): --max-connections has no effect",
+            reason(e)
+        );
+        self.say_once(Level::Warn, "connections-unseen", message);
+    }
+
+    /// There may be other ports by now.
+    pub(super) fn count_at_ports(&mut self) {
+        let Some(news) = &self.served.news else {
+            return;
+        };
+        let Ports { v4, v6 } = self.sockets.numbers();
+        let ports: Vec<u16> = v4.union(&v6).copied().collect();
+        if ports == self.served.ports {
+            return;
+        }
+        let filter = steering::raw(&sock_diag::ended_at(&ports));
+        match news.filter(&filter) {
+            Ok(()) => self.served.ports = ports,
+            Err(e) => self.say_uncounted(&e),
+        }
+    }
+
+    /// Other lanes get the new connections of that port from now on.
+    pub(super) fn count_anew(&mut self, port: PortId, table: &Table) {
+        if self.served.news.is_none() {
+            return;
+        }
+        self.count_at_ports();
+        // What has ended by now came by the tables before.
+        self.hear_ended();
+        let mut lanes = table.lanes().into_iter();
+        let addr = lanes.next().and_then(|l| self.sockets.addr(l)?.tcp());
+        let Some(addr) = addr.filter(|_| self.sockets.is_port(port)) else {
+            return;
+        };
+        let mut at = Ports::default();
+        match addr.is_ipv4() {
+            true => at.v4.insert(addr.port()),
+            false => at.v6.insert(addr.port()),
+        };
+        let open = self.census.connections(&at).unwrap_or_default();
+        let peers = open.into_iter().map(|c| c.peer);
+        self.served.deal(addr.port(), table, peers);
+    }
+
+    /// The kernel has taken that port's program in part only: by so many buckets, or none.
+    pub(super) fn counts_by(&mut self, port: u16, buckets: Option<usize>) {
+        if let Some(dealt) = self.served.tables.get_mut(&port) {
+            dealt.buckets = buckets.unwrap_or(0);
+        }
+    }
+
+    /// Some have ended.
+    pub(super) fn hear_ended(&mut self) {
+        let mut by_lane: BTreeMap<LaneId, u64> = BTreeMap::new();
+        let mut room = vec![0; netlink::ROOM_OF_ONE];
+        let mut more = true;
+        for _ in 0..TURN {
+            let Some(news) = &self.served.news else {
+                return;
+            };
+            match news.hear(&mut room) {
+                Ok(None) => {
+                    more = false;
+                    break;
+                }
+                Ok(Some(n)) => {
+                    let ended = sock_diag::parse(&room[..n], 0).map(|p| p.items);
+                    for c in ended.unwrap_or_default() {
+                        let lane = self.served.ended(c.local.port(), c.peer);
+                        let lane = lane.or_else(|| self.sockets.only_lane(c.local.port()));
+                        if let Some(lane) = lane.filter(|_| c.peer.port() != 0) {
+                            *by_lane.entry(lane).or_default() += 1;
+                        }
+                    }
+                }
+                Err(e) if netlink::was_full(&e) => {
+                    self.served.missed += 1;
+                    let message = "more connections have ended at once than could be heard: --max-connections counts fewer than there were".to_string();
+                    self.say_once(Level::Warn, "connections-missed", message);
+                }
+                Err(_) => {
+                    more = false;
+                    break;
+                }
+            }
+        }
+        for (lane, n) in by_lane {
+            if let Some(worker) = self.cluster.server_of(lane) {
+                let count = self.served.counts.entry(worker).or_default();
+                *count += n;
+                let served = *count;
+                self.queue.push_back(Event::Counted { worker, served });
+            }
+        }
+        if more {
+            self.ready.insert((Kind::Served, 0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Key;
+
+    fn peer(n: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 10_000 + n))
+    }
+
+    fn table(lanes: &[u64]) -> Table {
+        let all = (0..BUCKETS).map(|n| LaneId(lanes[n % lanes.len()]));
+        Table {
+            deal: Deal::Buckets(Key::Connection, all.collect()),
+            part: None,
+        }
+    }
+
+    #[test]
+    fn the_table_at_the_time_of_its_coming_says_whose_a_connection_was() {
+        let mut s = Served::default();
+        assert_eq!(s.ended(80, peer(0)), None);
+        s.deal(80, &table(&[1]), std::iter::empty());
+        assert_eq!(s.ended(80, peer(0)), Some(LaneId(1)));
+        assert_eq!(s.ended(81, peer(0)), None);
+        // Two are open when others get what comes.
+        s.deal(80, &table(&[2]), [peer(1), peer(2)].into_iter());
+        assert_eq!(s.ended(80, peer(1)), Some(LaneId(1)));
+        assert_eq!(s.ended(80, peer(1)), Some(LaneId(2)));
+        // One of them still is.
+        s.deal(80, &table(&[3]), [peer(2), peer(3)].into_iter());
+        assert_eq!(s.open.len(), 2);
+        assert_eq!(s.ended(80, peer(2)), Some(LaneId(1)));
+        assert_eq!(s.ended(80, peer(3)), Some(LaneId(2)));
+        assert_eq!(s.ended(80, peer(4)), Some(LaneId(3)));
+    }
+
+    #[test]
+    fn of_a_coarser_table_neighbours_are_one_and_at_random_nothing_is_told() {
+        let mut s = Served::default();
+        s.deal(80, &table(&[1, 2]), std::iter::empty());
+        let lanes = |s: &mut Served| -> Vec<_> { (0..64).map(|n| s.ended(80, peer(n))).collect() };
+        let all = lanes(&mut s);
+        assert!(all.contains(&Some(LaneId(1))) && all.contains(&Some(LaneId(2))));
+        for (buckets, want) in [(BUCKETS / 2, Some(LaneId(1))), (0, None)] {
+            if let Some(d) = s.tables.get_mut(&80) {
+                d.buckets = buckets;
+            }
+            assert!(lanes(&mut s).iter().all(|l| *l == want), "{buckets}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Directed stories of swaps.
