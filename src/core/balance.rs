@@ -85,9 +85,11 @@ fn liking(bucket: usize, slot: u16) -> u64 {
 /// Each bucket to the lane of its home, or of whoever stands in for that.
 fn buckets(homes: &Homes, up: &BTreeMap<u16, LaneId>) -> Vec<LaneId> {
     let mut all = Vec::with_capacity(homes.of.len());
+    // Gone through for each bucket whose home is not there.
+    let list: Vec<(u16, LaneId)> = up.iter().map(|(slot, lane)| (*slot, *lane)).collect();
     for (bucket, home) in homes.of.iter().enumerate() {
-        let stands_in = || up.iter().max_by_key(|(slot, _)| liking(bucket, **slot));
-        let lane = up.get(home).or_else(|| Some(stands_in()?.1));
+        let stands_in = || list.iter().max_by_key(|(slot, _)| liking(bucket, *slot));
+        let lane = up.get(home).copied().or_else(|| Some(stands_in()?.1));
         all.extend(lane);
     }
     all
@@ -198,11 +200,14 @@ impl Cluster {
             let own = self.lanes.of(Of::Worker(w.id)).filter(serves);
             return own.filter(|l| l.served).map(|l| l.id).last();
         }
-        let shared = self.lanes.shared().filter(|l| l.is_for(w.reader()));
-        let shared = shared.filter(|l| l.of != Of::All);
-        let mut its = self.lanes.of(Of::Seat(w.seat)).chain(shared).filter(serves);
         let counts = |l: &&Lane| l.served && !l.stale || l.given && !self.has_own(l);
-        its.find(counts).map(|l| l.id)
+        let counts = |l: &&Lane| serves(l) && counts(l);
+        let shared = || {
+            let mut shared = self.lanes.shared().filter(|l| l.is_for(w.reader()));
+            shared.find(|l| l.of != Of::All && counts(l))
+        };
+        let own = self.lanes.of(Of::Seat(w.seat)).find(counts);
+        own.or_else(shared).map(|l| l.id)
     }
 
     /// Where the new connections of such a port should go, and what that hangs on; `None`: as they do.
@@ -247,19 +252,34 @@ impl Cluster {
     }
 
     /// Nobody is ready: it stays as it is, as far as somebody will be; else it is for the first slot.
+    /// This is asked after each event while a thousand start or stop: nothing is looked for in a list.
     fn kept_table(&self, port: PortId, lanes: &[&Lane]) -> Option<Table> {
         let wanted = self.slots.iter().take(usize::from(self.wanted()));
         let wanted = wanted.filter(|s| s.rest.is_none());
-        let seats: Vec<Seat> = wanted.filter_map(|s| s.seat).collect();
-        let its = |seat: &Seat| lanes.iter().find(|l| l.of == Of::Seat(*seat));
+        let of: BTreeSet<Of> = wanted.filter_map(|s| s.seat).map(Of::Seat).collect();
         let mut table = self.lanes.steered.get(&port)?.clone();
-        let stays = |l: &&&Lane| table.names(l.id) && seats.iter().any(|s| l.of == Of::Seat(*s));
-        let stay: BTreeSet<LaneId> = lanes.iter().filter(stays).map(|l| l.id).collect();
-        table.keep(|l| stay.contains(&l));
+        let named = table.lanes();
+        let theirs = lanes.iter().filter(|l| of.contains(&l.of));
+        let theirs: BTreeSet<LaneId> = theirs.map(|l| l.id).collect();
+        if named.is_subset(&theirs) && !named.is_empty() {
+            return Some(table);
+        }
+        table.keep(|l| theirs.contains(&l));
         match table.is_empty() {
             false => Some(table),
-            true => Some(Table::only(seats.iter().find_map(its)?.id)),
+            true => Some(Table::only(self.first_wanted(&theirs)?)),
         }
+    }
+
+    /// Of these lanes, that of the first slot that has one.
+    fn first_wanted(&self, lanes: &BTreeSet<LaneId>) -> Option<LaneId> {
+        let seats = self.slots.iter().filter_map(|s| s.seat);
+        let its = |seat| {
+            self.lanes
+                .of(Of::Seat(seat))
+                .find(|l| lanes.contains(&l.id))
+        };
+        seats.filter_map(its).map(|l| l.id).next()
     }
 }
 
