@@ -5,6 +5,9 @@ use crate::client::{ask, from, get, v4, v6};
 use crate::harness::{Rig, sigkill};
 use crate::load::Load;
 use crate::place::{free_port, in_a_network_of_its_own, python};
+use crate::proc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
@@ -186,6 +189,25 @@ fn again(stream: &mut TcpStream) -> Option<i32> {
     let text = String::from_utf8(all).unwrap();
     let (_, body) = text.split_once("\r\n\r\n").unwrap();
     body.split(' ').nth(1)?.trim().parse().ok()
+}
+
+#[test]
+fn what_waits_in_the_queue_of_one_that_dies_is_served_by_the_next_one_in_its_slot() {
+    let port = free_port();
+    let server = format!("{} blocking.py", python());
+    let mut rig = Rig::start(format!("-n 2 -p {port} --balance hash -- {server}"));
+    rig.up();
+    let pids = rig.status().pids();
+    kill(Pid::from_raw(pids[0]), Signal::SIGSTOP).unwrap();
+    rig.until("it is stopped", || proc::stopped(pids[0]));
+    let clients: Vec<TcpStream> = (0..20)
+        .map(|_| TcpStream::connect(v4(port)).unwrap())
+        .collect();
+    let next = rig.replace(pids[0]);
+    let served = clients.into_iter().map(|c| ask(c, "/").unwrap().pid());
+    let served: BTreeSet<i32> = served.collect();
+    assert_eq!(served, BTreeSet::from([pids[1], next]));
+    rig.end(&["died"]);
 }
 
 #[test]
