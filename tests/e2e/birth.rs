@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -124,6 +125,41 @@ pub fn open_terminal() -> (OwnedFd, OwnedFd) {
         let near = libc::open(name.as_ptr(), flags);
         assert!(near >= 0, "{}", io::Error::last_os_error());
         (OwnedFd::from_raw_fd(far), OwnedFd::from_raw_fd(near))
+    }
+}
+
+/// connect(2) of a socket that has an address already.
+pub fn connect(fd: &impl AsRawFd, to: SocketAddr) -> io::Result<()> {
+    // SAFETY: both address structures are plain data, complete, and outlive the call.
+    let done = unsafe {
+        match to {
+            SocketAddr::V4(a) => {
+                let mut to: libc::sockaddr_in = std::mem::zeroed();
+                to.sin_family = libc::AF_INET as _;
+                to.sin_port = a.port().to_be();
+                to.sin_addr.s_addr = u32::from_ne_bytes(a.ip().octets());
+                libc::connect(
+                    fd.as_raw_fd(),
+                    (&raw const to).cast(),
+                    size_of_val(&to) as _,
+                )
+            }
+            SocketAddr::V6(a) => {
+                let mut to: libc::sockaddr_in6 = std::mem::zeroed();
+                to.sin6_family = libc::AF_INET6 as _;
+                to.sin6_port = a.port().to_be();
+                to.sin6_addr.s6_addr = a.ip().octets();
+                libc::connect(
+                    fd.as_raw_fd(),
+                    (&raw const to).cast(),
+                    size_of_val(&to) as _,
+                )
+            }
+        }
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -1,9 +1,12 @@
 //! Clients of the servers: one request a connection, as blunt as HTTP allows.
 
+use crate::birth;
 use crate::harness::Rig;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -67,6 +70,18 @@ impl Answer {
 /// One request on a connection of its own.
 pub fn get(addr: SocketAddr, path: &str) -> io::Result<Answer> {
     ask(TcpStream::connect_timeout(&addr, PATIENCE)?, path)
+}
+
+/// A connection of a client that has this address.
+pub fn from(client: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let family = match client {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let s = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    minicluster::sys::socket::bind(s.as_fd(), &SocketAddr::new(client, 0))?;
+    birth::connect(&s, to)?;
+    Ok(TcpStream::from(s))
 }
 
 /// One request on this connection, which is closed then.

@@ -18,8 +18,10 @@ mod log;
 mod place;
 mod proc;
 
+mod balance;
 mod bare;
 mod broken;
+mod canary;
 mod contract;
 mod control;
 mod crashes;

@@ -154,6 +154,26 @@ impl Drop for Place {
     }
 }
 
+/// Tells this story, which is the test of that name, in a network of its own, in which every address of
+/// 2001:db8::/32 is ours: by running these tests once more, with nothing but that one.
+pub fn in_a_network_of_its_own(name: &str, story: impl FnOnce()) {
+    const INSIDE: &str = "E2E_NETWORK";
+    if std::env::var_os(INSIDE).is_some() {
+        return story();
+    }
+    let script = "ip link set lo up && ip -6 route add local 2001:db8::/32 dev lo && \
+                  echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind && exec \"$@\"";
+    let mut cmd = Command::new("unshare");
+    cmd.args([&birth::namespaces("-n"), "sh", "-c", script, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(INSIDE, "1");
+    let done = cmd.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+    let well = done.status.success() && said.contains("1 passed");
+    assert!(well, "in a network of its own:\n{said}");
+}
+
 /// How a command ended and what it said.
 #[derive(Debug)]
 pub struct Said {

@@ -5,15 +5,12 @@
 use crate::net::Clients;
 use crate::plan::Kind;
 use crate::prng::Prng;
-use minicluster::core::{Addr, Given};
+use crate::swaps::RSS;
 use minicluster::core::{
-    Balance, Canary, Drain, MAX_WORKERS, MasterSignal, OnCrashLoop, Policy, ReadyRule, Recycle,
-    RespawnOn, Sight, Size, Surge, Takeover, Target, Terms,
+    Addr, Balance, Canary, Drain, Given, MAX_WORKERS, MasterSignal, OnCrashLoop, Policy, ReadyRule,
+    Recycle, RespawnOn, Sight, Size, Surge, Takeover, Target, Terms,
 };
 use std::time::Duration;
-
-/// More memory than that no worker may have.
-pub const RSS: u64 = 1 << 30;
 
 /// What these ask for by default.
 pub const TERM: MasterSignal = MasterSignal::Stop("SIGTERM received");

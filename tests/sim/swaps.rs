@@ -3,7 +3,6 @@
 //! (I4, I7). And the world's part of it: what workers weigh, whom clients ask for.
 
 use crate::cover::{Cover, Mark};
-use crate::draw::RSS;
 use crate::judge::{Judge, SETTLED};
 use crate::records::{Job, Place};
 use crate::world::World;
@@ -315,6 +314,9 @@ impl Judge {
         }
     }
 }
+
+/// More memory than that no worker may have.
+pub const RSS: u64 = 1 << 30;
 
 /// The time that the hasty give.
 pub const HASTE: Duration = Duration::from_millis(300);

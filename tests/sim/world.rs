@@ -11,8 +11,8 @@ use crate::plan::{self, Kind, Plan};
 use crate::prng::Prng;
 use crate::trace;
 use minicluster::core::{
-    Ask, Asker, By, Cluster, Event, Exit, LaneId, Outcome, Pid, Policy, Program, Size, Takeover,
-    Time, WorkerId,
+    Ask, Asker, By, Cluster, Event, Exit, LaneId, Outcome, Pid, Policy, Program, Recycle, Size,
+    Takeover, Time, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -457,6 +457,8 @@ impl World {
         self.faults.listen_fails = 0;
         self.faults.adopt_fails = 0;
         self.faults.alone = false;
+        // Where workers are replaced for ever somebody would shut down the queue of all for ever.
+        self.faults.shut_downs &= self.policy.recycle == Recycle::default();
         self.stalled_until = self.now;
         self.agenda.retain(|_, what| {
             let ends = matches!(what, Happening::Mischief(_) | Happening::Unstick(_));
