@@ -55,9 +55,10 @@ impl Judge {
         recent.len()
     }
 
-    /// How many were forked, and are on their way to it.
+    /// How many were forked, and are on their way to it. (What replaces one that goes on is no respawn.)
     fn begun(&self) -> u64 {
-        let under_way = |w: &&WorkerId| self.jobs[w].pid.is_none();
+        let swapped = self.swap.as_ref().map(|s| s.new);
+        let under_way = |w: &&WorkerId| self.jobs[w].pid.is_none() && Some(**w) != swapped;
         self.crashes.forks + self.living.iter().filter(under_way).count() as u64
     }
 
