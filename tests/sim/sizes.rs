@@ -180,6 +180,8 @@ impl Judge {
 
     /// A client is answered.
     pub fn replied(&mut self, asker: Asker, outcome: &Outcome, now: Time, cover: &mut Cover) {
+        // A watch may be over by now, which nothing else has told.
+        self.promote(now, cover);
         if self.reloaders.contains_key(&asker) {
             return self.reload_replied(asker, outcome, cover);
         }
