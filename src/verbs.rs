@@ -288,11 +288,8 @@ pub fn help(verbs: &[&Verb]) -> String {
 /// What to say of a word that is no verb.
 pub fn unknown(word: &str) -> String {
     let names: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
-    match word {
-        "upgrade" => {
-            return "there is no upgrade yet: minicluster stop, then start again; reload replaces all workers by those of the same command".into();
-        }
-        _ => {}
+    if word == "upgrade" {
+        return "there is no upgrade yet: minicluster stop, then start again; reload replaces all workers by those of the same command".into();
     }
     let near = settings::nearest(word, &names);
     match near {

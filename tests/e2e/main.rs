@@ -36,6 +36,7 @@ mod orders;
 mod own;
 mod portions;
 mod readiness;
+mod recycle;
 mod reload;
 mod resize;
 mod respawn;
