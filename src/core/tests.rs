@@ -7,6 +7,7 @@ mod crash;
 mod launch;
 mod own;
 mod stopping;
+mod swap;
 
 use super::policy::tests::policy;
 use super::*;

@@ -38,6 +38,7 @@ mod orders;
 mod own;
 mod portions;
 mod readiness;
+mod recycle;
 mod reload;
 mod resize;
 mod respawn;

@@ -15,6 +15,7 @@ blocking.py [PORT|unix:PATH] [NAME=VALUE...], else $PORT, else 8000; $HOST if se
   start=MS      it takes so long before it binds
   broken=FILE   if there is such a file, it complains and exits 3 instead
   mute=FILE     if there is such a file, it never listens
+  leak=KB       so much memory is lost with each request
 
 What it does it tells, one line each, on the descriptor $SAY_FD or in the file $SAY: `listening`,
 `request`, `mute`.
@@ -38,6 +39,7 @@ def open_say():
 
 SAY = open_say()
 PID = os.getpid()
+LOST = []
 
 
 def say(event):
@@ -74,6 +76,7 @@ def answer(conn, opt):
     if not read_request(conn):
         return False
     say("request")
+    LOST.append(os.urandom(opt["leak"] * 1024))
     time.sleep(opt["handler"] / 1000)
     keep = opt["keepalive"]
     body = f"PID {PID} SLOT {os.environ.get('WORKER_ID', '-')}\n".encode()
@@ -129,7 +132,8 @@ def listen(where, opt):
 def options(words):
     """Where to listen, and how."""
     where = os.environ.get("PORT", "8000")
-    opt = dict.fromkeys(["handler", "keepalive", "threads", "fork", "defer", "v6", "start"], 0)
+    names = ["handler", "keepalive", "threads", "fork", "defer", "v6", "start", "leak"]
+    opt = dict.fromkeys(names, 0)
     opt.update(backlog=5, broken="", mute="")
     for word in words:
         name, is_option, value = word.partition("=")

@@ -178,7 +178,8 @@ fn another_number_of_workers_that_was_read_again_goes_with_a_reload_that_fails()
         workers: Some(n),
         ..good()
     };
-    w.faults.mix = vec![(1, Kind::Crash)];
+    // At once, whatever is drawn.
+    w.faults.mix = vec![(1, Kind::ExecFails)];
     reload(&mut w, more(4));
     w.run_until(secs(30), |w| !w.answers.is_empty());
     assert!(matches!(hitch(w.answers[0].1.clone()), Hitch::Died(_)));

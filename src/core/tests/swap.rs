@@ -1,0 +1,193 @@
+//! One worker in place of another: who is due, whose turn it is, and what comes between.
+
+use super::*;
+use crate::core::recycle::WEIGH_MOST;
+
+/// So many that are ready, under this.
+fn ready(workers: u16, recycle: Recycle) -> (Rig, Vec<WorkerId>) {
+    let mut p = policy();
+    (p.workers, p.ready, p.recycle) = (workers, ReadyRule::Said, recycle);
+    let mut r = Rig::new(p);
+    let ids = r.run_spawns();
+    for id in &ids {
+        r.says_ready(*id);
+    }
+    r.did();
+    (r, ids)
+}
+
+impl Rig {
+    fn restart(&mut self, asker: u64, slot: u32, within: Option<Duration>) {
+        self.tell(Event::Restart {
+            asker: Asker(asker),
+            target: Target::Slot(slot),
+            within,
+            by: By {
+                pid: Pid(1),
+                uid: 0,
+            },
+            wait: true,
+        });
+    }
+
+    fn answers(&self) -> Vec<(u64, &Outcome)> {
+        let mut all = Vec::new();
+        for a in &self.out {
+            if let Action::Answer { asker, outcome } = a {
+                all.push((asker.0, outcome));
+            }
+        }
+        all
+    }
+}
+
+/// Whom it was said of, and why.
+fn recycled(actions: &[Action]) -> Vec<(u16, Reason)> {
+    let pick = |a: &Action| match a {
+        Action::Note(Notice::Recycling { who, why }) => Some((who.slot.0, *why)),
+        _ => None,
+    };
+    actions.iter().filter_map(pick).collect()
+}
+
+#[test]
+fn those_that_come_due_together_have_their_turns_one_after_the_other() {
+    let recycle = Recycle {
+        age: Some(Duration::from_secs(10)),
+        ..Recycle::default()
+    };
+    let (mut r, ids) = ready(3, recycle);
+    r.at(9_999);
+    assert!(recycled(&r.did()).is_empty());
+    r.at(10_000);
+    let age = Duration::from_secs(10);
+    let why = Reason::Age { age, limit: age };
+    assert_eq!(recycled(&r.out), [(0, why)]);
+    let new = r.run_spawns();
+    assert_eq!(new.len(), 1);
+    assert!(r.did().iter().all(|a| !matches!(a, Action::Dismiss { .. })));
+    r.says_ready(new[0]);
+    // The old one serves nothing, as far as we know: it is asked at the first look.
+    assert!(recycled(&r.out).is_empty());
+    assert_eq!(r.cluster.ready_count(), 3);
+    r.exits(ids[0], Exit::Code(0));
+    assert_eq!(recycled(&r.out), [(1, why)]);
+}
+
+#[test]
+fn each_has_its_own_part_of_the_limit_drawn_at_its_birth() {
+    let recycle = Recycle {
+        connections: Some(1000),
+        jitter: 50,
+        ..Recycle::default()
+    };
+    let (mut r, ids) = ready(2, recycle);
+    let mut limits = Vec::new();
+    for id in &ids {
+        let share = r.cluster.fleet.get(*id).expect("it is there").share;
+        assert!((0.5..=1.0).contains(&share));
+        limits.push((1000.0 * share).ceil() as u64);
+    }
+    assert_ne!(limits[0], limits[1]);
+    let (worker, limit) = (ids[1], limits[1]);
+    r.tell(Event::Counted {
+        worker,
+        served: limit - 1,
+    });
+    assert!(recycled(&r.out).is_empty());
+    r.tell(Event::Counted {
+        worker,
+        served: limit + 3,
+    });
+    let served = limit + 3;
+    assert_eq!(
+        recycled(&r.out),
+        [(1, Reason::Connections { served, limit })]
+    );
+}
+
+#[test]
+fn memory_is_looked_at_now_and_then_so_many_at_a_time() {
+    let recycle = Recycle {
+        rss: Some(1000),
+        ..Recycle::default()
+    };
+    let (mut r, ids) = ready(100, recycle);
+    let looked = |r: &mut Rig| -> Vec<Vec<WorkerId>> {
+        let pick = |a: Action| match a {
+            Action::Weigh { workers } => Some(workers),
+            _ => None,
+        };
+        r.did().into_iter().filter_map(pick).collect()
+    };
+    r.at(1_999);
+    assert!(looked(&mut r).is_empty());
+    r.at(2_000);
+    assert_eq!(looked(&mut r), [ids[..WEIGH_MOST].to_vec()]);
+    r.at(2_001);
+    assert_eq!(looked(&mut r), [ids[WEIGH_MOST..].to_vec()]);
+    r.at(12_000);
+    assert!(looked(&mut r).is_empty());
+    r.at(12_001);
+    assert_eq!(looked(&mut r).len(), 1);
+    r.tell(Event::Weighed {
+        sizes: vec![(ids[7], 1000), (ids[8], 1001)],
+    });
+    let (rss, limit) = (1001, 1000);
+    assert_eq!(recycled(&r.out), [(8, Reason::Rss { rss, limit })]);
+}
+
+#[test]
+fn an_operator_is_answered_and_has_the_turn_before_those_that_are_due() {
+    let recycle = Recycle {
+        age: Some(Duration::from_secs(10)),
+        ..Recycle::default()
+    };
+    let (mut r, ids) = ready(3, recycle);
+    r.at(10_000);
+    r.restart(1, 2, Some(Duration::from_millis(700)));
+    let first = r.run_spawns()[0];
+    r.says_ready(first);
+    r.exits(ids[0], Exit::Code(0));
+    // It was due as well: what an operator has asked for is tried once, that until it is done.
+    let turns: Vec<u16> = recycled(&r.out).iter().map(|(slot, _)| *slot).collect();
+    assert_eq!(turns, [2]);
+    let second = r.run_spawns()[0];
+    // Its time is shorter than that of others.
+    r.at(10_700);
+    let killed = signals(&r.did());
+    assert_eq!(killed, [(second, 9, Whom::Group)]);
+    r.exits(second, Exit::Signal(9));
+    let told = r.answers();
+    assert!(
+        matches!(
+            told.as_slice(),
+            [(
+                1,
+                Outcome::NotRestarted {
+                    hitch: Hitch::Died(_),
+                    ready: 3
+                }
+            )]
+        ),
+        "{told:?}"
+    );
+    let again = |a: &Action| matches!(a, Action::Note(Notice::NotRecycled { again: Some(d), .. }) if *d >= Duration::from_millis(100));
+    assert!(r.out.iter().any(again));
+}
+
+#[test]
+fn what_takes_the_place_of_one_that_goes_on_is_no_fork_on_account_of_a_failure() {
+    let mut p = policy();
+    (p.workers, p.ready, p.max_forks) = (1, ReadyRule::Said, 1);
+    let mut r = Rig::new(p);
+    let old = r.run_spawns()[0];
+    r.says_ready(old);
+    r.tell(Event::Said {
+        worker: old,
+        word: Word::Retire,
+    });
+    let new = r.run_spawns()[0];
+    r.says_ready(new);
+    assert_eq!(r.cluster.used(r.now).forks, Some((1, 1)));
+}
