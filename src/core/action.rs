@@ -48,6 +48,13 @@ pub enum Action {
     LookAt { worker: WorkerId },
     /// Look whether workers wait for connections on these. Answered by Served.
     LookForServers { lanes: Vec<LaneId> },
+    /// Look who waits for these workers: at the queues of these lanes of theirs where they have their own
+    /// (`spread`), else on the connections that they have. What is kept of others is of no use any more.
+    /// Answered by Waiting.
+    LookHung {
+        workers: Vec<(WorkerId, Vec<LaneId>)>,
+        spread: bool,
+    },
     /// Open a lane of that port. Answered by LaneOpened, LaneFailed, LaneAlone or AdoptFailed in the same
     /// turn.
     OpenLane {

@@ -111,6 +111,7 @@ impl Cluster {
                 Why::Respawn(nr) => serving && self.slots[usize::from(nr.0)].current.is_none(),
                 Why::StartTimeout => serving && self.launch == Launch::Waiting,
                 Why::Unserved => serving && self.ever_ready,
+                Why::Hung => self.ever_ready,
                 Why::Leftovers | Why::GiveUp => matches!(
                     self.phase,
                     Phase::Stopping {

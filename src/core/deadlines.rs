@@ -36,6 +36,8 @@ pub enum Why {
     StartTimeout,
     /// All workers are ready: look whether some given port is served by none of them.
     Unserved,
+    /// Look whether some worker leaves its clients waiting.
+    Hung,
     /// Processes left behind by workers were asked to stop and should have gone by now.
     Leftovers,
     /// They were killed and should have gone by now.

@@ -123,7 +123,7 @@ impl Cluster {
         };
         let watched = w.watched;
         // One that never said that it is well was not, however long it was taken for ready.
-        let unwell = cause == Cause::Hang && w.pinged.is_none();
+        let unwell = cause == Cause::Hang && w.pinged.is_none() && !w.untouched;
         let mut died = Box::new(Death {
             who: w.who(),
             generation: w.generation,

@@ -33,6 +33,8 @@ impl Fleet {
             made_room_for: None,
             said_ready: false,
             pinged: None,
+            stands: None,
+            untouched: false,
             looked: 0,
             tree_gone: false,
             watched,

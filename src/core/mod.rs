@@ -10,6 +10,7 @@ mod check;
 mod crash;
 mod deadlines;
 mod drain;
+mod hung;
 mod kinds;
 mod lanes;
 mod own;
@@ -51,8 +52,10 @@ pub use crash::{MAX_RESTARTS, Used, status_of};
 pub use deadlines::Why;
 pub use drain::Stage;
 pub use event::{
-    By, Event, Exit, LaneLook, Load, MasterSignal, Oom, Seen, Sight, Size, Snag, Target, Word,
+    By, Event, Exit, LaneLook, Load, MasterSignal, Oom, Seen, Sight, Size, Snag, Target, Wait,
+    Waits, Word,
 };
+pub use hung::Hang;
 pub use ids::{Ask, Asker, LaneId, Pid, PortId, Seat, SlotNr, Time, WorkerId};
 pub use lanes::{Of, Reader};
 pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
@@ -148,6 +151,8 @@ pub struct Cluster {
     launch: Launch,
     /// How often it was looked who serves what was given.
     unserved_looks: u32,
+    /// When it is to be looked next who leaves clients waiting.
+    hung_look: Time,
 }
 
 impl Cluster {
@@ -190,6 +195,7 @@ impl Cluster {
             full: false,
             launch: Launch::Waiting,
             unserved_looks: 0,
+            hung_look: now,
             policy,
         }
     }
@@ -289,6 +295,7 @@ impl Cluster {
             Event::TreeGone { worker } => self.tree_gone(worker),
             Event::StrayReaped => self.stray_reaped(out),
             Event::Served { lanes } => self.served(&lanes, now, out),
+            Event::Waiting { seen } => self.waiting_seen(&seen, now, out),
             Event::Strays { left, zombies } => self.strays(left, 0, zombies, now, out),
             // At least one.
             Event::StraysUnnamed => self.strays(Vec::new(), 1, false, now, out),
@@ -372,6 +379,7 @@ impl Cluster {
             | Event::Strays { .. }
             | Event::StraysUnnamed
             | Event::Served { .. }
+            | Event::Waiting { .. }
             | Event::Signal(_)
             | Event::AskerGone { .. }
             | Event::Tick => return,
@@ -402,6 +410,7 @@ impl Cluster {
                 Why::Successors | Why::Watch => {}
                 Why::StartTimeout => self.start_overdue(now, out),
                 Why::Unserved => self.look_for_servers(out),
+                Why::Hung => self.look_for_hung(now, out),
                 Why::Leftovers => self.kill_leftovers(now, out),
                 Why::GiveUp => self.look_once_more(out),
             }

@@ -3,6 +3,7 @@
 
 use super::addr::Addr;
 use super::event::{By, Exit, Oom, Snag, Target, Word};
+use super::hung::Hang;
 use super::ids::{Pid, SlotNr, WorkerId};
 use super::outcome::Hitch;
 use std::fmt;
@@ -181,11 +182,8 @@ pub enum Notice {
     },
     Hangs {
         who: Who,
-        /// None: it has said so itself.
-        limit: Option<Duration>,
+        how: Hang,
         then: Duration,
-        /// Had it ever said so?
-        ever: bool,
     },
     LeftRunning {
         who: Who,

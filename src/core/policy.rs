@@ -19,6 +19,8 @@ pub struct Policy {
     pub ready: ReadyRule,
     /// A ready worker that says nothing for that long hangs; `None`: it need not say anything.
     pub watchdog: Option<Duration>,
+    /// One that leaves clients waiting for that long, and touches none of them, hangs; `None`: it may.
+    pub hang_timeout: Option<Duration>,
     /// A worker not ready by then is killed; `None` is never.
     pub ready_timeout: Option<Duration>,
     /// A cluster without any ready worker by then gives up; `None` is never.
@@ -216,6 +218,7 @@ pub(crate) mod tests {
             given: Vec::new(),
             ready: ReadyRule::Auto,
             watchdog: None,
+            hang_timeout: None,
             ready_timeout: Some(Duration::from_secs(60)),
             start_timeout: Some(Duration::from_secs(60)),
             respawn: Duration::from_millis(100),

@@ -183,6 +183,7 @@ impl Cluster {
         }
         self.ever_ready = true;
         self.watch_pulse(id, now);
+        self.watch_waiting(now);
         if let Place::Current(nr) = self.place_of(id) {
             self.slots[usize::from(nr.0)].proven = true;
         }

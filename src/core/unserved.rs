@@ -28,9 +28,11 @@ impl Cluster {
         self.lanes.iter().filter(pick).map(|l| l.id).collect()
     }
 
-    /// Was somebody looked for who serves it, and nobody found?
+    /// Was somebody looked for who serves its port, and nobody found? (That those who are handed lanes of
+    /// their own, or of a later generation, wait on them is not looked for again and again.)
     pub(super) fn is_unserved(&self, lane: &Lane) -> bool {
-        lane.given && !lane.served && self.unserved_looks >= LOOKS
+        let served = self.lanes.served.contains(&lane.port);
+        lane.given && !served && self.unserved_looks >= LOOKS
     }
 
     /// All workers are ready.

@@ -106,6 +106,10 @@ pub struct Worker {
     pub said_ready: bool,
     /// Has it ever said that it is well?
     pub pinged: Option<Time>,
+    /// From when on nothing was touched that waits for it, as far as was seen;
+    pub stands: Option<Time>,
+    /// and was that for too long?
+    pub untouched: bool,
     /// How often it was looked at while starting.
     pub looked: u32,
     /// Has the last process of its tree gone?
@@ -398,9 +402,7 @@ impl Cluster {
             }
             (State::Retiring { .. }, Why::Drain(_)) => self.drain_over(id, now, out),
             (State::Remnant, Why::Kill(_)) => self.kill_rest(id, out),
-            (State::Ready { .. }, Why::Watchdog(_)) => {
-                self.hangs(id, self.policy.watchdog, now, out)
-            }
+            (State::Ready { .. }, Why::Watchdog(_)) => self.silent(id, now, out),
             (State::Killed { since, .. }, Why::KillAgain(_)) => {
                 let notice = Notice::StillThere {
                     who: w.who(),
@@ -442,6 +444,7 @@ impl Cluster {
                 | Why::Respawn(_)
                 | Why::StartTimeout
                 | Why::Unserved
+                | Why::Hung
                 | Why::Leftovers
                 | Why::GiveUp,
             ) => {}

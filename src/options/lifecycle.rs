@@ -50,6 +50,18 @@ pub(super) static LIFECYCLE: &[Opt] = &[
     ),
     opt(
         "",
+        "hang-timeout",
+        "DUR",
+        "off",
+        "replace a ready worker that leaves clients waiting that long, untouched",
+        |s, v| {
+            let (least, most) = (Duration::from_millis(400), settings::LONGEST);
+            s.hang_timeout = Some(settings::between(v, least, most)?);
+            Ok(())
+        },
+    ),
+    opt(
+        "",
         "respawn",
         "DUR",
         "100ms",

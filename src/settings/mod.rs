@@ -71,6 +71,8 @@ pub struct Settings {
     pub ready_fd: Option<i32>,
     /// --watchdog
     pub watchdog: Option<Duration>,
+    /// --hang-timeout
+    pub hang_timeout: Option<Duration>,
     /// --ipc
     pub ipc: Ipc,
     /// --ready-timeout; zero is never.
@@ -251,6 +253,7 @@ impl Default for Settings {
             ready: ReadyRule::Auto,
             ready_fd: None,
             watchdog: None,
+            hang_timeout: None,
             ipc: Ipc::Auto,
             ready_timeout: Duration::from_secs(60),
             start_timeout: Duration::from_secs(60),
@@ -418,6 +421,7 @@ impl Settings {
             given,
             ready: self.ready,
             watchdog: self.watchdog,
+            hang_timeout: self.hang_timeout,
             ready_timeout: unless_zero(self.ready_timeout),
             start_timeout: unless_zero(self.start_timeout),
             respawn: self.respawn,

@@ -57,6 +57,7 @@ impl Shell {
     /// New connections of the port go there from now on.
     pub(super) fn steer(&mut self, port: PortId, table: &Table) {
         self.census.under_way.remove(&port);
+        self.hung.steered(port);
         if let Err(e) = self.sockets.steer(port, table) {
             let message = format!(
                 "cannot steer new connections to the new workers: {}; old and new ones share them",
@@ -248,7 +249,7 @@ impl Shell {
         Ok(tcp.chain(unix).filter(|h| h.inode != 0).collect())
     }
 
-    fn owners(&self, workers: &[WorkerId], inodes: &BTreeSet<u64>) -> Owners {
+    pub(super) fn owners(&self, workers: &[WorkerId], inodes: &BTreeSet<u64>) -> Owners {
         // Those whose parents have gone are ours by now. They belong to the worker in whose group they are.
         let ours = procfs::children(i32::try_from(std::process::id()).unwrap_or(0));
         let leads = |pid: &i32| self.procs.map.values().any(|p| p.pid == Some(*pid));

@@ -22,10 +22,11 @@
 
 mod members;
 
-use crate::core::{Key, LaneId, Table};
+use crate::core::{Deal, Key, LaneId, Table};
 use crate::sys::socket::{self, Reach};
 use crate::sys::steer::{self, Raw};
 use crate::wire::steering;
+use crate::wire::steering::bucket::bucket;
 use members::{Member, Members};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -62,6 +63,8 @@ pub struct Group {
     failed: bool,
     /// What gives the group a program.
     load: fn(BorrowedFd<'_>, &[Raw]) -> io::Result<()>,
+    /// Is that which it has a coarser one than its table?
+    coarsely: bool,
     /// What was to be told of that, and was not yet.
     coarse: Option<Coarse>,
 }
@@ -79,6 +82,7 @@ impl Group {
             refusing: false,
             failed: false,
             load: steer::attach,
+            coarsely: false,
             coarse: None,
         }
     }
@@ -292,7 +296,7 @@ impl Group {
             match (self.load)(first.fd.as_fd(), &program) {
                 Err(e) if steer::is_too_long(&e, &program) && table.shrink() => coarse = true,
                 other => {
-                    self.failed = other.is_err();
+                    (self.failed, self.coarsely) = (other.is_err(), coarse);
                     if coarse && other.is_ok() {
                         let by = table.buckets().map(|(_, n)| n);
                         self.coarse = Some(Coarse { by, wanted });
@@ -482,6 +486,18 @@ impl Group {
             self.apply()?;
         }
         done
+    }
+
+    /// The lane that the table has for that client, if that hangs on its address alone.
+    pub fn lane_of(&self, peer: SocketAddr) -> Option<LaneId> {
+        let settled = !self.is_unsettled() && !self.coarsely;
+        match (&self.table.deal, &self.table.part) {
+            (Deal::Shares(all), None) if all.len() == 1 => Some(all[0].0),
+            (Deal::Buckets(key, all), None) if settled => {
+                all.get(bucket(*key, peer, all.len())).copied()
+            }
+            (Deal::Shares(_) | Deal::Buckets(..) | Deal::Cpus(_), _) => None,
+        }
     }
 
     /// How many connections wait in the queue of a lane.

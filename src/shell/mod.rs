@@ -15,6 +15,7 @@ mod filed;
 mod given;
 mod group;
 mod handed;
+mod hung;
 mod log;
 mod lookup;
 mod mend;
@@ -51,6 +52,7 @@ use census::Census;
 use channel::Stderr;
 use clients::{ClientId, Clients};
 use daemon::Caller;
+use hung::Hung;
 use log::Log;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -155,6 +157,8 @@ pub struct Shell {
     fresh: Option<Recipe>,
     /// Of those that are being emptied: what is known of their connections.
     census: Census,
+    /// Who waits for workers that take nobody.
+    hung: Hung,
     /// Whom the kernel kills for want of memory.
     oom: Kills,
     devnull: OwnedFd,

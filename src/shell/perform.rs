@@ -40,6 +40,7 @@ impl Shell {
             Action::CheckHeld { worker } => self.check_held(worker),
             Action::LookAt { worker } => self.look_at(worker),
             Action::LookForServers { lanes } => self.look_for_servers(lanes),
+            Action::LookHung { workers, spread } => self.look_hung(&workers, spread),
             Action::OpenLane {
                 lane,
                 port,

@@ -6,6 +6,7 @@ use super::census::Census;
 use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
 use super::given::{self, Passed};
+use super::hung::Hung;
 use super::log::Log;
 use super::names::{Claim, Refused};
 use super::pidfile::{PidDir, PidFile};
@@ -324,6 +325,7 @@ fn build(
         rights,
         nofile,
         inherited,
+        hung: Hung::default(),
         out: VecDeque::new(),
         spawned: false,
         later: VecDeque::new(),

@@ -16,4 +16,5 @@ pub mod steering;
 pub mod syslog;
 pub mod talk;
 pub mod unix_diag;
+pub mod untouched;
 pub mod workers;

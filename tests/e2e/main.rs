@@ -31,6 +31,7 @@ mod fallbacks;
 mod files;
 mod heavy;
 mod hostile;
+mod hung;
 mod odd;
 mod orders;
 mod own;

@@ -4,7 +4,7 @@ use crate::cover::Cover;
 use crate::judge::{Judge, SETTLED};
 use crate::records::{Job, Lane, Limits};
 use crate::reloads::MAX_GENERATIONS;
-use minicluster::core::{Drain, Hitch, Notice, Pid, ReadyRule, Time, WorkerId};
+use minicluster::core::{Drain, Hang, Hitch, Notice, Pid, ReadyRule, Time, WorkerId};
 
 impl Judge {
     /// Something is said that has to be true.
@@ -33,6 +33,12 @@ impl Judge {
                 }
                 self.ever_ready = true;
                 self.promote(now, cover);
+            }
+            Notice::Hangs { who, how, .. } => {
+                let worker = self.of_pid(who.pid);
+                if let Some(job) = self.jobs.get_mut(&worker) {
+                    job.untouched = matches!(how, Hang::Untouched { .. });
+                }
             }
             Notice::NeverReady { limit, .. } => {
                 let late = self.opened.is_some_and(|t| now - t >= *limit);

@@ -188,6 +188,7 @@ pub fn manual() -> Policy {
         given: addrs(&["0.0.0.0:3000"]),
         ready: ReadyRule::Auto,
         watchdog: None,
+        hang_timeout: None,
         ready_timeout: Some(secs(60)),
         start_timeout: Some(secs(60)),
         respawn: millis(100),
@@ -283,6 +284,7 @@ pub fn policy(r: &mut Prng) -> Policy {
         given,
         ready,
         watchdog: r.weighted(&[(94, None), (3, limit(3)), (3, limit(30))]),
+        hang_timeout: r.weighted(&[(6, None), (1, limit(1)), (1, limit(4))]),
         ready_timeout: r.weighted(&[(3, None), (3, limit(3)), (4, limit(10)), (6, limit(60))]),
         start_timeout: r.weighted(&[(6, None), (2, limit(5)), (3, limit(20)), (5, limit(60))]),
         respawn: r.weighted(&[

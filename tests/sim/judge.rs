@@ -281,6 +281,7 @@ impl Judge {
             | Event::Strays { .. }
             | Event::StraysUnnamed
             | Event::Served { .. }
+            | Event::Waiting { .. }
             | Event::LaneAlone { .. }
             | Event::AdoptFailed { .. }
             | Event::Census { .. }
@@ -385,7 +386,7 @@ impl Judge {
                 job.exit_told = true;
                 self.living.remove(&worker);
                 // One that hangs and never said that it is well was not.
-                let unwell = job.abort.is_some() && !job.pinged;
+                let unwell = job.abort.is_some() && !job.pinged && !job.untouched;
                 let ready_for = job.ready.filter(|_| !unwell).map(|t| now - t);
                 if *oom != Oom::No {
                     cover.mark(Mark::OomKilled);

@@ -38,6 +38,9 @@ pub struct Job {
     pub pinged: bool,
     /// Has it said since then that it is not well?
     pub trigger: bool,
+    /// Is it said to touch nothing that waits for it; and how long has that waited?
+    pub untouched: bool,
+    pub waited: Option<Duration>,
     pub abort: Option<Time>,
     /// Since when its slot is not wanted: it goes even if that is wanted again.
     pub surplus: Option<Time>,
@@ -92,6 +95,8 @@ impl Job {
             pulse: None,
             pinged: false,
             trigger: false,
+            untouched: false,
+            waited: None,
             abort: None,
             surplus: None,
             replaced: None,

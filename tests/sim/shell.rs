@@ -3,6 +3,7 @@
 //! from the processes of the world.
 
 use crate::cover::{Mark, action_name, event_name, notice_name, seen_name, why_name};
+use crate::judge::SIGABRT;
 use crate::kernel::{MASTER, Process, SIGKILL, Serial};
 use crate::plan::Fate;
 use crate::records::Job;
@@ -350,6 +351,7 @@ impl World {
                 None
             }
             Action::TakeCensus { workers, lanes } => Some(self.census(&workers, &lanes)),
+            Action::LookHung { workers, spread } => Some(self.look_hung(&workers, spread)),
             Action::CloseQuiet {
                 worker,
                 silent,
@@ -467,6 +469,9 @@ impl World {
 
     fn kill(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
         let asked = self.judge.jobs[&worker].stop;
+        if signal == SIGABRT && self.judge.jobs[&worker].untouched {
+            self.called_hung(worker);
+        }
         self.judge
             .signalled(worker, signal, whom, self.now, &mut self.cover);
         if asked.is_none() && self.judge.jobs[&worker].stop.is_some() {
@@ -587,6 +592,7 @@ fn order(event: &Event) -> u8 {
         | Event::Listens { .. }
         | Event::Seen { .. }
         | Event::Served { .. }
+        | Event::Waiting { .. }
         | Event::LaneOpened { .. }
         | Event::LaneFailed { .. }
         | Event::LaneAlone { .. }

@@ -4,6 +4,7 @@ use super::{Lane, Sockets};
 use crate::core::{Addr, LaneId, PortId, Table};
 use crate::shell::group::{Coarse, Group};
 use crate::sys::{fds, inherit, socket};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -46,6 +47,24 @@ impl Sockets {
             },
             None => 0,
         }
+    }
+
+    /// The same of all that have a queue.
+    pub fn lengths(&self) -> BTreeMap<LaneId, u32> {
+        let tcp = |l: &&LaneId| self.groups.contains_key(&self.lanes[l].port);
+        let lanes = self.lanes.keys().filter(tcp);
+        lanes.map(|id| (*id, self.queued(*id))).collect()
+    }
+
+    /// By which lane of which port a client has come, if its address and the table in force tell.
+    pub fn lane_of(&self, local: SocketAddr, peer: SocketAddr) -> Option<(PortId, LaneId)> {
+        let here = |(_, g): &(&PortId, &Group)| g.addr().port() == local.port();
+        let mut groups = self.groups.iter().filter(here);
+        // Where several share a number it would have to be told which.
+        let (Some((port, group)), None) = (groups.next(), groups.next()) else {
+            return None;
+        };
+        Some((*port, group.lane_of(peer)?))
     }
 
     /// Makes it as patient with its clients as the socket is that it stands in for, unless the
