@@ -11,6 +11,7 @@
 //!    anybody ready.
 //! 5. While nobody at all is ready all stays as it is, for those that are wanted: what comes waits for
 //!    the next worker of the slot.
+//!    Where workers are asked whether they are ready nobody else comes by then: nobody is let in.
 //! 6. Ports that can have but one lane, and sockets that are no TCP, are shared as without it.
 
 use super::action::{Action, Opening};
@@ -221,7 +222,7 @@ impl Cluster {
         let up: BTreeMap<u16, LaneId> = current.filter_map(ready).collect();
         let mut some = up.values();
         let (table, dealt) = match (some.next(), some.next()) {
-            (None, _) if self.lanes.owned.is_at(port) => (Table::default(), None),
+            (None, _) if self.lanes.owned.is_at(port) || self.asks() => (Table::default(), None),
             (None, _) => (self.kept_table(port, lanes)?, None),
             (Some(only), None) => (Table::only(*only), None),
             (Some(_), Some(_)) => {

@@ -88,7 +88,11 @@ impl Cluster {
             let state = |id| self.fleet.get(id).map(|w| w.state);
             let serving = self.phase == Phase::Serving;
             let fine = match why {
-                Why::Hold(id) | Why::Look(id) | Why::Alive(id) | Why::Ready(id) => {
+                Why::Hold(id)
+                | Why::Look(id)
+                | Why::Probe(id)
+                | Why::Alive(id)
+                | Why::Ready(id) => {
                     matches!(state(id), Some(State::Starting { .. }))
                 }
                 Why::Watchdog(id) => {

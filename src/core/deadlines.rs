@@ -12,6 +12,8 @@ pub enum Why {
     Alive(WorkerId),
     /// Look whether the starting worker waits on a lane it was handed.
     Look(WorkerId),
+    /// Ask the starting worker (again) whether it is ready.
+    Probe(WorkerId),
     /// The starting worker should have been ready by now.
     Ready(WorkerId),
     /// The worker should have said by now that it is well.
@@ -79,6 +81,7 @@ impl Deadlines {
             Why::Hold(id),
             Why::Alive(id),
             Why::Look(id),
+            Why::Probe(id),
             Why::Ready(id),
             Why::Watchdog(id),
             Why::Drain(id),

@@ -44,6 +44,11 @@ pub enum Event {
     Listens { worker: WorkerId, lane: LaneId },
     /// What a look from outside found the worker doing.
     Seen { worker: WorkerId, what: Seen },
+    /// Answer to `Probe`, in this turn or a later one: it has answered, or why not.
+    Probed {
+        worker: WorkerId,
+        answer: Result<(), String>,
+    },
     /// The worker says something, by whatever way.
     Said { worker: WorkerId, word: Word },
     /// The lane is bound (and listens, if that was asked); `addr` has the real port.

@@ -13,7 +13,8 @@
 //!    while the cluster stops.
 //! 5. A look that comes late was kept back by whatever has stopped the master, and perhaps its workers:
 //!    for all of them the time begins anew.
-//! 6. Lanes that nobody was seen to serve are nobody's fault.
+//! 6. Lanes that a worker was not seen to serve are not its fault: though its predecessor did, it may be
+//!    another program, or listen by itself.
 
 use super::action::Action;
 use super::deadlines::Why;
@@ -134,8 +135,9 @@ impl Cluster {
         let its = |w: &Worker| -> Vec<LaneId> {
             let own = self.lanes.of(Of::Worker(w.id));
             let lanes = self.lanes.of(Of::Seat(w.seat)).chain(own);
-            // Who is handed its lanes is not seen to serve each of them.
-            let serves = |l: &Lane| l.served || w.listened.is_none() && served.contains(&l.port);
+            // Who waits on what it was handed is not seen to serve each of them.
+            let handed = |l: &Lane| w.accepts && l.given && served.contains(&l.port);
+            let serves = |l: &Lane| w.serves.contains(&l.id) || handed(l);
             let counts = |l: &&Lane| steered.contains(&l.id) && serves(l);
             lanes.filter(counts).map(|l| l.id).collect()
         };

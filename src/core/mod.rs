@@ -16,6 +16,7 @@ mod lanes;
 mod own;
 mod phase;
 mod phrases;
+mod probing;
 mod readiness;
 mod relay;
 mod remnants;
@@ -252,6 +253,7 @@ impl Cluster {
             Event::ListenAsked { worker, ask, lane } => self.listen_asked(worker, ask, lane, out),
             Event::Listens { worker, lane } => self.listened(worker, lane, now, out),
             Event::Seen { worker, what } => self.seen(worker, what, now, out),
+            Event::Probed { worker, answer } => self.probed(worker, answer, now, out),
             Event::Said { worker, word } => self.said(worker, word, now, out),
             Event::LaneOpened { lane, addr } => {
                 self.lane_opened(lane, addr, out);
@@ -363,6 +365,7 @@ impl Cluster {
             | Event::ListenAsked { .. }
             | Event::Listens { .. }
             | Event::Seen { .. }
+            | Event::Probed { .. }
             | Event::Said { .. }
             | Event::LaneOpened { .. }
             | Event::LaneFailed { .. }
@@ -393,6 +396,7 @@ impl Cluster {
             match why {
                 Why::Hold(id)
                 | Why::Look(id)
+                | Why::Probe(id)
                 | Why::Alive(id)
                 | Why::Ready(id)
                 | Why::Watchdog(id)
@@ -475,6 +479,7 @@ impl Cluster {
             | ReadyRule::Started
             | ReadyRule::Listening
             | ReadyRule::Said
+            | ReadyRule::Answers
             | ReadyRule::Alive(_)) => rule,
         }
     }

@@ -165,7 +165,7 @@ pub enum Notice {
         who: Who,
         after: Duration,
         limit: Duration,
-        hint: Option<&'static str>,
+        hint: Option<String>,
     },
     Died {
         who: Who,
@@ -251,7 +251,7 @@ pub enum Notice {
     },
     NeverReady {
         limit: Duration,
-        hint: Option<&'static str>,
+        hint: Option<String>,
         /// A worker that is alive, but not ready. What it has written the shell knows.
         waiting: Option<WorkerId>,
         last: String,

@@ -84,7 +84,7 @@ impl fmt::Display for Hitch {
                     d.exit,
                     human(d.lived)
                 )?;
-                match (d.ready_for, d.hint) {
+                match (d.ready_for, &d.hint) {
                     (None, Some(hint)) if d.cause == Cause::NotReady => {
                         write!(f, ", not ready by then (--ready-timeout): {hint}")
                     }

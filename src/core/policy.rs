@@ -83,6 +83,8 @@ pub enum ReadyRule {
     Listening,
     /// When it says so itself.
     Said,
+    /// When it answers us.
+    Answers,
     /// When it has been alive that long.
     Alive(Duration),
 }
@@ -92,7 +94,9 @@ impl ReadyRule {
     pub fn ends_by_listening(self) -> bool {
         match self {
             ReadyRule::Auto | ReadyRule::Listening => true,
-            ReadyRule::Started | ReadyRule::Said | ReadyRule::Alive(_) => false,
+            ReadyRule::Started | ReadyRule::Said | ReadyRule::Answers | ReadyRule::Alive(_) => {
+                false
+            }
         }
     }
 
@@ -101,7 +105,7 @@ impl ReadyRule {
     pub fn ends_by_word(self) -> bool {
         match self {
             ReadyRule::Auto | ReadyRule::Listening | ReadyRule::Said => true,
-            ReadyRule::Started | ReadyRule::Alive(_) => false,
+            ReadyRule::Started | ReadyRule::Answers | ReadyRule::Alive(_) => false,
         }
     }
 }

@@ -7,6 +7,7 @@ mod crash;
 mod hung;
 mod launch;
 mod own;
+mod probing;
 mod stopping;
 
 use super::policy::tests::policy;

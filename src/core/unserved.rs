@@ -10,9 +10,10 @@
 use super::action::Action;
 use super::deadlines::Why;
 use super::ids::{LaneId, Time};
-use super::lanes::{Lane, LaneState};
+use super::lanes::{Lane, LaneState, Of};
 use super::notice::Notice;
 use super::phase::Phase;
+use super::worker::Worker;
 use super::{Cluster, Out};
 use std::time::Duration;
 
@@ -55,6 +56,11 @@ impl Cluster {
     pub(super) fn served(&mut self, lanes: &[LaneId], now: Time, out: &mut Out) {
         for id in lanes {
             self.lanes.mark_served(*id);
+            let of = self.lanes.get(*id).map(|l| l.of);
+            let its = |w: &&mut Worker| w.unreaped() && of == Some(Of::Seat(w.seat));
+            if let Some(w) = self.fleet.iter_mut().find(its) {
+                w.serves.insert(*id);
+            }
         }
         // A stop came first: nobody needs to be there any more.
         if self.stop_is_hard().is_some() {

@@ -100,6 +100,9 @@ pub struct Worker {
     pub rule: ReadyRule,
     /// The lane it listened on last.
     pub listened: Option<LaneId>,
+    /// All that it listened on, or was seen waiting on; and was it seen waiting on what it was handed?
+    pub serves: BTreeSet<LaneId>,
+    pub accepts: bool,
     /// The generation of the one that has its place now, if one has.
     pub made_room_for: Option<u32>,
     /// Has it said that it is ready?
@@ -123,7 +126,12 @@ pub struct Worker {
     /// The step before COMMAND that failed, and its errno.
     pub why_not: Option<(&'static str, i32)>,
     /// What would have helped it to be ready in time, if it was not.
-    pub hint: Option<&'static str>,
+    pub hint: Option<String>,
+    /// How often it was asked whether it is ready, and is it just now?
+    pub asked: u32,
+    pub is_asked: bool,
+    /// What came of that last.
+    pub answer: Option<String>,
     /// While it is emptied: connections it had at the last look,
     pub open: u32,
     /// those that were ended from outside when they were quiet,
@@ -378,12 +386,13 @@ impl Cluster {
         match (w.state, why) {
             (State::Starting { .. }, Why::Hold(_)) => out.push(Action::CheckHeld { worker: id }),
             (State::Starting { .. }, Why::Look(_)) => out.push(Action::LookAt { worker: id }),
+            (State::Starting { .. }, Why::Probe(_)) => self.probe(id, now, out),
             (State::Starting { .. }, Why::Alive(_)) => self.become_ready(id, now, out),
             (State::Starting { .. }, Why::Ready(_)) => {
                 let (who, after) = (w.who(), now - w.born);
                 let hint = self.not_ready_hint(id);
                 if let Some(w) = self.fleet.get_mut(id) {
-                    w.hint = hint;
+                    w.hint.clone_from(&hint);
                 }
                 let notice = Notice::NotReady {
                     who,
@@ -436,6 +445,7 @@ impl Cluster {
                 | Why::Successors
                 | Why::Watch
                 | Why::Look(_)
+                | Why::Probe(_)
                 | Why::Alive(_)
                 | Why::Ready(_)
                 | Why::Watchdog(_)

@@ -13,13 +13,15 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "ready",
         "RULE",
         "auto",
-        "a worker is ready: auto, started, listening, ready (says so), fd:N, alive so long",
+        "auto, started, listening, ready (it says so), fd:N, tcp, http:/PATH, alive so long",
         |s, v| {
-            (s.ready, s.ready_fd) = settings::ready(v)?;
+            (s.ready, s.ready_fd, s.ready_path) = settings::ready(v)?;
             Ok(())
         },
     )
-    .completes(Completes::Words("auto started listening ready fd:3")),
+    .completes(Completes::Words(
+        "auto started listening ready fd:3 tcp http:/",
+    )),
     opt(
         "",
         "ready-timeout",

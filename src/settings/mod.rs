@@ -61,7 +61,7 @@ pub struct Settings {
     pub backlog: i32,
     /// --canary
     pub canary: Canary,
-    /// --balance; `None` is shared.
+    /// --balance; `None` is what --ready needs, see `balance`.
     pub balance: Option<Balance>,
     /// --takeover
     pub takeover: Takeover,
@@ -69,6 +69,8 @@ pub struct Settings {
     pub ready: ReadyRule,
     /// --ready fd:N
     pub ready_fd: Option<i32>,
+    /// The path of --ready http:/PATH
+    pub ready_path: Option<String>,
     /// --watchdog
     pub watchdog: Option<Duration>,
     /// --hang-timeout
@@ -252,6 +254,7 @@ impl Default for Settings {
             takeover: Takeover::Auto,
             ready: ReadyRule::Auto,
             ready_fd: None,
+            ready_path: None,
             watchdog: None,
             hang_timeout: None,
             ipc: Ipc::Auto,
@@ -367,6 +370,9 @@ impl Settings {
                 human(self.drain_timeout)
             ));
         }
+        if self.ready == ReadyRule::Answers && !self.balance().spreads() {
+            return Err("--ready tcp and http:/PATH ask one worker alone, and with --balance shared any could answer: --balance hash (that is the default then), ip or cpu".to_string());
+        }
         if let ReadyRule::Alive(d) = self.ready {
             for (name, limit) in [
                 ("--ready-timeout", self.ready_timeout),
@@ -412,6 +418,18 @@ impl Settings {
         self.workers.unwrap_or(auto).clamp(1, MAX_WORKERS)
     }
 
+    /// To whom connections go: each has a lane of its own where it is to be asked alone.
+    pub fn balance(&self) -> Balance {
+        self.balance.unwrap_or(match self.ready {
+            ReadyRule::Answers => Balance::Hash,
+            ReadyRule::Auto
+            | ReadyRule::Started
+            | ReadyRule::Listening
+            | ReadyRule::Said
+            | ReadyRule::Alive(_) => Balance::Shared,
+        })
+    }
+
     /// What core needs of all this.
     pub fn policy(&self, cpus: usize, seed: u64, given: Vec<Given>) -> Policy {
         let unless_zero = |d: Duration| (!d.is_zero()).then_some(d);
@@ -440,7 +458,7 @@ impl Settings {
             drain_delay: self.drain_delay,
             surge: self.surge,
             canary: self.canary,
-            balance: self.balance.unwrap_or(Balance::Shared),
+            balance: self.balance(),
             // Whoever starts us knows them.
             cpus: Vec::new(),
             takeover: self.takeover.clone(),

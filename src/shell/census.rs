@@ -166,6 +166,9 @@ impl Shell {
         conns: Vec<Conn>,
         filling: bool,
     ) -> io::Result<Vec<(WorkerId, Load)>> {
+        // Who asks whether one is ready is no client.
+        let client = |c: &Conn| !self.probes.is_ours(c.peer);
+        let conns = conns.into_iter().filter(client).collect();
         let held = self.held(conns)?;
         self.census.endings.heard(held.iter());
         if !procfs::is_ours() {

@@ -20,6 +20,7 @@
 //! 6. Where the kernel does not take a program of that length connections are dealt out more coarsely,
 //!    which is told: each client keeps a lane as long as there are buckets for all.
 
+mod asked;
 mod members;
 
 use crate::core::{Deal, Key, LaneId, Table};
@@ -57,6 +58,8 @@ pub struct Group {
     table: Table,
     /// The lanes that it names.
     named: BTreeSet<LaneId>,
+    /// Lanes that somebody asks alone, and from where: nobody else comes by them.
+    asked: BTreeMap<LaneId, SocketAddr>,
     /// Does nobody get in any more?
     refusing: bool,
     /// Was its last program not taken? Then the next change tries again.
@@ -79,6 +82,7 @@ impl Group {
             members: Members::default(),
             table: Table::only(first),
             named: BTreeSet::from([first]),
+            asked: BTreeMap::new(),
             refusing: false,
             failed: false,
             load: steer::attach,
@@ -253,7 +257,7 @@ impl Group {
     /// The same when one has joined, at the end: where it has no say, the program is as it was.
     fn apply_to_last(&mut self) -> io::Result<()> {
         let last = self.members.len().saturating_sub(1);
-        match last < 2 || self.is_unsettled() || self.is_named(last) {
+        match last < 2 || self.is_unsettled() || self.is_named(last) || self.is_asked() {
             true => self.apply(),
             false => Ok(()),
         }
@@ -292,7 +296,8 @@ impl Group {
         let wanted = table.buckets();
         let mut coarse = false;
         loop {
-            let program = steering::raw(&steering::program(&table));
+            let program = steering::ahead(&self.asked_at(), steering::program(&table));
+            let program = steering::raw(&program);
             match (self.load)(first.fd.as_fd(), &program) {
                 Err(e) if steer::is_too_long(&e, &program) && table.shrink() => coarse = true,
                 other => {
@@ -360,7 +365,7 @@ impl Group {
         socket::stop_listening(fd);
         self.members.swap_remove(at);
         // The program is as it was if none that it names has moved.
-        match self.is_unsettled() || self.is_named(at) {
+        match self.is_unsettled() || self.is_named(at) || self.is_asked() {
             true => self.apply(),
             false => Ok(()),
         }

@@ -23,6 +23,7 @@ mod names;
 mod observer;
 mod perform;
 mod pidfile;
+mod probes;
 mod procs;
 mod reap;
 mod reload;
@@ -59,6 +60,7 @@ use mio::{Interest, Token};
 use names::Claim;
 use nix::sys::inotify::Inotify;
 use pidfile::{PidDir, PidFile};
+use probes::Probes;
 use procs::Procs;
 use reload::{Recipe, Recipes};
 use requests::Waiting;
@@ -99,9 +101,10 @@ enum Kind {
     Door,
     Client,
     Caller,
+    Probe,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
@@ -116,6 +119,7 @@ const KINDS: [Kind; 14] = [
     Kind::Door,
     Kind::Client,
     Kind::Caller,
+    Kind::Probe,
 ];
 
 fn token(kind: Kind, serial: u64) -> Token {
@@ -159,6 +163,8 @@ pub struct Shell {
     census: Census,
     /// Who waits for workers that take nobody.
     hung: Hung,
+    /// Who is asked whether it is ready.
+    probes: Probes,
     /// Whom the kernel kills for want of memory.
     oom: Kills,
     devnull: OwnedFd,
@@ -284,7 +290,8 @@ impl Shell {
             .chain(self.clients.deadline())
             .chain(fork)
             .chain(again)
-            .chain(self.watch_deadline());
+            .chain(self.watch_deadline())
+            .chain(self.probes.deadline());
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.
         let wait = next - self.now();
@@ -340,6 +347,10 @@ impl Shell {
         for n in of(Kind::Ipc) {
             self.hear_ipc(WorkerId(n));
         }
+        for n in of(Kind::Probe) {
+            self.hear_probe(WorkerId(n));
+        }
+        self.probes_due();
         for n in of(Kind::Newline) {
             self.hear_newline(WorkerId(n));
         }

@@ -10,6 +10,7 @@ use super::hung::Hung;
 use super::log::Log;
 use super::names::{Claim, Refused};
 use super::pidfile::{PidDir, PidFile};
+use super::probes::Probes;
 use super::procs::Procs;
 use super::reload::{Recipe, Recipes};
 use super::requests::Waiting;
@@ -24,7 +25,7 @@ use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED,
 };
 use crate::core::words::reason;
-use crate::core::{Cluster, Given, Level, Time};
+use crate::core::{Cluster, Given, Level, ReadyRule, Time};
 use crate::settings::{self, Control, Ipc, LogTo, Settings};
 use crate::sys::oom::Kills;
 use crate::sys::{clock, closer, cpus, fds, process, procfs};
@@ -94,6 +95,7 @@ pub(super) fn serve(
         return Err(single::run(&settings, &rights, &program, &cwd, &given));
     }
     check_ready_fd(&settings, given.len())?;
+    check_ready_port(&settings, &given)?;
     let mut shell = build(settings, rights, program, &cwd, given)?;
     if let Some(caller) = caller.take() {
         shell.become_daemon(caller);
@@ -144,6 +146,19 @@ pub(super) fn check_ready_fd(settings: &Settings, sockets: usize) -> Result<(), 
         return Err((EX_USAGE, message));
     }
     Ok(())
+}
+
+/// Is there a port at which workers can be asked whether they are ready, if not one that is learnt?
+fn check_ready_port(settings: &Settings, given: &[Given]) -> Result<(), Failure> {
+    let tcp = |g: &Given| g.addr.tcp().is_some();
+    match settings.ready == ReadyRule::Answers && !given.is_empty() && !given.iter().any(tcp) {
+        true => Err((
+            EX_USAGE,
+            "--ready tcp and http:/PATH ask by a port of TCP, and none is given: -p PORT, or --ready listening"
+                .to_string(),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Is Node's channel for workers that run this?
@@ -326,6 +341,7 @@ fn build(
         nofile,
         inherited,
         hung: Hung::default(),
+        probes: Probes::default(),
         out: VecDeque::new(),
         spawned: false,
         later: VecDeque::new(),

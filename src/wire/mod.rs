@@ -3,6 +3,7 @@
 pub mod command;
 pub mod debt;
 pub mod einhorn;
+pub mod health;
 pub mod json;
 pub mod logfmt;
 pub mod moment;

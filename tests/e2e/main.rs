@@ -18,6 +18,7 @@ mod log;
 mod place;
 mod proc;
 
+mod answers;
 mod bare;
 mod broken;
 mod contract;

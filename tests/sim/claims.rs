@@ -21,7 +21,9 @@ impl Judge {
                     ReadyRule::Auto if given => self.evidence == Some(worker),
                     ReadyRule::Auto => self.evidence == Some(worker) || now - execed >= SETTLED,
                     ReadyRule::Said => job.said && self.evidence == Some(worker),
-                    ReadyRule::Started | ReadyRule::Listening => self.evidence == Some(worker),
+                    ReadyRule::Started | ReadyRule::Listening | ReadyRule::Answers => {
+                        self.evidence == Some(worker)
+                    }
                     ReadyRule::Alive(d) => now - execed >= d,
                 };
                 assert!(fair, "{worker:?} is not ready yet");

@@ -20,9 +20,9 @@ macro_rules! census {
 }
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
-    ListenAsked Listens Seen Said Served Waiting LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Closed Reload Exited TreeGone StrayReaped Strays
+    ListenAsked Listens Seen Probed Said Served Waiting LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Closed Reload Exited TreeGone StrayReaped Strays
     StraysUnnamed Signal Stop Resize SignalWorkers AskerGone Tick);
-census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Bound Pass Refuse Listen CheckHeld LookAt
+census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Bound Pass Refuse Listen CheckHeld LookAt Probe
     LookForServers OpenLane Steer RefuseNew TakeCensus LookHung CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
     CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
@@ -32,7 +32,7 @@ census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFa
     LaneAlone Signalled NotSignalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged Adopted);
-census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Drain Census DrainDelay Successors Watch Kill KillAgain Respawn StartTimeout Unserved Hung Leftovers
+census!(WHYS, why_name, Why: Hold Alive Look Probe Ready Watchdog Drain Census DrainDelay Successors Watch Kill KillAgain Respawn StartTimeout Unserved Hung Leftovers
     GiveUp);
 census!(SEEN, seen_name, Seen: Nothing Holds Accepts OwnSocket);
 census!(KINDS, kind_name, Kind: Good Slow Crash ExitsZero NeverListens Prober WrongPort DeafToTerm

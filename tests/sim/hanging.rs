@@ -65,6 +65,30 @@ impl World {
         }
     }
 
+    /// `Action::Probe`: it is asked by a lane that is its own alone. One that serves answers, mostly well.
+    pub fn probe(&mut self, worker: WorkerId, lane: LaneId, within: Duration) {
+        let job = &self.judge.jobs[&worker];
+        assert!(job.ready.is_none(), "{worker:?} is ready, and asked");
+        assert!(self.is_its(worker, lane) && !self.judge.lanes[&lane].shared);
+        assert!(
+            !self.net.steered(lane),
+            "{lane:?} has other clients, and is asked"
+        );
+        assert!(within <= secs(1) && self.judge.asks());
+        let serves = |s: &Serial| self.procs[s].worker == worker;
+        let served = self.serving(lane).iter().any(serves);
+        let (answer, after) = match served {
+            true if self.healed || !self.rng.one_in(4) => (Ok(()), self.rng.ms(0, 20)),
+            true => (Err("GET / answered 503".to_string()), self.rng.ms(0, 20)),
+            false => (Err("no answer".to_string()), within),
+        };
+        let event = Event::Probed { worker, answer };
+        self.after(
+            after,
+            Happening::News(crate::world::Mail { event, about: None }),
+        );
+    }
+
     /// Who waits for that worker: in the queues of these lanes, or unread.
     fn wait_for(&self, worker: WorkerId, lanes: Option<&[LaneId]>) -> BTreeSet<u64> {
         let its = |s: Serial| self.procs.get(&s).is_some_and(|p| p.worker == worker);
@@ -212,4 +236,21 @@ fn a_short_pause_is_none() {
         assert_eq!(w.cover.count("Notice::Hangs"), 0);
         assert_eq!(stop(&mut w).0, Some(0));
     }
+}
+
+#[test]
+fn who_is_asked_whether_it_is_ready_has_no_client_before() {
+    let policy = Policy {
+        balance: Balance::Hash,
+        ready: ReadyRule::Answers,
+        ..of(3)
+    };
+    let mut w = told(policy, vec![], Kind::Slow);
+    w.faults.clients = clients(10);
+    w.let_clients_come(secs(60));
+    let asked = |w: &World| w.cover.count("Action::Probe") > 0;
+    assert!(w.run_until(secs(20), asked));
+    assert!(w.run_until(secs(60), |w| w.judge.ready() == 3));
+    assert!(w.cover.count("Mark::NobodyLetIn") > 0);
+    assert_eq!(stop(&mut w).0, Some(0));
 }

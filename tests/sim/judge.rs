@@ -140,6 +140,11 @@ impl Judge {
         }
     }
 
+    /// Are workers asked whether they are ready?
+    pub fn asks(&self) -> bool {
+        self.policy.ready == ReadyRule::Answers
+    }
+
     /// Has it to end?
     pub fn stopping(&self) -> bool {
         self.ending.is_some()
@@ -296,6 +301,7 @@ impl Judge {
             | Event::ListenAsked { worker, .. }
             | Event::Listens { worker, .. }
             | Event::Seen { worker, .. }
+            | Event::Probed { worker, .. }
             | Event::Said { worker, .. }
             | Event::Exited { worker, .. }
             | Event::TreeGone { worker } => self.told_of(*worker, event, now, cover),
@@ -365,6 +371,7 @@ impl Judge {
                 self.evidence = Some(worker);
                 self.ever_held |= *what == Seen::Holds;
             }
+            Event::Probed { answer, .. } if answer.is_ok() => self.evidence = Some(worker),
             Event::Said { word, .. } => match word {
                 Word::Ready => {
                     job.said = true;

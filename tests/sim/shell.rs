@@ -294,6 +294,14 @@ impl World {
             Action::Listen { ask, lane } => self.make_listen(ask, lane),
             Action::CheckHeld { worker } => Some(self.seen(worker, self.held(worker))),
             Action::LookAt { worker } => Some(self.seen(worker, self.look(worker))),
+            Action::Probe {
+                worker,
+                lane,
+                within,
+            } => {
+                self.probe(worker, lane, within);
+                None
+            }
             Action::LookForServers { lanes } => Some(self.servers(lanes)),
             Action::OpenLane {
                 lane,
@@ -320,7 +328,7 @@ impl World {
                 let to_none = table.is_empty();
                 assert!(table.lanes().iter().all(of), "I2: {table:?}");
                 assert!(
-                    !to_none || self.judge.is_owned(port),
+                    !to_none || self.judge.is_owned(port) || self.judge.asks(),
                     "I2: nobody is let in at {port:?}"
                 );
                 if to_none {
@@ -579,7 +587,7 @@ fn order(event: &Event) -> u8 {
         | Event::LaneLeft { .. }
         | Event::TreeGone { .. } => 1,
         Event::Exited { .. } | Event::StrayReaped => 2,
-        Event::Signal(_) | Event::Said { .. } => 3,
+        Event::Signal(_) | Event::Said { .. } | Event::Probed { .. } => 3,
         Event::Tick => 4,
         Event::Stop { .. }
         | Event::Resize { .. }

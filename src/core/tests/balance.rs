@@ -26,7 +26,7 @@ pub(super) fn serving(workers: u16, balance: Balance) -> (Rig, Vec<WorkerId>) {
 
 impl Rig {
     /// All lanes that were asked for are open.
-    fn open_all(&mut self) {
+    pub(super) fn open_all(&mut self) {
         let opening = |l: &&Lane| matches!(l.state, lanes::LaneState::Opening(_));
         let all: Vec<LaneId> = self
             .cluster

@@ -125,12 +125,15 @@ fn by_its_own_lane_one_is_looked_at_where_the_port_is_served_and_it_is_steered_t
         };
         r.did().iter().find_map(look).expect("it is looked")
     };
-    // That the others serve it, too, need not be seen.
     let none = vec![(ids[0], vec![]), (ids[1], vec![])];
     assert_eq!(lanes(&mut r, GAP), (none, true));
     let lane = r.lane_of(ids[0]);
-    let worker = ids[0];
-    r.tell(Event::Listens { worker, lane });
+    for worker in ids.clone() {
+        // What another one has served there says nothing of it.
+        let (lane, before) = (r.lane_of(worker), r.cluster.lanes.served.len());
+        assert_eq!(before, usize::from(worker != ids[0]));
+        r.tell(Event::Listens { worker, lane });
+    }
     let both = vec![(ids[0], vec![lane]), (ids[1], vec![r.lane_of(ids[1])])];
     assert_eq!(lanes(&mut r, 2 * GAP), (both, true));
     // One that hangs is steered around at once.

@@ -6,7 +6,7 @@ use crate::shell::group::{Coarse, Group};
 use crate::sys::{fds, inherit, socket};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 impl Sockets {
@@ -65,6 +65,36 @@ impl Sockets {
             return None;
         };
         Some((*port, group.lane_of(peer)?))
+    }
+
+    /// Where this lane can be reached, and from where: this machine alone.
+    pub fn way_to(&self, lane: LaneId) -> Option<(SocketAddr, SocketAddr)> {
+        let lane = self.lanes.get(&lane)?;
+        let group = self.groups.get(&lane.port)?;
+        let at = lane.addr.tcp()?;
+        let ip = match at.ip() {
+            IpAddr::V6(ip) if ip.is_unspecified() && group.reach().v6only => {
+                Ipv6Addr::LOCALHOST.into()
+            }
+            ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let (mut to, mut from) = (at, at);
+        for addr in [&mut to, &mut from] {
+            addr.set_ip(ip);
+        }
+        from.set_port(0);
+        Some((to, from))
+    }
+
+    /// Who comes from there comes by that lane, alone; or no more.
+    pub fn ask(&mut self, lane: LaneId, from: Option<SocketAddr>) -> io::Result<()> {
+        let port = self.port(lane);
+        match (port.and_then(|p| self.groups.get_mut(&p)), from) {
+            (Some(group), Some(from)) => group.ask(lane, from),
+            (Some(group), None) => group.asked(lane),
+            (None, _) => Err(io::Error::from(io::ErrorKind::NotFound)),
+        }
     }
 
     /// Makes it as patient with its clients as the socket is that it stands in for, unless the
