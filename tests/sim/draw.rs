@@ -283,7 +283,9 @@ pub fn policy(r: &mut Prng) -> Policy {
         (2, Balance::Ip),
         (1, Balance::Cpu),
     ]);
-    let tcp = given.first().is_some_and(|g| g.addr.tcp().is_some());
+    // (Of two addresses with one number a server may serve the second alone.)
+    let number = |at: usize| given.get(at).and_then(|g| g.addr.port());
+    let tcp = number(0).is_some() && number(0) != number(1);
     let watched = matches!(takeover, Takeover::Auto | Takeover::Require);
     if balance.spreads() && tcp && watched && r.percent(30) {
         ready = ReadyRule::Answers;
