@@ -150,6 +150,10 @@ impl Cluster {
         }
         let (who, asks) = (w.who(), w.rule == ReadyRule::Answers);
         w.accepts |= what == Seen::Accepts;
+        if what == Seen::Accepts {
+            // On which of them is looked for anew: others may have served fewer.
+            self.unserved_looks = 0;
+        }
         match what {
             Seen::Holds | Seen::Accepts if asks => self.probe(id, now, out),
             Seen::OwnSocket(addr) if asks => {
