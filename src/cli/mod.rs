@@ -417,7 +417,7 @@ mod tests {
             ("-p 65536 -- x", "0 to 65535"),
             ("-p 80 -H example.org -- x", "is not an address"),
             ("--redy 5s -- x", "did you mean --ready?"),
-            ("--ready soon -- x", "fd:N, or a duration"),
+            ("--ready soon -- x", "http:/PATH, or a duration"),
             ("--stop-signal FOO -- x", "no signal"),
             ("--takeover maybe -- x", "PORT[=OURPORT]"),
             ("--env FOO -- x", "NAME=VALUE"),

@@ -47,8 +47,22 @@ pub enum Action {
     CheckHeld { worker: WorkerId },
     /// Look what a starting worker does with the lanes it was handed. Answered by Seen.
     LookAt { worker: WorkerId },
+    /// Ask the worker whether it is ready, by that lane of its own, where nobody else may come. There is
+    /// so much time for the answer. Answered by Probed.
+    Probe {
+        worker: WorkerId,
+        lane: LaneId,
+        within: Duration,
+    },
     /// Look whether workers wait for connections on these. Answered by Served.
     LookForServers { lanes: Vec<LaneId> },
+    /// Look who waits for these workers: at the queues of these lanes of theirs where they have their own
+    /// (`spread`), else on the connections that they have. What is kept of others is of no use any more.
+    /// Answered by Waiting.
+    LookHung {
+        workers: Vec<(WorkerId, Vec<LaneId>)>,
+        spread: bool,
+    },
     /// Open a lane of that port. Answered by LaneOpened, LaneFailed, LaneAlone or AdoptFailed in the same
     /// turn.
     OpenLane {

@@ -11,6 +11,7 @@
 //!    anybody ready.
 //! 5. While nobody at all is ready all stays as it is, for those that are wanted: what comes waits for
 //!    the next worker of the slot.
+//!    Where workers are asked whether they are ready nobody else comes by then: nobody is let in.
 //! 6. Ports that can have but one lane, and sockets that are no TCP, are shared as without it.
 
 use super::action::{Action, Opening};
@@ -247,7 +248,7 @@ impl Cluster {
         let current = current.filter_map(|(nr, s)| Some((nr, s.current?)));
         let up: Up = current.filter_map(ready).collect();
         let (table, dealt) = match up.as_slice() {
-            [] if self.lanes.owned.is_at(port) => (Table::default(), None),
+            [] if self.lanes.owned.is_at(port) || self.asks() => (Table::default(), None),
             [] => (self.kept_table(port, lanes)?, None),
             [(_, only)] => (Table::only(*only), None),
             [_, _, ..] => {

@@ -87,7 +87,11 @@ impl Cluster {
             let state = |id| self.fleet.get(id).map(|w| w.state);
             let serving = self.phase == Phase::Serving;
             let fine = match why {
-                Why::Hold(id) | Why::Look(id) | Why::Alive(id) | Why::Ready(id) => {
+                Why::Hold(id)
+                | Why::Look(id)
+                | Why::Probe(id)
+                | Why::Alive(id)
+                | Why::Ready(id) => {
                     matches!(state(id), Some(State::Starting { .. }))
                 }
                 Why::Watchdog(id) => {
@@ -113,6 +117,7 @@ impl Cluster {
                 Why::Respawn(nr) => serving && self.slots[usize::from(nr.0)].current.is_none(),
                 Why::StartTimeout => serving && self.launch == Launch::Waiting,
                 Why::Unserved => serving && self.ever_ready,
+                Why::Hung => self.ever_ready,
                 Why::Leftovers | Why::GiveUp => matches!(
                     self.phase,
                     Phase::Stopping {

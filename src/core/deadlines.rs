@@ -12,6 +12,8 @@ pub enum Why {
     Alive(WorkerId),
     /// Look whether the starting worker waits on a lane it was handed.
     Look(WorkerId),
+    /// Ask the starting worker (again) whether it is ready.
+    Probe(WorkerId),
     /// The starting worker should have been ready by now.
     Ready(WorkerId),
     /// The worker should have said by now that it is well.
@@ -42,6 +44,8 @@ pub enum Why {
     StartTimeout,
     /// All workers are ready: look whether some given port is served by none of them.
     Unserved,
+    /// Look whether some worker leaves its clients waiting.
+    Hung,
     /// Processes left behind by workers were asked to stop and should have gone by now.
     Leftovers,
     /// They were killed and should have gone by now.
@@ -83,6 +87,7 @@ impl Deadlines {
             Why::Hold(id),
             Why::Alive(id),
             Why::Look(id),
+            Why::Probe(id),
             Why::Ready(id),
             Why::Watchdog(id),
             Why::Age(id),

@@ -38,7 +38,7 @@ pub struct Death {
     /// The last lines it wrote to stderr before it was ready.
     pub last: String,
     /// What would have helped it to be ready in time.
-    pub hint: Option<&'static str>,
+    pub hint: Option<String>,
     /// Has it ever had the slot, or was it only to have it?
     pub had_slot: bool,
 }
@@ -124,7 +124,7 @@ impl Cluster {
         };
         let watched = w.watched;
         // One that never said that it is well was not, however long it was taken for ready.
-        let unwell = cause == Cause::Hang && w.pinged.is_none();
+        let unwell = cause == Cause::Hang && w.pinged.is_none() && !w.untouched;
         let mut died = Box::new(Death {
             who: w.who(),
             generation: w.generation,
@@ -138,7 +138,7 @@ impl Cluster {
                 Some((step, errno)) => format!("{last}{step}: {}", errno_text(errno)),
                 None => last,
             },
-            hint: w.hint,
+            hint: w.hint.clone(),
             had_slot: w.made_room_for.is_some() || matches!(place, Place::Current(_)),
         });
         w.state = State::Remnant;

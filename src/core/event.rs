@@ -44,6 +44,11 @@ pub enum Event {
     Listens { worker: WorkerId, lane: LaneId },
     /// What a look from outside found the worker doing.
     Seen { worker: WorkerId, what: Seen },
+    /// Answer to `Probe`, in this turn or a later one: it has answered, or why not.
+    Probed {
+        worker: WorkerId,
+        answer: Result<(), String>,
+    },
     /// The worker says something, by whatever way.
     Said { worker: WorkerId, word: Word },
     /// The lane is bound (and listens, if that was asked); `addr` has the real port.
@@ -84,6 +89,8 @@ pub enum Event {
     StraysUnnamed,
     /// Answer to `LookForServers`: on these of them a worker waits for connections.
     Served { lanes: Vec<LaneId> },
+    /// Answer to `LookHung`.
+    Waiting { seen: Vec<(WorkerId, Wait)> },
     /// Answer to `TakeCensus`.
     Census {
         /// What was seen of the lanes that were asked about.
@@ -267,6 +274,26 @@ pub enum Sight {
     LookOnly,
     /// They are not seen.
     None,
+}
+
+/// What was seen of those who wait for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Nobody waits, or it has done something since: it is looked from now on.
+    Moves,
+    /// It has touched nothing since it was first so.
+    Stands(Waits),
+    /// It cannot be told this time.
+    Unknown,
+}
+
+/// What waits for a worker, as of the last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// So many connections that nobody has accepted.
+    Queue(u32),
+    /// So many bytes, the most on one of its connections, that were not read.
+    Bytes(u32),
 }
 
 /// What a worker can say.

@@ -214,7 +214,7 @@ impl Notice {
                 vec![("asked", text(asked)), ("addr", text(lane))]
             }
             Notice::Said { word, .. } => vec![("word", text(word.name()))],
-            Notice::Hangs { limit, .. } => limit.iter().map(|l| ("limit", secs(l))).collect(),
+            Notice::Hangs { how, .. } => how.limit().iter().map(|l| ("limit", secs(l))).collect(),
             Notice::LetGo { .. }
             | Notice::NoneLeft { end: None }
             | Notice::HandedOnly { addr: None, .. }

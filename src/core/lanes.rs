@@ -129,6 +129,8 @@ pub struct Lanes {
     pub(super) spread: bool,
     next: u64,
     next_port: u64,
+    /// Ports that somebody was seen to serve, by whatever lane.
+    pub(super) served: BTreeSet<PortId>,
     /// Where new connections of each port go, as it was last said.
     pub(super) steered: BTreeMap<PortId, Table>,
     /// By which lanes of which slots a table of buckets was worked out, and for how many slots.
@@ -287,6 +289,7 @@ impl Lanes {
         if !self.iter().any(|l| l.port == port) {
             self.steered.remove(&port);
             self.dealt.remove(&port);
+            self.served.remove(&port);
             self.owned.retain(|p, _| p != port);
         }
     }
@@ -316,8 +319,12 @@ impl Lanes {
 
     /// Somebody takes its connections. True: for the first time.
     pub fn mark_served(&mut self, id: LaneId) -> bool {
-        let lane = self.get_mut(id);
-        lane.is_some_and(|lane| !std::mem::replace(&mut lane.served, true))
+        let Some(lane) = self.get_mut(id) else {
+            return false;
+        };
+        let (first, port) = (!std::mem::replace(&mut lane.served, true), lane.port);
+        self.served.insert(port);
+        first
     }
 
     /// Was it learnt?

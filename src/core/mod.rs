@@ -10,11 +10,13 @@ mod check;
 mod crash;
 mod deadlines;
 mod drain;
+mod hung;
 mod kinds;
 mod lanes;
 mod own;
 mod phase;
 mod phrases;
+mod probing;
 mod program;
 mod readiness;
 mod recycle;
@@ -56,8 +58,9 @@ pub use deadlines::Why;
 pub use drain::Stage;
 pub use event::{
     By, Event, Exit, LaneLook, Load, MasterSignal, Oom, Seen, Sight, Size, Snag, Target, Terms,
-    Word,
+    Wait, Waits, Word,
 };
+pub use hung::Hang;
 pub use ids::{Ask, Asker, LaneId, Pid, PortId, Program, Seat, SlotNr, Time, WorkerId};
 pub use lanes::{Of, Reader};
 pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
@@ -163,6 +166,8 @@ pub struct Cluster {
     launch: Launch,
     /// How often it was looked who serves what was given.
     unserved_looks: u32,
+    /// When it is to be looked next who leaves clients waiting.
+    hung_look: Time,
 }
 
 impl Cluster {
@@ -208,6 +213,7 @@ impl Cluster {
             full: false,
             launch: Launch::Waiting,
             unserved_looks: 0,
+            hung_look: now,
             policy,
         }
     }
@@ -264,6 +270,7 @@ impl Cluster {
             Event::ListenAsked { worker, ask, lane } => self.listen_asked(worker, ask, lane, out),
             Event::Listens { worker, lane } => self.listened(worker, lane, now, out),
             Event::Seen { worker, what } => self.seen(worker, what, now, out),
+            Event::Probed { worker, answer } => self.probed(worker, answer, now, out),
             Event::Said { worker, word } => self.said(worker, word, now, out),
             Event::LaneOpened { lane, addr } => {
                 self.lane_opened(lane, addr, out);
@@ -330,6 +337,7 @@ impl Cluster {
             Event::TreeGone { worker } => self.tree_gone(worker),
             Event::StrayReaped => self.stray_reaped(out),
             Event::Served { lanes } => self.served(&lanes, now, out),
+            Event::Waiting { seen } => self.waiting_seen(&seen, now, out),
             Event::Strays { left, zombies } => self.strays(left, 0, zombies, now, out),
             // At least one.
             Event::StraysUnnamed => self.strays(Vec::new(), 1, false, now, out),
@@ -425,6 +433,7 @@ impl Cluster {
             | Event::ListenAsked { .. }
             | Event::Listens { .. }
             | Event::Seen { .. }
+            | Event::Probed { .. }
             | Event::Said { .. }
             | Event::LaneOpened { .. }
             | Event::LaneFailed { .. }
@@ -443,6 +452,7 @@ impl Cluster {
             | Event::Strays { .. }
             | Event::StraysUnnamed
             | Event::Served { .. }
+            | Event::Waiting { .. }
             | Event::Signal(_)
             | Event::AskerGone { .. }
             | Event::Tick => return,
@@ -456,6 +466,7 @@ impl Cluster {
             match why {
                 Why::Hold(id)
                 | Why::Look(id)
+                | Why::Probe(id)
                 | Why::Alive(id)
                 | Why::Ready(id)
                 | Why::Watchdog(id)
@@ -475,6 +486,7 @@ impl Cluster {
                 Why::Weigh => self.weigh(now, out),
                 Why::StartTimeout => self.start_overdue(now, out),
                 Why::Unserved => self.look_for_servers(out),
+                Why::Hung => self.look_for_hung(now, out),
                 Why::Leftovers => self.kill_leftovers(now, out),
                 Why::GiveUp => self.look_once_more(out),
             }
@@ -539,6 +551,7 @@ impl Cluster {
             | ReadyRule::Started
             | ReadyRule::Listening
             | ReadyRule::Said
+            | ReadyRule::Answers
             | ReadyRule::Alive(_)) => rule,
         }
     }

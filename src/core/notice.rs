@@ -3,6 +3,7 @@
 
 use super::addr::Addr;
 use super::event::{By, Exit, Oom, Snag, Target, Word};
+use super::hung::Hang;
 use super::ids::{Pid, SlotNr, WorkerId};
 use super::outcome::Hitch;
 use super::recycle::Reason;
@@ -169,7 +170,7 @@ pub enum Notice {
         who: Who,
         after: Duration,
         limit: Duration,
-        hint: Option<&'static str>,
+        hint: Option<String>,
     },
     Died {
         who: Who,
@@ -186,11 +187,8 @@ pub enum Notice {
     },
     Hangs {
         who: Who,
-        /// None: it has said so itself.
-        limit: Option<Duration>,
+        how: Hang,
         then: Duration,
-        /// Had it ever said so?
-        ever: bool,
     },
     LeftRunning {
         who: Who,
@@ -268,7 +266,7 @@ pub enum Notice {
     },
     NeverReady {
         limit: Duration,
-        hint: Option<&'static str>,
+        hint: Option<String>,
         /// A worker that is alive, but not ready. What it has written the shell knows.
         waiting: Option<WorkerId>,
         last: String,

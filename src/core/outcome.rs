@@ -69,7 +69,7 @@ pub enum Hitch {
     NotForked { slot: SlotNr, errno: i32 },
     /// One does not even mind SIGKILL; it is killed again and again.
     Stuck(Who),
-    /// A new one was not heard in time while it was watched.
+    /// A new one was not heard in time, or left clients waiting, while it was watched.
     Hangs(Who),
     /// Another number is wanted by now.
     Superseded {
@@ -110,7 +110,7 @@ impl fmt::Display for Hitch {
                     d.exit,
                     human(d.lived)
                 )?;
-                match (d.ready_for, d.hint) {
+                match (d.ready_for, &d.hint) {
                     (None, Some(hint)) if d.cause == Cause::NotReady => {
                         write!(f, ", not ready by then (--ready-timeout): {hint}")
                     }
@@ -122,7 +122,7 @@ impl fmt::Display for Hitch {
                 write!(f, "cannot fork for worker {slot}: {}", errno_text(*errno))
             }
             Hitch::Stuck(who) => write!(f, "{who} was killed and does not end"),
-            Hitch::Hangs(who) => write!(f, "{who} hangs (--watchdog)"),
+            Hitch::Hangs(who) => write!(f, "{who} hangs"),
             Hitch::Superseded { to, why, by: b } => {
                 write!(f, "{to} workers are wanted by now ({why}{})", by(b))
             }

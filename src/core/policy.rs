@@ -19,6 +19,8 @@ pub struct Policy {
     pub ready: ReadyRule,
     /// A ready worker that says nothing for that long hangs; `None`: it need not say anything.
     pub watchdog: Option<Duration>,
+    /// One that leaves clients waiting for that long, and touches none of them, hangs; `None`: it may.
+    pub hang_timeout: Option<Duration>,
     /// A worker not ready by then is killed; `None` is never.
     pub ready_timeout: Option<Duration>,
     /// A cluster without any ready worker by then gives up; `None` is never.
@@ -83,6 +85,8 @@ pub enum ReadyRule {
     Listening,
     /// When it says so itself.
     Said,
+    /// When it answers us.
+    Answers,
     /// When it has been alive that long.
     Alive(Duration),
 }
@@ -92,7 +96,9 @@ impl ReadyRule {
     pub fn ends_by_listening(self) -> bool {
         match self {
             ReadyRule::Auto | ReadyRule::Listening => true,
-            ReadyRule::Started | ReadyRule::Said | ReadyRule::Alive(_) => false,
+            ReadyRule::Started | ReadyRule::Said | ReadyRule::Answers | ReadyRule::Alive(_) => {
+                false
+            }
         }
     }
 
@@ -101,7 +107,7 @@ impl ReadyRule {
     pub fn ends_by_word(self) -> bool {
         match self {
             ReadyRule::Auto | ReadyRule::Listening | ReadyRule::Said => true,
-            ReadyRule::Started | ReadyRule::Alive(_) => false,
+            ReadyRule::Started | ReadyRule::Answers | ReadyRule::Alive(_) => false,
         }
     }
 }
@@ -231,6 +237,7 @@ pub(crate) mod tests {
             given: Vec::new(),
             ready: ReadyRule::Auto,
             watchdog: None,
+            hang_timeout: None,
             ready_timeout: Some(Duration::from_secs(60)),
             start_timeout: Some(Duration::from_secs(60)),
             respawn: Duration::from_millis(100),

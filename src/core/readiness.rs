@@ -75,7 +75,10 @@ impl Cluster {
             ReadyRule::Listening if w.listened.is_some() => {
                 self.deadlines.set(Why::Hold(id), now + HOLD);
             }
-            ReadyRule::Listening => self.deadlines.set(Why::Look(id), now + LOOK_FIRST),
+            ReadyRule::Answers if w.listened.is_some() => self.probe(id, now, out),
+            ReadyRule::Listening | ReadyRule::Answers => {
+                self.deadlines.set(Why::Look(id), now + LOOK_FIRST)
+            }
         }
     }
 
@@ -90,6 +93,7 @@ impl Cluster {
             return;
         };
         w.listened = Some(lane);
+        w.serves.insert(lane);
         // (What its predecessor has left there, and nothing else, is no word of it.)
         if let Some(l) = self.lanes.get_mut(lane).filter(|_| w.unreaped()) {
             l.stale = false;
@@ -112,6 +116,10 @@ impl Cluster {
                     self.deadlines.set(Why::Hold(id), now + HOLD);
                 }
             }
+            State::Starting { execed: true } if rule == ReadyRule::Answers => {
+                self.deadlines.stop(Why::Look(id));
+                self.probe(id, now, out);
+            }
             // Readiness does not hang on it: other rules, a second port, or it has to go anyway.
             // (A notification can overtake the news of exec; then `execed` takes it from here.)
             State::Spawning
@@ -130,6 +138,7 @@ impl Cluster {
         };
         match w.state {
             State::Starting { execed: true } if w.rule.ends_by_listening() => {}
+            State::Starting { execed: true } if w.rule == ReadyRule::Answers => {}
             // Only looked at while starting; the answer comes in the turn of the question.
             State::Spawning
             | State::Starting { .. }
@@ -139,8 +148,18 @@ impl Cluster {
             | State::Killed { .. }
             | State::Remnant => return,
         }
-        let who = w.who();
+        let (who, asks) = (w.who(), w.rule == ReadyRule::Answers);
+        w.accepts |= what == Seen::Accepts;
+        if what == Seen::Accepts {
+            // On which of them is looked for anew: others may have served fewer.
+            self.unserved_looks = 0;
+        }
         match what {
+            Seen::Holds | Seen::Accepts if asks => self.probe(id, now, out),
+            Seen::OwnSocket(addr) if asks => {
+                self.own_socket(who, addr, out);
+                self.probe(id, now, out);
+            }
             Seen::Holds => {
                 self.kept_a_lane = true;
                 self.become_ready(id, now, out);
@@ -178,12 +197,19 @@ impl Cluster {
             who,
             after: now - w.born,
         };
-        for why in [Why::Ready(id), Why::Alive(id), Why::Hold(id), Why::Look(id)] {
+        for why in [
+            Why::Ready(id),
+            Why::Alive(id),
+            Why::Hold(id),
+            Why::Look(id),
+            Why::Probe(id),
+        ] {
             self.deadlines.stop(why);
         }
         self.ever_ready = true;
         self.watch_pulse(id, now);
         self.begin_recycling(id, now);
+        self.watch_waiting(now);
         if let Place::Current(nr) = self.place_of(id) {
             self.slots[usize::from(nr.0)].proven = true;
         }
@@ -250,21 +276,25 @@ impl Cluster {
     }
 
     /// What would have helped a worker that was not ready in time.
-    pub(super) fn not_ready_hint(&self, id: WorkerId) -> Option<&'static str> {
+    pub(super) fn not_ready_hint(&self, id: WorkerId) -> Option<String> {
         let w = self.fleet.get(id)?;
-        match (w.rule, w.watched) {
+        if let (ReadyRule::Answers, Some(answer)) = (w.rule, &w.answer) {
+            return Some(answer.clone());
+        }
+        let hint = match (w.rule, w.watched) {
             // It did what was asked of it, a moment too late to count.
             (ReadyRule::Listening, _) if w.listened.is_some() => None,
-            (ReadyRule::Listening, true) => Some(
+            (ReadyRule::Listening | ReadyRule::Answers, true) => Some(
                 "it never listened on the port, nor used the socket passed as fd 3: --ready started if it serves none, --takeover THEIRS=OURS if it uses another port",
             ),
-            (ReadyRule::Listening, false) => {
+            (ReadyRule::Listening | ReadyRule::Answers, false) => {
                 Some("it did not use the socket passed as fd 3 (LISTEN_FDS)")
             }
             (ReadyRule::Said, _) => Some(
                 "it never said that it is: sd_notify READY=1, a newline on the descriptor of --ready fd:N, process.send('ready') with --ipc, or einhorn's ack",
             ),
             (ReadyRule::Auto | ReadyRule::Started | ReadyRule::Alive(_), _) => None,
-        }
+        };
+        hint.map(String::from)
     }
 }

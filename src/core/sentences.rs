@@ -69,23 +69,9 @@ impl fmt::Display for Notice {
                 write!(f, "{who} listens on {addr} after {}", human(*after))
             }
             Notice::Said { who, word } => write!(f, "{who} says: {}", word.name()),
-            Notice::Hangs {
-                who,
-                limit,
-                then,
-                ever,
-            } => {
-                let said = match (limit.map(human), ever) {
-                    (None, _) => "says that it is not well (WATCHDOG=trigger)".to_string(),
-                    (Some(l), true) => {
-                        format!("has not said for {l} that it is well (--watchdog {l})")
-                    }
-                    (Some(l), false) => format!(
-                        "has never said that it is well (does COMMAND speak sd_notify?) (--watchdog {l})"
-                    ),
-                };
+            Notice::Hangs { who, how, then } => {
                 let then = human(*then);
-                write!(f, "{who} {said}: sending SIGABRT, and SIGKILL {then} later")
+                write!(f, "{who} {how}: sending SIGABRT, and SIGKILL {then} later")
             }
             Notice::LetGo { who } => {
                 write!(

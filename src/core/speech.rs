@@ -13,6 +13,7 @@
 use super::action::{Action, Whom};
 use super::deadlines::Why;
 use super::event::Word;
+use super::hung::Hang;
 use super::ids::{Time, WorkerId};
 use super::notice::{Cause, Notice};
 use super::outcome::Hitch;
@@ -44,7 +45,7 @@ impl Cluster {
                 w.pinged = Some(now);
                 self.watch_pulse(id, now);
             }
-            (Word::Trigger, State::Ready { .. }) => self.hangs(id, None, now, out),
+            (Word::Trigger, State::Ready { .. }) => self.hangs(id, Hang::Said, now, out),
             (Word::Unheard, State::Ready { .. }) => self.watch_pulse(id, now),
             (Word::Stopping | Word::Retire, State::Ready { .. } | State::Starting { .. }) => {
                 out.push(Action::Note(Notice::Said { who, word }));
@@ -76,14 +77,16 @@ impl Cluster {
         }
     }
 
-    /// It was not heard in that time; `None`: it says so itself.
-    pub(super) fn hangs(
-        &mut self,
-        id: WorkerId,
-        limit: Option<Duration>,
-        now: Time,
-        out: &mut Out,
-    ) {
+    /// It was not heard in that time.
+    pub(super) fn silent(&mut self, id: WorkerId, now: Time, out: &mut Out) {
+        let ever = self.fleet.get(id).is_some_and(|w| w.pinged.is_some());
+        if let Some(limit) = self.policy.watchdog {
+            self.hangs(id, Hang::Silent { limit, ever }, now, out);
+        }
+    }
+
+    /// It shows in this way that it is not well.
+    pub(super) fn hangs(&mut self, id: WorkerId, how: Hang, now: Time, out: &mut Out) {
         let Some(w) = self.fleet.get_mut(id) else {
             return;
         };
@@ -93,9 +96,8 @@ impl Cluster {
         };
         let notice = Notice::Hangs {
             who: w.who(),
-            limit,
+            how,
             then: HANG_GRACE,
-            ever: w.pinged.is_some(),
         };
         let who = w.who();
         self.full = false;

@@ -81,7 +81,7 @@ impl Cluster {
             ports.entry(lane.port).or_default().push(lane);
         }
         let settled = |port: &PortId, lanes: &[&Lane]| match (lanes, self.lanes.steered.get(port)) {
-            _ if self.lanes.owned.is_at(*port) => false,
+            _ if self.lanes.owned.is_at(*port) || self.asks() => false,
             ([only], Some(table)) => table.is_only(only.id) && table.part.is_none(),
             _ => false,
         };
@@ -249,7 +249,8 @@ impl Cluster {
         let dead: Vec<Lane> = self.lanes.iter().filter(dead).cloned().collect();
         for lane in dead {
             // A given port is open as long as we are.
-            if self.is_steered(&lane) && lane.given && lane.owner().is_none() {
+            let last = self.is_steered(&lane) || self.asks() && self.lanes.is_alone(lane.id);
+            if last && lane.given && lane.owner().is_none() {
                 continue;
             }
             out.push(Action::RetireLane { lane: lane.id });

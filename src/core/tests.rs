@@ -4,8 +4,10 @@
 
 mod balance;
 mod crash;
+mod hung;
 mod launch;
 mod own;
+mod probing;
 mod stopping;
 mod swap;
 
@@ -460,7 +462,10 @@ fn a_worker_that_may_not_have_been_heard_is_not_taken_for_one_that_hangs() {
     let worker = r.run_spawns()[0];
     let hangs = |did: &[Action]| {
         let hung = |a: &Action| match a {
-            Action::Note(Notice::Hangs { ever, .. }) => Some(*ever),
+            Action::Note(Notice::Hangs {
+                how: Hang::Silent { ever, .. },
+                ..
+            }) => Some(*ever),
             _ => None,
         };
         did.iter().find_map(hung)

@@ -10,9 +10,10 @@
 use super::action::Action;
 use super::deadlines::Why;
 use super::ids::{LaneId, Time};
-use super::lanes::{Lane, LaneState};
+use super::lanes::{Lane, LaneState, Of};
 use super::notice::Notice;
 use super::phase::Phase;
+use super::worker::Worker;
 use super::{Cluster, Out};
 use std::time::Duration;
 
@@ -28,9 +29,11 @@ impl Cluster {
         self.lanes.iter().filter(pick).map(|l| l.id).collect()
     }
 
-    /// Was somebody looked for who serves it, and nobody found?
+    /// Was somebody looked for who serves its port, and nobody found? (That those who are handed lanes of
+    /// their own, or of a later generation, wait on them is not looked for again and again.)
     pub(super) fn is_unserved(&self, lane: &Lane) -> bool {
-        lane.given && !lane.served && self.unserved_looks >= LOOKS
+        let served = self.lanes.served.contains(&lane.port);
+        lane.given && !served && self.unserved_looks >= LOOKS
     }
 
     /// All workers are ready.
@@ -53,6 +56,11 @@ impl Cluster {
     pub(super) fn served(&mut self, lanes: &[LaneId], now: Time, out: &mut Out) {
         for id in lanes {
             self.lanes.mark_served(*id);
+            let of = self.lanes.get(*id).map(|l| l.of);
+            let its = |w: &&mut Worker| w.unreaped() && of == Some(Of::Seat(w.seat));
+            if let Some(w) = self.fleet.iter_mut().find(its) {
+                w.serves.insert(*id);
+            }
         }
         // A stop came first: nobody needs to be there any more.
         if self.stop_is_hard().is_some() {

@@ -104,12 +104,19 @@ pub struct Worker {
     pub rule: ReadyRule,
     /// The lane it listened on last.
     pub listened: Option<LaneId>,
+    /// All that it listened on, or was seen waiting on; and was it seen waiting on what it was handed?
+    pub serves: BTreeSet<LaneId>,
+    pub accepts: bool,
     /// The generation of the one that has its place now, if one has.
     pub made_room_for: Option<u32>,
     /// Has it said that it is ready?
     pub said_ready: bool,
     /// Has it ever said that it is well?
     pub pinged: Option<Time>,
+    /// From when on nothing was touched that waits for it, as far as was seen;
+    pub stands: Option<Time>,
+    /// and was that for too long?
+    pub untouched: bool,
     /// How often it was looked at while starting.
     pub looked: u32,
     /// Has it said that it is on its way out?
@@ -127,7 +134,12 @@ pub struct Worker {
     /// The step before COMMAND that failed, and its errno.
     pub why_not: Option<(&'static str, i32)>,
     /// What would have helped it to be ready in time, if it was not.
-    pub hint: Option<&'static str>,
+    pub hint: Option<String>,
+    /// How often it was asked whether it is ready, and is it just now?
+    pub asked: u32,
+    pub is_asked: bool,
+    /// What came of that last.
+    pub answer: Option<String>,
     /// While it is emptied: connections it had at the last look,
     pub open: u32,
     /// those that were ended from outside when they were quiet,
@@ -388,12 +400,13 @@ impl Cluster {
         match (w.state, why) {
             (State::Starting { .. }, Why::Hold(_)) => out.push(Action::CheckHeld { worker: id }),
             (State::Starting { .. }, Why::Look(_)) => out.push(Action::LookAt { worker: id }),
+            (State::Starting { .. }, Why::Probe(_)) => self.probe(id, now, out),
             (State::Starting { .. }, Why::Alive(_)) => self.become_ready(id, now, out),
             (State::Starting { .. }, Why::Ready(_)) => {
                 let (who, after, limit) = (w.who(), now - w.born, w.ready_limit);
                 let hint = self.not_ready_hint(id);
                 if let Some(w) = self.fleet.get_mut(id) {
-                    w.hint = hint;
+                    w.hint.clone_from(&hint);
                 }
                 let notice = Notice::NotReady {
                     who,
@@ -412,9 +425,7 @@ impl Cluster {
             }
             (State::Retiring { .. }, Why::Drain(_)) => self.drain_over(id, now, out),
             (State::Remnant, Why::Kill(_)) => self.kill_rest(id, out),
-            (State::Ready { .. }, Why::Watchdog(_)) => {
-                self.hangs(id, self.policy.watchdog, now, out)
-            }
+            (State::Ready { .. }, Why::Watchdog(_)) => self.silent(id, now, out),
             (State::Ready { since }, Why::Age(_)) => self.aged(id, now - since, now),
             (State::Killed { since, .. }, Why::KillAgain(_)) => {
                 let notice = Notice::StillThere {
@@ -452,6 +463,7 @@ impl Cluster {
                 | Why::Weigh
                 | Why::Watch
                 | Why::Look(_)
+                | Why::Probe(_)
                 | Why::Alive(_)
                 | Why::Ready(_)
                 | Why::Watchdog(_)
@@ -460,6 +472,7 @@ impl Cluster {
                 | Why::Respawn(_)
                 | Why::StartTimeout
                 | Why::Unserved
+                | Why::Hung
                 | Why::Leftovers
                 | Why::GiveUp,
             ) => {}

@@ -13,13 +13,15 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "ready",
         "RULE",
         "auto",
-        "a worker is ready: auto, started, listening, ready (says so), fd:N, alive so long",
+        "auto, started, listening, ready (it says so), fd:N, tcp, http:/PATH, alive so long",
         |s, v| {
-            (s.ready, s.ready_fd) = settings::ready(v)?;
+            (s.ready, s.ready_fd, s.ready_path) = settings::ready(v)?;
             Ok(())
         },
     )
-    .completes(Completes::Words("auto started listening ready fd:3")),
+    .completes(Completes::Words(
+        "auto started listening ready fd:3 tcp http:/",
+    )),
     opt(
         "",
         "ready-timeout",
@@ -45,6 +47,18 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         |s, v| {
             let (least, most) = (Duration::from_millis(10), settings::LONGEST);
             s.watchdog = Some(settings::between(v, least, most)?);
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "hang-timeout",
+        "DUR",
+        "off",
+        "replace a ready worker that leaves clients waiting that long, untouched",
+        |s, v| {
+            let (least, most) = (Duration::from_millis(400), settings::LONGEST);
+            s.hang_timeout = Some(settings::between(v, least, most)?);
             Ok(())
         },
     ),

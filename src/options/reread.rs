@@ -42,6 +42,12 @@ pub fn reread(now: &Settings, cpus: usize, read: Read<'_>) -> Result<Reread, Str
     let entries: Vec<Entry> = kept.chain(taken).collect();
     let mut settings = checked(&both(now, &entries))?;
     as_at_the_start(now, &mut settings);
+    // Also where it is what --ready implies.
+    if settings.balance() != now.balance() {
+        settings.balance = Some(now.balance());
+        let file = now.sources.config().unwrap_or_default();
+        settings.check().map_err(|why| format!("{file}: {why}"))?;
+    }
     let workers = changed.iter().any(|o| o.long == "workers");
     let lasting = changed.iter().filter(|o| o.lasting);
     Ok(Reread {

@@ -75,7 +75,7 @@ pub struct Settings {
     pub max_connections: Option<u64>,
     /// --recycle-jitter, in percent.
     pub recycle_jitter: u8,
-    /// --balance; `None` is shared, or hash where workers are recycled.
+    /// --balance; `None` is what the others need, see `balance`.
     pub balance: Option<Balance>,
     /// --takeover
     pub takeover: Takeover,
@@ -83,8 +83,12 @@ pub struct Settings {
     pub ready: ReadyRule,
     /// --ready fd:N
     pub ready_fd: Option<i32>,
+    /// The path of --ready http:/PATH
+    pub ready_path: Option<String>,
     /// --watchdog
     pub watchdog: Option<Duration>,
+    /// --hang-timeout
+    pub hang_timeout: Option<Duration>,
     /// --ipc
     pub ipc: Ipc,
     /// --ready-timeout; zero is never.
@@ -270,7 +274,9 @@ impl Default for Settings {
             takeover: Takeover::Auto,
             ready: ReadyRule::Auto,
             ready_fd: None,
+            ready_path: None,
             watchdog: None,
+            hang_timeout: None,
             ipc: Ipc::Auto,
             ready_timeout: Duration::from_secs(60),
             start_timeout: Duration::from_secs(60),
@@ -386,6 +392,9 @@ impl Settings {
                 human(self.drain_timeout)
             ));
         }
+        if self.ready == ReadyRule::Answers && !self.balance().spreads() {
+            return Err("--ready tcp and http:/PATH ask one worker alone, and with --balance shared any could answer: --balance hash (that is the default then), ip or cpu".to_string());
+        }
         if let ReadyRule::Alive(d) = self.ready {
             for (name, limit) in [
                 ("--ready-timeout", self.ready_timeout),
@@ -455,6 +464,7 @@ impl Settings {
             given,
             ready: self.ready,
             watchdog: self.watchdog,
+            hang_timeout: self.hang_timeout,
             ready_timeout: unless_zero(self.ready_timeout),
             start_timeout: unless_zero(self.start_timeout),
             respawn: self.respawn,

@@ -174,28 +174,50 @@ pub fn takeover(text: &str) -> Result<Takeover, String> {
     }
 }
 
-/// `started|listening|ready|fd:N|DUR`; the number of `fd:N` comes with it.
-pub fn ready(text: &str) -> Result<(ReadyRule, Option<i32>), String> {
+/// A longer path than that is not asked for.
+const MOST_PATH: usize = 1024;
+
+/// Can this be asked for by HTTP?
+fn is_path(path: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_graphic() && b != b'#';
+    let rooted = path.starts_with('/') && !path.starts_with("//");
+    rooted && path.len() <= MOST_PATH && path.bytes().all(plain)
+}
+
+/// --ready, with the number of `fd:N` and the path of `http:/PATH`.
+pub type Ready = (ReadyRule, Option<i32>, Option<String>);
+
+/// `started|listening|ready|fd:N|tcp|http:/PATH|DUR`
+pub fn ready(text: &str) -> Result<Ready, String> {
     if let Some(n) = text.strip_prefix("fd:") {
-        return Ok((ReadyRule::Said, Some(number(n, 3, 1023)?)));
+        return Ok((ReadyRule::Said, Some(number(n, 3, 1023)?), None));
+    }
+    if let Some(path) = text.strip_prefix("http:") {
+        return match is_path(path) {
+            true => Ok((ReadyRule::Answers, None, Some(path.to_string()))),
+            false => Err(format!(
+                "'{text}' is no http:/PATH, as http:/health: the path begins with one / and has up to {MOST_PATH} characters of ASCII, no blanks and no #; the port is the first one that is given"
+            )),
+        };
     }
     let rule = match text {
         "auto" => Ok(ReadyRule::Auto),
         "started" => Ok(ReadyRule::Started),
         "listening" => Ok(ReadyRule::Listening),
         "ready" => Ok(ReadyRule::Said),
+        "tcp" => Ok(ReadyRule::Answers),
         _ => duration(text).map(ReadyRule::Alive).map_err(|e| {
             match text.starts_with(|c: char| c.is_ascii_digit()) {
                 true => e,
                 false => {
                     format!(
-                        "'{text}' is none of auto, started, listening, ready, fd:N, or a duration like 5s"
+                        "'{text}' is none of auto, started, listening, ready, fd:N, tcp, http:/PATH, or a duration like 5s"
                     )
                 }
             }
         }),
     };
-    rule.map(|r| (r, None))
+    rule.map(|r| (r, None, None))
 }
 
 /// `connections|server|none`
@@ -532,5 +554,31 @@ mod tests {
         assert_eq!(nearest("--redy", &words), Some("--ready"));
         assert_eq!(nearest("--back", &words), Some("--backoff"));
         assert_eq!(nearest("--zzz", &words), None);
+    }
+
+    #[test]
+    fn a_path_to_be_asked_for_is_one_word_that_begins_at_the_root() {
+        for path in ["/", "/a/b?c=d&e=%20"] {
+            let rule = (ReadyRule::Answers, None, Some(path.to_string()));
+            assert_eq!(ready(&format!("http:{path}")), Ok(rule));
+        }
+        let long = "/a".repeat(MOST_PATH);
+        for path in [
+            "",
+            "a",
+            "/a b",
+            "/a#b",
+            "/a\r\nX: y",
+            "/\u{e9}",
+            "//host/a",
+            &long,
+        ] {
+            assert!(
+                ready(&format!("http:{path}"))
+                    .unwrap_err()
+                    .contains("as http:/health")
+            );
+        }
+        assert_eq!(ready("tcp"), Ok((ReadyRule::Answers, None, None)));
     }
 }

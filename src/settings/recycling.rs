@@ -1,7 +1,7 @@
 //! How far workers may come until they are replaced, and what that implies.
 
 use super::{Settings, number};
-use crate::core::{Balance, Recycle};
+use crate::core::{Balance, ReadyRule, Recycle};
 
 /// `512K 300M 2G`, a bare number is bytes.
 pub fn bytes(text: &str) -> Result<u64, String> {
@@ -34,11 +34,13 @@ pub fn jitter(text: &str) -> Result<u8, String> {
 }
 
 impl Settings {
-    /// To whom connections go. One of several workers that share a queue could not be emptied alone.
+    /// To whom connections go. One of several workers that share a queue could neither be emptied
+    /// alone, nor be asked.
     pub fn balance(&self) -> Balance {
         let recycles =
             self.max_age.is_some() || self.max_rss.is_some() || self.max_connections.is_some();
-        self.balance.unwrap_or(match recycles {
+        let alone = recycles || self.ready == ReadyRule::Answers;
+        self.balance.unwrap_or(match alone {
             true => Balance::Hash,
             false => Balance::Shared,
         })

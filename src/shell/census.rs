@@ -64,6 +64,7 @@ impl Shell {
     pub(super) fn steer(&mut self, port: PortId, table: &Table) {
         self.census.under_way.remove(&port);
         self.count_anew(port, table);
+        self.hung.steered(port);
         if let Err(e) = self.sockets.steer(port, table) {
             let message = format!(
                 "cannot steer new connections to the new workers: {}; old and new ones share them",
@@ -172,6 +173,9 @@ impl Shell {
         conns: Vec<Conn>,
         filling: bool,
     ) -> io::Result<Vec<(WorkerId, Load)>> {
+        // Who asks whether one is ready is no client.
+        let client = |c: &Conn| !self.probes.is_ours(c.peer);
+        let conns = conns.into_iter().filter(client).collect();
         let held = self.held(conns)?;
         self.census.endings.heard(held.iter());
         if !procfs::is_ours() {
@@ -255,7 +259,7 @@ impl Shell {
         Ok(tcp.chain(unix).filter(|h| h.inode != 0).collect())
     }
 
-    fn owners(&self, workers: &[WorkerId], inodes: &BTreeSet<u64>) -> Owners {
+    pub(super) fn owners(&self, workers: &[WorkerId], inodes: &BTreeSet<u64>) -> Owners {
         // Those whose parents have gone are ours by now. They belong to the worker in whose group they are.
         let ours = procfs::children(i32::try_from(std::process::id()).unwrap_or(0));
         let leads = |pid: &i32| self.procs.map.values().any(|p| p.pid == Some(*pid));

@@ -20,12 +20,14 @@
 //! 6. Where the kernel does not take a program of that length connections are dealt out more coarsely,
 //!    which is told: each client keeps a lane as long as there are buckets for all.
 
+mod asked;
 mod members;
 
-use crate::core::{Key, LaneId, Table};
+use crate::core::{Deal, Key, LaneId, Table};
 use crate::sys::socket::{self, Reach};
 use crate::sys::steer::{self, Raw};
 use crate::wire::steering;
+use crate::wire::steering::bucket::bucket;
 use members::{Member, Members};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -56,12 +58,16 @@ pub struct Group {
     table: Table,
     /// The lanes that it names.
     named: BTreeSet<LaneId>,
+    /// Lanes that somebody asks alone, and from where: nobody else comes by them.
+    asked: BTreeMap<LaneId, SocketAddr>,
     /// Does nobody get in any more?
     refusing: bool,
     /// Was its last program not taken? Then the next change tries again.
     failed: bool,
     /// What gives the group a program.
     load: fn(BorrowedFd<'_>, &[Raw]) -> io::Result<()>,
+    /// Is that which it has a coarser one than its table?
+    coarsely: bool,
     /// What was to be told of that, and was not yet.
     coarse: Option<Coarse>,
 }
@@ -76,9 +82,11 @@ impl Group {
             members: Members::default(),
             table: Table::only(first),
             named: BTreeSet::from([first]),
+            asked: BTreeMap::new(),
             refusing: false,
             failed: false,
             load: steer::attach,
+            coarsely: false,
             coarse: None,
         }
     }
@@ -249,7 +257,7 @@ impl Group {
     /// The same when one has joined, at the end: where it has no say, the program is as it was.
     fn apply_to_last(&mut self) -> io::Result<()> {
         let last = self.members.len().saturating_sub(1);
-        match last < 2 || self.is_unsettled() || self.is_named(last) {
+        match last < 2 || self.is_unsettled() || self.is_named(last) || self.is_asked() {
             true => self.apply(),
             false => Ok(()),
         }
@@ -288,11 +296,12 @@ impl Group {
         let wanted = table.buckets();
         let mut coarse = false;
         loop {
-            let program = steering::raw(&steering::program(&table));
+            let program = steering::ahead(&self.asked_at(), steering::program(&table));
+            let program = steering::raw(&program);
             match (self.load)(first.fd.as_fd(), &program) {
                 Err(e) if steer::is_too_long(&e, &program) && table.shrink() => coarse = true,
                 other => {
-                    self.failed = other.is_err();
+                    (self.failed, self.coarsely) = (other.is_err(), coarse);
                     if coarse && other.is_ok() {
                         let by = table.buckets().map(|(_, n)| n);
                         self.coarse = Some(Coarse { by, wanted });
@@ -356,7 +365,7 @@ impl Group {
         socket::stop_listening(fd);
         self.members.swap_remove(at);
         // The program is as it was if none that it names has moved.
-        match self.is_unsettled() || self.is_named(at) {
+        match self.is_unsettled() || self.is_named(at) || self.is_asked() {
             true => self.apply(),
             false => Ok(()),
         }
@@ -482,6 +491,18 @@ impl Group {
             self.apply()?;
         }
         done
+    }
+
+    /// The lane that the table has for that client, if that hangs on its address alone.
+    pub fn lane_of(&self, peer: SocketAddr) -> Option<LaneId> {
+        let settled = !self.is_unsettled() && !self.coarsely;
+        match (&self.table.deal, &self.table.part) {
+            (Deal::Shares(all), None) if all.len() == 1 => Some(all[0].0),
+            (Deal::Buckets(key, all), None) if settled => {
+                all.get(bucket(*key, peer, all.len())).copied()
+            }
+            (Deal::Shares(_) | Deal::Buckets(..) | Deal::Cpus(_), _) => None,
+        }
     }
 
     /// How many connections wait in the queue of a lane.

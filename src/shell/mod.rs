@@ -15,6 +15,7 @@ mod filed;
 mod given;
 mod group;
 mod handed;
+mod hung;
 mod launch;
 mod log;
 mod lookup;
@@ -23,6 +24,7 @@ mod names;
 mod observer;
 mod perform;
 mod pidfile;
+mod probes;
 mod procs;
 mod reap;
 mod reload;
@@ -53,6 +55,7 @@ use census::Census;
 use channel::Stderr;
 use clients::{ClientId, Clients};
 use daemon::Caller;
+use hung::Hung;
 use launch::Programs;
 use log::Log;
 use mio::unix::SourceFd;
@@ -60,6 +63,7 @@ use mio::{Interest, Token};
 use names::Claim;
 use nix::sys::inotify::Inotify;
 use pidfile::{PidDir, PidFile};
+use probes::Probes;
 use procs::Procs;
 use reload::{Recipe, Recipes};
 use requests::Waiting;
@@ -102,9 +106,10 @@ enum Kind {
     Door,
     Client,
     Caller,
+    Probe,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
@@ -120,6 +125,7 @@ const KINDS: [Kind; 15] = [
     Kind::Door,
     Kind::Client,
     Kind::Caller,
+    Kind::Probe,
 ];
 
 fn token(kind: Kind, serial: u64) -> Token {
@@ -165,6 +171,10 @@ pub struct Shell {
     census: Census,
     /// How many connections each worker has served, if that is asked for.
     served: Served,
+    /// Who waits for workers that take nobody.
+    hung: Hung,
+    /// Who is asked whether it is ready.
+    probes: Probes,
     /// Whom the kernel kills for want of memory.
     oom: Kills,
     devnull: OwnedFd,
@@ -291,7 +301,8 @@ impl Shell {
             .chain(self.clients.deadline())
             .chain(fork)
             .chain(again)
-            .chain(self.watch_deadline());
+            .chain(self.watch_deadline())
+            .chain(self.probes.deadline());
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.
         let wait = next - self.now();
@@ -351,6 +362,10 @@ impl Shell {
         for n in of(Kind::Ipc) {
             self.hear_ipc(WorkerId(n));
         }
+        for n in of(Kind::Probe) {
+            self.hear_probe(WorkerId(n));
+        }
+        self.probes_due();
         for n in of(Kind::Newline) {
             self.hear_newline(WorkerId(n));
         }

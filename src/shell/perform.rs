@@ -40,7 +40,13 @@ impl Shell {
             Action::Listen { ask, lane } => self.listen_on(ask, lane),
             Action::CheckHeld { worker } => self.check_held(worker),
             Action::LookAt { worker } => self.look_at(worker),
+            Action::Probe {
+                worker,
+                lane,
+                within,
+            } => self.probe(worker, lane, within),
             Action::LookForServers { lanes } => self.look_for_servers(lanes),
+            Action::LookHung { workers, spread } => self.look_hung(&workers, spread),
             Action::OpenLane {
                 lane,
                 port,

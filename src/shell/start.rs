@@ -6,10 +6,12 @@ use super::census::Census;
 use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
 use super::given::{self, Passed};
+use super::hung::Hung;
 use super::launch::Programs;
 use super::log::Log;
 use super::names::{Claim, Refused};
 use super::pidfile::{PidDir, PidFile};
+use super::probes::Probes;
 use super::procs::Procs;
 use super::reload::{Recipe, Recipes};
 use super::requests::Waiting;
@@ -25,7 +27,7 @@ use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED,
 };
 use crate::core::words::reason;
-use crate::core::{Cluster, Given, Level, Time};
+use crate::core::{Cluster, Given, Level, ReadyRule, Time};
 use crate::settings::{self, Control, Ipc, LogTo, Settings};
 use crate::sys::oom::Kills;
 use crate::sys::{clock, closer, cpus, fds, process, procfs};
@@ -100,6 +102,7 @@ pub(super) fn serve(
         return Err(single::run(&settings, &rights, &program, &cwd, &given));
     }
     check_ready_fd(&settings, given.len())?;
+    check_ready_port(&settings, &given)?;
     let mut shell = build(settings, rights, program, &cwd, given)?;
     if let Some(caller) = caller.take() {
         shell.become_daemon(caller);
@@ -150,6 +153,19 @@ pub(super) fn check_ready_fd(settings: &Settings, sockets: usize) -> Result<(), 
         return Err((EX_USAGE, message));
     }
     Ok(())
+}
+
+/// Is there a port at which workers can be asked whether they are ready, if not one that is learnt?
+fn check_ready_port(settings: &Settings, given: &[Given]) -> Result<(), Failure> {
+    let tcp = |g: &Given| g.addr.tcp().is_some();
+    match settings.ready == ReadyRule::Answers && !given.is_empty() && !given.iter().any(tcp) {
+        true => Err((
+            EX_USAGE,
+            "--ready tcp and http:/PATH ask by a port of TCP, and none is given: -p PORT, or --ready listening"
+                .to_string(),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Is Node's channel for workers that run this?
@@ -333,6 +349,8 @@ fn build(
         rights,
         nofile,
         inherited,
+        hung: Hung::default(),
+        probes: Probes::default(),
         out: VecDeque::new(),
         spawned: false,
         later: VecDeque::new(),

@@ -28,37 +28,71 @@ pub(super) fn tcp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
 
 /// bind(2)
 pub fn bind(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
-    // SAFETY: both address structures are plain data, complete, and outlive the call.
-    let done = unsafe {
-        match addr {
-            SocketAddr::V4(a) => {
-                let raw = libc::sockaddr_in {
-                    sin_family: libc::AF_INET as libc::sa_family_t,
-                    sin_port: a.port().to_be(),
-                    sin_addr: libc::in_addr {
-                        s_addr: u32::from_ne_bytes(a.ip().octets()),
-                    },
-                    sin_zero: [0; 8],
-                };
-                let len = size_of_val(&raw) as libc::socklen_t;
-                libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), len)
-            }
-            SocketAddr::V6(a) => {
-                let raw = libc::sockaddr_in6 {
-                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                    sin6_port: a.port().to_be(),
-                    sin6_flowinfo: a.flowinfo(),
-                    sin6_addr: libc::in6_addr {
-                        s6_addr: a.ip().octets(),
-                    },
-                    sin6_scope_id: a.scope_id(),
-                };
-                let len = size_of_val(&raw) as libc::socklen_t;
-                libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), len)
-            }
-        }
-    };
+    // SAFETY: the address is complete, and outlives the call.
+    let done = with_raw(addr, |p, len| unsafe { libc::bind(fd.as_raw_fd(), p, len) });
     cerr(done).map(drop)
+}
+
+/// connect(2). EINPROGRESS: it is on its way.
+pub fn connect(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
+    // SAFETY: the address is complete, and outlives the call.
+    let done = with_raw(addr, |p, len| unsafe {
+        libc::connect(fd.as_raw_fd(), p, len)
+    });
+    cerr(done).map(drop)
+}
+
+/// A socket for one connection to such an address, which is never waited for, from a port there that
+/// nobody else has. What it sends has come from nowhere else (`steer::Gate::Distance`).
+pub fn open_near(from: &SocketAddr) -> io::Result<OwnedFd> {
+    let fd = tcp_socket(from)?;
+    super::fds::add_nonblock(fd.as_fd())?;
+    match from {
+        SocketAddr::V4(_) => set(fd.as_fd(), libc::IPPROTO_IP, libc::IP_TTL, 255)?,
+        SocketAddr::V6(_) => {
+            set(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 255)?;
+        }
+    }
+    bind(fd.as_fd(), from)?;
+    Ok(fd)
+}
+
+/// Calls it with what the kernel takes for that address.
+fn with_raw<T>(
+    addr: &SocketAddr,
+    call: impl FnOnce(*const libc::sockaddr, libc::socklen_t) -> T,
+) -> T {
+    match addr {
+        SocketAddr::V4(a) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: a.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(a.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            call(
+                (&raw const raw).cast(),
+                size_of_val(&raw) as libc::socklen_t,
+            )
+        }
+        SocketAddr::V6(a) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: a.port().to_be(),
+                sin6_flowinfo: a.flowinfo(),
+                sin6_addr: libc::in6_addr {
+                    s6_addr: a.ip().octets(),
+                },
+                sin6_scope_id: a.scope_id(),
+            };
+            call(
+                (&raw const raw).cast(),
+                size_of_val(&raw) as libc::socklen_t,
+            )
+        }
+    }
 }
 
 /// What was set on a socket that decides, at bind(2), which address it may have and whom it serves.

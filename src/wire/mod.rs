@@ -3,6 +3,7 @@
 pub mod command;
 pub mod debt;
 pub mod einhorn;
+pub mod health;
 pub mod json;
 pub mod logfmt;
 pub mod moment;
@@ -16,4 +17,5 @@ pub mod steering;
 pub mod syslog;
 pub mod talk;
 pub mod unix_diag;
+pub mod untouched;
 pub mod workers;

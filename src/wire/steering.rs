@@ -14,6 +14,7 @@ use crate::core::{self, Key, LaneId};
 use ins::*;
 pub use ins::{Ins, raw};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 /// So many lanes are told apart: one for each worker there may be, and for each generation alive.
 pub const MAX_LANES: usize = 1024 + 8;
@@ -332,6 +333,59 @@ pub fn refuse_new() -> Vec<Ins> {
         Ins::new(RET, 0),
         Ins::new(RET, u32::MAX),
     ]
+}
+
+/// The same, but who comes from there may open one.
+pub fn refuse_but(from: SocketAddr) -> Vec<Ins> {
+    let mut all = refuse_new();
+    let open = all.split_off(3);
+    let let_in = only_from(from, vec![Ins::new(RET, u32::MAX)]);
+    // (SYN falls through to it, all else is let in as before.)
+    let past = u8::try_from(let_in.len() + 1).unwrap_or(0);
+    all[2] = Ins::jump(JEQ, all[2].k, 0, past);
+    all.extend(let_in);
+    all.extend(open);
+    all
+}
+
+/// What comes from these goes to the lane of that index, whatever the program says of all others.
+pub fn ahead(from: &[(SocketAddr, u32)], program: Vec<Ins>) -> Vec<Ins> {
+    let one = |(from, index): &(SocketAddr, u32)| only_from(*from, vec![Ins::new(RET, *index)]);
+    let mut all: Vec<Ins> = from.iter().flat_map(one).collect();
+    all.extend(program);
+    all
+}
+
+/// Goes on with that for what comes from there, and behind it for all else.
+fn only_from(from: SocketAddr, then: Vec<Ins>) -> Vec<Ins> {
+    let word = |at: u32, is: u32| (vec![Ins::new(LOAD_WORD, NET + at)], is);
+    let version = |is| (vec![Ins::new(LOAD_BYTE, NET), Ins::new(AND, 0xf0)], is);
+    let port = u32::from(from.port());
+    let mut steps: Vec<(Vec<Ins>, u32)> = Vec::new();
+    match from.ip() {
+        IpAddr::V4(ip) => {
+            // Behind what options there are.
+            let load = vec![Ins::new(LOADX_HEADER, NET), Ins::new(LOAD_HALF_X, NET)];
+            steps.extend([version(0x40), word(12, ip.to_bits()), (load, port)]);
+        }
+        IpAddr::V6(ip) => {
+            steps.push(version(0x60));
+            let words = ip.segments();
+            let words = words.chunks(2).zip([8, 12, 16, 20]);
+            steps.extend(words.map(|(w, at)| word(at, u32::from(w[0]) << 16 | u32::from(w[1]))));
+            steps.push((vec![Ins::new(LOAD_HALF, NET + 40)], port));
+        }
+    }
+    let total: usize = steps.iter().map(|(load, _)| load.len() + 1).sum();
+    let total = total + then.len();
+    let mut all = Vec::with_capacity(total);
+    for (load, is) in steps {
+        all.extend(load);
+        let rest = u8::try_from(total - all.len() - 1).unwrap_or(0);
+        all.push(Ins::jump(JEQ, is, 0, rest));
+    }
+    all.extend(then);
+    all
 }
 
 /// A filter for a connection: nothing more that the client says gets in, but what it acknowledges does.

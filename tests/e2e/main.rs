@@ -18,6 +18,7 @@ mod log;
 mod place;
 mod proc;
 
+mod answers;
 mod balance;
 mod bare;
 mod broken;
@@ -33,6 +34,7 @@ mod fallbacks;
 mod files;
 mod heavy;
 mod hostile;
+mod hung;
 mod odd;
 mod orders;
 mod own;

@@ -10,6 +10,7 @@
   forking     has two threads that start programs all the time, and binds meanwhile, 20 times
   passes      sends sockets that linger, as the last who has them, over NODE_CHANNEL_FD and to
               NOTIFY_SOCKET, all the time
+  slow        serves one after the other, and takes $TAKES seconds for each
   comet       serves, and has a child that ignores TERM, forks and ends, and so on for 20 s
 
 What it does it tells, one line each, in the file $SAY.
@@ -71,6 +72,7 @@ def serve(s):
         conn, _ = s.accept()
         with conn:
             conn.recv(4096)
+            time.sleep(float(os.environ.get("TAKES", "0")))
             body = f"PID {os.getpid()} SLOT {slot}\ndevice {device or '-'}\n"
             conn.sendall(f"HTTP/1.0 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
 

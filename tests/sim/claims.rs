@@ -5,7 +5,9 @@ use crate::judge::{Judge, SETTLED};
 use crate::records::{Job, Lane, Limits};
 use crate::reloads::MAX_GENERATIONS;
 use crate::sizes::Happens;
-use minicluster::core::{Drain, Hitch, Notice, Pid, Program, ReadyRule, SlotNr, Time, WorkerId};
+use minicluster::core::{
+    Drain, Hang, Hitch, Notice, Pid, Program, ReadyRule, SlotNr, Time, WorkerId,
+};
 
 impl Judge {
     /// Something is said that has to be true.
@@ -23,7 +25,9 @@ impl Judge {
                     ReadyRule::Auto if given => self.evidence == Some(worker),
                     ReadyRule::Auto => self.evidence == Some(worker) || now - execed >= SETTLED,
                     ReadyRule::Said => job.said && self.evidence == Some(worker),
-                    ReadyRule::Started | ReadyRule::Listening => self.evidence == Some(worker),
+                    ReadyRule::Started | ReadyRule::Listening | ReadyRule::Answers => {
+                        self.evidence == Some(worker)
+                    }
                     ReadyRule::Alive(d) => now - execed >= d,
                 };
                 assert!(fair, "{worker:?} is not ready yet");
@@ -36,6 +40,12 @@ impl Judge {
                 self.ever_ready = true;
                 self.promote(now, cover);
                 self.takes_place(worker, now, cover);
+            }
+            Notice::Hangs { who, how, .. } => {
+                let worker = self.of_pid(who.pid);
+                if let Some(job) = self.jobs.get_mut(&worker) {
+                    job.untouched = matches!(how, Hang::Untouched { .. });
+                }
             }
             Notice::NeverReady { limit, .. } => {
                 let late = self.opened.is_some_and(|t| now - t >= *limit);

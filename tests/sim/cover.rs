@@ -20,10 +20,10 @@ macro_rules! census {
 }
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
-    ListenAsked Listens Seen Said Served LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Closed Weighed Counted Reload BackOut Start Restart Exited TreeGone StrayReaped Strays
+    ListenAsked Listens Seen Probed Said Served Waiting LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Closed Weighed Counted Reload BackOut Start Restart Exited TreeGone StrayReaped Strays
     StraysUnnamed Signal Stop Resize SignalWorkers AskerGone Tick);
-census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Bound Pass Refuse Listen CheckHeld LookAt
-    LookForServers OpenLane Steer RefuseNew TakeCensus Weigh CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
+census!(ACTIONS, action_name, Action: Spawn Signal Dismiss Lend Bound Pass Refuse Listen CheckHeld LookAt Probe
+    LookForServers OpenLane Steer RefuseNew TakeCensus Weigh LookHung CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
     CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
     Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Recycling NotRecycled Respawning CrashLoop ForksSpent GivenUp NoneLeft TooSlowToStop StillThere
@@ -32,12 +32,12 @@ census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFa
     LaneAlone Signalled NotSignalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged Adopted);
-census!(WHYS, why_name, Why: Hold Alive Look Ready Watchdog Age Drain Census DrainDelay Successors Swap Weigh Watch Kill KillAgain Respawn StartTimeout Unserved Leftovers
+census!(WHYS, why_name, Why: Hold Alive Look Probe Ready Watchdog Age Drain Census DrainDelay Successors Swap Weigh Watch Kill KillAgain Respawn StartTimeout Unserved Hung Leftovers
     GiveUp);
 census!(SEEN, seen_name, Seen: Nothing Holds Accepts OwnSocket);
 census!(KINDS, kind_name, Kind: Good Slow Crash ExitsZero NeverListens Prober WrongPort DeafToTerm
     SlowToTerm Stuck Wrapper Daemonizer Daemons HandedFds OwnSocket ExecFails Refused Snagged
-    ManyBinds LateBinder Connector Mute);
+    ManyBinds LateBinder Connector Mute Hung);
 
 /// States worth reaching that are no variant of anything.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +92,10 @@ pub enum Mark {
     ResizeStopped,
     /// A worker said that it is not well.
     Triggered,
+    /// A worker left clients in its queue,
+    HungQueue,
+    /// or did not read what they said.
+    HungBytes,
     /// There was no room for so many.
     NoRoom,
     /// A worker that had to go did not, or a new one could not be ended.
@@ -230,7 +234,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     StoppedBeforeExec TreeGoneOvertook AskOvertookExec EndedBeforeExec StuckBeforeExec ForkCancelled
     AskedTooLate RemnantAsked StrangerAsked
     KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused SizesRefused Resized ResizeFailed
-    ResizeSuperseded ResizeStopped NoRoom Triggered ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
+    ResizeSuperseded ResizeStopped NoRoom Triggered HungQueue HungBytes ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
     OwnServes BackedOut SlotsStarted SlotsNotStarted CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited HeldBack CrashLoopEnds

@@ -168,7 +168,12 @@ impl Judge {
         }
         if signal == SIGABRT && whom == Whom::Leader {
             let silent = p.watchdog.is_some_and(|l| over(job.pulse, l));
-            assert!(silent || job.trigger, "{worker:?} was heard: {job:?}");
+            let waited = p.hang_timeout.zip(job.waited);
+            let hung = match job.untouched {
+                true => waited.is_some_and(|(limit, waited)| waited >= limit),
+                false => silent || job.trigger,
+            };
+            assert!(hung, "{worker:?} does not hang: {job:?}");
             assert!(job.stop.is_none() && job.kill.is_none() && job.abort.is_none());
             let watched = self.is_watched(worker, now);
             if let Some(job) = self.jobs.get_mut(&worker) {

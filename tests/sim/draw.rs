@@ -211,6 +211,7 @@ pub fn manual() -> Policy {
         given: addrs(&["0.0.0.0:3000"]),
         ready: ReadyRule::Auto,
         watchdog: None,
+        hang_timeout: None,
         ready_timeout: Some(secs(60)),
         start_timeout: Some(secs(60)),
         respawn: millis(100),
@@ -300,6 +301,19 @@ pub fn policy(r: &mut Prng) -> Policy {
         // Nobody could ever be seen listening.
         ready = ReadyRule::Auto;
     }
+    let balance = r.weighted(&[
+        (6, Balance::Shared),
+        (2, Balance::Hash),
+        (2, Balance::Ip),
+        (1, Balance::Cpu),
+    ]);
+    // (Of two addresses with one number a server may serve the second alone.)
+    let number = |at: usize| given.get(at).and_then(|g| g.addr.port());
+    let tcp = number(0).is_some() && number(0) != number(1);
+    let watched = matches!(takeover, Takeover::Auto | Takeover::Require);
+    if balance.spreads() && tcp && watched && r.percent(30) {
+        ready = ReadyRule::Answers;
+    }
     let limit = |n| Some(secs(n));
     let drain_timeout = drain_timeout(r);
     Policy {
@@ -307,6 +321,7 @@ pub fn policy(r: &mut Prng) -> Policy {
         given,
         ready,
         watchdog: r.weighted(&[(94, None), (3, limit(3)), (3, limit(30))]),
+        hang_timeout: r.weighted(&[(6, None), (1, limit(1)), (1, limit(4))]),
         ready_timeout: r.weighted(&[(3, None), (3, limit(3)), (4, limit(10)), (6, limit(60))]),
         start_timeout: r.weighted(&[(6, None), (2, limit(5)), (3, limit(20)), (5, limit(60))]),
         respawn: r.weighted(&[
@@ -362,12 +377,7 @@ pub fn policy(r: &mut Prng) -> Policy {
             share: r.pick(&[0, 0, 10, 99]),
         },
         recycle: recycle(r, workers),
-        balance: r.weighted(&[
-            (6, Balance::Shared),
-            (2, Balance::Hash),
-            (2, Balance::Ip),
-            (1, Balance::Cpu),
-        ]),
+        balance,
         cpus: (0..r.range(1, 4) as u16).collect(),
         takeover,
         seed: r.bits(),
@@ -420,7 +430,8 @@ fn surge(r: &mut Prng) -> Surge {
 
 /// How the world is.
 pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
-    if (8..=16).contains(&policy.workers) && r.percent(40) {
+    let asks = policy.ready == ReadyRule::Answers;
+    if (8..=16).contains(&policy.workers) && !asks && r.percent(40) {
         return generations(r);
     }
     let chaos = r.pick(&[secs(1), secs(5), secs(20), secs(60), secs(120)]);
@@ -431,7 +442,7 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
         mischief.extend(stops(r, at, policy));
     }
     Faults {
-        mix: mix(r),
+        mix: mix(r, policy),
         spawn_fails: r.weighted(&[(12, 0), (3, 5), (3, 40), (1, 100)]),
         given_fails: r.weighted(&[
             (60, None),
@@ -454,7 +465,8 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
         old_kernel: r.percent(30),
         nameless: r.percent(15),
         pids_reused: r.percent(50),
-        alone: r.percent(20),
+        // (Where there can be one lane only nobody can be asked alone, nor gets ready.)
+        alone: r.percent(20) && policy.ready != ReadyRule::Answers,
         shut_downs: r.percent(40),
         sight: r.weighted(&[(8, Sight::Full), (1, Sight::LookOnly), (1, Sight::None)]),
         holds: r.percent(70),
@@ -484,7 +496,17 @@ fn generations(r: &mut Prng) -> Faults {
 }
 
 /// Which behaviours, and how often: some seeds have one broken command and nothing else, as people do.
-fn mix(r: &mut Prng) -> Vec<(u32, Kind)> {
+fn mix(r: &mut Prng, policy: &Policy) -> Vec<(u32, Kind)> {
+    let mut mix = any_mix(r);
+    if policy.ready == ReadyRule::Answers {
+        // Where they listen by themselves none can be asked alone.
+        mix.retain(|(_, kind)| !matches!(kind, Kind::OwnSocket | Kind::Refused));
+        mix.push((1, Kind::Good));
+    }
+    mix
+}
+
+fn any_mix(r: &mut Prng) -> Vec<(u32, Kind)> {
     if r.percent(20) {
         return vec![(1, r.pick(Kind::ALL))];
     }

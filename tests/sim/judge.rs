@@ -164,6 +164,11 @@ impl Judge {
         }
     }
 
+    /// Are workers asked whether they are ready?
+    pub fn asks(&self) -> bool {
+        self.policy.ready == ReadyRule::Answers
+    }
+
     /// Has it to end?
     pub fn stopping(&self) -> bool {
         self.ending.is_some()
@@ -311,6 +316,7 @@ impl Judge {
             | Event::Strays { .. }
             | Event::StraysUnnamed
             | Event::Served { .. }
+            | Event::Waiting { .. }
             | Event::LaneAlone { .. }
             | Event::AdoptFailed { .. }
             | Event::Census { .. }
@@ -336,6 +342,7 @@ impl Judge {
             | Event::ListenAsked { worker, .. }
             | Event::Listens { worker, .. }
             | Event::Seen { worker, .. }
+            | Event::Probed { worker, .. }
             | Event::Said { worker, .. }
             | Event::Exited { worker, .. }
             | Event::TreeGone { worker } => self.told_of(*worker, event, now, cover),
@@ -407,6 +414,7 @@ impl Judge {
                 self.evidence = Some(worker);
                 self.ever_held |= *what == Seen::Holds;
             }
+            Event::Probed { answer, .. } if answer.is_ok() => self.evidence = Some(worker),
             Event::Said { word, .. } => match word {
                 Word::Ready => {
                     job.said = true;
@@ -428,7 +436,7 @@ impl Judge {
                 job.exit_told = true;
                 self.living.remove(&worker);
                 // One that hangs and never said that it is well was not.
-                let unwell = job.abort.is_some() && !job.pinged;
+                let unwell = job.abort.is_some() && !job.pinged && !job.untouched;
                 let ready_for = job.ready.filter(|_| !unwell).map(|t| now - t);
                 if *oom != Oom::No {
                     cover.mark(Mark::OomKilled);

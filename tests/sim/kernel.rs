@@ -56,6 +56,8 @@ pub struct Process {
     pub ended: Option<Time>,
     /// Cannot be ended now.
     pub stuck: bool,
+    /// Does it nothing, now?
+    pub hung: bool,
     pending: Option<Exit>,
     /// When it was sent SIGKILL first.
     pub killed: Option<Time>,
@@ -113,6 +115,7 @@ impl World {
             zombie: None,
             ended: None,
             stuck: held.is_some(),
+            hung: false,
             pending: None,
             killed: None,
             signalled: false,
@@ -230,6 +233,7 @@ impl World {
                 p.told = None;
                 self.end(serial, exit);
             }
+            Step::Hang(time) => self.hang(serial, time),
             Step::Stick(time) => {
                 p.stuck = true;
                 self.after(time, Happening::Unstick(serial));
@@ -252,6 +256,7 @@ impl World {
             }
         }
         self.unstick(serial);
+        self.resume(serial);
     }
 
     /// A process of that worker's tree says something, by whatever way: if somebody listens.
@@ -283,6 +288,10 @@ impl World {
         if signal == SIGKILL {
             p.killed.get_or_insert(now);
             return self.after(soon, Happening::End(serial, Exit::Signal(signal)));
+        }
+        // As one that is stopped, or as one whose code does not come to it.
+        if p.hung && self.rng.one_in(2) {
+            return;
         }
         // Before exec the child has the default dispositions.
         let term = match p.execed {

@@ -14,6 +14,7 @@ mod crashing;
 mod deeds;
 mod draw;
 mod failing;
+mod hanging;
 mod judge;
 mod kernel;
 mod lossless;
@@ -76,11 +77,12 @@ fn converge(world: &mut World) {
         |w: &World| w.judge.ready() + w.judge.resting() == w.judge.wanted && w.judge.none_above();
     // Of one generation, and nothing under way.
     let one = |w: &World| w.judge.rollout.is_none() && w.judge.all_are_of_one();
-    // With --watchdog workers have to speak for ever, and the master has to listen; and who ages is
-    // replaced for ever.
+    // With --watchdog workers have to speak for ever, and the master has to listen; with --hang-timeout
+    // it looks for ever; and who ages is replaced for ever.
     let recycle = world.policy.recycle;
-    let quiet = world.policy.watchdog.is_none() && recycle.age.is_none() && recycle.rss.is_none();
-    let done = |w: &World| w.judge.stopping() || (all(w) && one(w) && (w.still() || !quiet));
+    let moves = world.policy.watchdog.is_some() || recycle.age.is_some() || recycle.rss.is_some();
+    let quiet = !moves && world.policy.hang_timeout.is_none();
+    let done = |w: &World| w.judge.stopping() || (all(w) && one(w) && (w.still() || moves));
     let converged = world.run_until(limit, done);
     assert!(converged, "not converged {limit:?} after the healing");
     if world.judge.stopping() {

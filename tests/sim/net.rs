@@ -36,6 +36,9 @@ pub struct Conn {
     left: u64,
     endless: bool,
     silent: Time,
+    /// From when on it waits to be accepted, or to be read; and is it read?
+    pub since: Time,
+    pub unread: bool,
     /// Is no further request let in?
     held: bool,
     /// A date set before the last change is void.
@@ -134,6 +137,12 @@ impl Net {
         !self.refusing && self.tables.values().any(|t| t.names(lane))
     }
 
+    /// The connections of which this is true.
+    pub fn ids(&self, is: impl Fn(&Conn) -> bool) -> Vec<u64> {
+        let all = self.conns.iter().filter(|(_, c)| is(c));
+        all.map(|(id, _)| *id).collect()
+    }
+
     /// Handshakes under way, and connections that nobody has accepted.
     pub fn waiting(&self, lane: LaneId) -> (u32, u32) {
         let count = |at: At| {
@@ -196,6 +205,8 @@ impl World {
             },
             endless: self.rng.percent(c.endless),
             silent: self.now,
+            since: self.now,
+            unread: false,
             held: false,
             version: 0,
         };
@@ -230,9 +241,13 @@ impl World {
 
     /// It is there from now on, until that time has passed, if it does.
     fn next_of(&mut self, id: u64, at: At, wait: Option<Duration>) {
+        let now = self.now;
         let Some(conn) = self.net.conns.get_mut(&id) else {
             return;
         };
+        if conn.at == At::Handshake {
+            conn.since = now;
+        }
         conn.at = at;
         conn.version += 1;
         let version = conn.version;
@@ -252,6 +267,19 @@ impl World {
             return;
         }
         let answer = (!conn.endless).then(|| self.rng.upto(c.answer));
+        if let Some(server) = conn.server {
+            if self.procs.get(&server).is_some_and(|p| p.hung) {
+                // What comes is not read; an answer comes when it goes on.
+                if conn.at != At::Owed {
+                    (conn.unread, conn.since) = (true, now);
+                }
+                return self.next_of(id, At::Owed, None);
+            }
+            self.works(server);
+        }
+        let Some(conn) = self.net.conns.get_mut(&id) else {
+            return;
+        };
         match conn.at {
             At::Handshake => {
                 let soon = self.rng.ms(0, 2);
@@ -272,6 +300,7 @@ impl World {
                 );
                 let server = self.rng.pick(&servers);
                 self.say("client", || format!("{id} accepted by {server:?}"));
+                self.works(server);
                 if let Some(conn) = self.net.conns.get_mut(&id) {
                     (conn.server, conn.silent) = (Some(server), now);
                 }
@@ -301,6 +330,17 @@ impl World {
         }
     }
 
+    /// Its server goes on.
+    pub fn answer_later(&mut self, id: u64) {
+        let most = self.faults.clients.answer;
+        let answer = self.rng.upto(most);
+        if let Some(conn) = self.net.conns.get_mut(&id) {
+            conn.unread = false;
+            let wait = (!conn.endless).then_some(answer);
+            self.next_of(id, At::Owed, wait);
+        }
+    }
+
     /// It is over, to everybody's content.
     pub fn close(&mut self, id: u64) {
         let Some(conn) = self.net.conns.remove(&id) else {
@@ -321,7 +361,7 @@ impl World {
     /// Does this process accept what comes by this lane?
     pub fn serves(&self, p: &Process, id: LaneId) -> bool {
         let on_it = |s: &crate::kernel::Socket| s.open && s.listens && s.lane == Some(id);
-        let works = p.lives() && p.execed && !p.leaving;
+        let works = p.lives() && p.execed && !p.leaving && !p.hung;
         works && (p.sockets.iter().any(on_it) || p.accepts && self.handed(p.worker, id))
     }
 

@@ -62,6 +62,8 @@ kinds! {
     LateBinder,
     /// Serves, says once that it is ready, and nothing ever after.
     Mute,
+    /// Serves, and then does nothing at all for a while.
+    Hung,
     /// A client that binds the port it connects from.
     Connector,
 }
@@ -91,6 +93,8 @@ pub enum Step {
     End(Exit),
     /// Cannot be ended for so long.
     Stick(Duration),
+    /// Does nothing for so long.
+    Hang(Duration),
 }
 
 /// What becomes of a fork.
@@ -164,6 +168,10 @@ pub fn draw(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
             p.steps.push((after, Step::End(end)));
         }
         Kind::NeverListens => p.steps.clear(),
+        Kind::Hung => {
+            let (at, time) = (r.ms(0, 5000), r.pick(&[ms(900), ms(3000), ms(60_000)]));
+            p.steps.push((at, Step::Hang(time)));
+        }
         Kind::Prober => probe(&mut p, r, policy),
         Kind::WrongPort => {
             // Or a privileged one, where that is not to be learnt.

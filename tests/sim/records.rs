@@ -48,6 +48,9 @@ pub struct Job {
     pub due: Option<Due>,
     /// Has it less time to be ready than others?
     pub hasty: bool,
+    /// Is it said to touch nothing that waits for it; and how long has that waited?
+    pub untouched: bool,
+    pub waited: Option<Duration>,
     pub abort: Option<Time>,
     /// Since when its slot is not wanted: it goes even if that is wanted again.
     pub surplus: Option<Time>,
@@ -107,6 +110,8 @@ impl Job {
             announced: false,
             due: None,
             hasty: false,
+            untouched: false,
+            waited: None,
             abort: None,
             surplus: None,
             replaced: None,

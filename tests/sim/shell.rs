@@ -3,6 +3,7 @@
 //! from the processes of the world.
 
 use crate::cover::{Mark, action_name, event_name, notice_name, seen_name, why_name};
+use crate::judge::SIGABRT;
 use crate::kernel::{MASTER, Process, SIGKILL, Serial};
 use crate::plan::Fate;
 use crate::records::Job;
@@ -302,6 +303,14 @@ impl World {
             Action::Listen { ask, lane } => self.make_listen(ask, lane),
             Action::CheckHeld { worker } => Some(self.seen(worker, self.held(worker))),
             Action::LookAt { worker } => Some(self.seen(worker, self.look(worker))),
+            Action::Probe {
+                worker,
+                lane,
+                within,
+            } => {
+                self.probe(worker, lane, within);
+                None
+            }
             Action::LookForServers { lanes } => Some(self.servers(lanes)),
             Action::OpenLane {
                 lane,
@@ -328,7 +337,7 @@ impl World {
                 let to_none = table.is_empty();
                 assert!(table.lanes().iter().all(of), "I2: {table:?}");
                 assert!(
-                    !to_none || self.judge.is_owned(port),
+                    !to_none || self.judge.is_owned(port) || self.judge.asks(),
                     "I2: nobody is let in at {port:?}"
                 );
                 if to_none {
@@ -360,6 +369,7 @@ impl World {
             }
             Action::Weigh { workers } => Some(self.weigh(&workers)),
             Action::TakeCensus { workers, lanes } => Some(self.census(&workers, &lanes)),
+            Action::LookHung { workers, spread } => Some(self.look_hung(&workers, spread)),
             Action::CloseQuiet {
                 worker,
                 silent,
@@ -477,6 +487,9 @@ impl World {
 
     fn kill(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
         let asked = self.judge.jobs[&worker].stop;
+        if signal == SIGABRT && self.judge.jobs[&worker].untouched {
+            self.called_hung(worker);
+        }
         self.judge
             .signalled(worker, signal, whom, self.now, &mut self.cover);
         if asked.is_none() && self.judge.jobs[&worker].stop.is_some() {
@@ -584,7 +597,7 @@ fn order(event: &Event) -> u8 {
         | Event::LaneLeft { .. }
         | Event::TreeGone { .. } => 1,
         Event::Exited { .. } | Event::StrayReaped => 2,
-        Event::Signal(_) | Event::Said { .. } => 3,
+        Event::Signal(_) | Event::Said { .. } | Event::Probed { .. } => 3,
         Event::Tick => 4,
         Event::Stop { .. }
         | Event::Resize { .. }
@@ -600,6 +613,7 @@ fn order(event: &Event) -> u8 {
         | Event::Listens { .. }
         | Event::Seen { .. }
         | Event::Served { .. }
+        | Event::Waiting { .. }
         | Event::LaneOpened { .. }
         | Event::LaneFailed { .. }
         | Event::LaneAlone { .. }

@@ -4,6 +4,7 @@
 
 use crate::cover::{Cover, Mark, kind_name};
 use crate::draw::{Faults, Mischief, Reload};
+use crate::hanging::Hanging;
 use crate::judge::Judge;
 use crate::kernel::{Process, Serial};
 use crate::net::Net;
@@ -29,6 +30,7 @@ const LANES_FULL: usize = 60;
 pub enum Happening {
     Exec(Serial),
     Step(Serial),
+    Resume(Serial),
     End(Serial, Exit),
     Unstick(Serial),
     News(Mail),
@@ -60,6 +62,8 @@ pub struct World {
     pub script: VecDeque<Plan>,
     /// How the clients fare.
     pub net: Net,
+    /// And those who wait in vain.
+    pub hanging: Hanging,
     /// Whose code is broken, and how; and that of the next generation.
     pub code: BTreeMap<u32, Kind>,
     pub broken: Option<Kind>,
@@ -103,6 +107,7 @@ impl World {
             inbox: Vec::new(),
             script: VecDeque::new(),
             net: Net::default(),
+            hanging: Hanging::default(),
             code: BTreeMap::new(),
             broken: None,
             told: VecDeque::new(),
@@ -265,6 +270,7 @@ impl World {
         match what {
             Happening::Exec(serial) => self.exec(serial),
             Happening::Step(serial) => self.step(serial),
+            Happening::Resume(serial) => self.resume(serial),
             Happening::End(serial, exit) => self.end(serial, exit),
             Happening::Unstick(serial) => self.unstick(serial),
             Happening::News(mail) => self.inbox.push(mail),
@@ -290,11 +296,13 @@ impl World {
             Mischief::Stall(time) => {
                 self.cover.mark(Mark::Stalled);
                 self.stalled_until = self.stalled_until.max(self.now + time);
+                self.paused(time, self.stalled_until);
                 self.judge.lost += time;
             }
             Mischief::Jump(time) => {
                 self.cover.mark(Mark::Jumped);
                 self.now = self.now + time;
+                self.paused(time, self.now);
                 for ((at, n), what) in std::mem::take(&mut self.agenda) {
                     // What has happened already is known at once when the master goes on.
                     let at = match what {
@@ -460,6 +468,7 @@ impl World {
         // Where workers are replaced for ever somebody would shut down the queue of all for ever.
         self.faults.shut_downs &= self.policy.recycle == Recycle::default();
         self.stalled_until = self.now;
+        self.hanging.woke = self.hanging.woke.map(|t| t.min(self.now));
         self.agenda.retain(|_, what| {
             let ends = matches!(what, Happening::Mischief(_) | Happening::Unstick(_));
             !ends && !matches!(what, Happening::Client)

@@ -9,7 +9,7 @@ fn addr() -> Addr {
 }
 
 /// A cluster of so many that serves ADDR by a lane for each of its workers, which are ready.
-fn serving(workers: u16, balance: Balance) -> (Rig, Vec<WorkerId>) {
+pub(super) fn serving(workers: u16, balance: Balance) -> (Rig, Vec<WorkerId>) {
     let mut p = policy();
     (p.workers, p.ready, p.balance) = (workers, ReadyRule::Said, balance);
     p.given = vec![given(ADDR)];
@@ -26,7 +26,7 @@ fn serving(workers: u16, balance: Balance) -> (Rig, Vec<WorkerId>) {
 
 impl Rig {
     /// All lanes that were asked for are open.
-    fn open_all(&mut self) {
+    pub(super) fn open_all(&mut self) {
         let opening = |l: &&Lane| matches!(l.state, lanes::LaneState::Opening(_));
         let all: Vec<LaneId> = self
             .cluster
@@ -41,14 +41,14 @@ impl Rig {
     }
 
     /// The lane of a worker's own.
-    fn lane_of(&self, worker: WorkerId) -> LaneId {
+    pub(super) fn lane_of(&self, worker: WorkerId) -> LaneId {
         let seat = self.cluster.fleet.get(worker).expect("a worker").seat;
         let mut its = self.cluster.lanes.of(lanes::Of::Seat(seat));
         its.next().expect("a lane").id
     }
 
     /// The last table that was asked for.
-    fn table(&self) -> Table {
+    pub(super) fn table(&self) -> Table {
         let table = |a: &Action| match a {
             Action::Steer { table, .. } => Some(table.clone()),
             _ => None,

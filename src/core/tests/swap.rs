@@ -30,7 +30,7 @@ impl Rig {
         });
     }
 
-    fn answers(&self) -> Vec<(u64, &Outcome)> {
+    fn answered(&self) -> Vec<(u64, &Outcome)> {
         let mut all = Vec::new();
         for a in &self.out {
             if let Action::Answer { asker, outcome } = a {
@@ -158,7 +158,7 @@ fn an_operator_is_answered_and_has_the_turn_before_those_that_are_due() {
     let killed = signals(&r.did());
     assert_eq!(killed, [(second, 9, Whom::Group)]);
     r.exits(second, Exit::Signal(9));
-    let told = r.answers();
+    let told = r.answered();
     assert!(
         matches!(
             told.as_slice(),

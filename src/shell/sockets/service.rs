@@ -4,8 +4,9 @@ use super::{Lane, Sockets};
 use crate::core::{Addr, LaneId, PortId, Table};
 use crate::shell::group::{Coarse, Group};
 use crate::sys::{fds, inherit, socket};
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 impl Sockets {
@@ -45,6 +46,54 @@ impl Sockets {
                 None => u32::from(fds::readable_now(lane.fd.as_fd())),
             },
             None => 0,
+        }
+    }
+
+    /// The same of all that have a queue.
+    pub fn lengths(&self) -> BTreeMap<LaneId, u32> {
+        let tcp = |l: &&LaneId| self.groups.contains_key(&self.lanes[l].port);
+        let lanes = self.lanes.keys().filter(tcp);
+        lanes.map(|id| (*id, self.queued(*id))).collect()
+    }
+
+    /// By which lane of which port a client has come, if its address and the table in force tell.
+    pub fn lane_of(&self, local: SocketAddr, peer: SocketAddr) -> Option<(PortId, LaneId)> {
+        let here = |(_, g): &(&PortId, &Group)| g.addr().port() == local.port();
+        let mut groups = self.groups.iter().filter(here);
+        // Where several share a number it would have to be told which.
+        let (Some((port, group)), None) = (groups.next(), groups.next()) else {
+            return None;
+        };
+        Some((*port, group.lane_of(peer)?))
+    }
+
+    /// Where this lane can be reached, and from where: this machine alone.
+    pub fn way_to(&self, lane: LaneId) -> Option<(SocketAddr, SocketAddr)> {
+        let lane = self.lanes.get(&lane)?;
+        let group = self.groups.get(&lane.port)?;
+        let at = lane.addr.tcp()?;
+        let ip = match at.ip() {
+            IpAddr::V6(ip) if ip.is_unspecified() && group.reach().v6only => {
+                Ipv6Addr::LOCALHOST.into()
+            }
+            ip if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let (mut to, mut from) = (at, at);
+        for addr in [&mut to, &mut from] {
+            addr.set_ip(ip);
+        }
+        from.set_port(0);
+        Some((to, from))
+    }
+
+    /// Who comes from there comes by that lane, alone; or no more.
+    pub fn ask(&mut self, lane: LaneId, from: Option<SocketAddr>) -> io::Result<()> {
+        let port = self.port(lane);
+        match (port.and_then(|p| self.groups.get_mut(&p)), from) {
+            (Some(group), Some(from)) => group.ask(lane, from),
+            (Some(group), None) => group.asked(lane),
+            (None, _) => Err(io::Error::from(io::ErrorKind::NotFound)),
         }
     }
 

@@ -538,3 +538,49 @@ fn only_what_opens_a_connection_is_refused() {
     };
     assert_eq!(run(&p, &short), 0);
 }
+
+#[test]
+fn one_client_alone_gets_in_and_goes_to_a_lane_of_its_own_whatever_the_program_says_of_others() {
+    let a = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    let ones = [a("127.0.0.1:40000"), a("[2001:db8:1:2:3:4:5:6]:40000")];
+    let others = [
+        "127.0.0.1:40001",
+        "127.0.0.2:40000",
+        "10.0.0.9:40000",
+        "[2001:db8:1:2:3:4:5:6]:40001",
+        "[2001:db8:1:2:3:4:5:7]:40000",
+        "[2001:db9:1:2:3:4:5:6]:40000",
+    ];
+    let from: Vec<(SocketAddr, u32)> = ones.iter().copied().zip([7, 9]).collect();
+    let all = ahead(&from, program(&Table::only(3)));
+    for options in [0, 3] {
+        for (one, lane) in &from {
+            assert_eq!(run(&all, &syn(*one, options)), *lane);
+        }
+        for other in others {
+            assert_eq!(run(&all, &syn(a(other), options)), 3, "{other}");
+        }
+    }
+    for one in ones {
+        let filter = refuse_but(one);
+        let packet = |from: SocketAddr, flags: u8| {
+            let mut p = syn(from, 0);
+            p.data = from.port().to_be_bytes().to_vec();
+            p.data.resize(20, 0);
+            p.data[13] = flags;
+            p
+        };
+        for flags in 0..=255u8 {
+            let opens = flags & 0x12 == 0x02;
+            assert_eq!(run(&filter, &packet(one, flags)), u32::MAX);
+            for other in others
+                .map(a)
+                .into_iter()
+                .chain(ones.into_iter().filter(|o| *o != one))
+            {
+                let want = if opens { 0 } else { u32::MAX };
+                assert_eq!(run(&filter, &packet(other, flags)), want, "{other} {flags}");
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Workers that leave their clients waiting (--hang-timeout). Rules:
+//!
+//! 1. While it is asked for and somebody is ready, it is looked at four times in that time who waits for
+//!    whom, by the shell, which tells of each worker whether all that waited for it at a look before wait
+//!    still. What it was that it took, or how much, does not matter: one that takes anything is at work.
+//! 2. By a lane of its own (`balance`) that is the queue of those that nobody has accepted. Where lanes
+//!    are shared others take these: then it is what has come on the connections that it has accepted, as
+//!    long as it does nothing on any of them.
+//! 3. Whose clients have waited for that long, untouched, hangs: it is steered around in that turn, and
+//!    ended as one that says so (`speech`, rule 2).
+//! 4. The time begins at a look of a ready worker in its slot, and begins anew when nothing is steered to
+//!    its lane. Those that start, drain, are kept or are to have a place are not looked at, nor is anybody
+//!    while the cluster stops.
+//! 5. A look that comes late was kept back by whatever has stopped the master, and perhaps its workers:
+//!    for all of them the time begins anew.
+//! 6. Lanes that a worker was not seen to serve are not its fault: though its predecessor did, it may be
+//!    another program, or listen by itself.
+
+use super::action::Action;
+use super::deadlines::Why;
+use super::event::{Wait, Waits};
+use super::ids::{LaneId, Time, WorkerId};
+use super::lanes::{Lane, Of};
+use super::phase::Phase;
+use super::words::{count, human};
+use super::worker::Worker;
+use super::{Cluster, Out};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+/// So many looks in the time that makes one hang,
+const LOOKS: u32 = 4;
+/// but none sooner than that after the last.
+const SOONEST: Duration = Duration::from_millis(100);
+
+/// How it shows that a worker hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hang {
+    /// It says so itself.
+    Said,
+    /// It was not heard in that time. Was it ever?
+    Silent {
+        /// --watchdog
+        limit: Duration,
+        /// Before that.
+        ever: bool,
+    },
+    /// This was not touched.
+    Untouched {
+        /// As of the last look.
+        what: Waits,
+        /// For so long, at least.
+        after: Duration,
+        /// --hang-timeout
+        limit: Duration,
+    },
+}
+
+impl Hang {
+    /// What it did not keep to.
+    pub fn limit(&self) -> Option<Duration> {
+        match self {
+            Hang::Said => None,
+            Hang::Silent { limit, .. } | Hang::Untouched { limit, .. } => Some(*limit),
+        }
+    }
+}
+
+impl fmt::Display for Hang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hang::Said => f.write_str("says that it is not well (WATCHDOG=trigger)"),
+            Hang::Silent { limit, ever: true } => {
+                let l = human(*limit);
+                write!(f, "has not said for {l} that it is well (--watchdog {l})")
+            }
+            Hang::Silent { limit, ever: false } => write!(
+                f,
+                "has never said that it is well (does COMMAND speak sd_notify?) (--watchdog {})",
+                human(*limit)
+            ),
+            Hang::Untouched { what, after, limit } => {
+                let (after, limit) = (human(*after), human(*limit));
+                match what {
+                    Waits::Queue(n) => {
+                        let n = count(usize::try_from(*n).unwrap_or(0), "connection");
+                        write!(f, "hangs: its queue of {n} is untouched for {after}")
+                    }
+                    Waits::Bytes(n) => {
+                        let n = count(usize::try_from(*n).unwrap_or(0), "byte");
+                        write!(
+                            f,
+                            "hangs: {n} on a connection of its own unread for {after}"
+                        )
+                    }
+                }?;
+                write!(f, " (--hang-timeout {limit})")
+            }
+        }
+    }
+}
+
+fn gap(limit: Duration) -> Duration {
+    (limit / LOOKS).max(SOONEST)
+}
+
+impl Cluster {
+    /// Somebody is ready: looked at from now on, if that is asked for and not done already.
+    pub(super) fn watch_waiting(&mut self, now: Time) {
+        if let Some(limit) = self.policy.hang_timeout
+            && self.phase == Phase::Serving
+            && self.deadlines.get(Why::Hung).is_none()
+        {
+            self.look_again(limit, now);
+        }
+    }
+
+    fn look_again(&mut self, limit: Duration, now: Time) {
+        self.hung_look = now + gap(limit);
+        self.deadlines.set(Why::Hung, self.hung_look);
+    }
+
+    /// It is time to look.
+    pub(super) fn look_for_hung(&mut self, now: Time, out: &mut Out) {
+        let Some(limit) = self.policy.hang_timeout else {
+            return;
+        };
+        let late = now - self.hung_look > gap(limit);
+        let slots = self.slots.iter().take(usize::from(self.wanted()));
+        let ready = slots.filter_map(|s| self.fleet.get(s.current?).filter(|w| w.is_ready()));
+        let served = &self.lanes.served;
+        let tables = self.lanes.steered.values();
+        let steered: BTreeSet<LaneId> = tables.flat_map(|t| t.lanes()).collect();
+        let its = |w: &Worker| -> Vec<LaneId> {
+            let own = self.lanes.of(Of::Worker(w.id));
+            let lanes = self.lanes.of(Of::Seat(w.seat)).chain(own);
+            // Who waits on what it was handed is not seen to serve each of them.
+            let handed = |l: &Lane| w.accepts && l.given && served.contains(&l.port);
+            let serves = |l: &Lane| w.serves.contains(&l.id) || handed(l);
+            let counts = |l: &&Lane| steered.contains(&l.id) && serves(l);
+            lanes.filter(counts).map(|l| l.id).collect()
+        };
+        let workers: Vec<(WorkerId, Vec<LaneId>)> = ready.map(|w| (w.id, its(w))).collect();
+        let looked: BTreeSet<WorkerId> = workers.iter().map(|(id, _)| *id).collect();
+        for w in self.fleet.iter_mut() {
+            w.stands = w.stands.filter(|_| looked.contains(&w.id) && !late);
+        }
+        if looked.is_empty() || self.phase != Phase::Serving {
+            return;
+        }
+        self.look_again(limit, now);
+        let spread = self.lanes.spread;
+        out.push(Action::LookHung { workers, spread });
+    }
+
+    /// What was seen of those who wait.
+    pub(super) fn waiting_seen(&mut self, seen: &[(WorkerId, Wait)], now: Time, out: &mut Out) {
+        let Some(limit) = self.policy.hang_timeout else {
+            return;
+        };
+        for (id, wait) in seen {
+            let Some(w) = self.fleet.get_mut(*id).filter(|w| w.is_ready()) else {
+                continue;
+            };
+            match wait {
+                Wait::Moves => w.stands = Some(now),
+                Wait::Unknown => {}
+                Wait::Stands(what) => {
+                    let after = now - *w.stands.get_or_insert(now);
+                    if after >= limit {
+                        w.untouched = true;
+                        let what = *what;
+                        self.hangs(*id, Hang::Untouched { what, after, limit }, now, out);
+                    }
+                }
+            }
+        }
+    }
+}
