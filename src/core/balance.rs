@@ -6,7 +6,7 @@
 //! 2. What a connection is told from others by is dealt into buckets, and each bucket is at home in a
 //!    slot: as many in each, and as few of them move as can be when their number changes.
 //! 3. A bucket whose slot has nobody ready goes to another one, each as its number has it, so that all
-//!    take their share; and back when somebody is.
+//!    take their share; and back when somebody is. So do those of one that says that it is on its way out.
 //! 4. By CPU it is the slots whose workers run there (slot modulo CPUs), or all where none of these has
 //!    anybody ready.
 //! 5. While nobody at all is ready all stays as it is, for those that are wanted: what comes waits for
@@ -242,11 +242,15 @@ impl Cluster {
         let wanted = self.wanted();
         let ready = |(nr, id): (u16, WorkerId)| {
             let w = self.fleet.get(id).filter(|w| w.is_ready())?;
-            Some((nr, self.lane_of(port, w)?))
+            Some((nr, self.lane_of(port, w)?, w.announced))
         };
         let current = (0u16..).zip(&self.slots).take(usize::from(wanted));
         let current = current.filter_map(|(nr, s)| Some((nr, s.current?)));
-        let up: Up = current.filter_map(ready).collect();
+        let all: Vec<(u16, LaneId, bool)> = current.filter_map(ready).collect();
+        // One that is on its way out by itself may take nothing any more.
+        let stays = all.iter().any(|(.., announced)| !announced);
+        let up = all.into_iter().filter(|(.., goes)| !(stays && *goes));
+        let up: Up = up.map(|(nr, lane, _)| (nr, lane)).collect();
         let (table, dealt) = match up.as_slice() {
             [] if self.lanes.owned.is_at(port) || self.asks() => (Table::default(), None),
             [] => (self.kept_table(port, lanes)?, None),

@@ -335,6 +335,13 @@ impl World {
                 let counts = |l: &&Lane| here(l) && weight(l) > 0;
                 let all = self.judge.lanes.iter().filter(|(_, l)| counts(l));
                 let slots: BTreeSet<SlotNr> = all.filter_map(|(id, _)| self.slot_of(*id)).collect();
+                // (Not one that has said that it goes, while there are others.)
+                let goes = |s: &SlotNr| {
+                    let worker = self.judge.places[usize::from(s.0)].worker;
+                    worker.is_some_and(|w| self.judge.jobs[&w].announced)
+                };
+                let stay: BTreeSet<SlotNr> = slots.iter().copied().filter(|s| !goes(s)).collect();
+                let slots = if stay.is_empty() { slots } else { stay };
                 let some = lanes.iter().filter_map(|id| self.slot_of(*id)).collect();
                 assert_eq!(slots, some, "I2: somebody has no part of {port:?}");
                 continue;

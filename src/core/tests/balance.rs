@@ -230,3 +230,17 @@ fn with_one_worker_and_no_surge_its_lane_is_kept_for_the_next() {
             .any(|a| matches!(a, Action::Steer { .. } | Action::RetireLane { .. }))
     );
 }
+
+#[test]
+fn one_that_says_that_it_goes_gets_no_more_while_there_are_others() {
+    let (mut r, ids) = serving(2, Balance::Ip);
+    let lanes = [r.lane_of(ids[0]), r.lane_of(ids[1])];
+    let stopping = |r: &mut Rig, worker| {
+        let word = Word::Stopping;
+        r.tell(Event::Said { worker, word });
+    };
+    stopping(&mut r, ids[0]);
+    assert!(!r.table().names(lanes[0]) && r.table().names(lanes[1]));
+    stopping(&mut r, ids[1]);
+    assert!(r.table().names(lanes[0]) && r.table().names(lanes[1]));
+}
