@@ -171,7 +171,6 @@ impl Cluster {
             Ok(found) => found,
             Err(outcome) => return out.push(Action::Answer { asker, outcome }),
         };
-        self.count_forks_anew();
         let askers = match wish.wait {
             true => vec![asker],
             false => Vec::new(),

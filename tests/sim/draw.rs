@@ -3,6 +3,7 @@
 //! never reached.
 
 use crate::net::Clients;
+use crate::nuisances;
 use crate::plan::Kind;
 use crate::prng::Prng;
 use crate::swaps::RSS;
@@ -18,14 +19,6 @@ pub const INT: MasterSignal = MasterSignal::Stop("SIGINT received");
 pub const QUIT: MasterSignal = MasterSignal::Kill("SIGQUIT received");
 pub const TTIN: MasterSignal = MasterSignal::Resize(Size::More(1), "SIGTTIN received");
 pub const TTOU: MasterSignal = MasterSignal::Resize(Size::Fewer(1), "SIGTTOU received");
-/// As --on-signal maps them, for one.
-const PWR: MasterSignal = MasterSignal::Resize(Size::To(2), "SIGPWR received");
-const WINCH: MasterSignal = MasterSignal::Relay {
-    signal: 10,
-    target: Target::Number(1),
-    why: "SIGWINCH received",
-};
-
 /// What the world does to the cluster, apart from what the processes do by themselves.
 #[derive(Clone, Debug)]
 pub struct Faults {
@@ -160,7 +153,7 @@ impl Reload {
         }
     }
 
-    fn draw(r: &mut Prng) -> Reload {
+    pub fn draw(r: &mut Prng) -> Reload {
         let n = r.range(1, 10) as u16;
         let drain = r.pick(&[Drain::Connections, Drain::Server, Drain::None]);
         let kind = r.weighted(&[
@@ -190,11 +183,11 @@ impl Reload {
     }
 }
 
-fn secs(n: u64) -> Duration {
+pub fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn millis(n: u64) -> Duration {
+pub fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
@@ -436,10 +429,10 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
     }
     let chaos = r.pick(&[secs(1), secs(5), secs(20), secs(60), secs(120)]);
     let stopped_early = r.percent(35);
-    let mut mischief = nuisances(r, chaos);
+    let mut mischief = nuisances::nuisances(r, chaos);
     if stopped_early {
         let at = chaos.min(r.ms(0, 20_000));
-        mischief.extend(stops(r, at, policy));
+        mischief.extend(nuisances::stops(r, at, policy));
     }
     Faults {
         mix: mix(r, policy),
@@ -526,147 +519,4 @@ fn any_mix(r: &mut Prng) -> Vec<(u32, Kind)> {
         }
     }
     mix
-}
-
-fn nuisances(r: &mut Prng, chaos: Duration) -> Vec<(Duration, Mischief)> {
-    let mut list = Vec::new();
-    let mut some = |r: &mut Prng, most: u64, what: fn(&mut Prng) -> Mischief| {
-        for _ in 0..r.below(most + 1) {
-            list.push((r.upto(chaos), what(r)));
-        }
-    };
-    if r.percent(40) {
-        some(r, 4, |r| Mischief::Storm(r.pick(&[10, 50, 100])));
-    }
-    if r.percent(25) {
-        some(r, 3, |r| {
-            Mischief::Stall(r.pick(&[millis(100), secs(2), secs(6), secs(40), secs(3600)]))
-        });
-    }
-    if r.percent(10) {
-        some(r, 1, |_| Mischief::Jump(secs(3600)));
-    }
-    some(r, 4, |_| Mischief::Tick);
-    some(r, 8, |_| Mischief::Stale);
-    if r.percent(50) {
-        some(r, 6, resize);
-    }
-    if r.percent(20) {
-        some(r, 3, |r| {
-            let signal = [TTIN, TTOU, PWR, WINCH];
-            Mischief::Signal(r.pick(&signal))
-        });
-    }
-    if r.percent(20) {
-        some(r, 3, |r| {
-            let n = r.range(0, 10) as u32;
-            let target = [
-                Target::All,
-                Target::Slot(n),
-                Target::Number(n),
-                Target::Pid(n + 100),
-            ];
-            Mischief::Relay(r.pick(&[15, 10, 9]), r.pick(&target))
-        });
-    }
-    if r.percent(30) {
-        some(r, 6, |r| {
-            let n = r.range(0, 10) as u32;
-            Mischief::Restart {
-                target: r.pick(&[Target::Slot(n), Target::Number(n), Target::Pid(n + 100)]),
-                wait: r.percent(80),
-            }
-        });
-    }
-    if r.percent(20) {
-        some(r, 8, |_| Mischief::Counted);
-    }
-    if r.percent(2) {
-        some(r, 1, |_| Mischief::CrowdOfSizes);
-    }
-    if r.percent(2) {
-        some(r, 1, |_| Mischief::CrowdOfReloads);
-    }
-    if r.percent(60) {
-        some(r, 4, |r| Mischief::Reload(Reload::draw(r)));
-    }
-    if r.percent(15) {
-        some(r, 2, |_| Mischief::BackOut);
-    }
-    if r.percent(15) {
-        some(r, 2, |r| Mischief::Start {
-            count: r.range(1, 4) as u16,
-            ready: r.percent(30).then(|| r.pick(&[millis(100), secs(2)])),
-            wait: r.percent(80),
-        });
-    }
-    if r.percent(3) {
-        // In quick succession: more generations than may be drained.
-        let at = r.upto(chaos);
-        for n in 0..r.range(2, 14) {
-            let soon = at + millis(r.range(100, 1500) * n);
-            list.push((soon, Mischief::Reload(Reload::same())));
-        }
-    }
-    list
-}
-
-/// Another number of workers, which there can mostly be.
-fn resize(r: &mut Prng) -> Mischief {
-    let n = r.range(1, 10) as u16;
-    let step = r.range(1, 3) as u16;
-    let to = r.weighted(&[
-        (6, Size::To(n)),
-        (3, Size::More(step)),
-        (3, Size::Fewer(step)),
-        (1, Size::Fewer(1024)),
-    ]);
-    Mischief::Resize {
-        to,
-        wait: !r.one_in(8),
-    }
-}
-
-/// One way to ask for the end, and what may follow.
-pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Mischief)> {
-    let soon = policy.stop_timeout + secs(2);
-    let first = r.weighted(&[
-        (6, Mischief::Signal(TERM)),
-        (1, Mischief::Signal(INT)),
-        (1, Mischief::Signal(MasterSignal::HangUp)),
-        (1, Mischief::Signal(MasterSignal::CallerGone)),
-        (1, Mischief::Signal(QUIT)),
-        (4, Mischief::Stop { hard: false }),
-        (1, Mischief::Stop { hard: true }),
-    ]);
-    let mut list = vec![(at, first)];
-    if r.percent(2) {
-        list.push((at, Mischief::Crowd));
-    }
-    for _ in 0..r.below(3) {
-        let size = resize(r);
-        let reload = Reload::draw(r);
-        let next = r.weighted(&[
-            (2, Mischief::Signal(INT)),
-            (2, Mischief::Signal(TERM)),
-            (1, Mischief::Signal(QUIT)),
-            (3, Mischief::Signal(MasterSignal::HangUp)),
-            (6, Mischief::Stop { hard: false }),
-            (1, Mischief::Stop { hard: true }),
-            (6, Mischief::HangUp),
-            (2, size),
-            (2, Mischief::Reload(reload)),
-            (1, Mischief::Signal(TTIN)),
-            (1, Mischief::Relay(10, Target::All)),
-        ]);
-        list.push((at + r.upto(soon), next));
-    }
-    if r.percent(15) {
-        let pause = r.pick(&[millis(100), secs(2), secs(6), secs(40)]);
-        list.push((at + r.upto(soon), Mischief::Stall(pause)));
-    }
-    if r.percent(10) {
-        list.push((at + r.upto(soon), Mischief::Jump(secs(3600))));
-    }
-    list
 }

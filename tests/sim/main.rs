@@ -19,6 +19,7 @@ mod judge;
 mod kernel;
 mod lossless;
 mod net;
+mod nuisances;
 mod own;
 mod plan;
 mod prng;
@@ -123,7 +124,7 @@ fn leave(world: &mut World) {
     if !world.judge.stopping() {
         world.let_clients_come(Duration::from_secs(2));
         let policy = world.policy.clone();
-        let stops = draw::stops(&mut world.rng, Duration::ZERO, &policy);
+        let stops = nuisances::stops(&mut world.rng, Duration::ZERO, &policy);
         for (at, what) in stops {
             world.after(at, world::Happening::Mischief(what));
         }
