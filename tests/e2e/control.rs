@@ -251,7 +251,7 @@ fn bash_completes_verbs_options_and_their_values() {
     let names: Vec<&str> = lines[6].split(' ').filter(|n| *n == "shop").collect();
     assert_eq!(names, ["shop"]);
     let want = [
-        "status stop",
+        "status start stop",
         "require",
         "started",
         "--log-format",

@@ -442,7 +442,9 @@ impl Judge {
                     cover.mark(Mark::OomKilled);
                 }
                 let (slot, drained) = (job.slot, job.has_to_go());
-                let announced = !drained && job.has_announced(now);
+                // (Nobody wants to be killed for want of memory.)
+                let oom = *oom != Oom::No && *status == Exit::Signal(9);
+                let announced = !drained && !oom && job.has_announced(now);
                 let never = job.ready.is_none() && !drained;
                 let generation = job.generation;
                 if job.drain.is_some() && job.stop.is_none() {
