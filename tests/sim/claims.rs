@@ -140,6 +140,9 @@ impl Judge {
                 assert_eq!(usize::from(*to), self.wanted + 1, "one after the other");
                 assert!(self.rollout.is_none() && !self.starters.is_empty() || *to > 0);
                 self.added = Some(SlotNr(*to - 1));
+                if let Some(asked) = self.start_asked.take() {
+                    (self.start_ready, self.start_program) = asked;
+                }
                 self.grows_by = self.start_program;
                 self.want(usize::from(*to), now, cover);
                 self.grows_by = Program(0);

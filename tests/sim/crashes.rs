@@ -193,6 +193,7 @@ impl Judge {
 
     /// When one piece of news has had all its consequences.
     pub fn crashes_settled(&mut self) {
+        self.start_asked = None;
         self.crashes.most = self.crashes.most.max(self.places.len());
         let fine = self.stopping() || !self.none_to_come();
         assert!(fine, "nobody will ever serve, and the master stays");

@@ -58,6 +58,7 @@ pub struct Judge {
     pub start_ready: Option<Duration>,
     pub added: Option<SlotNr>,
     pub start_program: Program,
+    pub start_asked: Option<(Option<Duration>, Program)>,
     /// What slots run that are added now.
     pub grows_by: Program,
     /// Who has asked for a reload to be called off, and whether there was one.
@@ -130,6 +131,7 @@ impl Judge {
             start_ready: None,
             added: None,
             start_program: Program(0),
+            start_asked: None,
             grows_by: Program(0),
             backing_out: None,
             generation: 1,
@@ -443,7 +445,7 @@ impl Judge {
                 }
                 let (slot, drained) = (job.slot, job.has_to_go());
                 // (Nobody wants to be killed for want of memory.)
-                let oom = *oom != Oom::No && *status == Exit::Signal(9);
+                let oom = *oom != Oom::No && *status == minicluster::core::Exit::Signal(9);
                 let announced = !drained && !oom && job.has_announced(now);
                 let never = job.ready.is_none() && !drained;
                 let generation = job.generation;

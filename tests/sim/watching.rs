@@ -96,10 +96,8 @@ impl Judge {
         program: Program,
     ) {
         self.starters.insert(asker, count);
-        let free = self.rollout.is_none() && self.added.is_none();
-        if free {
-            (self.start_ready, self.start_program) = (ready, program);
-        }
+        // It is so if a slot is added in this turn.
+        self.start_asked = Some((ready, program));
     }
 
     /// One of them is answered.
