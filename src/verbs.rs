@@ -100,10 +100,10 @@ pub const VERBS: [Verb; 16] = [
     },
     Verb {
         name: "upgrade",
-        words: "[all] [cwd D] [watch T] [timeout T] [--] COMMAND..",
+        words: "[all|SLOT|PID] [cwd D] [watch T] [timeout T] [--] COMMAND..",
         takes: usize::MAX,
         waits: true,
-        help: "as reload, to another command; taken back if that is broken",
+        help: "as reload (or restart), to another command; taken back if that is broken",
         what: What::Upgrade,
     },
     Verb {

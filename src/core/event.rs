@@ -152,6 +152,8 @@ pub enum Event {
     Restart {
         asker: Asker,
         target: Target,
+        /// What the new one runs, and its slot from then on, if not what it did.
+        program: Option<Program>,
         /// The new one has to be ready in that time.
         within: Option<Duration>,
         by: By,

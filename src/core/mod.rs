@@ -352,12 +352,14 @@ impl Cluster {
             Event::Restart {
                 asker,
                 target,
+                program,
                 within,
                 by,
                 wait,
             } => {
                 let wish = swap::Wish {
                     asker,
+                    program,
                     within,
                     by,
                     wait,

@@ -2,7 +2,7 @@
 //! is under way. Rules:
 //!
 //! 1. A slot runs what its worker does. One that is added runs the cluster's command, unless it is added
-//!    for another one (`starting`).
+//!    for another one (`starting`), or its worker is replaced by one of another (`swap`).
 //! 2. A reload leaves each slot its own; an upgrade gives all the cluster's, which is new.
 //! 3. What fails, or is called off, gives each slot back what it ran before.
 
@@ -46,7 +46,7 @@ impl Cluster {
         let before = self.rollout.iter().flat_map(|r| r.before.values());
         let slots = self.slots.iter().map(|s| &s.program);
         let workers = self.fleet.iter().map(|w| &w.program);
-        before.chain(slots).chain(workers).any(|p| *p == program)
+        before.chain(slots).chain(workers).any(|p| *p == program) || self.swaps.run(program)
     }
 
     /// The one that is under way is called off by an operator.

@@ -1,4 +1,4 @@
-//! The replacing of one worker by another one of the same code, while the others go on. Rules:
+//! The replacing of one worker by another one, of the same code or not, while the others go on. Rules:
 //!
 //! 1. New before old (I4), whatever --surge says: a successor is spawned beside it, and takes its place
 //!    when it is ready. In that turn new connections are steered to it, and then the old one goes.
@@ -10,13 +10,15 @@
 //!    why.
 //! 4. If the old one ends meanwhile, its successor has the place at once, ready or not: it is what a
 //!    respawn would be, only further. (What waits in a lane of the old one's own goes with it.)
-//! 5. A rollout calls it off, and while there is one nobody is swapped; so does the end, and a resize that
+//! 5. Its slot may get another program with that: it has it from the moment in which the new one is
+//!    ready, and keeps it over reloads, until an upgrade of all.
+//! 6. A rollout calls it off, and while there is one nobody is swapped; so does the end, and a resize that
 //!    takes the slot away. Who is due stays so, if it is there still.
 
 use super::action::Action;
 use super::deadlines::Why;
 use super::event::{By, Target};
-use super::ids::{Asker, SlotNr, Time, WorkerId};
+use super::ids::{Asker, Program, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice, Who};
 use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
@@ -57,6 +59,8 @@ struct Due {
     worker: WorkerId,
     who: Who,
     reason: Reason,
+    /// What the new one runs, if not what its slot does.
+    program: Option<Program>,
     /// The new one has to be ready in that time, if not in that of the policy.
     within: Option<Duration>,
     /// It is not tried before.
@@ -74,6 +78,7 @@ impl Due {
     fn itself(self, after: Time) -> Option<Due> {
         let own = !matches!(self.reason, Reason::Asked(_));
         own.then_some(Due {
+            program: None,
             within: None,
             askers: Vec::new(),
             after,
@@ -101,6 +106,12 @@ impl Swaps {
         now.chain(&mut self.due)
     }
 
+    /// Is somebody to run it?
+    pub(super) fn run(&self, program: Program) -> bool {
+        let now = self.now.iter().map(|s| &s.due);
+        now.chain(&self.due).any(|d| d.program == Some(program))
+    }
+
     /// That client has gone.
     pub(super) fn drop_asker(&mut self, asker: Asker) {
         self.all().for_each(|d| d.askers.retain(|a| *a != asker));
@@ -110,6 +121,7 @@ impl Swaps {
 /// A client that asks for another worker in place of one.
 pub(super) struct Wish {
     pub asker: Asker,
+    pub program: Option<Program>,
     pub within: Option<Duration>,
     pub by: By,
     pub wait: bool,
@@ -144,6 +156,7 @@ impl Cluster {
                 worker,
                 who,
                 reason,
+                program: None,
                 within: None,
                 after: now,
                 askers: Vec::new(),
@@ -153,10 +166,9 @@ impl Cluster {
 
     /// A client asks for it.
     pub(super) fn restart_asked(&mut self, target: Target, wish: Wish, now: Time, out: &mut Out) {
-        let not = |hitch| Outcome::NotRestarted {
-            hitch,
-            ready: self.ready_count(),
-        };
+        let ready = self.ready_count();
+        let not = |hitch| Outcome::NotRestarted { hitch, ready };
+        let coming = self.swaps.now.as_ref().map(|s| s.due.worker);
         let found = match (self.phase, self.one_meant(target)) {
             (Phase::Stopping { .. } | Phase::Done(_), _) => Err(not(Hitch::Stopping)),
             (Phase::Serving, Err(outcome)) => Err(outcome),
@@ -171,6 +183,11 @@ impl Cluster {
             Ok(found) => found,
             Err(outcome) => return out.push(Action::Answer { asker, outcome }),
         };
+        let of = self.swaps.all().find(|d| d.worker == worker);
+        if wish.program.is_some() && of.is_some_and(|d| d.asked() || coming == Some(worker)) {
+            let outcome = not(Hitch::UnderWay("another restart of it"));
+            return out.push(Action::Answer { asker, outcome });
+        }
         let askers = match wish.wait {
             true => vec![asker],
             false => Vec::new(),
@@ -178,6 +195,7 @@ impl Cluster {
         if let Some(due) = self.swaps.all().find(|d| d.worker == worker) {
             // It waits for no backoff any more.
             due.askers.extend(askers);
+            due.program = wish.program.or(due.program);
             due.within = wish.within.or(due.within);
             due.after = due.after.min(now);
         } else {
@@ -185,6 +203,7 @@ impl Cluster {
                 worker,
                 who,
                 reason: Reason::Asked(wish.by),
+                program: wish.program,
                 within: wish.within,
                 after: now,
                 askers,
@@ -275,7 +294,8 @@ impl Cluster {
         let generation = w.generation;
         let why = due.reason;
         out.push(Action::Note(Notice::Recycling { who, why }));
-        let program = self.program_in(slot, generation);
+        let program = due.program;
+        let program = program.unwrap_or_else(|| self.program_in(slot, generation));
         let new = self.enlist(slot, generation, program, now, out);
         if let Some(w) = self.fleet.get_mut(new) {
             w.ready_limit = due.within.or(w.ready_limit);
@@ -343,6 +363,7 @@ impl Cluster {
         (slot.rest, slot.held) = (None, None);
         slot.proven = true;
         (slot.backoff, slot.swaps) = Default::default();
+        self.runs_now(nr, new);
         // Who is steered away from a worker is steered away before that is looked at.
         self.steer(out);
         if let Some(old) = old {
@@ -443,6 +464,7 @@ impl Cluster {
         let Some(s) = self.swaps.now.take() else {
             return;
         };
+        self.runs_now(s.slot, s.new);
         let new = s.new_who.or(self.fleet.who(s.new)).unwrap_or(Who {
             slot: s.slot,
             pid: None,

@@ -87,8 +87,13 @@ pub fn launch(words: &[&str], before: Before) -> Result<Launch, String> {
             other => found.target = target(other)?,
         }
     }
+    let one = found.target != Target::All;
     match found.command.first().map(String::as_str) {
         None | Some("") => Err("no COMMAND: what are the workers to run?".into()),
+        Some(_) if one && found.watch.is_some() => Err(
+            "watch is for an upgrade of all: one new worker has its place as soon as it is ready"
+                .into(),
+        ),
         Some(_) => Ok(found),
     }
 }
@@ -137,6 +142,7 @@ mod tests {
             ("cwd", "cwd needs a value"),
             ("cwd /x", "no COMMAND"),
             ("timeout soon ./x", "'soon'"),
+            ("2 watch 3s ./x", "an upgrade of all"),
             ("timeout 0 ./x", "1ms"),
         ] {
             let e = upgrade(line).unwrap_err();

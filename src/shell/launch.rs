@@ -6,7 +6,7 @@ use super::reload::Change;
 use super::requests::{Answer, behind};
 use super::{Shell, client, start};
 use crate::core::codes::FAILED;
-use crate::core::{Event, Program, Terms};
+use crate::core::{Event, Program, Target, Terms};
 use crate::options::reread;
 use crate::settings::{Before, Launch, Said, Settings, launch};
 use crate::verbs;
@@ -97,6 +97,9 @@ impl Shell {
     /// Core does it, and answers in the end; or at once, where nobody wants to wait.
     pub(super) fn upgrade(&mut self, id: ClientId, r: &Request) -> Result<(), String> {
         let (wait, found) = self.launch_of(r, Before::Upgrade)?;
+        if found.target != Target::All {
+            return self.upgrade_one(id, r, wait, &found);
+        }
         let client = self.asks(id, r, wait);
         let change = Change {
             command: Some(found.command.into_iter().map(OsString::from).collect()),
@@ -112,6 +115,41 @@ impl Shell {
         };
         self.roll(Some(client), "upgraded by a client", change);
         Ok(())
+    }
+
+    /// One worker by one that runs it: core does it, and answers in the end.
+    fn upgrade_one(
+        &mut self,
+        id: ClientId,
+        r: &Request,
+        wait: bool,
+        found: &Launch,
+    ) -> Result<(), String> {
+        let program = self.add_program(found)?;
+        let (asker, by, wait) = self.asks(id, r, wait);
+        self.queue.push_back(Event::Restart {
+            asker,
+            target: found.target,
+            program: Some(program),
+            within: found.timeout,
+            by,
+            wait,
+        });
+        Ok(())
+    }
+
+    /// One that is to be run.
+    fn add_program(&mut self, found: &Launch) -> Result<Program, String> {
+        let made = self.make(found)?;
+        let (cluster, queue) = (&self.cluster, &self.queue);
+        // (Core may not have heard of those that were asked for in this turn.)
+        let names = |e: &Event, p: Program| match e {
+            Event::Start { program, .. } => *program == p,
+            Event::Restart { program, .. } => *program == Some(p),
+            _ => false,
+        };
+        let asked = |p: Program| queue.iter().any(|e| names(e, p));
+        Ok(self.programs.add(made, |p| cluster.runs(p) || asked(p)))
     }
 
     /// What is under way is called off; else what ran before comes back.
@@ -173,9 +211,7 @@ impl Shell {
     /// Slots are added that run it.
     pub(super) fn start(&mut self, id: ClientId, r: &Request) -> Result<(), String> {
         let (wait, found) = self.launch_of(r, Before::Start)?;
-        let made = self.make(&found)?;
-        let cluster = &self.cluster;
-        let program = self.programs.add(made, |p| cluster.runs(p));
+        let program = self.add_program(&found)?;
         let (asker, by, wait) = self.asks(id, r, wait);
         self.queue.push_back(Event::Start {
             asker,

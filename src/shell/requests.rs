@@ -285,6 +285,7 @@ impl Shell {
         self.queue.push_back(Event::Restart {
             asker,
             target,
+            program: None,
             within,
             by,
             wait,

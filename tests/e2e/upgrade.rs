@@ -201,6 +201,55 @@ fn what_is_asked_for_is_told_apart_from_what_is_to_run() {
 }
 
 #[test]
+fn one_slot_alone_is_given_another_command_until_all_are() {
+    let (rig, port) = serving(3, "100ms");
+    let old = rig.status().pids();
+    let load = Load::going(&port.to_string());
+    let py = python();
+    let said = rig.verb(format!("upgrade 1 {py} blocking.py start=1"));
+    assert_eq!(said.code, 0, "{said:?}");
+    let told = format!(" in place of worker 1 pid {}", old[1]);
+    assert!(said.out.contains(&told), "{said:?}");
+    let runs = |n: usize| commands(&rig)[n].contains("start=1");
+    assert_eq!([runs(0), runs(1), runs(2)], [false, true, false]);
+    // By pid, and one that is broken changes nothing.
+    fs::write(rig.dir().join("broken"), "").unwrap();
+    let said = rig.verb(format!(
+        "upgrade pid:{} {py} blocking.py broken=broken",
+        old[2]
+    ));
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("this version is broken"), "{said:?}");
+    assert_eq!(rig.status().pids()[2], old[2]);
+    for (words, want) in [
+        ("upgrade 7 ./x", "7"),
+        ("upgrade 1 ./no-such-program", "not found"),
+        ("upgrade 1 watch 1s ./x", "an upgrade of all"),
+    ] {
+        let said = rig.verb(words);
+        assert!(said.code != 0 && said.err.contains(want), "{said:?}");
+    }
+    // It keeps it: over a restart, a reload, and when it is replaced after its end.
+    assert_eq!(rig.verb("restart 1").code, 0);
+    assert_eq!(rig.verb("reload").code, 0);
+    assert_eq!([runs(0), runs(1), runs(2)], [false, true, false]);
+    let (well, tally) = load.finish();
+    assert!(well, "{tally:?}");
+    let its = rig.status().pids()[1];
+    assert_eq!(rig.verb("signal KILL slot:1").code, 0);
+    rig.wait_status("there is another one", |s| {
+        s.ready == 3 && s.pids()[1] != its
+    });
+    assert!(runs(1));
+    assert_eq!(rig.verb("rollback").code, 1, "all run what they always did");
+    // Until all are.
+    let said = rig.verb(format!("upgrade {py} blocking.py start=2"));
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(commands(&rig).iter().all(|c| c.contains("start=2")));
+    rig.end(&["recycle-failed", "died"]);
+}
+
+#[test]
 fn with_replace_what_runs_is_made_exactly_this_and_else_it_is_started() {
     let port = free_port();
     let py = python();

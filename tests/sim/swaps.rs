@@ -358,6 +358,7 @@ impl World {
         self.post(Event::Restart {
             asker: Asker(self.next_asker),
             target,
+            program: None,
             within,
             by: By {
                 pid: Pid(1),

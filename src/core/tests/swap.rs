@@ -18,9 +18,14 @@ fn ready(workers: u16, recycle: Recycle) -> (Rig, Vec<WorkerId>) {
 
 impl Rig {
     fn restart(&mut self, asker: u64, slot: u32, within: Option<Duration>) {
+        self.restart_as(asker, slot, None, within);
+    }
+
+    fn restart_as(&mut self, asker: u64, slot: u32, runs: Option<u32>, within: Option<Duration>) {
         self.tell(Event::Restart {
             asker: Asker(asker),
             target: Target::Slot(slot),
+            program: runs.map(Program),
             within,
             by: By {
                 pid: Pid(1),
@@ -190,4 +195,74 @@ fn what_takes_the_place_of_one_that_goes_on_is_no_fork_on_account_of_a_failure()
     let new = r.run_spawns()[0];
     r.says_ready(new);
     assert_eq!(r.cluster.used(r.now).forks, Some((1, 1)));
+}
+
+/// What was spawned, by slot.
+fn spawned(actions: &[Action]) -> Vec<(u16, u32)> {
+    let pick = |a: &Action| match a {
+        Action::Spawn { slot, program, .. } => Some((slot.0, program.0)),
+        _ => None,
+    };
+    actions.iter().filter_map(pick).collect()
+}
+
+#[test]
+fn a_slot_runs_what_its_new_worker_does_from_the_moment_in_which_that_is_ready() {
+    let (mut r, ids) = ready(2, Recycle::default());
+    r.restart_as(1, 1, Some(7), None);
+    assert_eq!(spawned(&r.out), [(1, 7)]);
+    let new = r.run_spawns();
+    // Another one of it is refused meanwhile; one of what it runs joins.
+    r.restart_as(2, 1, Some(8), None);
+    let refused = r.answered();
+    let hitch = |o: &Outcome| {
+        matches!(
+            o,
+            Outcome::NotRestarted {
+                hitch: Hitch::UnderWay(_),
+                ..
+            }
+        )
+    };
+    assert!(refused.len() == 1 && refused[0].0 == 2 && hitch(refused[0].1));
+    r.did();
+    // It fails: the slot runs what it did.
+    r.exits(new[0], Exit::Code(1));
+    assert!(r.answered().iter().any(|(asker, _)| *asker == 1));
+    assert!(!r.cluster.runs(Program(7)));
+    r.did();
+    r.restart_as(3, 1, Some(9), None);
+    assert_eq!(spawned(&r.out), [(1, 9)]);
+    let new = r.run_spawns();
+    r.says_ready(new[0]);
+    r.exits(ids[1], Exit::Code(0));
+    assert!(r.cluster.runs(Program(9)));
+    r.did();
+    // And what comes after it, too.
+    r.restart(4, 1, None);
+    assert_eq!(spawned(&r.out), [(1, 9)]);
+}
+
+#[test]
+fn of_one_that_comes_alone_because_the_old_one_has_ended_the_slot_runs_the_program_once_it_is_ready()
+ {
+    let (mut r, ids) = ready(2, Recycle::default());
+    r.restart_as(1, 1, Some(7), None);
+    let new = r.run_spawns();
+    r.did();
+    r.exits(ids[1], Exit::Code(1));
+    r.did();
+    // It fails, too: what ran before comes back.
+    r.exits(new[0], Exit::Code(1));
+    r.at(60_000);
+    assert_eq!(spawned(&r.out), [(1, 0)]);
+    let next = r.run_spawns();
+    r.says_ready(next[0]);
+    r.restart_as(2, 1, Some(9), None);
+    let new = r.run_spawns();
+    r.exits(next[0], Exit::Code(1));
+    r.says_ready(new[0]);
+    r.did();
+    r.restart(3, 1, None);
+    assert_eq!(spawned(&r.out), [(1, 9)]);
 }
