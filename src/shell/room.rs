@@ -18,6 +18,8 @@ const IN_PASSING: u64 = 16;
 const CLIENTS: u64 = 32;
 /// Of each port: the lane that serves, one that takes its place and one that is spare, each kept twice.
 const PORT: u64 = 6;
+/// Of each port where each worker has a lane of its own: that, kept twice.
+const LANE: u64 = 2;
 
 /// Who needs how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +39,12 @@ impl Room {
         let learns = s.takeover != Takeover::Off;
         let ports = ports.max(usize::from(learns)) as u64;
         let one = u64::from;
+        let lanes = one(s.balance().spreads()) * ports * LANE;
         Room {
             fixed: inherited + OWN + IN_PASSING + CLIENTS + ports * PORT,
-            // Its stderr, what it notifies us by, what its bind(2) asks us by, ..
+            // Its stderr, what it notifies us by, what its bind(2) asks us by, its lanes, ..
             worker: 2
+                + lanes
                 + one(learns)
                 + one(ipc)
                 + one(s.ready_fd.is_some())
@@ -50,9 +54,10 @@ impl Room {
         }
     }
 
-    /// So many that number of workers takes, and as many again as there are beside them in a reload.
+    /// So many that number of workers takes, and as many again as there are beside them in a reload; one
+    /// at least, since each may be replaced while it goes on.
     fn needed(&self, workers: u16) -> u64 {
-        let all = u64::from(workers) + u64::from(self.surge.of(workers));
+        let all = u64::from(workers) + u64::from(self.surge.of(workers).max(1));
         self.fixed + all * self.worker
     }
 
@@ -84,6 +89,7 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Balance;
 
     #[test]
     fn a_reload_has_to_have_room_too() {
@@ -96,7 +102,7 @@ mod tests {
         for (surge, limit, most) in [
             (Surge::Percent(100), 1024, 154),
             (Surge::Percent(50), 1024, 205),
-            (Surge::Count(0), 1024, 308),
+            (Surge::Count(0), 1024, 307),
             (Surge::Count(1), 1024, 307),
             (Surge::Percent(100), 1 << 20, MAX_WORKERS),
             (Surge::Percent(100), 106, 1),
@@ -129,5 +135,8 @@ mod tests {
         assert_eq!(Room::of(&s, true, 1, 3).worker, 5);
         let (one, two) = (Room::of(&s, true, 1, 3), Room::of(&s, true, 2, 13));
         assert_eq!(two.fixed - one.fixed, PORT + 10);
+        s.balance = Some(Balance::Hash);
+        assert_eq!(Room::of(&s, true, 1, 3).worker, 7);
+        assert_eq!(Room::of(&s, true, 3, 3).worker, 11);
     }
 }
