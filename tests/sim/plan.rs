@@ -279,14 +279,19 @@ fn speak(p: &mut Plan, r: &mut Prng, policy: &Policy) {
     }
 }
 
+/// One that never says that it wants to go: those would be replaced for ever.
+pub fn content(kind: Kind, r: &mut Prng, policy: &Policy) -> Plan {
+    let mut p = draw(kind, r, policy);
+    let wishes = |s: &Step| matches!(s, Step::Say(Word::Retire | Word::Stopping));
+    p.steps.retain(|(_, s)| !wishes(s));
+    p
+}
+
 /// One that cannot fail under this policy: what the world is healed with. When no more ports can be
 /// learnt, it is content with one that is.
 /// Its socket may be its own, where that fits the port.
 pub fn healthy(r: &mut Prng, policy: &Policy, only: Option<Addr>, own: bool) -> Plan {
-    let mut p = draw(Kind::Good, r, policy);
-    // Or it would be replaced for ever.
-    let wishes = |s: &Step| matches!(s, Step::Say(Word::Retire | Word::Stopping));
-    p.steps.retain(|(_, s)| !wishes(s));
+    let mut p = content(Kind::Good, r, policy);
     for (_, step) in &mut p.steps {
         if let (Step::Bind(addr, _), Some(only)) = (step, &only) {
             *addr = only.clone();

@@ -212,6 +212,8 @@ impl Judge {
         if let Some(job) = self.jobs.get_mut(&s.new) {
             job.replaced.get_or_insert(now);
         }
+        // It goes by the policy that it came by, whatever the reload has read.
+        self.tried = Some((vec![s.new], self.policy.clone()));
         if let Some(due) = self.jobs.get_mut(&s.old).and_then(|j| j.due.as_mut()) {
             due.asked = false;
         }

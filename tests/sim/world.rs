@@ -186,7 +186,7 @@ impl World {
                 let own = !shared && !self.faults.alone && self.rng.one_in(4);
                 match self.judge.lanes.values().any(|l| l.quit && l.given) {
                     // As those that share their port by themselves.
-                    true => plan::draw(Kind::OwnSocket, &mut self.rng, &self.policy),
+                    true => plan::content(Kind::OwnSocket, &mut self.rng, &self.policy),
                     false => {
                         let only = only.filter(|_| full);
                         plan::healthy(&mut self.rng, &self.policy, only, own)
