@@ -254,6 +254,8 @@ impl Cluster {
         let Some(w) = self.fleet.get_mut(id) else {
             return;
         };
+        // The look that showed them was before: what has been ended is not cut as well.
+        w.open = w.open.saturating_sub(count);
         match w.stage() {
             Some(Stage::Closing) => w.ended = w.ended.saturating_add(count),
             Some(Stage::Emptying | Stage::Quiescing | Stage::Drained) | None => {

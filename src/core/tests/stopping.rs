@@ -259,3 +259,46 @@ fn with_a_budget_there_is_a_moment_for_the_last_connections_too() {
     r.at(8_500);
     assert_eq!(signals(&r.did()), [(worker, 9, Whom::Group)]);
 }
+
+#[test]
+fn a_connection_that_is_ended_after_the_last_look_is_not_said_to_be_cut_as_well() {
+    let mut r = Rig::new(Policy {
+        workers: 1,
+        given: vec![given("0.0.0.0:80")],
+        ready: ReadyRule::Started,
+        ..policy()
+    });
+    let (lane, addr) = (LaneId(1), given("0.0.0.0:80").addr);
+    r.tell(Event::LaneOpened { lane, addr });
+    let worker = r.run_spawns()[0];
+    r.tell(Event::Signal(TERM));
+    let look = |open| Event::Census {
+        lanes: vec![LaneLook {
+            lane,
+            handshakes: 0,
+            queued: 0,
+        }],
+        loads: vec![(
+            worker,
+            Load {
+                open,
+                owed: 1,
+                sight: Sight::Full,
+            },
+        )],
+        took: Duration::ZERO,
+    };
+    let timeout = policy().drain_timeout.as_millis() as u64;
+    r.tell(look(2));
+    r.at(timeout);
+    r.tell(look(2));
+    r.did();
+    r.tell(Event::Closed { worker, count: 1 });
+    r.at(timeout + 5_000);
+    let did = r.did();
+    let told = did.iter().find_map(|a| match a {
+        Action::Note(Notice::Drained { ended, cut, .. }) => Some((*ended, *cut)),
+        _ => None,
+    });
+    assert_eq!(told, Some((1, 1)));
+}
