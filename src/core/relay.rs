@@ -58,7 +58,8 @@ impl Cluster {
             | State::Ready { .. }
             | State::Retiring { .. }
             | State::Draining { .. }
-            | State::Killed { .. } => w.pid.is_some(),
+            // (Nor does one that has failed before it, and is on its way out.)
+            | State::Killed { .. } => w.pid.is_some() && w.why_not.is_none(),
         };
         let slot_there = |n: u32| {
             let slot = usize::try_from(n).ok().and_then(|n| self.slots.get(n));

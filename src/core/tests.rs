@@ -509,6 +509,31 @@ fn a_signal_to_the_master_may_be_passed_on_and_where_nobody_is_meant_that_is_sai
 }
 
 #[test]
+fn a_signal_is_not_passed_on_to_what_never_came_to_the_command() {
+    let mut p = policy();
+    p.workers = 1;
+    let mut r = Rig::new(p);
+    let worker = WorkerId(1);
+    r.did();
+    let pid = Pid(100);
+    r.tell(Event::Spawned { worker, pid });
+    let (step, errno) = ("exec", 2);
+    r.tell(Event::ExecFailed {
+        worker,
+        step,
+        errno,
+    });
+    // (The cluster ends of that, and the worker by itself.)
+    r.did();
+    r.tell(Event::Signal(MasterSignal::Relay {
+        signal: 28,
+        target: Target::All,
+        why: "SIGWINCH received",
+    }));
+    assert_eq!(signals(&r.did()), []);
+}
+
+#[test]
 fn a_ready_worker_that_says_it_is_not_well_hangs_at_once_and_one_that_starts_does_not() {
     let mut p = policy();
     p.ready = ReadyRule::Said;
