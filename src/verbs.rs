@@ -103,7 +103,7 @@ pub const VERBS: [Verb; 16] = [
         words: "[all|SLOT|PID] [cwd D] [watch T] [timeout T] [--] COMMAND..",
         takes: usize::MAX,
         waits: true,
-        help: "as reload (or restart), to another command; taken back if that is broken",
+        help: "reload to that; taken back if it is broken",
         what: What::Upgrade,
     },
     Verb {

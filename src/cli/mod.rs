@@ -184,6 +184,7 @@ fn client(
     command: Option<Vec<OsString>>,
 ) -> Result<Invocation, String> {
     let mut kept: Vec<String> = Vec::new();
+    let option = ["option".to_string()];
     // From COMMAND on nothing is ours.
     let before = verbs::find(&words[0]).and_then(|v| v.before());
     let begins = before.map(|b| 1 + settings::begins(&words[1..], b));
@@ -203,6 +204,13 @@ fn client(
             "-h" | "--help" => {
                 let one = verbs::named(Some(&kept[0]))?;
                 return Ok(Invocation::Print(verbs::help(&one)));
+            }
+            // What would be said to a start.
+            _ if kept.len() > 1
+                && before == Some(crate::settings::Before::Replace)
+                && kept.ends_with(&option) =>
+            {
+                kept.push(w);
             }
             _ if w.starts_with('-') && w.len() > 1 && !kept.is_empty() => {
                 if !verbs::find(&kept[0]).is_some_and(|v| v.takes_number(&w)) {

@@ -181,6 +181,8 @@ pub struct Terms {
     pub watch: Option<Duration>,
     /// So long each has to be ready, unless as ever.
     pub ready: Option<Duration>,
+    /// Are there to be as many workers as its policy says, whatever was asked for meanwhile?
+    pub exactly: bool,
 }
 
 /// How many slots there are to be.

@@ -241,15 +241,19 @@ impl Cluster {
         self.trim_deaths();
     }
 
+    /// Are there so many as are wanted, each once ready, and none beside them?
+    pub(super) fn has_size(&self) -> bool {
+        let (wanted, surplus) = self.slots.split_at(usize::from(self.wanted));
+        let seen = |s: &Slot| s.proven || s.rest.is_some();
+        wanted.iter().all(seen) && surplus.iter().all(|s| s.current.is_none())
+    }
+
     /// Compares what there is with what is wanted; says so when it is the same.
     pub(super) fn resize_progress(&mut self, out: &mut Out) {
         if !self.resizing && self.resizers.is_empty() {
             return;
         }
-        let (wanted, surplus) = self.slots.split_at(usize::from(self.wanted));
-        let seen = |s: &Slot| s.proven || s.rest.is_some();
-        let there = wanted.iter().all(seen) && surplus.iter().all(|s| s.current.is_none());
-        if !there || self.phase != Phase::Serving {
+        if !self.has_size() || self.phase != Phase::Serving {
             return;
         }
         let workers = self.wanted;

@@ -119,13 +119,17 @@ impl Cluster {
         self.call_off_swap(wish.why, wish.by, now, out);
         let running = self.asked_for();
         let (why, by) = (wish.why, wish.by);
-        self.end_starting(Hitch::Overtaken { why, by }, out);
+        self.call_off_start(Hitch::Overtaken { why, by }, now, out);
         let before = self.supersede(wish, now, out);
         self.count_forks_anew();
         self.newest += 1;
         let to = self.newest;
         let workers = policy.workers;
-        let resized = workers != running;
+        let is = match wish.terms.exactly {
+            true => self.wanted,
+            false => running,
+        };
+        let resized = workers != is;
         let old = std::mem::replace(&mut self.policy, *policy);
         // What is of the master stays as it was.
         self.policy.given.clone_from(&old.given);
@@ -343,6 +347,10 @@ impl Cluster {
             took,
             back: r.back,
         }));
+        if r.terms.exactly && !self.has_size() {
+            // Who wants exactly that hears when there are so many, too.
+            return self.resizers.extend(r.askers);
+        }
         for asker in r.askers {
             let outcome = Outcome::Reloaded {
                 generation: r.to,

@@ -4,7 +4,8 @@
 //! 2. One whose first worker ends before, or is not ready in time, is taken away again, and the rest is
 //!    not begun; those before it stay.
 //! 3. A slot keeps its command over reloads, until an upgrade of all.
-//! 4. Another number of workers, or a reload, that is asked for meanwhile ends it where it is.
+//! 4. Another number of workers that is asked for meanwhile ends it where it is. So does a reload, and
+//!    takes away the slot that has not been ready: its code is not to fail that.
 
 use super::action::Action;
 use super::event::By;
@@ -134,6 +135,18 @@ impl Cluster {
             let started = s.done;
             let outcome = Outcome::NotStarted { started, hitch };
             out.push(Action::Answer { asker, outcome });
+        }
+    }
+
+    /// A reload begins: the slot that is being added, and has not been ready, goes again with the start.
+    pub(super) fn call_off_start(&mut self, hitch: Hitch, now: Time, out: &mut Out) {
+        let Some((nr, by)) = self.starting.as_ref().map(|s| (s.slot, s.by)) else {
+            return;
+        };
+        self.end_starting(hitch, out);
+        let slot = self.slots.get(usize::from(nr.0));
+        if self.wanted == nr.0 + 1 && slot.is_some_and(|s| !s.proven) {
+            self.resize(nr.0, "its start is called off", Some(by), now, out);
         }
     }
 

@@ -464,7 +464,10 @@ impl Cluster {
         let Some(s) = self.swaps.now.take() else {
             return;
         };
-        self.runs_now(s.slot, s.new);
+        // (Its slot may have gone meanwhile.)
+        if self.place_of(s.new) == Place::Current(s.slot) {
+            self.runs_now(s.slot, s.new);
+        }
         let new = s.new_who.or(self.fleet.who(s.new)).unwrap_or(Who {
             slot: s.slot,
             pid: None,

@@ -5,7 +5,8 @@
 //!    that was asked for, or none; they have no place yet.
 //! 2. Who makes room for a new one that has not been ready for that long keeps, unsteered, where it is:
 //!    it is neither emptied nor asked to stop before the last of those new ones has been.
-//! 3. A new one that ends, or hangs, in that time fails the rollout. Those that were kept have their
+//! 3. A new one that ends, or hangs, while others are watched for whom old ones are kept, or in its own
+//!    time, fails the rollout. Those that were kept have their
 //!    places again in that same turn, and the new ones go.
 //! 4. With --surge 0 nobody can be kept: the next slot has its turn when the first K have been ready so
 //!    long, and one that fails in that time is replaced by one of the old code.
@@ -81,12 +82,8 @@ impl Cluster {
     /// When something that is watched will have been; see to it then.
     pub(super) fn set_watch(&mut self, now: Time) {
         let canaries = self.canaries().unwrap_or_default();
-        let kept = self.slots.iter().filter(|s| s.kept.is_some());
-        let batch: Vec<WorkerId> = kept.filter_map(|s| s.current).collect();
         let by = self.watched_by(canaries).into_iter();
-        let by = by
-            .chain(self.watched_by(batch))
-            .chain(self.in_place_watch());
+        let by = by.chain(self.kept_until()).chain(self.in_place_watch());
         match by.chain(self.all_watched_by()).filter(|at| *at > now).min() {
             Some(at) => self.deadlines.set(Why::Watch, at),
             None => self.deadlines.stop(Why::Watch),
@@ -140,12 +137,16 @@ impl Cluster {
 
     /// Those that are kept go when all new ones have been watched.
     pub(super) fn release_kept(&mut self, now: Time, out: &mut Out) {
-        let kept = self.slots.iter().filter(|s| s.kept.is_some());
-        let new: Vec<WorkerId> = kept.filter_map(|s| s.current).collect();
-        let over = self.watched_by(new).is_none_or(|by| by <= now);
-        if over {
+        if self.kept_until().is_none_or(|by| by <= now) {
             self.drop_kept(now, out);
         }
+    }
+
+    /// When the last of those will have been watched for whom others are kept.
+    fn kept_until(&self) -> Option<Time> {
+        let kept = self.slots.iter().filter(|s| s.kept.is_some());
+        let batch: Vec<WorkerId> = kept.filter_map(|s| s.current).collect();
+        self.watched_by(batch)
     }
 
     /// They go.
@@ -195,7 +196,11 @@ impl Cluster {
             return false;
         };
         let early = w.ready_since.is_some_and(|since| now < since + r.watch());
-        early && w.generation == r.to && !r.back && self.generation != r.to
+        // What was there before is there as long as anybody is watched: so long each new one counts.
+        (early || w.is_ready() && self.kept_until().is_some_and(|by| now < by))
+            && w.generation == r.to
+            && !r.back
+            && self.generation != r.to
     }
 
     /// A new worker has ended, or hangs, while it was watched: that fails the whole.

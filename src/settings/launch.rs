@@ -42,9 +42,10 @@ pub struct Launch {
 /// Where COMMAND begins: behind `--`, if that is there.
 pub fn begins<W: AsRef<str>>(words: &[W], before: Before) -> usize {
     let word = |at: usize| words.get(at).map(AsRef::as_ref);
-    let mut at = 0;
-    if before == Before::Upgrade && word(0).is_some_and(|w| target(w).is_ok()) {
-        at = 1;
+    let flag = |w: Option<&str>| matches!(w, Some("--no-wait" | "--json"));
+    let mut at = (0..).take_while(|at| flag(word(*at))).count();
+    if before == Before::Upgrade && word(at).is_some_and(|w| target(w).is_ok()) {
+        at += 1;
     }
     loop {
         match (before, word(at)) {
@@ -127,6 +128,9 @@ mod tests {
             upgrade("--no-wait -- x --no-wait").unwrap().command,
             ["x", "--no-wait"]
         );
+        // The flag may stand before all of it.
+        let l = upgrade("--no-wait 1 -- ./server").unwrap();
+        assert_eq!((l.target, l.command.len()), (Target::Number(1), 1));
         let l = launch(&["count", "3", "./worker", "count"], Before::Start).unwrap();
         assert_eq!((l.count, l.command.len()), (3, 2));
         // To start has no target, and nothing to watch.

@@ -110,6 +110,7 @@ impl Shell {
                 upgrade: true,
                 watch: found.watch,
                 ready: found.timeout,
+                exactly: false,
             },
             ..Change::default()
         };
@@ -200,6 +201,7 @@ impl Shell {
             settings: Some(Box::new(settings)),
             terms: Terms {
                 upgrade: true,
+                exactly: true,
                 ..Terms::default()
             },
             ..Change::default()

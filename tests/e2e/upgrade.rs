@@ -222,7 +222,7 @@ fn one_slot_alone_is_given_another_command_until_all_are() {
     assert!(said.err.contains("this version is broken"), "{said:?}");
     assert_eq!(rig.status().pids()[2], old[2]);
     for (words, want) in [
-        ("upgrade 7 ./x", "7"),
+        ("upgrade 7 sh", "7"),
         ("upgrade 1 ./no-such-program", "not found"),
         ("upgrade 1 watch 1s ./x", "an upgrade of all"),
     ] {

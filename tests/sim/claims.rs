@@ -158,6 +158,16 @@ impl Judge {
                 self.added = None;
                 self.want(usize::from(*to), now, cover);
             }
+            Notice::Resizing {
+                to,
+                why: "its start is called off",
+                ..
+            } => {
+                let nr = usize::from(*to);
+                assert!(nr + 1 == self.wanted && !self.places[nr].proven);
+                self.added = None;
+                self.want(usize::from(*to), now, cover);
+            }
             Notice::Stuck { pids, .. } => (self.stuck, self.gave_up_stuck) = (pids.clone(), true),
             _ => {}
         }

@@ -178,6 +178,7 @@ impl Reload {
                 upgrade: r.percent(30),
                 watch: r.percent(15).then(|| r.upto(secs(4))),
                 ready: r.percent(15).then(|| r.pick(&[millis(200), secs(3)])),
+                exactly: false,
             },
         }
     }

@@ -278,7 +278,11 @@ impl Judge {
                 // (What is added, or taken away again, is said next.)
                 let added = match hitch {
                     Hitch::Superseded { to, why, .. } => {
-                        let ours = ["added by a client", "the added slot has failed"];
+                        let ours = [
+                            "added by a client",
+                            "the added slot has failed",
+                            "its start is called off",
+                        ];
                         usize::from(*to) == n && ours.contains(why)
                     }
                     _ => false,
@@ -316,7 +320,11 @@ impl Judge {
                 Hitch::Superseded { to, why, .. },
                 Happens::Size { .. } | Happens::Reload { .. } | Happens::Ended(_) | Happens::Other,
             ) => {
-                let ours = ["added by a client", "the added slot has failed"];
+                let ours = [
+                    "added by a client",
+                    "the added slot has failed",
+                    "its start is called off",
+                ];
                 assert!(usize::from(*to) == self.wanted || ours.contains(why));
                 cover.mark(Mark::ResizeSuperseded);
             }

@@ -199,6 +199,9 @@ impl Judge {
         let early = job.ready.is_some_and(|t| now - t < watch);
         let place = self.places.get(usize::from(job.slot.0));
         let placed = place.is_some_and(|p| p.worker == Some(worker));
-        early && placed && job.generation == r.to && !self.stopping()
+        let of = self.places.iter().filter(|p| p.kept.is_some());
+        let batch: Vec<WorkerId> = of.filter_map(|p| p.worker).collect();
+        let kept = job.serves() && !self.watched(&batch, now);
+        (early || kept) && placed && job.generation == r.to && !self.stopping()
     }
 }
