@@ -161,7 +161,7 @@ impl Reload {
             (3, Kind::NeverListens),
             (2, Kind::ExitsZero),
             (2, Kind::Slow),
-            (4, Kind::Stuck),
+            (12, Kind::Stuck),
         ]);
         let time = r.pick(&[millis(100), secs(5)]);
         let new = surge(r);
