@@ -197,7 +197,7 @@ impl Cluster {
         };
         let early = w.ready_since.is_some_and(|since| now < since + r.watch());
         // What was there before is there as long as anybody is watched: so long each new one counts.
-        (early || w.is_ready() && self.kept_until().is_some_and(|by| now < by))
+        (early || w.ready_since.is_some() && self.kept_until().is_some_and(|by| now < by))
             && w.generation == r.to
             && !r.back
             && self.generation != r.to

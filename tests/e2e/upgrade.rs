@@ -122,6 +122,26 @@ fn the_old_workers_are_kept_until_the_last_new_one_has_been_watched() {
 }
 
 #[test]
+fn a_canary_that_ends_while_others_are_watched_takes_the_whole_back() {
+    let (mut rig, _) = serving(2, "2s");
+    let old = rig.status().pids();
+    let asked = rig.meanwhile(format!("upgrade {} blocking.py start=1", python()));
+    // It has been watched, and all have their places; the other one is watched still.
+    rig.wait("reload-serving", |_| true);
+    let ready = rig.events("ready");
+    let canary = ready[old.len()].pid();
+    let mut kill = std::process::Command::new("sh");
+    kill.args(["-c", &format!("kill -9 {canary}")]);
+    assert!(kill.status().unwrap().success());
+    let said = asked.join().unwrap();
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains(&format!("pid {canary}")), "{said:?}");
+    assert_eq!(rig.status().ready, 2);
+    rig.wait_status("only the old ones are left", |s| s.pids() == old);
+    rig.end(&["died", "reload-failed"]);
+}
+
+#[test]
 fn an_upgrade_under_way_is_called_off_at_once() {
     let (mut rig, port) = serving(2, "60s");
     let old = rig.status().pids();
@@ -202,10 +222,15 @@ fn what_is_asked_for_is_told_apart_from_what_is_to_run() {
 
 #[test]
 fn one_slot_alone_is_given_another_command_until_all_are() {
-    let (rig, port) = serving(3, "100ms");
+    // (Of several that share a queue one cannot be emptied alone.)
+    let port = free_port();
+    let py = python();
+    let mut rig = Rig::start(format!(
+        "-n 3 -p {port} --balance hash --canary 1:100ms --ready-timeout 5s -- {py} blocking.py"
+    ));
+    rig.up();
     let old = rig.status().pids();
     let load = Load::going(&port.to_string());
-    let py = python();
     let said = rig.verb(format!("upgrade 1 {py} blocking.py start=1"));
     assert_eq!(said.code, 0, "{said:?}");
     let told = format!(" in place of worker 1 pid {}", old[1]);
@@ -294,5 +319,12 @@ fn with_replace_what_runs_is_made_exactly_this_and_else_it_is_started() {
     assert_eq!(said.code, 75, "{said:?}");
     let (well, tally) = load.finish();
     assert!(well, "{tally:?}");
+    // Somebody has wanted another number meanwhile: it is exactly that again, when it returns.
+    assert_eq!(rig.verb("resize 1").code, 0);
+    let said = again(format!(
+        "--replace --name web -n 2 -p {port} --canary 0 --log-format json -- {py} blocking.py"
+    ));
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(rig.status().ready, 2);
     rig.end(&["died", "reload-failed"]);
 }

@@ -201,7 +201,7 @@ impl Judge {
         let placed = place.is_some_and(|p| p.worker == Some(worker));
         let of = self.places.iter().filter(|p| p.kept.is_some());
         let batch: Vec<WorkerId> = of.filter_map(|p| p.worker).collect();
-        let kept = job.serves() && !self.watched(&batch, now);
+        let kept = job.ready.is_some() && !self.watched(&batch, now);
         (early || kept) && placed && job.generation == r.to && !self.stopping()
     }
 }
