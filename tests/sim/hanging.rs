@@ -173,7 +173,7 @@ fn clients(gap: u64) -> Clients {
     }
 }
 
-/// Four workers, of which the first hangs for so long 2 s after it listens, under load.
+/// Four workers, of which the first hangs for so long 2.5 s after it listens, under load.
 fn one_hangs(balance: Balance, time: Duration) -> World {
     let policy = Policy {
         balance,
@@ -182,7 +182,8 @@ fn one_hangs(balance: Balance, time: Duration) -> World {
         ..of(4)
     };
     let mut first = a(Kind::Good);
-    first.steps.push((secs(2), Step::Hang(time)));
+    // (At a moment at which it holds a connection whose client speaks on.)
+    first.steps.push((ms(2500), Step::Hang(time)));
     let mut world = told(policy, vec![first], Kind::Good);
     world.faults = Faults {
         clients: clients(10),
