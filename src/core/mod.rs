@@ -39,6 +39,7 @@ pub mod addr;
 pub mod codes;
 pub mod death;
 pub mod event;
+mod exchange;
 pub mod fields;
 pub mod fleet;
 pub mod ids;

@@ -1,19 +1,17 @@
 //! The replacing of all workers by new ones: a reload. One transaction with one ending (I5). Rules:
 //!
-//! 1. New before old (I4): a slot's successor is spawned beside its worker, as many at a time as
-//!    --surge allows, and takes the place when all of that batch are ready. In that turn new
-//!    connections are steered to them, and then the old ones are retired.
+//! 1. All slots get a new worker, new before old (I4), or with --surge 0 old before new: how is
+//!    `exchange`'s. Canaries go ahead (`watch`).
 //! 2. A successor that ends, or is not ready in time, fails the whole: the others of its batch go, and
 //!    nothing has changed for the old ones. Slots that had been replaced before are taken back, by a
 //!    rollout to where they came from, whose successors are tried again until they are ready.
-//! 3. With --surge 0 a slot's worker is retired first, and its slot is spawned anew.
-//! 4. Another reload takes the place of one under way, which is over then. Successors that are not in
+//! 3. Another reload takes the place of one under way, which is over then. Successors that are not in
 //!    place go; where all were, it has reached its end.
-//! 5. It is over, for who waits, when all slots have new workers and the old ones have gone. Old ones of
+//! 4. It is over, for who waits, when all slots have new workers and the old ones have gone. Old ones of
 //!    an earlier one go in their own time: nobody waits for these, nor do they count as its surge.
-//! 6. Another number of workers that was read again counts when the new ones have their places: fewer go
+//! 5. Another number of workers that was read again counts when the new ones have their places: fewer go
 //!    with the old ones, whose lane can be emptied then; more are of the new code at once.
-//! 7. What there is is compared with what is wanted, after each event (I7).
+//! 6. What there is is compared with what is wanted, after each event (I7).
 
 use super::action::Action;
 use super::deadlines::Why;
@@ -22,9 +20,8 @@ use super::ids::{Asker, Program, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice};
 use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
-use super::policy::{Drain, Policy};
+use super::policy::Policy;
 use super::respawn::FORK_AGAIN;
-use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
 use std::collections::BTreeMap;
@@ -408,7 +405,7 @@ impl Cluster {
     }
 
     /// All slots are of the new generation: from here on it is what runs.
-    fn arrive(&mut self, to: u32, now: Time, out: &mut Out) {
+    pub(super) fn arrive(&mut self, to: u32, now: Time, out: &mut Out) {
         if self.generation != to {
             self.generation = to;
             self.unserved_looks = 0;
@@ -420,157 +417,6 @@ impl Cluster {
             .and_then(|r| Some((r.workers.take()?, r.by)));
         if let Some((workers, by)) = size {
             self.resize(workers, "read again", by, now, out);
-        }
-    }
-
-    /// With new before old they are by the time they have their place; with old before new not yet.
-    fn replaced_are_ready(&self) -> bool {
-        let slots = self.slots[..usize::from(self.goal())].iter();
-        let ready = |s: &Slot| {
-            s.current
-                .and_then(|id| self.fleet.get(id))
-                .is_some_and(Worker::is_ready)
-        };
-        self.surge() > 0 || slots.into_iter().all(|s| s.rest.is_some() || ready(s))
-    }
-
-    /// Workers beyond those in slots on account of this rollout: successors, and those that made room for
-    /// one and have not gone. (A successor that is not to be makes room at once, or the next batch would
-    /// come in two parts, and the old ones could not be emptied together.)
-    fn extra(&self, to: u32) -> usize {
-        let counts = |w: &&Worker| match self.place_of(w.id) {
-            Place::Successor(_) => true,
-            Place::Current(_) => false,
-            Place::Kept(_) => true,
-            Place::None => w.made_room_for == Some(to) && !w.stuck,
-        };
-        self.fleet
-            .iter()
-            .filter(|w| w.unreaped())
-            .filter(counts)
-            .count()
-    }
-
-    fn spawn_successors(&mut self, to: u32, surge: u16, now: Time, out: &mut Out) {
-        if self.deadlines.get(Why::Successors).is_some() {
-            return;
-        }
-        // Of one batch all are ready before the next begins.
-        let mut room = usize::from(surge).saturating_sub(self.extra(to));
-        if let Some(n) = self.canaries_first() {
-            let there = self.slots.iter().filter(|s| s.successor.is_some());
-            room = room.min(n.saturating_sub(there.count()));
-        }
-        for nr in 0..usize::from(self.goal()) {
-            let slot = &self.slots[nr];
-            if room == 0 {
-                return;
-            }
-            if slot.generation == to || slot.successor.is_some() {
-                continue;
-            }
-            room -= 1;
-            let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
-            let worker = self.enlist(slot_nr, to, self.program_in(slot_nr, to), now, out);
-            self.slots[nr].successor = Some(worker);
-        }
-    }
-
-    /// All successors are ready: they take their places, are steered to, and then the old ones go.
-    fn promote(&mut self, to: u32, now: Time, out: &mut Out) {
-        let successors: Vec<(SlotNr, WorkerId)> = self
-            .slot_numbers()
-            .filter_map(|nr| Some((nr, self.slots[usize::from(nr.0)].successor?)))
-            .collect();
-        let ready = |id: &WorkerId| self.fleet.get(*id).is_some_and(|w| w.is_ready());
-        if successors.is_empty() || !successors.iter().all(|(_, id)| ready(id)) {
-            return;
-        }
-        let mut old = Vec::new();
-        for (nr, id) in successors {
-            self.deadlines.stop(Why::Respawn(nr));
-            let slot = &mut self.slots[usize::from(nr.0)];
-            old.extend(slot.current.replace(id).map(|old| (nr, old)));
-            slot.successor = None;
-            slot.seat = self.fleet.get(id).map(|w| w.seat);
-            slot.generation = to;
-            (slot.rest, slot.held) = (None, None);
-            slot.proven = true;
-            slot.backoff = Default::default();
-            self.runs_now(nr, id);
-        }
-        let watched = self.all_watched_by().is_none_or(|by| by <= now);
-        if self.all_replaced(to) && watched {
-            self.arrive(to, now, out);
-        }
-        // Who is steered away from a worker is steered away before that is looked at.
-        self.steer(out);
-        if !old.is_empty() && self.all_replaced(to) && self.policy.drain != Drain::None {
-            out.push(Action::Note(Notice::Exchanged {
-                generation: to,
-                old: old.len(),
-                drain: self.policy.drain_timeout,
-            }));
-        }
-        self.keep_or_retire(old, to, now, out);
-        self.say_if_full(now, out);
-        self.resize_progress(out);
-    }
-
-    /// With old before new: of which generation whoever comes into an empty slot is.
-    pub(super) fn in_place_to(&self) -> Option<u32> {
-        let in_place = self.surge() == 0;
-        self.rollout.as_ref().filter(|_| in_place).map(|r| r.to)
-    }
-
-    /// Old before new, one slot at a time: one that serves when all others do.
-    fn replace_in_place(&mut self, to: u32, now: Time, out: &mut Out) {
-        let wanted = usize::from(self.goal());
-        let ready = |nr: &usize| {
-            let current = self.slots[*nr].current.and_then(|id| self.fleet.get(id));
-            current.filter(|w| w.is_ready())
-        };
-        let old = |nr: &usize| ready(nr).is_some_and(|w| w.generation != to);
-        let rests = |nr: &usize| {
-            let slot = &self.slots[*nr];
-            slot.rest.is_some() && slot.generation == to
-        };
-        let idle = (0..wanted).find(|nr| ready(nr).is_none() && !rests(nr));
-        // The first of them are watched before the next one has its turn.
-        let watched = self.in_place_watch();
-        if watched.is_some_and(|by| by > now) {
-            return;
-        }
-        let Some(next) = idle.or_else(|| (0..wanted).find(old)) else {
-            return;
-        };
-        let back = self.rollout.as_ref().is_some_and(|r| r.back);
-        let nr = SlotNr(u16::try_from(next).unwrap_or(u16::MAX));
-        let slot = &mut self.slots[next];
-        match slot.current.and_then(|id| self.fleet.get(id)) {
-            // The new one is on its way in, or the old one on its way out.
-            Some(w) if w.generation == to || w.is_leaving() => {}
-            // Its turn is when it is there.
-            Some(w) if w.state == State::Spawning => {}
-            Some(w) => {
-                slot.generation = to;
-                slot.emptied = true;
-                let id = w.id;
-                self.retire(id, Cause::Restart, now, out);
-                // Was it the last that served a port that was learnt?
-                let alone = |s: &Slot| s.current.is_none_or(|c| c == id);
-                if self.slots.iter().all(alone) {
-                    self.inherit(to, out);
-                }
-                self.steer(out);
-            }
-            None => {
-                // It waits on account of the old code.
-                if slot.generation != to && !back {
-                    self.deadlines.stop(Why::Respawn(nr));
-                }
-                self.spawn_due(now, out);
-            }
         }
     }
 

@@ -121,6 +121,20 @@ impl Cluster {
         }
     }
 
+    /// This one, which is ready, has the place from now on; who had it?
+    pub(super) fn takes_place(&mut self, nr: SlotNr, id: WorkerId) -> Option<WorkerId> {
+        self.deadlines.stop(Why::Respawn(nr));
+        let w = self.fleet.get(id)?;
+        let slot = self.slots.get_mut(usize::from(nr.0))?;
+        let old = slot.current.replace(id);
+        (slot.successor, slot.seat, slot.generation) = (None, Some(w.seat), w.generation);
+        (slot.rest, slot.held) = (None, None);
+        slot.proven = true;
+        (slot.backoff, slot.swaps) = Default::default();
+        self.runs_now(nr, id);
+        old
+    }
+
     /// The slot has lost its worker. Sets the date for the next one, if there is to be one, and says
     /// what follows.
     pub(super) fn slot_vacated(

@@ -353,22 +353,13 @@ impl Cluster {
         s.stage = Stage::Leaving;
         s.new_who = self.fleet.who(s.new);
         let (nr, new, cause) = (s.slot, s.new, s.due.reason.cause());
-        self.deadlines.stop(Why::Respawn(nr));
-        let Some((seat, generation)) = self.fleet.get(new).map(|w| (w.seat, w.generation)) else {
-            return;
-        };
-        let slot = &mut self.slots[usize::from(nr.0)];
-        let old = slot.current.replace(new);
-        (slot.successor, slot.seat) = (None, Some(seat));
-        (slot.rest, slot.held) = (None, None);
-        slot.proven = true;
-        (slot.backoff, slot.swaps) = Default::default();
-        self.runs_now(nr, new);
+        let old = self.takes_place(nr, new);
+        let generation = self.fleet.get(new).map(|w| w.generation);
         // Who is steered away from a worker is steered away before that is looked at.
         self.steer(out);
         if let Some(old) = old {
             if let Some(w) = self.fleet.get_mut(old) {
-                w.made_room_for = Some(generation);
+                w.made_room_for = generation;
             }
             self.retire(old, cause, now, out);
         }

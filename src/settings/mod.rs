@@ -1,10 +1,9 @@
 //! Every setting with its unit, default and bounds, and the parsing of what people type for them.
 //! No I/O: what has to be looked up (CPUs, addresses in use, the command) is looked up by the shell.
 
-use crate::core::words::human;
 use crate::core::{
     Addr, Balance, Canary, Drain, Given, Level, OnCrashLoop, Policy, ReadyRule, RespawnOn, Surge,
-    Takeover, share_clients,
+    Takeover,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,8 +12,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod agree;
 mod envfile;
 mod launch;
+mod naming;
 mod orders;
 mod parse;
 mod recycling;
@@ -325,93 +326,6 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What has to agree although each value alone is fine.
-    pub fn check(&self) -> Result<(), String> {
-        if self.ports.is_empty() && !self.hosts.is_empty() {
-            return Err("-H says where -p listens, but there is no -p".into());
-        }
-        let n = self.ports.len() * self.hosts.len().max(1) + self.listen.len();
-        if n > MAX_PORTS {
-            return Err(format!("{n} addresses to listen on (limit {MAX_PORTS})"));
-        }
-        for (n, one) in self.listen.iter().enumerate() {
-            let same = |l: &Listen| l.to_string() == one.to_string();
-            if self.listen[..n].iter().any(same) {
-                return Err(format!("{one} is given twice"));
-            }
-        }
-        let all = self.tcp_addresses();
-        for (n, a) in all.iter().enumerate() {
-            for b in all.iter().skip(n + 1).filter(|_| a.port() != 0) {
-                match (a == b, share_clients(*a, *b)) {
-                    (true, _) => return Err(format!("{a} is given twice")),
-                    (_, true) => return Err(format!("{a} and {b}: one of them covers the other")),
-                    (false, false) => {}
-                }
-            }
-        }
-        if self.watch.len() > MAX_WATCHED {
-            let n = self.watch.len();
-            return Err(format!("{n} paths to watch (limit {MAX_WATCHED})"));
-        }
-        if self.daemon && self.log_file == Some(LogTo::Stderr) {
-            return Err(
-                "-d lets go of stderr, so the log cannot go there: --log-file FILE, or syslog"
-                    .into(),
-            );
-        }
-        self.check_recycling()?;
-        self.workers.map_or(Ok(()), |n| self.check_forks(n))?;
-        self.check_times()
-    }
-
-    /// Can there be that many workers at all?
-    pub fn check_forks(&self, workers: u16) -> Result<(), String> {
-        match self.max_forks {
-            0 => Ok(()),
-            n if n >= u64::from(workers) => Ok(()),
-            n => Err(format!(
-                "--max-forks {n} is less than the number of workers, {workers}: there could not be as many; {workers} or more, or 0 for any number"
-            )),
-        }
-    }
-
-    /// The same of durations alone: each of these is a part of another.
-    fn check_times(&self) -> Result<(), String> {
-        if self.backoff > Duration::ZERO && self.respawn > self.backoff {
-            return Err(format!(
-                "--respawn {} is longer than --backoff {}, its upper limit",
-                human(self.respawn),
-                human(self.backoff)
-            ));
-        }
-        if let Some(quiet) = self.drain_quiet.filter(|q| *q > self.drain_timeout) {
-            return Err(format!(
-                "--drain-quiet {} is longer than --drain-timeout {}, when everything is closed, quiet or not",
-                human(quiet),
-                human(self.drain_timeout)
-            ));
-        }
-        if self.ready == ReadyRule::Answers && !self.balance().spreads() {
-            return Err("--ready tcp and http:/PATH ask one worker alone, and with --balance shared any could answer: --balance hash (that is the default then), ip or cpu".to_string());
-        }
-        if let ReadyRule::Alive(d) = self.ready {
-            for (name, limit) in [
-                ("--ready-timeout", self.ready_timeout),
-                ("--start-timeout", self.start_timeout),
-            ] {
-                if !limit.is_zero() && d >= limit {
-                    return Err(format!(
-                        "no worker could be alive for {} (--ready): {name} is {}; raise that, or 0 for never",
-                        human(d),
-                        human(limit)
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// What was typed of the workers' directory.
     pub fn typed_cwd(&self) -> Option<&String> {
         let typed = self.sources.typed.iter();
@@ -491,155 +405,5 @@ impl Settings {
             learn_from: 1,
             seed,
         }
-    }
-
-    /// The cluster's name if none is given: the command's (an interpreter's script's), and the port.
-    pub fn implied_name(&self) -> String {
-        let words: Vec<String> = self
-            .command
-            .iter()
-            .map(|w| w.to_string_lossy().into_owned())
-            .collect();
-        let mut name = clean(&program_word(&words));
-        if let Some(a) = self.tcp_addresses().first().filter(|a| a.port() != 0) {
-            name = format!("{name}-{}", a.port());
-        }
-        name
-    }
-}
-
-/// The word that says best what runs.
-fn program_word(words: &[String]) -> String {
-    const INTERPRETERS: [&str; 14] = [
-        "sh", "bash", "dash", "zsh", "node", "nodejs", "bun", "deno", "ruby", "perl", "php",
-        "java", "lua", "env",
-    ];
-    let base = |w: &str| w.rsplit('/').next().unwrap_or(w).to_string();
-    let first = words.first().map(|w| base(w)).unwrap_or_default();
-    let interpreter = INTERPRETERS.contains(&first.as_str()) || first.starts_with("python");
-    let mut rest = words.iter().skip(1);
-    match interpreter {
-        false => first,
-        true => loop {
-            match rest.next().map(String::as_str) {
-                // What follows is code, not a name.
-                None | Some("-c" | "-e") => return first,
-                Some(w) if w.starts_with('-') || w.contains('=') => {}
-                Some(w) => return base(w),
-            }
-        },
-    }
-}
-
-/// As a file name: at most 64 of the harmless characters.
-fn clean(text: &str) -> String {
-    let harmless = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let s: String = text
-        .trim_start_matches('.')
-        .chars()
-        .map(|c| if harmless(c) { c } else { '_' })
-        .take(64)
-        .collect();
-    match s.is_empty() {
-        true => "cluster".into(),
-        false => s,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_come_from_what_runs() {
-        let named = |words: &[&str], port: Option<u16>| {
-            let s = Settings {
-                command: words.iter().map(Into::into).collect(),
-                ports: port.into_iter().collect(),
-                ..Settings::default()
-            };
-            s.implied_name()
-        };
-        assert_eq!(named(&["./server"], Some(3000)), "server-3000");
-        assert_eq!(
-            named(&["/usr/bin/node", "--inspect", "app/main.js"], None),
-            "main.js"
-        );
-        assert_eq!(
-            named(&["python3", "-m", "http.server", "8000"], None),
-            "http.server"
-        );
-        assert_eq!(named(&["sh", "-c", "exec node x.js"], None), "sh");
-        assert_eq!(named(&["npm", "start"], Some(0)), "npm");
-        assert_eq!(named(&["./.."], None), "cluster");
-        assert_eq!(named(&["./a b"], None), "a_b");
-    }
-
-    #[test]
-    fn values_that_do_not_agree_are_refused() {
-        let base = Settings::default();
-        assert!(base.check().is_ok());
-        let mut s = base.clone();
-        s.hosts = vec!["::".parse().unwrap()];
-        assert!(s.check().unwrap_err().contains("no -p"));
-        let mut s = base.clone();
-        s.ports = vec![80, 80];
-        assert!(s.check().unwrap_err().contains("twice"));
-        let mut s = base.clone();
-        s.ports = vec![80];
-        s.hosts = vec!["::".parse().unwrap(), "127.0.0.1".parse().unwrap()];
-        assert!(s.check().unwrap_err().contains("covers"));
-        s.hosts[0] = "::1".parse().unwrap();
-        assert!(s.check().is_ok());
-        let mut s = base.clone();
-        (s.workers, s.max_forks) = (Some(4), 4);
-        assert!(s.check().is_ok());
-        s.max_forks = 3;
-        let e = s.check().unwrap_err();
-        assert!(
-            e.starts_with("--max-forks 3 is less than the number of workers, 4"),
-            "{e}"
-        );
-        // That of the CPUs is known later.
-        s.workers = None;
-        assert!(s.check().is_ok() && s.check_forks(3).is_ok() && s.check_forks(4).is_err());
-        let mut s = base;
-        s.respawn = Duration::from_secs(60);
-        assert!(s.check().unwrap_err().contains("--backoff"));
-        let mut s = Settings {
-            ready: ReadyRule::Alive(Duration::from_secs(60)),
-            ..Settings::default()
-        };
-        assert!(s.check().unwrap_err().contains("--ready-timeout is 1m"));
-        s.ready_timeout = Duration::ZERO;
-        assert!(s.check().unwrap_err().contains("--start-timeout is 1m"));
-        s.start_timeout = Duration::from_secs(61);
-        assert!(s.check().is_ok());
-    }
-
-    #[test]
-    fn quiet_is_half_of_the_drain_timeout_and_never_longer() {
-        let of = |timeout: u64, quiet: Option<u64>| Settings {
-            drain_timeout: Duration::from_secs(timeout),
-            drain_quiet: quiet.map(Duration::from_secs),
-            ..Settings::default()
-        };
-        let secs = Duration::from_secs;
-        for (timeout, quiet, want) in [
-            (10, None, secs(5)),
-            (1, None, Duration::from_millis(500)),
-            (0, None, secs(0)),
-            (10, Some(10), secs(10)),
-            (10, Some(0), secs(0)),
-        ] {
-            let s = of(timeout, quiet);
-            assert_eq!(s.check(), Ok(()), "{timeout} {quiet:?}");
-            assert_eq!(s.policy(4, 1, Vec::new()).drain_quiet, want);
-        }
-        let e = of(10, Some(11)).check().unwrap_err();
-        assert!(
-            e.contains("--drain-quiet 11s is longer than --drain-timeout 10s"),
-            "{e}"
-        );
     }
 }

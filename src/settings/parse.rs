@@ -1,6 +1,6 @@
 //! What people type for settings, understood.
 
-use super::{LONGEST, Listen, MAX_WORKERS, SocketFile, clean, principal};
+use super::{LONGEST, Listen, MAX_WORKERS, SocketFile, naming::clean, principal};
 use crate::core::words::{human, signal_number};
 use crate::core::{
     Addr, Balance, Canary, Drain, OnCrashLoop, ReadyRule, RespawnOn, Surge, Takeover,

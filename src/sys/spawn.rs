@@ -11,11 +11,12 @@
 //! The directory is entered by whoever runs there. With the master's rights a link that this user may
 //! switch would lead it to where it has no way; and there are file systems where root has none.
 
+use super::report::{self, Step, fail};
+pub use super::report::{Report, receive, report_pair};
 use super::{cerr, seccomp, signal::Blocked};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 /// What is to be executed, and in what surroundings.
 pub struct Plan<'a> {
@@ -82,126 +83,6 @@ pub enum Watch {
     Require,
 }
 
-/// One message of a child on its way to exec.
-#[derive(Debug)]
-pub enum Report {
-    /// Here is the listener of its filter.
-    Listener(OwnedFd),
-    /// The filter could not be installed; it goes on without, or gives up.
-    Unwatched(i32),
-    /// This failed, and the child has left.
-    Failed(&'static str, i32),
-    /// The socket was closed: by exec, or by the child's end.
-    Closed,
-}
-
-#[derive(Clone, Copy)]
-#[repr(u8)]
-enum Step {
-    Group,
-    Limits,
-    Nice,
-    Affinity,
-    Chdir,
-    Fds,
-    Filter,
-    Groups,
-    Gid,
-    Uid,
-    DeathSignal,
-    MasterGone,
-    Exec,
-}
-
-/// Names of the steps, for messages; core knows which of them are worth another try.
-const STEPS: [&str; 13] = [
-    "setpgid",
-    "setrlimit",
-    "setpriority",
-    "sched_setaffinity",
-    "chdir",
-    "dup2",
-    "seccomp",
-    "setgroups",
-    "setgid",
-    "setuid",
-    "prctl",
-    "the master has gone",
-    "exec",
-];
-
-const LISTENER: u8 = 1;
-const UNWATCHED: u8 = 2;
-const FAILED: u8 = 3;
-/// kind, step, errno (four bytes).
-const MESSAGE: usize = 6;
-
-/// A report socket: ours (not blocking) and the child's.
-pub fn report_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends: [RawFd; 2] = [-1; 2];
-    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
-    // SAFETY: ends has room for two; both results are new and ours alone.
-    unsafe {
-        cerr(libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()))?;
-        let ours = OwnedFd::from_raw_fd(ends[0]);
-        let theirs = OwnedFd::from_raw_fd(ends[1]);
-        let flags = cerr(libc::fcntl(ends[0], libc::F_GETFL))?;
-        cerr(libc::fcntl(
-            ends[0],
-            libc::F_SETFL,
-            flags | libc::O_NONBLOCK,
-        ))?;
-        Ok((ours, theirs))
-    }
-}
-
-/// The next message. `None`: none yet.
-pub fn receive(ours: BorrowedFd<'_>) -> io::Result<Option<Report>> {
-    let mut bytes = [0u8; MESSAGE];
-    // Room for one descriptor; u64s for the alignment of cmsghdr.
-    let mut control = [0u64; 4];
-    let mut iov = libc::iovec {
-        iov_base: bytes.as_mut_ptr().cast(),
-        iov_len: MESSAGE,
-    };
-    // SAFETY: all buffers outlive the call; a msghdr is plain data; the descriptor, if the kernel
-    // says that it gave one, is new (CLOEXEC by the flag) and ours alone.
-    let (got, fd) = unsafe {
-        let mut msg: libc::msghdr = std::mem::zeroed();
-        msg.msg_iov = &mut iov;
-        msg.msg_iovlen = 1;
-        msg.msg_control = control.as_mut_ptr().cast();
-        msg.msg_controllen = size_of_val(&control) as _;
-        let got = libc::recvmsg(ours.as_raw_fd(), &mut msg, libc::MSG_CMSG_CLOEXEC);
-        let got = match cerr(got) {
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            // The child died with something unread of ours; there is nothing of ours.
-            Err(e) if e.raw_os_error() == Some(libc::ECONNRESET) => 0,
-            Err(e) => return Err(e),
-        };
-        let cmsg = libc::CMSG_FIRSTHDR(&msg);
-        let has = !cmsg.is_null()
-            && (*cmsg).cmsg_level == libc::SOL_SOCKET
-            && (*cmsg).cmsg_type == libc::SCM_RIGHTS;
-        let fd = has.then(|| {
-            let raw = libc::CMSG_DATA(cmsg).cast::<RawFd>().read_unaligned();
-            OwnedFd::from_raw_fd(raw)
-        });
-        (got, fd)
-    };
-    if got == 0 {
-        return Ok(Some(Report::Closed));
-    }
-    let errno = i32::from_ne_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]);
-    let step = STEPS.get(usize::from(bytes[1])).copied().unwrap_or("exec");
-    Ok(Some(match (bytes[0], fd) {
-        (LISTENER, Some(fd)) => Report::Listener(fd),
-        (UNWATCHED, _) | (LISTENER, None) => Report::Unwatched(errno),
-        _ => Report::Failed(step, errno),
-    }))
-}
-
 /// What the child works with, made before the fork.
 struct Ready {
     argv: Vec<*const libc::c_char>,
@@ -229,13 +110,10 @@ impl Ready {
     }
 }
 
-/// What `exec_here` does when it cannot: it is told the step and its errno.
-static INSTEAD: OnceLock<fn(&'static str, i32) -> !> = OnceLock::new();
-
 /// Executes the plan in our own place: no child, no group, no filter, and signals that were ignored
 /// stay so. `instead` says why not, and leaves.
 pub fn exec_here(plan: &Plan<'_>, instead: fn(&'static str, i32) -> !) -> ! {
-    let _ = INSTEAD.set(instead);
+    report::say_instead(instead);
     super::signal::restore_sigpipe();
     // SAFETY: we are the only thread; what a child may not do is not done for want of a report socket.
     unsafe { child(plan, &mut Ready::of(plan), 0) }
@@ -506,7 +384,7 @@ unsafe fn watch(how: Watch, unix: bool, report: RawFd) {
     unsafe {
         match seccomp::install(unix) {
             Ok(listener) => {
-                if send(report, [LISTENER, 0, 0, 0, 0, 0], Some(listener)) < 0 {
+                if !report::give_listener(report, listener) {
                     // Without its master's answer each bind would wait for ever.
                     fail(report, Step::Filter);
                 }
@@ -514,57 +392,13 @@ unsafe fn watch(how: Watch, unix: bool, report: RawFd) {
             // No word on whether it is allowed: another try may have what this one lacked.
             Err(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => fail(report, Step::Filter),
             Err(errno) => {
-                let e = errno.to_ne_bytes();
-                send(report, [UNWATCHED, 0, e[0], e[1], e[2], e[3]], None);
+                report::say_unwatched(report, errno);
                 if how == Watch::Require {
                     *libc::__errno_location() = errno;
                     fail(report, Step::Filter);
                 }
             }
         }
-    }
-}
-
-/// # Safety
-/// As `child`.
-unsafe fn fail(report: RawFd, step: Step) -> ! {
-    // SAFETY: as `child`; errno of this thread.
-    unsafe {
-        let errno = *libc::__errno_location();
-        if report < 0
-            && let Some(instead) = INSTEAD.get()
-        {
-            instead(STEPS[step as usize], errno);
-        }
-        let e = errno.to_ne_bytes();
-        send(report, [FAILED, step as u8, e[0], e[1], e[2], e[3]], None);
-        libc::_exit(127)
-    }
-}
-
-/// # Safety
-/// As `child`.
-unsafe fn send(report: RawFd, mut bytes: [u8; MESSAGE], fd: Option<RawFd>) -> isize {
-    let mut control = [0u64; 4];
-    let mut iov = libc::iovec {
-        iov_base: bytes.as_mut_ptr().cast(),
-        iov_len: MESSAGE,
-    };
-    // SAFETY: all buffers outlive the call; control has room for one descriptor's message.
-    unsafe {
-        let mut msg: libc::msghdr = std::mem::zeroed();
-        msg.msg_iov = &mut iov;
-        msg.msg_iovlen = 1;
-        if let Some(fd) = fd {
-            msg.msg_control = control.as_mut_ptr().cast();
-            msg.msg_controllen = libc::CMSG_SPACE(4) as _;
-            let cmsg = libc::CMSG_FIRSTHDR(&msg);
-            (*cmsg).cmsg_level = libc::SOL_SOCKET;
-            (*cmsg).cmsg_type = libc::SCM_RIGHTS;
-            (*cmsg).cmsg_len = libc::CMSG_LEN(4) as _;
-            libc::CMSG_DATA(cmsg).cast::<RawFd>().write_unaligned(fd);
-        }
-        libc::sendmsg(report, &msg, libc::MSG_NOSIGNAL)
     }
 }
 

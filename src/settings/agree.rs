@@ -1,0 +1,168 @@
+//! What has to agree although each value alone is fine.
+
+use super::{Listen, LogTo, MAX_PORTS, MAX_WATCHED, Settings};
+use crate::core::words::human;
+use crate::core::{ReadyRule, share_clients};
+use std::time::Duration;
+
+impl Settings {
+    /// Does all of it?
+    pub fn check(&self) -> Result<(), String> {
+        if self.ports.is_empty() && !self.hosts.is_empty() {
+            return Err("-H says where -p listens, but there is no -p".into());
+        }
+        let n = self.ports.len() * self.hosts.len().max(1) + self.listen.len();
+        if n > MAX_PORTS {
+            return Err(format!("{n} addresses to listen on (limit {MAX_PORTS})"));
+        }
+        for (n, one) in self.listen.iter().enumerate() {
+            let same = |l: &Listen| l.to_string() == one.to_string();
+            if self.listen[..n].iter().any(same) {
+                return Err(format!("{one} is given twice"));
+            }
+        }
+        let all = self.tcp_addresses();
+        for (n, a) in all.iter().enumerate() {
+            for b in all.iter().skip(n + 1).filter(|_| a.port() != 0) {
+                match (a == b, share_clients(*a, *b)) {
+                    (true, _) => return Err(format!("{a} is given twice")),
+                    (_, true) => return Err(format!("{a} and {b}: one of them covers the other")),
+                    (false, false) => {}
+                }
+            }
+        }
+        if self.watch.len() > MAX_WATCHED {
+            let n = self.watch.len();
+            return Err(format!("{n} paths to watch (limit {MAX_WATCHED})"));
+        }
+        if self.daemon && self.log_file == Some(LogTo::Stderr) {
+            return Err(
+                "-d lets go of stderr, so the log cannot go there: --log-file FILE, or syslog"
+                    .into(),
+            );
+        }
+        self.check_recycling()?;
+        self.workers.map_or(Ok(()), |n| self.check_forks(n))?;
+        self.check_times()
+    }
+
+    /// Can there be that many workers at all?
+    pub fn check_forks(&self, workers: u16) -> Result<(), String> {
+        match self.max_forks {
+            0 => Ok(()),
+            n if n >= u64::from(workers) => Ok(()),
+            n => Err(format!(
+                "--max-forks {n} is less than the number of workers, {workers}: there could not be as many; {workers} or more, or 0 for any number"
+            )),
+        }
+    }
+
+    /// The same of durations alone: each of these is a part of another.
+    fn check_times(&self) -> Result<(), String> {
+        if self.backoff > Duration::ZERO && self.respawn > self.backoff {
+            return Err(format!(
+                "--respawn {} is longer than --backoff {}, its upper limit",
+                human(self.respawn),
+                human(self.backoff)
+            ));
+        }
+        if let Some(quiet) = self.drain_quiet.filter(|q| *q > self.drain_timeout) {
+            return Err(format!(
+                "--drain-quiet {} is longer than --drain-timeout {}, when everything is closed, quiet or not",
+                human(quiet),
+                human(self.drain_timeout)
+            ));
+        }
+        if self.ready == ReadyRule::Answers && !self.balance().spreads() {
+            return Err("--ready tcp and http:/PATH ask one worker alone, and with --balance shared any could answer: --balance hash (that is the default then), ip or cpu".to_string());
+        }
+        if let ReadyRule::Alive(d) = self.ready {
+            for (name, limit) in [
+                ("--ready-timeout", self.ready_timeout),
+                ("--start-timeout", self.start_timeout),
+            ] {
+                if !limit.is_zero() && d >= limit {
+                    return Err(format!(
+                        "no worker could be alive for {} (--ready): {name} is {}; raise that, or 0 for never",
+                        human(d),
+                        human(limit)
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_do_not_agree_are_refused() {
+        let base = Settings::default();
+        assert!(base.check().is_ok());
+        let mut s = base.clone();
+        s.hosts = vec!["::".parse().unwrap()];
+        assert!(s.check().unwrap_err().contains("no -p"));
+        let mut s = base.clone();
+        s.ports = vec![80, 80];
+        assert!(s.check().unwrap_err().contains("twice"));
+        let mut s = base.clone();
+        s.ports = vec![80];
+        s.hosts = vec!["::".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        assert!(s.check().unwrap_err().contains("covers"));
+        s.hosts[0] = "::1".parse().unwrap();
+        assert!(s.check().is_ok());
+        let mut s = base.clone();
+        (s.workers, s.max_forks) = (Some(4), 4);
+        assert!(s.check().is_ok());
+        s.max_forks = 3;
+        let e = s.check().unwrap_err();
+        assert!(
+            e.starts_with("--max-forks 3 is less than the number of workers, 4"),
+            "{e}"
+        );
+        // That of the CPUs is known later.
+        s.workers = None;
+        assert!(s.check().is_ok() && s.check_forks(3).is_ok() && s.check_forks(4).is_err());
+        let mut s = base;
+        s.respawn = Duration::from_secs(60);
+        assert!(s.check().unwrap_err().contains("--backoff"));
+        let mut s = Settings {
+            ready: ReadyRule::Alive(Duration::from_secs(60)),
+            ..Settings::default()
+        };
+        assert!(s.check().unwrap_err().contains("--ready-timeout is 1m"));
+        s.ready_timeout = Duration::ZERO;
+        assert!(s.check().unwrap_err().contains("--start-timeout is 1m"));
+        s.start_timeout = Duration::from_secs(61);
+        assert!(s.check().is_ok());
+    }
+
+    #[test]
+    fn quiet_is_half_of_the_drain_timeout_and_never_longer() {
+        let of = |timeout: u64, quiet: Option<u64>| Settings {
+            drain_timeout: Duration::from_secs(timeout),
+            drain_quiet: quiet.map(Duration::from_secs),
+            ..Settings::default()
+        };
+        let secs = Duration::from_secs;
+        for (timeout, quiet, want) in [
+            (10, None, secs(5)),
+            (1, None, Duration::from_millis(500)),
+            (0, None, secs(0)),
+            (10, Some(10), secs(10)),
+            (10, Some(0), secs(0)),
+        ] {
+            let s = of(timeout, quiet);
+            assert_eq!(s.check(), Ok(()), "{timeout} {quiet:?}");
+            assert_eq!(s.policy(4, 1, Vec::new()).drain_quiet, want);
+        }
+        let e = of(10, Some(11)).check().unwrap_err();
+        assert!(
+            e.contains("--drain-quiet 11s is longer than --drain-timeout 10s"),
+            "{e}"
+        );
+    }
+}
