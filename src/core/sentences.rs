@@ -3,11 +3,11 @@
 
 use super::codes;
 use super::crash::leaving_with;
-use super::lanes::MAX_LANES;
-use super::notice::{Hindrance, LeftoverStage, Limit, Next, Notice, PassWhy};
+use super::notice::Notice;
 use super::outcome::Hitch;
 use super::phrases::{
-    addrs, all_workers, asked_by, last_lines, not_recycled, pids, refusal, remedy, tie,
+    addrs, all_workers, asked_by, drained, last_lines, leftovers, not_recycled, passed, pids,
+    refusal, remedy, stopping, tie,
 };
 use super::policy::MAX_WORKERS;
 use super::words::{count, errno_text, human, no_room, signal_name};
@@ -127,22 +127,7 @@ impl fmt::Display for Notice {
                 if !was_ready {
                     write!(f, ", never ready")?;
                 }
-                match next {
-                    Next::Respawn(d) if d.is_zero() => write!(f, "; slot respawns now")?,
-                    Next::Respawn(d) => write!(f, "; slot respawns in {}", human(*d))?,
-                    Next::TakenBack => f.write_str("; the one before it has its place again")?,
-                    Next::HeldBack { wait, limit } => write!(
-                        f,
-                        "; slot is held back for {} (--restarts-per-minute {limit})",
-                        human(*wait)
-                    )?,
-                    Next::Finished => write!(f, "; slot is finished (--respawn-on)")?,
-                    Next::GivenUp { limit } => {
-                        write!(f, "; slot is given up (--max-forks {limit})")?
-                    }
-                    Next::Replaced | Next::Nothing => {}
-                }
-                Ok(())
+                write!(f, "{next}")
             }
             Notice::LeftRunning { who } => write!(
                 f,
@@ -233,34 +218,7 @@ impl fmt::Display for Notice {
                 workers,
                 drain,
                 limit,
-            } => {
-                write!(f, "stopping: {why}{}; ", asked_by(by))?;
-                let them = count(*workers, "worker");
-                let time = human(limit.time());
-                match workers {
-                    0 => return write!(f, "there is no worker to wait for"),
-                    _ if !drain.is_zero() => {
-                        let drain = human(*drain);
-                        write!(f, "{them}, drained for up to {drain}, then asked to stop")?;
-                        if let Limit::Timeout(_) = limit {
-                            write!(f, " and killed {time} later")?;
-                        }
-                    }
-                    _ if limit.time().is_zero() => write!(f, "{them} killed if not gone at once")?,
-                    1 => write!(f, "{them} has {time} before it is killed")?,
-                    _ => write!(f, "{them} have {time} before they are killed")?,
-                }
-                match limit {
-                    Limit::Timeout(_) => Ok(()),
-                    Limit::Budget { budget, .. } => {
-                        write!(
-                            f,
-                            ", all has to be over in {} (--stop-budget)",
-                            human(*budget)
-                        )
-                    }
-                }
-            }
+            } => stopping(f, why, by, workers, drain, limit),
             Notice::HardStop { why, by, workers } => {
                 write!(
                     f,
@@ -285,33 +243,7 @@ impl fmt::Display for Notice {
             Notice::CannotRun { code } => {
                 write!(f, "COMMAND cannot be executed, giving up (exit {code})")
             }
-            Notice::Leftovers { pids: list, stage } => {
-                let them = match list.len() {
-                    // They cannot be counted either.
-                    0 => "what workers left behind".to_string(),
-                    1 => "1 process that workers left behind".to_string(),
-                    n => format!("{n} processes that workers left behind"),
-                };
-                match stage {
-                    LeftoverStage::Asked => write!(f, "waiting for {them}")?,
-                    LeftoverStage::Overdue(Limit::Timeout(time)) => write!(
-                        f,
-                        "{them} not gone {} after the stop signal, killing",
-                        human(*time)
-                    )?,
-                    LeftoverStage::Overdue(Limit::Budget { time, budget }) => write!(
-                        f,
-                        "{them} not gone {} after the stop signal, of the {} that all of it may take (--stop-budget), killing",
-                        human(*time),
-                        human(*budget)
-                    )?,
-                    LeftoverStage::Killed => write!(f, "killing {them}")?,
-                }
-                match list.is_empty() {
-                    true => Ok(()),
-                    false => write!(f, ": {}", pids(list)),
-                }
-            }
+            Notice::Leftovers { pids: list, stage } => leftovers(f, list, stage),
             Notice::Stuck { pids: list, budget } => {
                 match list.is_empty() {
                     true => {
@@ -419,29 +351,7 @@ impl fmt::Display for Notice {
                 ended,
                 cut,
                 limit,
-            } => {
-                let connections = |n: &u32| count(*n as usize, "connection");
-                match cut {
-                    0 => write!(f, "drained {who} after {}", human(*after))?,
-                    n => write!(
-                        f,
-                        "{who} still has {} after {} (limit {limit}): asking it to stop, which cuts them off if it does not stop gracefully",
-                        connections(n),
-                        human(*after)
-                    )?,
-                }
-                if *closed > 0 {
-                    write!(f, "; {} ended when quiet", connections(closed))?;
-                }
-                match ended {
-                    0 => Ok(()),
-                    n => write!(
-                        f,
-                        "; {} ended when the time to drain was over, when no answer was seen to be owed: streams without an end, or clients that never pause",
-                        connections(n)
-                    ),
-                }
-            }
+            } => drained(f, who, after, [closed, ended, cut], limit),
             Notice::LaneAlone { addr } => write!(
                 f,
                 "{addr} can have no second socket: old and new workers share its queue during a reload, so each old one is asked to stop when it owes nothing, which is best effort; a connection that it accepts in that moment is lost if it does not stop gracefully"
@@ -501,46 +411,7 @@ impl fmt::Display for Notice {
                 ours,
                 picked,
                 why,
-            } => {
-                let ports: Vec<String> = ours.iter().map(|p| p.to_string()).collect();
-                write!(f, "{who} binds {addr}, ")?;
-                match why {
-                    PassWhy::Privileged(least) => {
-                        return write!(
-                            f,
-                            "a port below {least}, which the user that it runs as may not open: left to the kernel, which refuses it; -p {} has us open it",
-                            addr.port()
-                        );
-                    }
-                    PassWhy::NotListed => write!(f, "which --takeover does not list")?,
-                    PassWhy::NotServed => {
-                        write!(f, "which is not served here (-p {})", ports.join(" -p "))?
-                    }
-                    PassWhy::Full => write!(f, "but {MAX_LANES} ports are learnt already")?,
-                    PassWhy::Connects => write!(f, "to connect from there")?,
-                }
-                if ours.contains(&addr.port()) {
-                    return write!(
-                        f,
-                        ", but which is open here: its bind fails unless it sets SO_REUSEPORT; add {} to the list",
-                        addr.port()
-                    );
-                }
-                write!(f, ": left to itself, so only one worker can have it")?;
-                match ours.first() {
-                    Some(_) if *picked => write!(
-                        f,
-                        "; if this is the service port: let it bind $PORT, or give -p a number N and say --takeover {}=N",
-                        addr.port()
-                    ),
-                    Some(p) => write!(
-                        f,
-                        "; if this is the service port: --takeover {}={p}",
-                        addr.port()
-                    ),
-                    None => Ok(()),
-                }
-            }
+            } => passed(f, who, addr, ours, picked, why),
             Notice::HandedOnly { who, addr: None } => write!(
                 f,
                 "{who} failed, and nobody answers its bind(2): a port that COMMAND binds by itself can be had by one worker only; let COMMAND set SO_REUSEPORT, or use -p and the socket passed as fd 3 (LISTEN_FDS)"
@@ -592,32 +463,8 @@ impl fmt::Display for Notice {
             } => {
                 write!(
                     f,
-                    "cannot take over {addr} from {who}: {}, and ",
+                    "cannot take over {addr} from {who}: {}, and {why}; its bind fails with EOPNOTSUPP. Let it use the socket passed as fd 3 (LISTEN_FDS), or --takeover off with SO_REUSEPORT set by the server",
                     tie(*snag)
-                )?;
-                match why {
-                    Hindrance::NoTcp => write!(f, "sockets of one path cannot stand side by side")?,
-                    Hindrance::Family(lane) => write!(
-                        f,
-                        "it cannot stand beside ours at {lane}, which is of another family (-H)"
-                    )?,
-                    Hindrance::Device => write!(
-                        f,
-                        "it is bound to one interface, which ours is not (without -p its choice is kept)"
-                    )?,
-                    Hindrance::Alone => {
-                        write!(f, "its port can have no socket but the one passed to us")?
-                    }
-                    Hindrance::TooMany => {
-                        write!(f, "this worker has too many such sockets already")?
-                    }
-                    Hindrance::Step(step, errno) => {
-                        write!(f, "{step} says {}", errno_text(*errno))?
-                    }
-                }
-                write!(
-                    f,
-                    "; its bind fails with EOPNOTSUPP. Let it use the socket passed as fd 3 (LISTEN_FDS), or --takeover off with SO_REUSEPORT set by the server"
                 )
             }
         }

@@ -125,7 +125,7 @@ impl Shell {
             };
             (Vec::new(), workers.iter().map(|w| (*w, blind)).collect())
         });
-        let took = Duration::from_nanos(clock::monotonic() - begun);
+        let took = Duration::from_nanos(clock::monotonic().saturating_sub(begun));
         let (lanes, loads) = event;
         self.queue.push_back(Event::Census { lanes, loads, took });
     }

@@ -116,14 +116,14 @@ impl Shell {
         let ports = self.sockets.numbers();
         let mut conns = self.hung.observer.connections(&ports)?;
         conns.retain(|c| c.inode != 0);
-        let mark = |c: &Conn| Some((c.cookie, Mark::of(c)?));
-        let now: Held = conns.iter().filter_map(mark).collect();
-        if now.len() < conns.len() {
+        let mark = |c: &Conn| Some((c.inode, (c.cookie, Mark::of(c)?)));
+        let all_told: Option<BTreeMap<u64, (u64, Mark)>> = conns.iter().map(mark).collect();
+        let Some(inodes) = all_told else {
             return Err(io::Error::from(io::ErrorKind::Unsupported));
-        }
+        };
+        let now: Held = inodes.values().copied().collect();
         let before = std::mem::replace(&mut self.hung.marks, now);
-        let now = &self.hung.marks;
-        let suspects = untouched::suspects(now, &before);
+        let suspects = untouched::suspects(&self.hung.marks, &before);
         if suspects.is_empty() {
             self.hung.held.clear();
             return Ok(all(Wait::Moves));
@@ -132,18 +132,15 @@ impl Shell {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
         let ids: Vec<WorkerId> = workers.iter().map(|(w, _)| *w).collect();
-        let inodes: BTreeMap<u64, u64> = conns.iter().map(|c| (c.inode, c.cookie)).collect();
         let found = self.owners(&ids, &inodes.keys().copied().collect());
         if found.cut {
             return Ok(all(Wait::Unknown));
         }
         let mut held: BTreeMap<WorkerId, Held> = BTreeMap::new();
         for (inode, owners) in &found.of {
-            let cookie = inodes[inode];
             for observer::Owner { worker, .. } in owners {
-                held.entry(*worker)
-                    .or_default()
-                    .insert(cookie, now[&cookie]);
+                let its = held.entry(*worker).or_default();
+                its.extend(inodes.get(inode).copied());
             }
         }
         let kept = std::mem::take(&mut self.hung.held);

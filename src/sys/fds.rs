@@ -47,7 +47,8 @@ pub fn close_inherited(keep: &[RawFd]) {
 /// How many descriptors are open.
 pub fn count() -> u64 {
     // Less the one of the look itself.
-    let listed = std::fs::read_dir("/proc/self/fd").map(|dir| dir.count() as u64 - 1);
+    let listed =
+        std::fs::read_dir("/proc/self/fd").map(|dir| (dir.count() as u64).saturating_sub(1));
     // SAFETY: to ask for the flags of a number that may be no descriptor fails harmlessly.
     let open = |fd: &i32| unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0;
     listed.unwrap_or_else(|_| (0..1024).filter(open).count() as u64)

@@ -317,7 +317,9 @@ pub fn usage(pid: i32) -> Option<(u64, u64)> {
     };
     let tick = u64::try_from(tick).ok().filter(|t| *t > 0)?;
     let page = u64::try_from(page).ok()?;
-    Some((resident * page, (number(11)? + number(12)?) * 1000 / tick))
+    let ticks = number(11)?.saturating_add(number(12)?);
+    let size = resident.saturating_mul(page);
+    Some((size, ticks.saturating_mul(1000) / tick))
 }
 
 /// The same of a process and its descendants together: behind `sh -c` the work is done by them.

@@ -8,7 +8,7 @@
 //!
 //! `heavy` (a JVM, Go, Ruby, thousands of processes) runs by `make test-servers` only.
 
-#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on has failed
 
 mod birth;
 mod client;
