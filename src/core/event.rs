@@ -130,15 +130,7 @@ pub enum Event {
     BackOut { asker: Asker, by: By },
     /// A client wants so many slots more, which run that, one after the other; and to hear of the
     /// outcome, or (not `wait`) at once that it has begun.
-    Start {
-        asker: Asker,
-        count: u16,
-        program: Program,
-        /// So long each of their first workers has to be ready.
-        ready: Option<Duration>,
-        by: By,
-        wait: bool,
-    },
+    Start(More),
     /// A client wants another number of slots, and to hear of the outcome, or (not `wait`) at once
     /// what is going to be tried.
     Resize {
@@ -149,16 +141,7 @@ pub enum Event {
     },
     /// A client wants another worker in place of one, and to hear of the end, or (not `wait`) at once that
     /// it is seen to.
-    Restart {
-        asker: Asker,
-        target: Target,
-        /// What the new one runs, and its slot from then on, if not what it did.
-        program: Option<Program>,
-        /// The new one has to be ready in that time.
-        within: Option<Duration>,
-        by: By,
-        wait: bool,
-    },
+    Restart(Restart),
     /// A client wants workers signalled.
     SignalWorkers {
         asker: Asker,
@@ -170,6 +153,31 @@ pub enum Event {
     AskerGone { asker: Asker },
     /// Time has passed: the deadlines that are due fire. Told last in a turn.
     Tick,
+}
+
+/// Slots that a client adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct More {
+    pub asker: Asker,
+    pub count: u16,
+    pub program: Program,
+    /// So long each of their first workers has to be ready.
+    pub ready: Option<Duration>,
+    pub by: By,
+    pub wait: bool,
+}
+
+/// Another worker in place of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restart {
+    pub asker: Asker,
+    pub target: Target,
+    /// What the new one runs, and its slot from then on, if not what it did.
+    pub program: Option<Program>,
+    /// The new one has to be ready in that time.
+    pub within: Option<Duration>,
+    pub by: By,
+    pub wait: bool,
 }
 
 /// Of one rollout.

@@ -2,7 +2,7 @@
 
 use super::event::Exit;
 use super::notice::{Cause, LeftoverStage, Level, Next, Notice, Who};
-use super::outcome::Hitch;
+use super::outcome::Came;
 
 impl Notice {
     /// How loud it is.
@@ -27,20 +27,12 @@ impl Notice {
                 ..
             } => Info,
             Notice::Ready { .. } | Notice::Recycling { .. } => Info,
-            Notice::ReloadRefused { hitch } | Notice::ReloadFailed { hitch, .. } => match hitch {
-                Hitch::Stopping | Hitch::Overtaken { .. } | Hitch::CalledOff { .. } => Info,
-                Hitch::Died(_)
-                | Hitch::NotForked { .. }
-                | Hitch::Stuck(_)
-                | Hitch::Hangs(_)
-                | Hitch::UnderWay(_)
-                | Hitch::Superseded { .. }
-                | Hitch::Unreadable(_)
-                | Hitch::TooEarly
-                | Hitch::Replacing
-                | Hitch::Leaves(_)
-                | Hitch::Gone(_) => Error,
-            },
+            Notice::ReloadRefused { hitch } | Notice::ReloadFailed { hitch, .. } => {
+                match hitch.came() {
+                    Came::Wish => Info,
+                    Came::Failure | Came::Refusal => Error,
+                }
+            }
             Notice::Drained {
                 cut, ended, closed, ..
             } => match (cut, ended, closed) {
@@ -57,21 +49,9 @@ impl Notice {
             | Notice::Draining { .. }
             | Notice::Respawning { .. }
             | Notice::GivenUp { .. } => Debug,
-            Notice::NotRecycled { hitch, .. } => match hitch {
-                Hitch::Stopping
-                | Hitch::Overtaken { .. }
-                | Hitch::CalledOff { .. }
-                | Hitch::Superseded { .. } => Info,
-                Hitch::Died(_)
-                | Hitch::UnderWay(_)
-                | Hitch::NotForked { .. }
-                | Hitch::Stuck(_)
-                | Hitch::Hangs(_)
-                | Hitch::Unreadable(_)
-                | Hitch::TooEarly
-                | Hitch::Replacing
-                | Hitch::Leaves(_)
-                | Hitch::Gone(_) => Warn,
+            Notice::NotRecycled { hitch, .. } => match hitch.came() {
+                Came::Wish => Info,
+                Came::Failure | Came::Refusal => Warn,
             },
             Notice::Died { cause, next, .. } => match (cause, next) {
                 (Cause::Shutdown | Cause::Resize | Cause::Restart | Cause::Recycle, _)

@@ -58,14 +58,14 @@ pub use crash::{MAX_RESTARTS, Used, status_of};
 pub use deadlines::Why;
 pub use drain::Stage;
 pub use event::{
-    By, Event, Exit, LaneLook, Load, MasterSignal, Oom, Seen, Sight, Size, Snag, Target, Terms,
-    Wait, Waits, Word,
+    By, Event, Exit, LaneLook, Load, MasterSignal, More, Oom, Restart, Seen, Sight, Size, Snag,
+    Target, Terms, Wait, Waits, Word,
 };
 pub use hung::Hang;
 pub use ids::{Ask, Asker, LaneId, Pid, PortId, Program, Seat, SlotNr, Time, WorkerId};
 pub use lanes::{Of, Reader};
 pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
-pub use outcome::{Hitch, Outcome};
+pub use outcome::{Came, Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
 pub use policy::{
     Balance, Canary, Drain, MAX_WORKERS, OnCrashLoop, Policy, ReadyRule, Recycle, RespawnOn, Surge,
@@ -86,7 +86,7 @@ use readiness::Launch;
 use respawn::Rng;
 use rollout::{Rollout, Wish};
 use slot::Slot;
-use starting::{More, Starting};
+use starting::Starting;
 use std::collections::{BTreeSet, VecDeque};
 use swap::Swaps;
 
@@ -308,24 +308,7 @@ impl Cluster {
                 self.reload_asked(wish, with, now, out)
             }
             Event::BackOut { asker, by } => self.back_out(asker, by, now, out),
-            Event::Start {
-                asker,
-                count,
-                program,
-                ready,
-                by,
-                wait,
-            } => {
-                let more = More {
-                    asker,
-                    count,
-                    program,
-                    ready,
-                    by,
-                    wait,
-                };
-                self.start_asked(more, now, out)
-            }
+            Event::Start(more) => self.start_asked(more, now, out),
             Event::LaneDied { lane } => self.lane_died(lane, now, out),
             Event::LaneLeft { lane } => self.lane_left(lane, out),
             Event::AdoptFailed { lane, step, errno } => self.adopt_failed(lane, step, errno, out),
@@ -350,23 +333,7 @@ impl Cluster {
                 by,
                 wait,
             } => self.resize_asked(asker, to, by, wait, now, out),
-            Event::Restart {
-                asker,
-                target,
-                program,
-                within,
-                by,
-                wait,
-            } => {
-                let wish = swap::Wish {
-                    asker,
-                    program,
-                    within,
-                    by,
-                    wait,
-                };
-                self.restart_asked(target, wish, now, out)
-            }
+            Event::Restart(wish) => self.restart_asked(wish, now, out),
             Event::SignalWorkers {
                 asker,
                 signal,
@@ -418,11 +385,11 @@ impl Cluster {
                 (asker, outcome)
             }
             Event::BackOut { asker, .. } => (asker, Outcome::NothingToBackOut),
-            Event::Start { asker, .. } => {
+            Event::Start(More { asker, .. }) => {
                 let (started, hitch) = (0, Hitch::Stopping);
                 (asker, Outcome::NotStarted { started, hitch })
             }
-            Event::Restart { asker, .. } => {
+            Event::Restart(Restart { asker, .. }) => {
                 let (hitch, ready) = (Hitch::Stopping, 0);
                 (asker, Outcome::NotRestarted { hitch, ready })
             }

@@ -97,6 +97,46 @@ pub enum Hitch {
     UnderWay(&'static str),
 }
 
+/// What kind of thing it is that came between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// A worker failed.
+    Failure,
+    /// Somebody wanted something else.
+    Wish,
+    /// It could not begin.
+    Refusal,
+}
+
+impl Hitch {
+    /// Of which kind it is.
+    pub fn came(&self) -> Came {
+        match self {
+            Hitch::Died(_) | Hitch::NotForked { .. } | Hitch::Stuck(_) | Hitch::Hangs(_) => {
+                Came::Failure
+            }
+            Hitch::Stopping
+            | Hitch::Overtaken { .. }
+            | Hitch::CalledOff { .. }
+            | Hitch::Superseded { .. } => Came::Wish,
+            Hitch::Unreadable(_)
+            | Hitch::TooEarly
+            | Hitch::Replacing
+            | Hitch::Leaves(_)
+            | Hitch::Gone(_)
+            | Hitch::UnderWay(_) => Came::Refusal,
+        }
+    }
+
+    /// What the worker has written last that it came by, if it was one that ended.
+    pub fn last_words(&self) -> &str {
+        if let Hitch::Died(d) = self {
+            return &d.last;
+        }
+        ""
+    }
+}
+
 impl fmt::Display for Hitch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let by = |by: &Option<By>| by.map_or(String::new(), |by| format!(", {by}"));

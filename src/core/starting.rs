@@ -8,7 +8,7 @@
 //!    takes away the slot that has not been ready: its code is not to fail that.
 
 use super::action::Action;
-use super::event::By;
+use super::event::{By, More};
 use super::ids::{Asker, Program, SlotNr, Time};
 use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
@@ -29,16 +29,6 @@ pub struct Starting {
     left: u16,
     asker: Option<Asker>,
     by: By,
-}
-
-/// What is asked for.
-pub(super) struct More {
-    pub asker: Asker,
-    pub count: u16,
-    pub program: Program,
-    pub ready: Option<Duration>,
-    pub by: By,
-    pub wait: bool,
 }
 
 impl Cluster {

@@ -17,7 +17,7 @@
 
 use super::action::Action;
 use super::deadlines::Why;
-use super::event::{By, Target};
+use super::event::{By, Restart, Target};
 use super::ids::{Asker, Program, SlotNr, Time, WorkerId};
 use super::notice::{Cause, Notice, Who};
 use super::outcome::{Hitch, Outcome};
@@ -118,15 +118,6 @@ impl Swaps {
     }
 }
 
-/// A client that asks for another worker in place of one.
-pub(super) struct Wish {
-    pub asker: Asker,
-    pub program: Option<Program>,
-    pub within: Option<Duration>,
-    pub by: By,
-    pub wait: bool,
-}
-
 impl Cluster {
     /// How many clients wait for it.
     pub(super) fn restarters(&self) -> usize {
@@ -165,11 +156,11 @@ impl Cluster {
     }
 
     /// A client asks for it.
-    pub(super) fn restart_asked(&mut self, target: Target, wish: Wish, now: Time, out: &mut Out) {
+    pub(super) fn restart_asked(&mut self, wish: Restart, now: Time, out: &mut Out) {
         let ready = self.ready_count();
         let not = |hitch| Outcome::NotRestarted { hitch, ready };
         let coming = self.swaps.now.as_ref().map(|s| s.due.worker);
-        let found = match (self.phase, self.one_meant(target)) {
+        let found = match (self.phase, self.one_meant(wish.target)) {
             (Phase::Stopping { .. } | Phase::Done(_), _) => Err(not(Hitch::Stopping)),
             (Phase::Serving, Err(outcome)) => Err(outcome),
             (Phase::Serving, Ok(_)) if self.rollout.is_some() => Err(not(Hitch::Replacing)),

@@ -6,7 +6,7 @@ use super::reload::Change;
 use super::requests::{Answer, behind};
 use super::{Shell, client, start};
 use crate::core::codes::FAILED;
-use crate::core::{Event, Program, Target, Terms};
+use crate::core::{Event, More, Program, Restart, Target, Terms};
 use crate::options::reread;
 use crate::settings::{Before, Launch, Said, Settings, launch};
 use crate::verbs;
@@ -128,14 +128,14 @@ impl Shell {
     ) -> Result<(), String> {
         let program = self.add_program(found)?;
         let (asker, by, wait) = self.asks(id, r, wait);
-        self.queue.push_back(Event::Restart {
+        self.queue.push_back(Event::Restart(Restart {
             asker,
             target: found.target,
             program: Some(program),
             within: found.timeout,
             by,
             wait,
-        });
+        }));
         Ok(())
     }
 
@@ -145,8 +145,8 @@ impl Shell {
         let (cluster, queue) = (&self.cluster, &self.queue);
         // (Core may not have heard of those that were asked for in this turn.)
         let names = |e: &Event, p: Program| match e {
-            Event::Start { program, .. } => *program == p,
-            Event::Restart { program, .. } => *program == Some(p),
+            Event::Start(more) => more.program == p,
+            Event::Restart(wish) => wish.program == Some(p),
             _ => false,
         };
         let asked = |p: Program| queue.iter().any(|e| names(e, p));
@@ -215,14 +215,14 @@ impl Shell {
         let (wait, found) = self.launch_of(r, Before::Start)?;
         let program = self.add_program(&found)?;
         let (asker, by, wait) = self.asks(id, r, wait);
-        self.queue.push_back(Event::Start {
+        self.queue.push_back(Event::Start(More {
             asker,
             count: found.count,
             program,
             ready: found.timeout,
             by,
             wait,
-        });
+        }));
         Ok(())
     }
 

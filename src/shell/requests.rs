@@ -2,7 +2,7 @@
 
 use super::{Kind, Shell, token};
 use crate::core::codes::EX_USAGE;
-use crate::core::{Asker, Event, Outcome, Snapshot, Target, Time};
+use crate::core::{Asker, Event, Outcome, Restart, Snapshot, Target, Time};
 use crate::settings;
 use crate::sys::procfs;
 use crate::verbs::{self, Verb, What};
@@ -282,14 +282,14 @@ impl Shell {
         };
         let (wait, by) = (no_wait.is_empty(), self.clients.by(id));
         let asker = self.waiting.add(id, Some(r));
-        self.queue.push_back(Event::Restart {
+        self.queue.push_back(Event::Restart(Restart {
             asker,
             target,
             program: None,
             within,
             by,
             wait,
-        });
+        }));
         None
     }
 

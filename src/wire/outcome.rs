@@ -5,7 +5,7 @@ use super::report::last_lines;
 use crate::core::codes::{EX_TEMPFAIL, EX_USAGE, FAILED};
 use crate::core::notice::{Next, Who};
 use crate::core::words::{count, errno_text, human, no_room as why_no_room, signal_name};
-use crate::core::{Hitch, MAX_ASKERS, MAX_WORKERS, Outcome, Pid, Size, Target};
+use crate::core::{Came, Hitch, MAX_ASKERS, MAX_WORKERS, Outcome, Pid, Size, Target};
 use std::time::Duration;
 
 /// The exit code of the verb (of a stop: of the master), and the text.
@@ -77,10 +77,14 @@ fn ended(code: u8, stuck: &[Pid], json: bool) -> String {
     }
 }
 
+fn or_null(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".into(), quote)
+}
+
 fn resize_json(workers: u16, done: bool, error: Option<&str>, stderr: &str) -> String {
     format!(
         "{{\"workers\":{workers},\"done\":{done},\"error\":{},\"stderr\":{}}}\n",
-        error.map_or_else(|| "null".into(), quote),
+        or_null(error),
         quote(stderr)
     )
 }
@@ -95,7 +99,20 @@ fn resized(workers: u16, done: bool, json: bool) -> String {
 }
 
 fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
-    let (why, last) = match hitch {
+    let (why, last) = (why_not_resized(hitch), hitch.last_words());
+    match (json, hitch.came()) {
+        (true, _) => resize_json(workers, false, Some(&why), last),
+        (false, Came::Wish | Came::Refusal) => format!("{why}\n"),
+        (false, Came::Failure) => {
+            let them = count(usize::from(workers), "worker");
+            format!("not {them} yet: {why}\n{}", last_lines(last))
+        }
+    }
+}
+
+/// With what follows for the slot.
+fn why_not_resized(hitch: &Hitch) -> String {
+    match hitch {
         Hitch::Died(d) => {
             let next = match d.next {
                 Next::Respawn(delay) => format!("goes on trying, again in {}", human(delay)),
@@ -108,58 +125,23 @@ fn not_resized(workers: u16, hitch: &Hitch, json: bool) -> String {
                 Next::Replaced | Next::TakenBack | Next::Nothing => "gets no other one".into(),
             };
             let (who, cause, lived) = (d.who, d.cause, human(d.lived));
-            let why = format!(
+            format!(
                 "{who} ended: {cause} ({}) after {lived}, never ready; its slot {next}",
                 d.exit
-            );
-            (why, d.last.as_str())
+            )
         }
-        Hitch::NotForked { slot, errno } => {
-            let why = format!(
-                "cannot fork for slot {slot}: {}; it goes on trying",
-                errno_text(*errno)
-            );
-            (why, "")
-        }
+        Hitch::NotForked { slot, errno } => format!(
+            "cannot fork for slot {slot}: {}; it goes on trying",
+            errno_text(*errno)
+        ),
         Hitch::Stuck(who) => {
-            let why = format!("{who} is still there after SIGKILL; it is killed again and again");
-            (why, "")
+            format!("{who} is still there after SIGKILL; it is killed again and again")
         }
         Hitch::Superseded { to, why, by } => {
             let by = by.map_or_else(String::new, |by| format!(", {by}"));
-            (format!("superseded by resize {to}: {why}{by}"), "")
+            format!("superseded by resize {to}: {why}{by}")
         }
-        Hitch::Hangs(_)
-        | Hitch::CalledOff { .. }
-        | Hitch::UnderWay(_)
-        | Hitch::Stopping
-        | Hitch::Unreadable(_)
-        | Hitch::TooEarly
-        | Hitch::Replacing
-        | Hitch::Leaves(_)
-        | Hitch::Gone(_)
-        | Hitch::Overtaken { .. } => (hitch.to_string(), ""),
-    };
-    match (json, hitch) {
-        (true, _) => resize_json(workers, false, Some(&why), last),
-        (
-            false,
-            Hitch::Superseded { .. }
-            | Hitch::Hangs(_)
-            | Hitch::CalledOff { .. }
-            | Hitch::UnderWay(_)
-            | Hitch::Stopping
-            | Hitch::Unreadable(_)
-            | Hitch::TooEarly
-            | Hitch::Replacing
-            | Hitch::Leaves(_)
-            | Hitch::Gone(_)
-            | Hitch::Overtaken { .. },
-        ) => format!("{why}\n"),
-        (false, Hitch::Died(_) | Hitch::NotForked { .. } | Hitch::Stuck(_)) => {
-            let them = count(usize::from(workers), "worker");
-            format!("not {them} yet: {why}\n{}", last_lines(last))
-        }
+        other => other.to_string(),
     }
 }
 
@@ -175,7 +157,7 @@ fn reload_json(
     format!(
         "{{\"generation\":{generation},\"took\":{took},\"kept\":[{}],\"error\":{},\"stderr\":{}}}\n",
         kept.join(","),
-        error.map_or_else(|| "null".into(), quote),
+        or_null(error),
         quote(last)
     )
 }
@@ -197,26 +179,6 @@ fn reloaded(generation: u32, took: Option<Duration>, json: bool, kept: &[String]
     }
 }
 
-/// What the one has written last that it failed by, if it was one.
-fn words_of(hitch: &Hitch) -> &str {
-    match hitch {
-        Hitch::Died(d) => d.last.as_str(),
-        Hitch::NotForked { .. }
-        | Hitch::Stuck(_)
-        | Hitch::Hangs(_)
-        | Hitch::CalledOff { .. }
-        | Hitch::UnderWay(_)
-        | Hitch::Superseded { .. }
-        | Hitch::Stopping
-        | Hitch::Unreadable(_)
-        | Hitch::TooEarly
-        | Hitch::Replacing
-        | Hitch::Leaves(_)
-        | Hitch::Gone(_)
-        | Hitch::Overtaken { .. } => "",
-    }
-}
-
 fn restart_json(
     old: Option<&Who>,
     new: Option<&Who>,
@@ -232,7 +194,7 @@ fn restart_json(
         pid(old),
         pid(new),
         took.map_or_else(null, |t| format!("{:.3}", t.as_secs_f64())),
-        error.map_or_else(null, quote),
+        or_null(error),
         quote(last)
     )
 }
@@ -250,29 +212,15 @@ fn not_restarted(hitch: &Hitch, ready: usize, json: bool) -> String {
             let by = by.map_or_else(String::new, |by| format!(", {by}"));
             format!("a reload has begun, which replaces all workers ({why}{by})")
         }
-        Hitch::Died(_)
-        | Hitch::NotForked { .. }
-        | Hitch::Stuck(_)
-        | Hitch::Hangs(_)
-        | Hitch::Superseded { .. }
-        | Hitch::CalledOff { .. }
-        | Hitch::UnderWay(_)
-        | Hitch::Stopping
-        | Hitch::Unreadable(_)
-        | Hitch::TooEarly
-        | Hitch::Replacing
-        | Hitch::Leaves(_)
-        | Hitch::Gone(_) => hitch.to_string(),
+        other => other.to_string(),
     };
-    let last = words_of(hitch);
+    let last = hitch.last_words();
     match json {
         true => restart_json(None, None, None, Some(&why), last),
         false => {
-            let serves = match (ready, hitch) {
-                (0, Hitch::Died(_) | Hitch::NotForked { .. } | Hitch::Stuck(_)) => {
-                    "; no worker is ready now"
-                }
-                _ => "",
+            let serves = match (ready, hitch.came()) {
+                (0, Came::Failure) => "; no worker is ready now",
+                (_, Came::Failure | Came::Wish | Came::Refusal) => "",
             };
             format!("not restarted: {why}{serves}\n{}", last_lines(last))
         }
@@ -280,7 +228,7 @@ fn not_restarted(hitch: &Hitch, ready: usize, json: bool) -> String {
 }
 
 fn not_reloaded(generation: u32, hitch: &Hitch, ready: usize, json: bool) -> String {
-    let last = words_of(hitch);
+    let last = hitch.last_words();
     match json {
         true => reload_json(generation, None, &[], Some(&hitch.to_string()), last),
         false => {
@@ -313,7 +261,7 @@ fn backed_out(generation: u32, goes_on: u32, json: bool) -> String {
 fn start_json(started: u16, done: bool, error: Option<&str>, last: &str) -> String {
     format!(
         "{{\"started\":{started},\"done\":{done},\"error\":{},\"stderr\":{}}}\n",
-        error.map_or_else(|| "null".into(), quote),
+        or_null(error),
         quote(last)
     )
 }
@@ -330,11 +278,7 @@ fn started(n: u16, workers: Option<u16>, json: bool) -> String {
 }
 
 fn not_started(started: u16, hitch: &Hitch, json: bool) -> String {
-    let last = match hitch {
-        Hitch::Died(d) => d.last.as_str(),
-        _ => "",
-    };
-    let why = hitch.to_string();
+    let (why, last) = (hitch.to_string(), hitch.last_words());
     match (json, started) {
         (true, _) => start_json(started, false, Some(&why), last),
         (false, 0) => format!("not started: {why}\n{}", last_lines(last)),

@@ -326,16 +326,10 @@ impl Judge {
             | Event::Counted { .. }
             | Event::Closed { .. }
             | Event::LaneOpened { .. } => {}
-            Event::Restart { .. } => self.restart_told(event),
+            Event::Restart(wish) => self.restart_told(wish),
             Event::Reload { .. } => self.reload_told(event, now, cover),
             Event::BackOut { asker, .. } => self.back_out_told(*asker, now, cover),
-            Event::Start {
-                asker,
-                count,
-                ready,
-                program,
-                ..
-            } => self.start_told(*asker, *count, *ready, *program),
+            Event::Start(more) => self.start_told(more),
             Event::Spawned { worker, .. }
             | Event::TakeoverRefused { worker, .. }
             | Event::Execed { worker }

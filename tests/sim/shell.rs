@@ -11,8 +11,8 @@ use crate::sizes::Happens;
 use crate::world::{Mail, World};
 use minicluster::core::notice::Limit;
 use minicluster::core::{
-    Action, Ask, Event, Hitch, LaneId, Notice, Opening, Outcome, PassWhy, Seen, Takeover, Time,
-    Whom, WorkerId,
+    Action, Ask, Event, Hitch, LaneId, More, Notice, Opening, Outcome, PassWhy, Restart, Seen,
+    Takeover, Time, Whom, WorkerId,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -186,8 +186,8 @@ impl World {
             Event::Stop { asker, .. }
             | Event::Resize { asker, .. }
             | Event::BackOut { asker, .. }
-            | Event::Start { asker, .. }
-            | Event::Restart { asker, .. }
+            | Event::Start(More { asker, .. })
+            | Event::Restart(Restart { asker, .. })
             | Event::Reload {
                 asker: Some(asker), ..
             }
@@ -603,8 +603,8 @@ fn order(event: &Event) -> u8 {
         | Event::Resize { .. }
         | Event::Reload { .. }
         | Event::BackOut { .. }
-        | Event::Start { .. }
-        | Event::Restart { .. }
+        | Event::Start(_)
+        | Event::Restart(_)
         | Event::SignalWorkers { .. }
         | Event::AskerGone { .. } => CLIENTS,
         // Outcomes: told at once.

@@ -7,7 +7,8 @@ use crate::judge::{Judge, SETTLED};
 use crate::records::{Job, Place};
 use crate::world::World;
 use minicluster::core::{
-    Asker, By, Event, Hitch, Notice, Outcome, Pid, Reason, SlotNr, Target, Time, Word, WorkerId,
+    Asker, By, Event, Hitch, Notice, Outcome, Pid, Reason, Restart, SlotNr, Target, Time, Word,
+    WorkerId,
 };
 use std::time::Duration;
 
@@ -74,23 +75,14 @@ impl Judge {
     }
 
     /// Core is about to be asked for a restart.
-    pub fn restart_told(&mut self, event: &Event) {
-        let Event::Restart {
-            asker,
-            target,
-            within,
-            ..
-        } = event
-        else {
-            return;
-        };
-        self.restarters.insert(*asker);
+    pub fn restart_told(&mut self, wish: &Restart) {
+        self.restarters.insert(wish.asker);
         if self.rollout.is_some() || self.stopping() {
             return;
         }
         let meant = |p: &&Place| {
             let job = p.worker.and_then(|w| self.jobs.get(&w));
-            job.is_some_and(|j| match target {
+            job.is_some_and(|j| match &wish.target {
                 Target::Slot(n) => u32::from(j.slot.0) == *n,
                 Target::Number(n) => u32::from(j.slot.0) == *n || is_pid(j, *n),
                 Target::Pid(n) => is_pid(j, *n),
@@ -107,7 +99,7 @@ impl Judge {
             if let Some(job) = self.jobs.get_mut(&worker) {
                 let due = job.due.get_or_insert_default();
                 due.asked = true;
-                due.hasty |= within.is_some();
+                due.hasty |= wish.within.is_some();
             }
         }
     }
@@ -357,7 +349,7 @@ impl World {
     pub fn restart(&mut self, target: Target, wait: bool) {
         self.next_asker += 1;
         let within = self.rng.one_in(4).then_some(HASTE);
-        self.post(Event::Restart {
+        self.post(Event::Restart(Restart {
             asker: Asker(self.next_asker),
             target,
             program: None,
@@ -367,6 +359,6 @@ impl World {
                 uid: 0,
             },
             wait,
-        });
+        }));
     }
 }

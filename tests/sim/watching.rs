@@ -3,7 +3,7 @@
 
 use crate::cover::{Cover, Mark};
 use crate::judge::Judge;
-use minicluster::core::{Asker, Hitch, Outcome, Program, Time, WorkerId};
+use minicluster::core::{Asker, Hitch, More, Outcome, Time, WorkerId};
 use std::time::Duration;
 
 impl Judge {
@@ -88,16 +88,10 @@ impl Judge {
     }
 
     /// A client wants slots added.
-    pub fn start_told(
-        &mut self,
-        asker: Asker,
-        count: u16,
-        ready: Option<Duration>,
-        program: Program,
-    ) {
-        self.starters.insert(asker, count);
+    pub fn start_told(&mut self, more: &More) {
+        self.starters.insert(more.asker, more.count);
         // It is so if a slot is added in this turn.
-        self.start_asked = Some((ready, program));
+        self.start_asked = Some((more.ready, more.program));
     }
 
     /// One of them is answered.

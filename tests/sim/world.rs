@@ -12,8 +12,8 @@ use crate::plan::{self, Kind, Plan};
 use crate::prng::Prng;
 use crate::trace;
 use minicluster::core::{
-    Ask, Asker, By, Cluster, Event, Exit, LaneId, Outcome, Pid, Policy, Program, Recycle, Size,
-    Takeover, Time, WorkerId,
+    Ask, Asker, By, Cluster, Event, Exit, LaneId, More, Outcome, Pid, Policy, Program, Recycle,
+    Size, Takeover, Time, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -355,14 +355,14 @@ impl World {
                     pid: Pid(1),
                     uid: 0,
                 };
-                self.post(Event::Start {
+                self.post(Event::Start(More {
                     asker,
                     count,
                     program: Program(self.next_asker as u32),
                     ready,
                     by,
                     wait,
-                });
+                }));
             }
             Mischief::Relay(signal, target) => {
                 self.next_asker += 1;

@@ -25,6 +25,17 @@ pub(super) fn serving(workers: u16, balance: Balance) -> (Rig, Vec<WorkerId>) {
 }
 
 impl Rig {
+    fn reload(&mut self) {
+        self.tell(Event::Reload {
+            asker: None,
+            wait: false,
+            by: None,
+            why: "told",
+            with: Ok(Box::new(self.cluster.policy.clone())),
+            terms: Terms::default(),
+        });
+    }
+
     /// All lanes that were asked for are open.
     pub(super) fn open_all(&mut self) {
         let opening = |l: &&Lane| matches!(l.state, lanes::LaneState::Opening(_));
@@ -111,14 +122,7 @@ fn who_crashes_is_steered_around_before_anything_else_and_its_clients_come_back(
 fn a_successor_has_a_lane_of_its_own_and_the_old_one_is_emptied_alone() {
     let (mut r, ids) = serving(2, Balance::Hash);
     let (before, old) = (r.buckets(), [r.lane_of(ids[0]), r.lane_of(ids[1])]);
-    r.tell(Event::Reload {
-        asker: None,
-        wait: false,
-        by: None,
-        why: "told",
-        with: Ok(Box::new(r.cluster.policy.clone())),
-        terms: Terms::default(),
-    });
+    r.reload();
     r.open_all();
     let new = r.run_spawns();
     r.open_all();
@@ -206,14 +210,7 @@ fn with_one_worker_and_no_surge_its_lane_is_kept_for_the_next() {
     r.says_ready(old);
     let lane = r.lane_of(old);
     r.did();
-    r.tell(Event::Reload {
-        asker: None,
-        wait: false,
-        by: None,
-        why: "told",
-        with: Ok(Box::new(r.cluster.policy.clone())),
-        terms: Terms::default(),
-    });
+    r.reload();
     r.at(20);
     r.tell(Event::Census {
         lanes: Vec::new(),

@@ -193,6 +193,20 @@ fn what_becomes_ours_during_a_graceful_stop_is_asked_to_stop_too() {
     assert!(r.did().iter().any(asked));
 }
 
+/// The lane is empty, and the worker has so many connections.
+fn look(lane: LaneId, worker: WorkerId, open: u32, owed: u32) -> Event {
+    let sight = Sight::Full;
+    Event::Census {
+        lanes: vec![LaneLook {
+            lane,
+            handshakes: 0,
+            queued: 0,
+        }],
+        loads: vec![(worker, Load { open, owed, sight })],
+        took: Duration::ZERO,
+    }
+}
+
 #[test]
 fn with_a_budget_there_is_a_moment_for_the_last_connections_too() {
     let mut r = Rig::new(Policy {
@@ -209,22 +223,7 @@ fn with_a_budget_there_is_a_moment_for_the_last_connections_too() {
     r.tell(Event::Signal(TERM));
     let said = format!("{:?}", r.did());
     assert!(said.contains("RefuseNew"), "{said}");
-    let look = |owed| Event::Census {
-        lanes: vec![LaneLook {
-            lane,
-            handshakes: 0,
-            queued: 0,
-        }],
-        loads: vec![(
-            worker,
-            Load {
-                open: 1,
-                owed,
-                sight: Sight::Full,
-            },
-        )],
-        took: Duration::ZERO,
-    };
+    let look = |owed| look(lane, worker, 1, owed);
     let is = |a: &[Action], what: fn(&Action) -> bool| a.iter().any(what);
     let quiet: fn(&Action) -> bool = |a| matches!(a, Action::CloseQuiet { .. });
     let rest: fn(&Action) -> bool = |a| matches!(a, Action::CloseRest { .. });
@@ -272,22 +271,7 @@ fn a_connection_that_is_ended_after_the_last_look_is_not_said_to_be_cut_as_well(
     r.tell(Event::LaneOpened { lane, addr });
     let worker = r.run_spawns()[0];
     r.tell(Event::Signal(TERM));
-    let look = |open| Event::Census {
-        lanes: vec![LaneLook {
-            lane,
-            handshakes: 0,
-            queued: 0,
-        }],
-        loads: vec![(
-            worker,
-            Load {
-                open,
-                owed: 1,
-                sight: Sight::Full,
-            },
-        )],
-        took: Duration::ZERO,
-    };
+    let look = |open| look(lane, worker, open, 1);
     let timeout = policy().drain_timeout.as_millis() as u64;
     r.tell(look(2));
     r.at(timeout);

@@ -22,7 +22,7 @@ impl Rig {
     }
 
     fn restart_as(&mut self, asker: u64, slot: u32, runs: Option<u32>, within: Option<Duration>) {
-        self.tell(Event::Restart {
+        self.tell(Event::Restart(Restart {
             asker: Asker(asker),
             target: Target::Slot(slot),
             program: runs.map(Program),
@@ -32,7 +32,7 @@ impl Rig {
                 uid: 0,
             },
             wait: true,
-        });
+        }));
     }
 
     fn answered(&self) -> Vec<(u64, &Outcome)> {
