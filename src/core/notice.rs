@@ -170,6 +170,8 @@ pub enum Notice {
         who: Who,
         after: Duration,
         limit: Duration,
+        /// Or is it one that was only to have a slot?
+        retries: bool,
         hint: Option<String>,
     },
     Died {

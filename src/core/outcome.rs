@@ -5,7 +5,7 @@ use super::death::Death;
 use super::event::{By, Size, Target};
 use super::ids::{Pid, SlotNr};
 use super::notice::{Cause, Who};
-use super::words::{errno_text, human};
+use super::words::{count, errno_text, human};
 use std::fmt;
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ impl fmt::Display for Hitch {
                 )?;
                 match (d.ready_for, &d.hint) {
                     (None, Some(hint)) if d.cause == Cause::NotReady => {
-                        write!(f, ", not ready by then (--ready-timeout): {hint}")
+                        write!(f, ", not ready in time: {hint}")
                     }
                     (None, _) => f.write_str(", never ready"),
                     (Some(_), _) => f.write_str(", ready, but it was watched still (--canary)"),
@@ -164,7 +164,8 @@ impl fmt::Display for Hitch {
             Hitch::Stuck(who) => write!(f, "{who} was killed and does not end"),
             Hitch::Hangs(who) => write!(f, "{who} hangs"),
             Hitch::Superseded { to, why, by: b } => {
-                write!(f, "{to} workers are wanted by now ({why}{})", by(b))
+                let them = count(usize::from(*to), "worker");
+                write!(f, "{them} wanted by now ({why}{})", by(b))
             }
             Hitch::Stopping => f.write_str("the cluster stops"),
             Hitch::Unreadable(why) => f.write_str(why),

@@ -101,14 +101,18 @@ impl fmt::Display for Notice {
                 who,
                 after,
                 limit,
+                retries,
                 hint,
             } => {
                 write!(
                     f,
-                    "{who} not ready after {} (limit {}), killing; the slot retries",
+                    "{who} not ready after {} (limit {}), killing",
                     human(*after),
                     human(*limit)
                 )?;
+                if *retries {
+                    f.write_str("; the slot retries")?;
+                }
                 match hint {
                     Some(h) => write!(f, "; {h}"),
                     None => Ok(()),

@@ -185,6 +185,10 @@ impl Cluster {
             | Cause::NotStarted
             | Cause::Oom(_) => {}
         }
+        if self.is_starting(nr) && how.ready_for.is_none() {
+            // It goes again (`starting`, rule 2).
+            return Next::Nothing;
+        }
         let rest = how.exit.and_then(|exit| self.finishes(how.cause, exit));
         if rest.is_some() {
             self.slots[usize::from(nr.0)].rest = rest;

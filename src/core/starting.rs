@@ -80,6 +80,11 @@ impl Cluster {
         self.resize_with(nr.0 + 1, program, "added by a client", Some(by), now, out);
     }
 
+    /// Is it the slot that is being added, and goes again if its worker fails?
+    pub(super) fn is_starting(&self, nr: SlotNr) -> bool {
+        self.starting.as_ref().is_some_and(|s| s.slot == nr)
+    }
+
     /// So long the first worker of the slot that is being added has to be ready.
     pub(super) fn start_limit(&self, slot: SlotNr) -> Option<Duration> {
         let adding = self.starting.as_ref().filter(|s| s.slot == slot);

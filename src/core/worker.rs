@@ -405,6 +405,8 @@ impl Cluster {
             (State::Starting { .. }, Why::Ready(_)) => {
                 let (who, after, limit) = (w.who(), now - w.born, w.ready_limit);
                 let hint = self.not_ready_hint(id);
+                let place = self.place_of(id);
+                let retries = matches!(place, Place::Current(nr) if !self.is_starting(nr));
                 if let Some(w) = self.fleet.get_mut(id) {
                     w.hint.clone_from(&hint);
                 }
@@ -412,6 +414,7 @@ impl Cluster {
                     who,
                     after,
                     limit: limit.unwrap_or_default(),
+                    retries,
                     hint,
                 };
                 out.push(Action::Note(notice));

@@ -10,7 +10,7 @@ use crate::settings::{self, Before, Control, Settings};
 use crate::sys::signal::Blocked;
 use crate::sys::{pidfd, procfs, unix};
 use crate::verbs::{self, What};
-use crate::wire::command::{decode_answer, encode};
+use crate::wire::command::{MAX_LINE, decode_answer, encode};
 use crate::wire::report;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -280,8 +280,18 @@ pub fn print(text: &str) -> Result<u8, (u8, String)> {
 
 fn ask(mut stream: UnixStream, words: &[String]) -> Result<(u8, String), (u8, String)> {
     let lost = |e: std::io::Error| (FAILED, format!("the connection broke: {}", reason(&e)));
+    let asked = encode(words);
+    if asked.len() > MAX_LINE {
+        let n = asked.len();
+        return Err((
+            EX_USAGE,
+            format!(
+                "{n} bytes of words (limit {MAX_LINE}): nothing was asked; what is long belongs into a file"
+            ),
+        ));
+    }
     // One whom it does not know it answers and hangs up on, perhaps before the words are out.
-    let sent = stream.write_all(encode(words).as_bytes());
+    let sent = stream.write_all(asked.as_bytes());
     let mut line = String::new();
     let read = BufReader::new(&mut stream).read_line(&mut line);
     let slow = |e: &std::io::Error| e.kind() == ErrorKind::WouldBlock;
