@@ -56,9 +56,9 @@ pub enum Action {
     },
     /// Look whether workers wait for connections on these. Answered by Served.
     LookForServers { lanes: Vec<LaneId> },
-    /// Look who waits for these workers: at the queues of these lanes of theirs where they have their own
-    /// (`spread`), else on the connections that they have. What is kept of others is of no use any more.
-    /// Answered by Waiting.
+    /// Look who waits for these workers: at the queues of these lanes that they serve, and, where they share
+    /// them (not `spread`), on the connections that they have, too. What is kept of others is of no use any
+    /// more. Answered by Waiting.
     LookHung {
         workers: Vec<(WorkerId, Vec<LaneId>)>,
         spread: bool,

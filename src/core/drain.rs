@@ -103,7 +103,7 @@ impl Cluster {
     }
 
     /// Lanes by which this worker gets its connections.
-    fn lanes_of(&self, w: &Worker) -> impl Iterator<Item = &Lane> {
+    pub(super) fn lanes_of(&self, w: &Worker) -> impl Iterator<Item = &Lane> {
         let own = self.lanes.of(Of::Worker(w.id));
         let seat = self.lanes.of(Of::Seat(w.seat));
         let shared = self.lanes.shared().filter(|l| l.is_for(w.reader()));

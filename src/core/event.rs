@@ -304,6 +304,8 @@ pub enum Wait {
 pub enum Waits {
     /// So many connections that nobody has accepted.
     Queue(u32),
+    /// So many in a queue that it shares with others, of whom nobody has.
+    Shared(u32),
     /// So many bytes, the most on one of its connections, that were not read.
     Bytes(u32),
 }

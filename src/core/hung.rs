@@ -5,12 +5,13 @@
 //!    still. What it was that it took, or how much, does not matter: one that takes anything is at work.
 //! 2. By a lane of its own (`balance`) that is the queue of those that nobody has accepted. Where lanes
 //!    are shared others take these: then it is what has come on the connections that it has accepted, as
-//!    long as it does nothing on any of them.
+//!    long as it does nothing on any of them. And if none of the others takes anybody either, it is their
+//!    queue, for each of them that does nothing on any of its connections.
 //! 3. Whose clients have waited for that long, untouched, hangs: it is steered around in that turn, and
 //!    ended as one that says so (`speech`, rule 2).
-//! 4. The time begins at a look of a ready worker in its slot, and begins anew when nothing is steered to
-//!    its lane. Those that start, drain, are kept or are to have a place are not looked at, nor is anybody
-//!    while the cluster stops.
+//! 4. The time begins at a look of a ready worker in its slot, or of a canary that has clients, and
+//!    begins anew when nothing is steered to its lane. Those that start, drain, are kept or are to have a
+//!    place are not looked at, nor is anybody while the cluster stops.
 //! 5. A look that comes late was kept back by whatever has stopped the master, and perhaps its workers:
 //!    for all of them the time begins anew.
 //! 6. Lanes that a worker was not seen to serve are not its fault: though its predecessor did, it may be
@@ -87,6 +88,13 @@ impl fmt::Display for Hang {
                         let n = count(usize::try_from(*n).unwrap_or(0), "connection");
                         write!(f, "hangs: its queue of {n} is untouched for {after}")
                     }
+                    Waits::Shared(n) => {
+                        let n = count(usize::try_from(*n).unwrap_or(0), "connection");
+                        write!(
+                            f,
+                            "hangs: nobody has taken any of {n} in the queue that it shares, nor has it done anything else, for {after}"
+                        )
+                    }
                     Waits::Bytes(n) => {
                         let n = count(usize::try_from(*n).unwrap_or(0), "byte");
                         write!(
@@ -127,21 +135,7 @@ impl Cluster {
             return;
         };
         let late = now - self.hung_look > gap(limit);
-        let slots = self.slots.iter().take(usize::from(self.wanted()));
-        let ready = slots.filter_map(|s| self.fleet.get(s.current?).filter(|w| w.is_ready()));
-        let served = &self.lanes.served;
-        let tables = self.lanes.steered.values();
-        let steered: BTreeSet<LaneId> = tables.flat_map(|t| t.lanes()).collect();
-        let its = |w: &Worker| -> Vec<LaneId> {
-            let own = self.lanes.of(Of::Worker(w.id));
-            let lanes = self.lanes.of(Of::Seat(w.seat)).chain(own);
-            // Who waits on what it was handed is not seen to serve each of them.
-            let handed = |l: &Lane| w.accepts && l.given && served.contains(&l.port);
-            let serves = |l: &Lane| w.serves.contains(&l.id) || handed(l);
-            let counts = |l: &&Lane| steered.contains(&l.id) && serves(l);
-            lanes.filter(counts).map(|l| l.id).collect()
-        };
-        let workers: Vec<(WorkerId, Vec<LaneId>)> = ready.map(|w| (w.id, its(w))).collect();
+        let workers = self.to_look_at();
         let looked: BTreeSet<WorkerId> = workers.iter().map(|(id, _)| *id).collect();
         for w in self.fleet.iter_mut() {
             w.stands = w.stands.filter(|_| looked.contains(&w.id) && !late);
@@ -152,6 +146,36 @@ impl Cluster {
         self.look_again(limit, now);
         let spread = self.lanes.spread;
         out.push(Action::LookHung { workers, spread });
+    }
+
+    /// Whom is it looked at, and by which lanes have they clients?
+    fn to_look_at(&self) -> Vec<(WorkerId, Vec<LaneId>)> {
+        let tables = self.lanes.steered.values();
+        let steered: BTreeSet<LaneId> = tables.flat_map(|t| t.lanes()).collect();
+        let ready = |id: &WorkerId| self.fleet.get(*id).is_some_and(Worker::is_ready);
+        let slots = self.slots.iter().take(usize::from(self.wanted()));
+        let ids = slots.clone().filter_map(|s| s.current).filter(ready);
+        let with = |id: WorkerId| (id, self.its_lanes(id, &steered));
+        // (Where canaries have no part of the traffic there is nobody who could wait for them.)
+        let ahead = slots.filter_map(|s| s.successor).filter(ready).map(with);
+        let ahead = ahead.filter(|(_, lanes)| !lanes.is_empty());
+        ids.map(with).chain(ahead).collect()
+    }
+
+    /// By which of these lanes has it clients, if it takes any?
+    fn its_lanes(&self, id: WorkerId, steered: &BTreeSet<LaneId>) -> Vec<LaneId> {
+        let Some(w) = self.fleet.get(id) else {
+            return Vec::new();
+        };
+        let served = &self.lanes.served;
+        // Who waits on what it was handed is not seen to serve each of them.
+        let handed = |l: &Lane| w.accepts && l.given && served.contains(&l.port);
+        let serves = |l: &Lane| w.serves.contains(&l.id) || handed(l);
+        // Where each has its own those of all say nothing of one.
+        let its = |l: &Lane| !self.lanes.spread || matches!(l.of, Of::Seat(_) | Of::Worker(_));
+        let its = |l: &Lane| its(l) && l.addr.tcp().is_some();
+        let counts = |l: &&Lane| steered.contains(&l.id) && its(l) && serves(l);
+        self.lanes_of(w).filter(counts).map(|l| l.id).collect()
     }
 
     /// What was seen of those who wait.

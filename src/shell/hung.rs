@@ -4,22 +4,24 @@
 //!
 //! All sockets of TCP that the machine has are walked through for a look at a queue that is not empty,
 //! and for each look where lanes are shared; whose a connection is, is looked for when nothing was read
-//! of it from one look to the next.
+//! of it from one look to the next, or nobody was taken of a queue.
 
 use super::Shell;
-use super::observer::{self, Observer};
+use super::observer::{Observer, Owner, Owners};
 use crate::core::words::reason;
 use crate::core::{Event, LaneId, Level, PortId, Wait, WorkerId};
 use crate::sys::procfs;
 use crate::wire::sock_diag::Conn;
-use crate::wire::untouched::{self, Held, Mark, Queues};
+use crate::wire::untouched::{self, Held, Mark, Queues, Sharer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
-/// Workers, and the lanes that are theirs alone.
+/// Workers, and the lanes that they serve: theirs alone, or all of them that they share.
 type Asked = [(WorkerId, Vec<LaneId>)];
 type Seen = Vec<(WorkerId, Wait)>;
+/// Connections by their inodes.
+type Inodes = BTreeMap<u64, (u64, Mark)>;
 
 /// What is kept from look to look.
 #[derive(Default)]
@@ -34,8 +36,8 @@ pub struct Hung {
     since: BTreeMap<WorkerId, Rc<Queues>>,
     /// All connections, at the last look.
     marks: Held,
-    /// Of each worker those that it had when it was last seen to do something.
-    held: BTreeMap<WorkerId, Held>,
+    /// Of each worker how it was when it, or one with whom it shares, was last seen to do something.
+    sharers: BTreeMap<WorkerId, Sharer>,
 }
 
 impl Hung {
@@ -68,7 +70,7 @@ impl Shell {
     pub(super) fn look_hung(&mut self, workers: &Asked, spread: bool) {
         let looked = match spread {
             true => self.look_at_queues(workers),
-            false => self.look_at_held(workers),
+            false => self.look_at_shared(workers),
         };
         let seen = looked.unwrap_or_else(|e| {
             let message = format!(
@@ -76,7 +78,7 @@ impl Shell {
                 reason(&e)
             );
             self.say_once(Level::Warn, "hang-blind", message);
-            workers.iter().map(|(w, _)| (*w, Wait::Unknown)).collect()
+            all(workers, Wait::Unknown)
         });
         self.hung.observer.rest();
         self.queue.push_back(Event::Waiting { seen });
@@ -84,18 +86,24 @@ impl Shell {
 
     /// Lanes of each worker's own.
     fn look_at_queues(&mut self, workers: &Asked) -> io::Result<Seen> {
+        let lengths = self.sockets.lengths();
         let mut now = Queues {
-            lengths: self.sockets.lengths(),
+            lengths,
             ..Queues::default()
         };
         if workers.iter().any(|(_, lanes)| now.any(lanes)) {
             let ports = self.sockets.numbers();
             let conns = self.hung.observer.connections(&ports)?;
-            let waiting = conns.iter().filter(|c| untouched::waits(c));
-            now.waiting = waiting.map(|c| (c.cookie, self.lane_of(c))).collect();
+            now.waiting = self.waiting(&conns);
         }
         self.hung.steered.clear();
         Ok(self.hung.judge(workers, now))
+    }
+
+    /// Of these those that nobody has accepted.
+    fn waiting(&self, conns: &[Conn]) -> BTreeMap<u64, Option<LaneId>> {
+        let waiting = conns.iter().filter(|c| untouched::waits(c));
+        waiting.map(|c| (c.cookie, self.lane_of(c))).collect()
     }
 
     /// In whose queue it is.
@@ -110,23 +118,29 @@ impl Shell {
         }
     }
 
-    /// What they have accepted.
-    fn look_at_held(&mut self, workers: &Asked) -> io::Result<Seen> {
-        let all = |wait: Wait| workers.iter().map(|(w, _)| (*w, wait)).collect();
+    /// Lanes that they share, and what they have accepted.
+    fn look_at_shared(&mut self, workers: &Asked) -> io::Result<Seen> {
+        let lengths = self.sockets.lengths();
         let ports = self.sockets.numbers();
-        let mut conns = self.hung.observer.connections(&ports)?;
-        conns.retain(|c| c.inode != 0);
+        let conns = self.hung.observer.connections(&ports)?;
+        let waiting = self.waiting(&conns);
+        self.hung.steered.clear();
+        let accepted = conns.iter().filter(|c| c.inode != 0);
         let mark = |c: &Conn| Some((c.inode, (c.cookie, Mark::of(c)?)));
-        let all_told: Option<BTreeMap<u64, (u64, Mark)>> = conns.iter().map(mark).collect();
-        let Some(inodes) = all_told else {
+        let Some(inodes) = accepted.map(mark).collect::<Option<Inodes>>() else {
             return Err(io::Error::from(io::ErrorKind::Unsupported));
         };
-        let now: Held = inodes.values().copied().collect();
-        let before = std::mem::replace(&mut self.hung.marks, now);
+        let now = Rc::new(Queues { waiting, lengths });
+        let queues = std::mem::replace(&mut self.hung.queues, now.clone());
+        let marks: Held = inodes.values().copied().collect();
+        let before = std::mem::replace(&mut self.hung.marks, marks);
         let suspects = untouched::suspects(&self.hung.marks, &before);
-        if suspects.is_empty() {
-            self.hung.held.clear();
-            return Ok(all(Wait::Moves));
+        let stands = |lanes: &[LaneId]| now.since(&queues, lanes) != Wait::Moves;
+        let stuck = workers.iter().filter(|(_, lanes)| stands(lanes));
+        let stuck: BTreeSet<WorkerId> = stuck.map(|(w, _)| *w).collect();
+        if suspects.is_empty() && stuck.is_empty() {
+            self.hung.sharers.clear();
+            return Ok(all(workers, Wait::Moves));
         }
         if !procfs::is_ours() {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
@@ -134,32 +148,45 @@ impl Shell {
         let ids: Vec<WorkerId> = workers.iter().map(|(w, _)| *w).collect();
         let found = self.owners(&ids, &inodes.keys().copied().collect());
         if found.cut {
-            return Ok(all(Wait::Unknown));
+            return Ok(all(workers, Wait::Unknown));
         }
-        let mut held: BTreeMap<WorkerId, Held> = BTreeMap::new();
-        for (inode, owners) in &found.of {
-            for observer::Owner { worker, .. } in owners {
-                let its = held.entry(*worker).or_default();
-                its.extend(inodes.get(inode).copied());
-            }
-        }
-        let kept = std::mem::take(&mut self.hung.held);
+        let mut held = sorted(&inodes, &found);
+        let kept = std::mem::take(&mut self.hung.sharers);
         let mut seen = Vec::new();
-        for worker in ids {
-            let its = held.remove(&worker).unwrap_or_default();
-            let suspect = its.keys().any(|cookie| suspects.contains(cookie));
-            let (wait, since) = match kept.get(&worker) {
-                _ if found.unseen.contains(&worker) => (Wait::Unknown, None),
-                _ if !suspect => (Wait::Moves, None),
-                Some(then) => match untouched::since(&its, then) {
+        for (worker, lanes) in workers {
+            let its = Sharer {
+                queues: now.clone(),
+                held: held.remove(worker).unwrap_or_default(),
+            };
+            let unread = its.held.keys().any(|cookie| suspects.contains(cookie));
+            let (wait, since) = match kept.get(worker) {
+                _ if found.unseen.contains(worker) => (Wait::Unknown, None),
+                _ if !unread && !stuck.contains(worker) => (Wait::Moves, None),
+                Some(then) => match its.since(then, lanes) {
                     Wait::Moves => (Wait::Moves, Some(its)),
                     wait @ (Wait::Stands(_) | Wait::Unknown) => (wait, Some(then.clone())),
                 },
                 None => (Wait::Moves, Some(its)),
             };
-            self.hung.held.extend(since.map(|s| (worker, s)));
-            seen.push((worker, wait));
+            self.hung.sharers.extend(since.map(|s| (*worker, s)));
+            seen.push((*worker, wait));
         }
         Ok(seen)
     }
+}
+
+/// Connections by their owners.
+fn sorted(inodes: &Inodes, found: &Owners) -> BTreeMap<WorkerId, Held> {
+    let mut held: BTreeMap<WorkerId, Held> = BTreeMap::new();
+    for (inode, owners) in &found.of {
+        for Owner { worker, .. } in owners {
+            let its = held.entry(*worker).or_default();
+            its.extend(inodes.get(inode).copied());
+        }
+    }
+    held
+}
+
+fn all(workers: &Asked, wait: Wait) -> Seen {
+    workers.iter().map(|(w, _)| (*w, wait)).collect()
 }

@@ -10,10 +10,13 @@
 //! are the same.
 //!
 //! On connections that it has: nothing was read or written on any of them, none came, none went.
+//!
+//! In a queue that it shares, both: all wait still, and it has done nothing on connections that it has.
 
 use super::sock_diag::{Conn, state};
 use crate::core::{LaneId, Wait, Waits};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// Who waits to be accepted, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -112,12 +115,14 @@ impl Mark {
 /// The connections that a worker has, by what no other connection has.
 pub type Held = BTreeMap<u64, Mark>;
 
+/// Was nothing done on any of them, and did none come or go?
+fn same(now: &Held, then: &Held) -> bool {
+    let stands = |(id, mark): (&u64, &Mark)| then.get(id).is_some_and(|t| mark.stands(t));
+    now.len() == then.len() && now.iter().all(stands)
+}
+
 /// So it was: what has the worker done since?
 pub fn since(now: &Held, then: &Held) -> Wait {
-    let same = now.len() == then.len()
-        && now
-            .iter()
-            .all(|(id, mark)| then.get(id).is_some_and(|t| mark.stands(t)));
     // (What has come since then has not waited as long.)
     let waits = |id: &u64| then.get(id).is_some_and(|t| t.unread > 0);
     let most = now
@@ -125,8 +130,32 @@ pub fn since(now: &Held, then: &Held) -> Wait {
         .filter(|(id, _)| waits(id))
         .map(|(_, m)| m.unread);
     match most.max() {
-        Some(most) if same && most > 0 => Wait::Stands(Waits::Bytes(most)),
+        Some(most) if most > 0 && same(now, then) => Wait::Stands(Waits::Bytes(most)),
         Some(_) | None => Wait::Moves,
+    }
+}
+
+/// What a worker has, of which it shares the queues.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sharer {
+    /// Who waits in all queues.
+    pub queues: Rc<Queues>,
+    /// What it has accepted.
+    pub held: Held,
+}
+
+impl Sharer {
+    /// So it was: what has the worker done since, and those with whom it shares these lanes?
+    pub fn since(&self, then: &Sharer, lanes: &[LaneId]) -> Wait {
+        match since(&self.held, &then.held) {
+            stands @ Wait::Stands(_) => return stands,
+            Wait::Moves | Wait::Unknown if !same(&self.held, &then.held) => return Wait::Moves,
+            Wait::Moves | Wait::Unknown => {}
+        }
+        match self.queues.since(&then.queues, lanes) {
+            Wait::Stands(_) => Wait::Stands(Waits::Shared(self.queues.length(lanes))),
+            wait @ (Wait::Moves | Wait::Unknown) => wait,
+        }
     }
 }
 
@@ -233,6 +262,50 @@ mod tests {
             wqueue: 0,
             info: Some(info),
         }
+    }
+
+    #[test]
+    fn in_a_queue_that_is_shared_one_hangs_that_does_nothing_else_either() {
+        let all = [A];
+        let sharer = |waiting: &[u64], held: &[(u64, u32, u64)]| {
+            let its = waiting.iter().map(|id| (*id, Some(A))).collect::<Vec<_>>();
+            let mark = |(id, unread, read): &(u64, u32, u64)| {
+                let c = conn(state::ESTABLISHED, *unread, read + u64::from(*unread), 0);
+                (*id, Mark::of(&c).unwrap())
+            };
+            Sharer {
+                queues: Rc::new(queues(&its, u32::try_from(waiting.len()).unwrap(), 0)),
+                held: held.iter().map(mark).collect(),
+            }
+        };
+        let then = sharer(&[1, 2], &[(7, 0, 10)]);
+        for (now, what) in [
+            (
+                sharer(&[1, 2], &[(7, 0, 10)]),
+                Wait::Stands(Waits::Shared(2)),
+            ),
+            (
+                sharer(&[1, 2, 3], &[(7, 5, 10)]),
+                Wait::Stands(Waits::Shared(3)),
+            ),
+            // One has taken somebody.
+            (sharer(&[2, 3], &[(7, 0, 10)]), Wait::Moves),
+            // It is at work on what it has, has accepted, or has ended one.
+            (sharer(&[1, 2], &[(7, 0, 15)]), Wait::Moves),
+            (sharer(&[1, 2], &[(7, 0, 10), (8, 0, 0)]), Wait::Moves),
+            (sharer(&[1, 2], &[]), Wait::Moves),
+        ] {
+            assert_eq!(now.since(&then, &all), what, "{now:?}");
+        }
+        // What has come to it waits, whatever its siblings take.
+        let then = sharer(&[1], &[(7, 5, 10)]);
+        let now = sharer(&[3], &[(7, 5, 10)]);
+        assert_eq!(now.since(&then, &all), Wait::Stands(Waits::Bytes(5)));
+        // It shares no queue: nothing else is to be seen of it.
+        assert_eq!(
+            sharer(&[1], &[]).since(&sharer(&[1], &[]), &[B]),
+            Wait::Moves
+        );
     }
 
     #[test]

@@ -174,6 +174,91 @@ fn where_lanes_are_shared_one_hangs_that_reads_nothing_of_what_has_come_to_it() 
 }
 
 #[test]
+fn where_lanes_are_shared_all_hang_that_leave_their_queue_alone_and_who_waits_is_served_by_the_next()
+ {
+    for n in [1, 3] {
+        let port = free_port();
+        let words = format!("-n {n} -p {port} --hang-timeout 1s -- ./threaded");
+        let mut rig = Rig::start(words);
+        rig.up();
+        let stopped = rig.status().pids();
+        stopped.iter().for_each(|pid| stop(&rig, *pid));
+        let asked: Vec<_> = (0..8).map(|_| ask(port)).collect();
+        rig.wait_many("hangs", n);
+        for hangs in rig.events("hangs") {
+            assert!(stopped.contains(&hangs.pid()));
+            assert!(
+                hangs
+                    .msg
+                    .contains("nobody has taken any of 8 connections in the queue that it shares")
+                    && hangs.msg.contains("(--hang-timeout 1s)"),
+                "{}",
+                hangs.msg
+            );
+        }
+        for answer in asked {
+            let (answer, took) = answer.join().unwrap();
+            let pid = answer
+                .unwrap_or_else(|e| panic!("{e} after {took:?}"))
+                .pid();
+            assert!(!stopped.contains(&pid));
+        }
+        rig.wait_status("all are there", |s| s.ready == n);
+        assert_eq!(rig.events("hangs").len(), n);
+        rig.end(&["hangs", "killed", "died"]);
+    }
+}
+
+#[test]
+fn where_lanes_are_shared_one_that_works_does_not_hang_though_nobody_takes_the_queue() {
+    let port = free_port();
+    let words = format!(
+        "-n 1 -p {port} --hang-timeout 1s -- {} odd.py slow {port}",
+        python()
+    );
+    let mut rig = Rig::dressed(words, |cmd, _| {
+        cmd.env("TAKES", "0.3");
+    });
+    rig.up();
+    let clients: Vec<_> = (0..12).map(|_| ask(port)).collect();
+    let took = clients.into_iter().map(|t| t.join().unwrap());
+    let most = took
+        .map(|(answer, took)| answer.map(|_| took).unwrap())
+        .max();
+    assert!(most.unwrap() > Duration::from_secs(2), "{most:?}");
+    assert!(rig.events("hangs").is_empty());
+    rig.end(&[]);
+}
+
+#[test]
+fn a_canary_that_leaves_its_part_of_the_clients_waiting_fails_the_reload() {
+    for balance in ["hash", "shared"] {
+        let port = free_port();
+        let words = format!(
+            "-n 2 -p {port} --balance {balance} --canary 1:60s:50% --hang-timeout 1s -- ./threaded"
+        );
+        let mut rig = Rig::start(words);
+        rig.up();
+        let old = rig.status().pids();
+        let asked = rig.meanwhile("reload");
+        let canary = rig.wait("ready", |e| !old.contains(&e.pid())).pid();
+        stop(&rig, canary);
+        let loaded = under_load(&rig, port, || asked.is_finished());
+        let said = asked.join().unwrap();
+        assert_eq!(said.code, 1, "{balance}: {said:?}");
+        assert!(said.err.contains("hang"), "{balance}: {said:?}");
+        let hangs = rig.wait("hangs", |_| true);
+        assert_eq!(hangs.pid(), canary, "{balance}: {}", hangs.msg);
+        // Those of the canary waited, and are lost with it or not; the others were served by the old ones.
+        let served = loaded.iter().filter_map(|(answer, _)| answer.as_ref().ok());
+        assert!(served.clone().count() > loaded.len() / 3, "{balance}");
+        assert!(served.clone().all(|a| old.contains(&a.pid())), "{balance}");
+        assert_eq!(rig.status().pids(), old);
+        rig.end(&["hangs", "killed", "died", "reload-failed", "strays-reset"]);
+    }
+}
+
+#[test]
 fn a_master_that_was_stopped_with_its_workers_calls_nobody_hung_for_that_time() {
     let port = free_port();
     let mut rig = Rig::start(format!(

@@ -18,11 +18,36 @@ use std::time::Duration;
 #[derive(Default)]
 pub struct Hanging {
     /// Who waited when it was last seen to do something, and how much it had done by then.
-    since: BTreeMap<WorkerId, (BTreeSet<u64>, u64)>,
+    since: BTreeMap<WorkerId, Waiting>,
     /// How much each has done, and when the last of that.
     work: BTreeMap<WorkerId, (u64, Time)>,
     /// When the master went on after a pause that it must have noticed.
     pub woke: Option<Time>,
+}
+
+/// Who waits for a worker, and how much it has done for others by then.
+struct Waiting {
+    queued: BTreeSet<u64>,
+    unread: BTreeSet<u64>,
+    work: u64,
+}
+
+impl Waiting {
+    /// What has waited since then, if nothing was done.
+    fn since(&self, then: &Waiting, spread: bool) -> Option<Waits> {
+        let still = |now: &BTreeSet<u64>, then: &BTreeSet<u64>| {
+            (!then.is_empty() && then.is_subset(now)).then_some(now.len() as u32)
+        };
+        let queued = still(&self.queued, &then.queued);
+        match spread {
+            true => queued.map(Waits::Queue),
+            false if self.work != then.work => None,
+            false => {
+                let unread = still(&self.unread, &then.unread).map(Waits::Bytes);
+                unread.or(queued.map(Waits::Shared))
+            }
+        }
+    }
 }
 
 impl World {
@@ -89,13 +114,16 @@ impl World {
         );
     }
 
-    /// Who waits for that worker: in the queues of these lanes, or unread.
-    fn wait_for(&self, worker: WorkerId, lanes: Option<&[LaneId]>) -> BTreeSet<u64> {
+    /// Who waits in the queues of these lanes.
+    fn queued(&self, lanes: &[LaneId]) -> BTreeSet<u64> {
+        let waits = |c: &Conn| c.at == At::Queued && lanes.contains(&c.lane);
+        self.net.ids(waits).into_iter().collect()
+    }
+
+    /// Whose bytes that worker has not read.
+    fn unread(&self, worker: WorkerId) -> BTreeSet<u64> {
         let its = |s: Serial| self.procs.get(&s).is_some_and(|p| p.worker == worker);
-        let waits = |c: &Conn| match lanes {
-            Some(lanes) => c.at == At::Queued && lanes.contains(&c.lane),
-            None => c.unread && c.server.is_some_and(its),
-        };
+        let waits = |c: &Conn| c.unread && c.server.is_some_and(its);
         self.net.ids(waits).into_iter().collect()
     }
 
@@ -111,22 +139,23 @@ impl World {
                 assert!(fine, "{lane:?} is not {worker:?}'s, or nobody comes by it");
             }
             let (work, _) = self.hanging.work.get(worker).copied().unwrap_or_default();
-            let now = self.wait_for(*worker, spread.then_some(lanes));
+            let now = Waiting {
+                queued: self.queued(lanes),
+                unread: self
+                    .unread(*worker)
+                    .into_iter()
+                    .filter(|_| !spread)
+                    .collect(),
+                work,
+            };
             let then = before.remove(worker);
             let wait = match &then {
                 _ if self.faults.sight == Sight::None => Wait::Unknown,
-                Some((then, done)) if then.is_subset(&now) && (spread || *done == work) => {
-                    let n = now.len() as u32;
-                    Wait::Stands(if spread {
-                        Waits::Queue(n)
-                    } else {
-                        Waits::Bytes(n)
-                    })
-                }
-                Some(_) | None => Wait::Moves,
+                Some(then) => now.since(then, spread).map_or(Wait::Moves, Wait::Stands),
+                None => Wait::Moves,
             };
             let since = match wait {
-                Wait::Moves => Some((now, work)).filter(|(now, _)| !now.is_empty()),
+                Wait::Moves => Some(now).filter(|n| !n.queued.is_empty() || !n.unread.is_empty()),
                 Wait::Stands(_) | Wait::Unknown => then,
             };
             self.hanging.since.extend(since.map(|s| (*worker, s)));
@@ -147,14 +176,18 @@ impl World {
         let spread = self.policy.balance.spreads();
         let lanes = self.judge.lanes.keys().copied();
         let lanes: Vec<LaneId> = lanes.filter(|l| self.is_its(worker, *l)).collect();
-        let waiting = self.wait_for(worker, spread.then_some(&lanes));
-        let since = waiting.iter().map(|id| self.net.conns[id].since).min();
-        let since = since.map(|t| if spread { t } else { t.max(last) });
+        let longest = |ids: BTreeSet<u64>| ids.iter().map(|id| self.net.conns[id].since).min();
+        let (queued, unread) = (longest(self.queued(&lanes)), longest(self.unread(worker)));
+        let (since, mark) = match (spread, unread) {
+            (true, _) => (queued, Mark::HungQueue),
+            (false, None) => (queued.map(|t| t.max(last)), Mark::HungShared),
+            (false, Some(unread)) => {
+                let first = queued.map_or(unread, |q| q.min(unread));
+                (Some(first.max(last)), Mark::HungBytes)
+            }
+        };
         let since = since.map(|t| t.max(self.hanging.woke.unwrap_or_default()));
-        self.cover.mark(match spread {
-            true => Mark::HungQueue,
-            false => Mark::HungBytes,
-        });
+        self.cover.mark(mark);
         if let Some(job) = self.judge.jobs.get_mut(&worker) {
             job.waited = since.map(|t| now - t);
         }
@@ -226,6 +259,39 @@ fn by_a_shared_lane_it_shows_by_what_it_does_not_read() {
     assert!(w.run_until(secs(10), |w| w.judge.ready() == 4));
     w.run(secs(20));
     assert_eq!(w.cover.count("Notice::Hangs"), 1);
+    assert_eq!(stop(&mut w).0, Some(0));
+}
+
+#[test]
+fn who_shares_a_queue_that_nobody_takes_from_hangs_too() {
+    let policy = Policy {
+        balance: Balance::Shared,
+        hang_timeout: Some(secs(2)),
+        ready: ReadyRule::Listening,
+        ..of(2)
+    };
+    // (Idle: neither has a connection by then.)
+    let hanging = || {
+        let mut story = a(Kind::Good);
+        story.steps.push((ms(2500), Step::Hang(secs(100))));
+        story
+    };
+    let mut w = told(policy, vec![hanging(), hanging()], Kind::Good);
+    w.faults = Faults {
+        clients: clients(10),
+        ..draw::calm()
+    };
+    assert!(w.run_until(secs(2), |w| w.judge.ready() == 2));
+    let both = |w: &World| w.procs.values().filter(|p| p.hung).count() == 2;
+    assert!(w.run_until(secs(4), both));
+    w.let_clients_come(secs(30));
+    let hangs = |w: &World| w.cover.count("Mark::HungShared") == 2;
+    assert!(w.run_until(secs(6), hangs));
+    assert!(w.run_until(secs(10), |w| w.judge.ready() == 2));
+    let waits = |w: &World| !w.net.ids(|c| c.at == At::Queued).is_empty();
+    assert!(w.run_until(secs(2), |w| !waits(w)));
+    assert_eq!(w.cover.count("Mark::QueueReset"), 0);
+    assert_eq!(w.cover.count("Notice::Hangs"), 2);
     assert_eq!(stop(&mut w).0, Some(0));
 }
 

@@ -148,3 +148,25 @@ fn by_its_own_lane_one_is_looked_at_where_the_port_is_served_and_it_is_steered_t
     let other = r.lane_of(ids[1]);
     assert!(r.table().is_only(other), "{:?}", r.table());
 }
+
+#[test]
+fn by_a_shared_lane_all_are_looked_at_that_were_seen_to_serve_it() {
+    let (mut r, ids) = balance::serving(2, Balance::Shared);
+    r.cluster.policy.hang_timeout = Some(Duration::from_millis(LIMIT));
+    r.cluster.watch_waiting(r.now);
+    let lanes = |r: &mut Rig, at: u64| {
+        r.at(at);
+        let look = |a: &Action| match a {
+            Action::LookHung { workers, .. } => Some(workers.clone()),
+            _ => None,
+        };
+        r.did().iter().find_map(look).expect("it is looked")
+    };
+    let lane = r.cluster.lanes.shared().next().unwrap().id;
+    r.tell(Event::Listens {
+        worker: ids[1],
+        lane,
+    });
+    let one = vec![(ids[0], vec![]), (ids[1], vec![lane])];
+    assert_eq!(lanes(&mut r, GAP), one);
+}
