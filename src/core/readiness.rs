@@ -284,6 +284,9 @@ impl Cluster {
         let hint = match (w.rule, w.watched) {
             // It did what was asked of it, a moment too late to count.
             (ReadyRule::Listening, _) if w.listened.is_some() => None,
+            (ReadyRule::Answers, _) if w.listened.is_some() => {
+                Some("it listens, but has not answered yet (--ready)")
+            }
             (ReadyRule::Listening | ReadyRule::Answers, true) => Some(
                 "it never listened on the port, nor used the socket passed as fd 3: --ready started if it serves none, --takeover THEIRS=OURS if it uses another port",
             ),

@@ -95,7 +95,8 @@ impl Shell {
         if let Some(fd) = self.sockets.fd(lane) {
             self.deregister(fd);
         }
-        match self.sockets.retire(lane) {
+        let ours = self.probes.forget(lane);
+        match self.sockets.retire(lane).map(|n| n.saturating_sub(ours)) {
             Ok(0) => {}
             Ok(n) => {
                 let message = format!(
@@ -135,11 +136,15 @@ impl Shell {
         let look = self.census.observer.look(&ports)?;
         let waits = look.has_waiting();
         let mut conns = look.conns;
-        let lanes = self.look_at_lanes(lanes, &look.handshakes);
+        let mut lanes = self.look_at_lanes(lanes, &look.handshakes);
         // One that waited may have been accepted before its queue was looked at: then it has an owner
         // by now. (All queues are looked at as one: the kernel does not tell which it was.)
         if waits && !lanes.is_empty() {
             conns = self.census.observer.connections(&ports)?;
+            // Ours that wait by now did so before: what is left of the queue are clients.
+            for l in &mut lanes {
+                l.queued = l.queued.saturating_sub(self.probes.waiting(l.lane, &conns));
+            }
         }
         let loads = self.loads(workers, conns, !lanes.is_empty())?;
         Ok((lanes, loads))
@@ -174,7 +179,7 @@ impl Shell {
         filling: bool,
     ) -> io::Result<Vec<(WorkerId, Load)>> {
         // Who asks whether one is ready is no client.
-        let client = |c: &Conn| !self.probes.is_ours(c.peer);
+        let client = |c: &Conn| !self.probes.is_ours(c);
         let conns = conns.into_iter().filter(client).collect();
         let held = self.held(conns)?;
         self.census.endings.heard(held.iter());

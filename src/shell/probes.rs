@@ -4,6 +4,10 @@
 //!
 //! A few are asked at the same time, the others wait for their turn. That one has accepted is seen by its
 //! having the connection (sock_diag): for that it is looked every few milliseconds.
+//!
+//! A connection that nobody has accepted waits on when its time is over, until somebody does: it is
+//! remembered, for it must not be taken for a client's. (By what no other has: its address may be another
+//! one's tomorrow.)
 
 use super::observer::Observer;
 use super::{Kind, Shell, token};
@@ -12,11 +16,12 @@ use crate::core::{Event, LaneId, Time, WorkerId};
 use crate::sys::socket;
 use crate::wire::health::{self, Answer};
 use crate::wire::sock_diag::Conn;
+use crate::wire::untouched;
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -24,6 +29,9 @@ use std::time::Duration;
 const AT_ONCE: usize = 8;
 /// So often it is looked whether one has accepted.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// So many that were not accepted are remembered, the last ones.
+const LEFT_MOST: usize = 1024;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -56,16 +64,33 @@ pub struct Probes {
     observer: Observer,
     /// When it is looked next whether they have accepted.
     look: Option<Time>,
+    /// Those that were not answered, and by which lane.
+    left: VecDeque<(LaneId, u64)>,
 }
 
 impl Probes {
     /// Is it one of ours?
-    pub fn is_ours(&self, client: SocketAddr) -> bool {
-        let ours = |p: &Probe| p.stream.local_addr().ok();
-        let same = |a: SocketAddr| {
-            (a.port(), a.ip().to_canonical()) == (client.port(), client.ip().to_canonical())
+    pub fn is_ours(&self, conn: &Conn) -> bool {
+        let left = self.left.iter().any(|(_, cookie)| *cookie == conn.cookie);
+        left || self.under_way.values().any(|p| p.is_by(conn))
+    }
+
+    /// How many of ours wait in that lane, of these?
+    pub fn waiting(&self, lane: LaneId, conns: &[Conn]) -> u32 {
+        let left = |c: &Conn| self.left.contains(&(lane, c.cookie));
+        let asked = |c: &Conn| {
+            let mut asked = self.under_way.values();
+            asked.any(|p| p.lane == lane && p.is_by(c))
         };
-        self.under_way.values().filter_map(ours).any(same)
+        let ours = |c: &&Conn| untouched::waits(c) && (left(c) || asked(c));
+        u32::try_from(conns.iter().filter(ours).count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many there are of that lane that were not answered. It is no more.
+    pub fn forget(&mut self, lane: LaneId) -> u32 {
+        let before = self.left.len();
+        self.left.retain(|(of, _)| *of != lane);
+        u32::try_from(before - self.left.len()).unwrap_or(u32::MAX)
     }
 
     /// When something is to be done though nothing happens.
@@ -182,18 +207,31 @@ impl Shell {
         let held: Vec<Conn> = conns?.into_iter().filter(|c| c.inode != 0).collect();
         let mut accepted = Vec::new();
         for (worker, p) in &self.probes.under_way {
-            let (What::Tcp, Ok(ours)) = (&p.what, p.stream.local_addr()) else {
-                continue;
-            };
-            let same =
-                |c: &Conn| (c.peer.port(), c.peer.ip().to_canonical()) == (ours.port(), ours.ip());
-            accepted.extend(held.iter().any(same).then_some(*worker));
+            let asked = matches!(p.what, What::Tcp) && held.iter().any(|c| p.is_by(c));
+            accepted.extend(asked.then_some(*worker));
         }
         Ok(accepted)
     }
 
+    /// It may wait on, unanswered.
+    fn keep_in_mind(&mut self, probe: &Probe) {
+        let conns = self.probes.observer.connections(&self.sockets.numbers());
+        self.probes.observer.rest();
+        // (Who cannot be seen is a client.)
+        let conns = conns.unwrap_or_default();
+        if let Some(conn) = conns.iter().find(|c| probe.is_by(c)) {
+            self.probes.left.push_back((probe.lane, conn.cookie));
+        }
+        if self.probes.left.len() > LEFT_MOST {
+            self.probes.left.pop_front();
+        }
+    }
+
     fn end_probe(&mut self, worker: WorkerId, answer: Result<(), String>) {
         if let Some(probe) = self.probes.under_way.remove(&worker) {
+            if answer.is_err() {
+                self.keep_in_mind(&probe);
+            }
             self.deregister(probe.stream.as_fd());
             // Its lane may have gone with the worker.
             let _ = self.sockets.ask(probe.lane, None);
@@ -204,6 +242,14 @@ impl Shell {
 }
 
 impl Probe {
+    /// Is this its other end?
+    fn is_by(&self, conn: &Conn) -> bool {
+        let ours = self.stream.local_addr();
+        ours.is_ok_and(|a| {
+            (a.port(), a.ip().to_canonical()) == (conn.peer.port(), conn.peer.ip().to_canonical())
+        })
+    }
+
     fn name(&self) -> String {
         match &self.what {
             What::Tcp => "a connection".to_string(),

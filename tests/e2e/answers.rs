@@ -1,10 +1,14 @@
 //! "When it answers": workers that are asked whether they are ready, by a way that nobody else has.
 
 use crate::client::{Answer, all_answer, get, v4};
-use crate::harness::Rig;
+use crate::harness::{Rig, sigkill};
+use crate::hung::stop;
 use crate::load::Load;
 use crate::place::{free_port, python};
+use nix::sys::signal::Signal;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -105,6 +109,51 @@ fn a_worker_that_is_asked_to_accept_is_ready_when_it_has() {
     all_answer(&rig, v4(port), "/", 2);
     answered(clients, &over);
     rig.end(&[]);
+}
+
+#[test]
+fn what_was_asked_of_one_that_accepts_nobody_is_no_client_that_is_waited_for() {
+    // (Nobody would wait for that long.)
+    let options = "-n 2 --ready-timeout 1s --start-timeout 2500ms --drain-timeout 10m";
+    for rule in ["tcp", "http:/health"] {
+        let options = format!("{options} --ready {rule}");
+        let mut rig = warming(&options, free_port(), &[("LATE", "1")]);
+        let told = rig.wait("never-ready", |_| true);
+        assert!(!told.msg.contains("never listened"), "{}", told.msg);
+        rig.finish(69, &["never-ready", "not-ready", "died"]);
+    }
+}
+
+#[test]
+fn a_client_that_waits_beside_what_was_asked_is_waited_for() {
+    let port = free_port();
+    let mut rig = warming("-n 1 --ready tcp", port, &[("LATE", "1")]);
+    go(&rig, 1);
+    rig.up();
+    // It waits in the queue of one that ends, and that its successor has from then on.
+    let old = rig.status().pids()[0];
+    stop(&rig, old);
+    let mut client = TcpStream::connect(v4(port)).unwrap();
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    fs::remove_file(rig.dir().join("go-1")).unwrap();
+    sigkill(old);
+    rig.wait("listening", |e| e.pid() != old);
+    let begun = Instant::now();
+    rig.until("it has been asked, in vain", || {
+        begun.elapsed() > Duration::from_millis(2500)
+    });
+    rig.signal(Signal::SIGTERM);
+    rig.wait("stopping", |_| true);
+    // As long as it takes it to see that nobody else is there.
+    let begun = Instant::now();
+    rig.until("it was looked at", || {
+        begun.elapsed() > Duration::from_secs(1)
+    });
+    go(&rig, 1);
+    let mut said = String::new();
+    client.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said:?}");
+    rig.finish(0, &["died"]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn send(pid: i32, signal: Signal) {
 }
 
 /// Stops a worker: all its threads, or one may still accept who comes first.
-fn stop(rig: &Rig, pid: i32) {
+pub fn stop(rig: &Rig, pid: i32) {
     send(pid, Signal::SIGSTOP);
     let stopped = |task: std::fs::DirEntry| {
         let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
