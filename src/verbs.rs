@@ -87,7 +87,7 @@ pub const VERBS: [Verb; 16] = [
         words: "N|+K|-K",
         takes: 1,
         waits: true,
-        help: "so many workers; returns when they are ready (--no-wait: at once)",
+        help: "so many workers; returns when they are ready",
         what: What::Resize,
     },
     Verb {
@@ -95,7 +95,7 @@ pub const VERBS: [Verb; 16] = [
         words: "",
         takes: 0,
         waits: true,
-        help: "replace all workers, new before old; returns when it is over (--no-wait: at once)",
+        help: "replace all workers, new before old; returns when it is over",
         what: What::Reload,
     },
     Verb {
@@ -135,7 +135,7 @@ pub const VERBS: [Verb; 16] = [
         words: "all|SLOT|PID [timeout T]",
         takes: 3,
         waits: true,
-        help: "replace that worker, new before old; all: reload (--no-wait: returns at once)",
+        help: "replace that worker, new before old; all: reload",
         what: What::Restart,
     },
     Verb {
@@ -151,7 +151,7 @@ pub const VERBS: [Verb; 16] = [
         words: "",
         takes: 0,
         waits: true,
-        help: "stop gracefully; returns when the master has gone (--no-wait: at once)",
+        help: "stop gracefully; returns when the master has gone",
         what: What::Stop,
     },
     Verb {

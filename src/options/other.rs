@@ -14,7 +14,7 @@ pub(super) static OTHER: &[Opt] = &[
         "no-wait",
         "",
         "",
-        "stop, kill, resize and reload return at once",
+        "verbs that wait return when it has begun",
         |s, _| {
             s.no_wait = true;
             Ok(())

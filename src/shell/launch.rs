@@ -6,7 +6,7 @@ use super::reload::Change;
 use super::requests::{Answer, behind};
 use super::{Shell, client, start};
 use crate::core::codes::FAILED;
-use crate::core::{Event, More, Program, Restart, Target, Terms};
+use crate::core::{Event, Hitch, More, Notice, Program, Restart, Target, Terms};
 use crate::options::reread;
 use crate::settings::{Before, Launch, Said, Settings, launch};
 use crate::verbs;
@@ -36,6 +36,9 @@ pub struct Programs {
     /// What runs, and what ran before that was something else.
     runs: Option<Ran>,
     before: Option<Ran>,
+    /// The generation of the last rollout, if that has failed by itself, and nobody was told who wanted to
+    /// roll it back.
+    failed: Option<u32>,
 }
 
 /// A command, and what was said of its directory.
@@ -76,15 +79,40 @@ impl Ran {
             cwd: s.typed_cwd().cloned(),
         }
     }
+
+    /// As much of the command as tells it from others.
+    fn shown(&self) -> String {
+        /// Characters.
+        const MOST: usize = 200;
+        let words: Vec<_> = self.command.iter().map(|w| w.to_string_lossy()).collect();
+        let all = words.join(" ");
+        match all.char_indices().nth(MOST) {
+            Some((end, _)) => format!("{}...", &all[..end]),
+            None => all,
+        }
+    }
 }
 
 impl Shell {
-    /// All workers are of one generation now: is it another command than before?
-    pub(super) fn remember_what_runs(&mut self) {
-        let now = Ran::of(self.settings());
-        let p = &mut self.programs;
-        if p.runs.as_ref() != Some(&now) {
-            p.before = p.runs.replace(now);
+    /// A rollout may have come to its end.
+    pub(super) fn remember_what_runs(&mut self, notice: &Notice) {
+        match notice {
+            // All workers are of one generation now: is it another command than before?
+            Notice::Reloaded { back: false, .. } => {
+                let now = Ran::of(self.settings());
+                let p = &mut self.programs;
+                p.failed = None;
+                if p.runs.as_ref() != Some(&now) {
+                    p.before = p.runs.replace(now);
+                }
+            }
+            Notice::ReloadFailed {
+                generation, hitch, ..
+            } => {
+                let by_itself = !matches!(hitch, Hitch::CalledOff { .. });
+                self.programs.failed = by_itself.then_some(*generation);
+            }
+            _ => {}
         }
     }
 
@@ -153,6 +181,22 @@ impl Shell {
         Ok(self.programs.add(made, |p| cluster.runs(p) || asked(p)))
     }
 
+    /// What comes back, if that is what is meant: one who wanted to undo an upgrade that has undone itself in
+    /// that moment would lose the version that works.
+    fn before(&mut self) -> Result<Ran, String> {
+        let Some(before) = self.programs.before.clone() else {
+            return Err("nothing to go back to: no upgrade has reached its end".to_string());
+        };
+        match self.programs.failed.take() {
+            None => Ok(before),
+            Some(failed) => Err(format!(
+                "not rolled back: generation {failed} has failed and is taken back already, generation {} goes on; another rollback returns to what ran before that: {}",
+                self.cluster.generation(),
+                before.shown(),
+            )),
+        }
+    }
+
     /// What is under way is called off; else what ran before comes back.
     pub(super) fn rollback(&mut self, id: ClientId, r: &Request) -> Option<Answer> {
         let words: Vec<&str> = behind(r).collect();
@@ -162,15 +206,17 @@ impl Shell {
             self.queue.push_back(Event::BackOut { asker, by });
             return None;
         }
-        let Some(before) = self.programs.before.clone() else {
-            let why = "nothing to go back to: no upgrade has reached its end";
-            return Some((
-                FAILED,
-                match r.json {
-                    true => format!("{{\"error\":{}}}\n", quote(why)),
-                    false => format!("{why}\n"),
-                },
-            ));
+        let before = match self.before() {
+            Ok(before) => before,
+            Err(why) => {
+                return Some((
+                    FAILED,
+                    match r.json {
+                        true => format!("{{\"error\":{}}}\n", quote(&why)),
+                        false => format!("{why}\n"),
+                    },
+                ));
+            }
         };
         let client = self.asks(id, r, wait);
         let change = Change {

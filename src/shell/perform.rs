@@ -110,9 +110,7 @@ impl Shell {
         if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
             self.release_caller();
         }
-        if let Notice::Reloaded { .. } = &notice {
-            self.remember_what_runs();
-        }
+        self.remember_what_runs(&notice);
     }
 
     pub(super) fn signal(&mut self, worker: WorkerId, signal: i32, whom: Whom) {

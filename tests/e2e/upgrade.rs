@@ -67,6 +67,37 @@ fn an_upgrade_to_broken_code_costs_nothing_and_one_that_works_can_be_rolled_back
 }
 
 #[test]
+fn a_rollback_of_what_has_failed_by_itself_does_not_take_away_what_works() {
+    let (rig, _) = serving(2, "200ms");
+    let py = python();
+    assert_eq!(
+        rig.verb(format!("upgrade {py} blocking.py start=1")).code,
+        0
+    );
+    assert_eq!(rig.verb("upgrade false").code, 1);
+    let said = rig.verb("rollback");
+    assert_eq!(said.code, 1, "{said:?}");
+    let (failed, before) = ("not rolled back: generation 3 has failed", "blocking.py");
+    assert!(said.err.contains(failed), "{said:?}");
+    assert!(said.err.trim_end().ends_with(before), "{said:?}");
+    assert!(commands(&rig).iter().all(|c| c.ends_with("start=1")));
+    // Meant so, it is done.
+    assert_eq!(rig.verb("rollback").code, 0);
+    assert!(commands(&rig).iter().all(|c| !c.ends_with("start=1")));
+    // One that was called off by a rollback has been undone by that: the next one is meant.
+    let before = rig.events("ready").len();
+    let asked = rig.meanwhile(format!("upgrade watch 60s {py} blocking.py start=2"));
+    rig.until("the first new one is ready", || {
+        rig.events("ready").len() > before
+    });
+    assert_eq!(rig.verb("rollback").code, 0);
+    assert_eq!(asked.join().unwrap().code, 1);
+    assert_eq!(rig.verb("rollback").code, 0);
+    assert!(commands(&rig).iter().all(|c| c.ends_with("start=1")));
+    rig.end(&["died", "reload-failed"]);
+}
+
+#[test]
 fn one_that_ends_while_it_is_watched_takes_the_whole_back() {
     let (rig, port) = serving(2, "30s");
     let old = rig.status().pids();

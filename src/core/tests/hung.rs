@@ -162,7 +162,7 @@ fn by_a_shared_lane_all_are_looked_at_that_were_seen_to_serve_it() {
         };
         r.did().iter().find_map(look).expect("it is looked")
     };
-    let lane = r.cluster.lanes.shared().next().unwrap().id;
+    let lane = r.cluster.lanes.shared().next().expect("it is there").id;
     r.tell(Event::Listens {
         worker: ids[1],
         lane,
