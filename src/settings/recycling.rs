@@ -7,7 +7,7 @@ use crate::core::{Balance, ReadyRule, Recycle};
 pub fn bytes(text: &str) -> Result<u64, String> {
     const LEAST: u64 = 1 << 20;
     const MOST: u64 = 1 << 50;
-    let bad = || format!("'{text}' is no size: write 512K, 300M, 2G or bytes");
+    let bad = || format!("'{text}' is no size: write 300M, 2G or bytes");
     let at = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

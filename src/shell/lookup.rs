@@ -80,6 +80,7 @@ fn check(at: &Path, shown: &str) -> Result<(), NotRunnable> {
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
             return cannot("permission denied on the way to it".into());
         }
+        Err(_) if at == Path::new(shown) => return Err(not_found(format!("{shown}: not found"))),
         Err(_) => return Err(not_found(format!("{shown}: not found ({})", at.display()))),
         Ok(m) if m.is_dir() => return cannot("is a directory".into()),
         Ok(_) => {}

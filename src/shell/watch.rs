@@ -178,11 +178,15 @@ impl Watch {
                 return Err((EX_USAGE, format!("--watch {} {why}", path.display())));
             }
             let dir = path.parent().unwrap_or(path);
-            match fs::metadata(dir) {
-                Ok(m) if m.is_dir() => {}
-                Ok(_) => return Err(cannot(dir, Errno::ENOTDIR.into())),
-                Err(e) => return Err(cannot(dir, e)),
-            }
+            let there = fs::metadata(dir).and_then(|m| match m.is_dir() {
+                true => Ok(()),
+                false => Err(Errno::ENOTDIR.into()),
+            });
+            // (Of the path itself nothing need be there.)
+            there.map_err(|e| {
+                let (code, why) = cannot(path, e);
+                (code, format!("{why}: {}", dir.display()))
+            })?;
         }
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
         let mut watch = Watch {
