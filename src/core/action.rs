@@ -32,6 +32,9 @@ pub enum Action {
     /// Ask a worker to stop: over its channel, if it has one, then its first process by this signal, and SIGCONT, in case it is stopped;
     /// then close the channel, or a Node process that listens there would never end.
     Dismiss { worker: WorkerId, signal: i32 },
+    /// The same for one to whom somebody may still come; but only if nothing is owed on its connections,
+    /// which is looked at while it is stopped (SIGSTOP) for that moment. Answered by Dismissed.
+    DismissAtRest { worker: WorkerId, signal: i32 },
     /// Put the lane in place of the socket that the asking worker binds, and answer 0.
     Lend { ask: Ask, lane: LaneId },
     /// Let the kernel do what was asked.

@@ -12,8 +12,9 @@
 //!    that is possible, and each is ended at a moment when nothing is owed; if its lanes hold something
 //!    still, that has this moment, too.
 //! 4. A worker whose lane is still steered to (its siblings stay), or whose connections cannot be
-//!    ended from outside, goes at the first look at which it owes nothing. One that cannot be looked
-//!    into has all the time there is.
+//!    ended from outside, goes at the first look at which it owes nothing. To the former somebody may
+//!    have come since: it is looked at once more while it is stopped, and goes from there, or goes on.
+//!    One that cannot be looked into has all the time there is.
 //! 5. Those of one generation that share a lane leave together: what one of them does to it when it
 //!    stops (shutdown(2), as some do) must not end the accept(2) of another that still works. One that
 //!    has only sockets or lanes of its own (`own`, `balance`) is emptied, and leaves, alone.
@@ -267,6 +268,10 @@ impl Cluster {
     /// --drain-timeout is over for this one, or what it had for the rest.
     pub(super) fn drain_over(&mut self, id: WorkerId, now: Time, out: &mut Out) {
         let Some(w) = self.fleet.get(id) else { return };
+        if w.at_rest_asked {
+            // It is known in this turn.
+            return self.deadlines.set(Why::Drain(id), now);
+        }
         let more = match w.stage() {
             Some(Stage::Emptying | Stage::Quiescing) => self.policy.drain == Drain::Connections,
             Some(Stage::Closing | Stage::Drained) | None => false,
@@ -317,14 +322,66 @@ impl Cluster {
         let drained = self.fleet.iter().filter(|w| drained(w));
         let leave: Vec<WorkerId> = drained.filter(|w| !waits(w)).map(|w| w.id).collect();
         for id in leave {
-            self.leave_now(id, now, out);
+            match self.may_get_more(id) {
+                true => self.leave_at_rest(id, out),
+                false => self.leave_now(id, now, out),
+            }
+        }
+    }
+
+    /// Does somebody still come to it, whom it may have accepted since it was looked at?
+    fn may_get_more(&self, id: WorkerId) -> bool {
+        let mut lanes = self
+            .fleet
+            .get(id)
+            .into_iter()
+            .flat_map(|w| self.lanes_of(w));
+        let open = lanes.any(|l| !self.lane_is_apart(l));
+        open && self.policy.drain == Drain::Connections
+    }
+
+    fn leave_at_rest(&mut self, id: WorkerId, out: &mut Out) {
+        let signal = self.policy.stop_signal;
+        let Some(w) = self.fleet.get_mut(id).filter(|w| !w.at_rest_asked) else {
+            return;
+        };
+        w.at_rest_asked = true;
+        out.push(Action::DismissAtRest { worker: id, signal });
+    }
+
+    /// It was at rest, and is asked to stop; or it is at work again.
+    pub(super) fn dismissed(&mut self, id: WorkerId, done: bool, now: Time, out: &mut Out) {
+        let Some(w) = self.fleet.get_mut(id) else {
+            return;
+        };
+        let asked = std::mem::take(&mut w.at_rest_asked);
+        let Some((_, cause, _)) = w.retiring().filter(|_| asked) else {
+            // It has ended, or was killed, in this turn.
+            return;
+        };
+        if done {
+            self.note_drained(id, now, out);
+            self.has_to_stop(id, cause, now);
+            return;
+        }
+        w.comes_to(Stage::Quiescing);
+        if self.deadlines.get(Why::Census).is_none() {
+            self.deadlines.set(Why::Census, now + LOOK_SOON);
         }
     }
 
     /// However empty it is: it is asked to stop now.
     pub(super) fn leave_now(&mut self, id: WorkerId, now: Time, out: &mut Out) {
+        let Some((_, cause, _)) = self.fleet.get(id).and_then(Worker::retiring) else {
+            return;
+        };
+        self.note_drained(id, now, out);
+        self.send_stop(id, cause, now, out);
+    }
+
+    fn note_drained(&self, id: WorkerId, now: Time, out: &mut Out) {
         let Some(w) = self.fleet.get(id) else { return };
-        let Some((stage, cause, since)) = w.retiring() else {
+        let Some((stage, _, since)) = w.retiring() else {
             return;
         };
         let after = now - since;
@@ -340,6 +397,5 @@ impl Cluster {
             limit: self.drain_limit(after),
         };
         out.push(Action::Note(notice));
-        self.send_stop(id, cause, now, out);
     }
 }

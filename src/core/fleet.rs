@@ -39,6 +39,7 @@ impl Fleet {
             pinged: None,
             stands: None,
             untouched: false,
+            at_rest_asked: false,
             looked: 0,
             announced: false,
             share: 1.0,

@@ -290,6 +290,7 @@ impl Cluster {
             Event::Weighed { sizes } => self.weighed(&sizes, now),
             Event::Counted { worker, served } => self.counted(worker, served, now),
             Event::Closed { worker, count } => self.closed(worker, count),
+            Event::Dismissed { worker, done } => self.dismissed(worker, done, now, out),
             Event::Reload {
                 asker,
                 wait,
@@ -415,6 +416,7 @@ impl Cluster {
             | Event::Weighed { .. }
             | Event::Counted { .. }
             | Event::Closed { .. }
+            | Event::Dismissed { .. }
             | Event::Reload { asker: None, .. }
             | Event::Exited { .. }
             | Event::TreeGone { .. }

@@ -20,7 +20,7 @@ use super::ids::{Asker, Pid, Time};
 use super::notice::{LeftoverStage, Notice};
 use super::outcome::{Hitch, Outcome};
 use super::policy::Drain;
-use super::worker::SIGKILL;
+use super::worker::{SIGKILL, Worker};
 use super::{Cluster, Out};
 use std::time::Duration;
 
@@ -246,7 +246,9 @@ impl Cluster {
         }
         self.asked_at = now;
         self.deadlines.stop(Why::DrainDelay);
-        if self.policy.drain != Drain::None && self.fleet.iter().any(|w| w.may_serve()) {
+        // (Or is being emptied: to one whose siblings were to stay somebody comes still.)
+        let serves = |w: &Worker| w.may_serve() || w.stage().is_some();
+        if self.policy.drain != Drain::None && self.fleet.iter().any(serves) {
             out.push(Action::RefuseNew);
             for lane in self.lanes.iter_mut() {
                 lane.emptied = false;

@@ -358,7 +358,7 @@ impl fmt::Display for Notice {
             } => drained(f, who, after, [closed, ended, cut], limit),
             Notice::LaneAlone { addr } => write!(
                 f,
-                "{addr} can have no second socket: old and new workers share its queue during a reload, so each old one is asked to stop when it owes nothing, which is best effort; a connection that it accepts in that moment is lost if it does not stop gracefully"
+                "{addr} can have no second socket: old and new workers share its queue during a reload, so each old one is asked to stop when it owes nothing; one that is never at rest is asked at --drain-timeout"
             ),
             Notice::AtBound { why, workers } => write!(
                 f,

@@ -117,6 +117,8 @@ pub struct Worker {
     pub stands: Option<Time>,
     /// and was that for too long?
     pub untouched: bool,
+    /// It is being looked at whether it can be asked to stop (`Action::DismissAtRest`).
+    pub at_rest_asked: bool,
     /// How often it was looked at while starting.
     pub looked: u32,
     /// Has it said that it is on its way out?
@@ -518,10 +520,19 @@ impl Cluster {
 
     /// Sends the stop signal.
     pub(super) fn send_stop(&mut self, id: WorkerId, why: Cause, now: Time, out: &mut Out) {
+        // One that failed before COMMAND leaves by itself, and shall be seen to.
+        if self.has_to_stop(id, why, now) {
+            let signal = self.policy.stop_signal;
+            out.push(Action::Dismiss { worker: id, signal });
+        }
+    }
+
+    /// It is asked to stop. False: it leaves by itself.
+    pub(super) fn has_to_stop(&mut self, id: WorkerId, why: Cause, now: Time) -> bool {
         let kill_by = self.kill_by(now);
         self.asked_at = now;
         let Some(w) = self.fleet.get_mut(id) else {
-            return;
+            return false;
         };
         let failed = w.why_not.is_some() && w.state == State::Starting { execed: false };
         let cause = match failed {
@@ -531,11 +542,7 @@ impl Cluster {
         w.state = State::Draining { cause, since: now };
         self.deadlines.stop_worker(id);
         self.deadlines.set(Why::Kill(id), kill_by);
-        // One that failed before COMMAND leaves by itself, and shall be seen to.
-        if !failed {
-            let signal = self.policy.stop_signal;
-            out.push(Action::Dismiss { worker: id, signal });
-        }
+        !failed
     }
 
     pub(super) fn kill_worker(&mut self, id: WorkerId, cause: Cause, now: Time, out: &mut Out) {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// The kernel lists more than that in parts, between which a connection can slip through: then two
 /// looks have to agree that there is none.
-const AT_ONCE: usize = 200;
+pub(super) const AT_ONCE: usize = 200;
 /// What is known of those that are being emptied.
 #[derive(Default)]
 pub struct Census {
@@ -178,9 +178,7 @@ impl Shell {
         conns: Vec<Conn>,
         filling: bool,
     ) -> io::Result<Vec<(WorkerId, Load)>> {
-        // Who asks whether one is ready is no client.
-        let client = |c: &Conn| !self.probes.is_ours(c);
-        let conns = conns.into_iter().filter(client).collect();
+        let conns = self.without_ours(conns);
         let held = self.held(conns)?;
         self.census.endings.heard(held.iter());
         if !procfs::is_ours() {
@@ -244,8 +242,21 @@ impl Shell {
         Ok(loads)
     }
 
+    /// Who asks whether one is ready is no client.
+    fn without_ours(&self, mut conns: Vec<Conn>) -> Vec<Conn> {
+        conns.retain(|c| !self.probes.is_ours(c));
+        conns
+    }
+
+    /// All that there are now.
+    pub(super) fn clients(&mut self) -> io::Result<Vec<Conn>> {
+        let ports = self.sockets.numbers();
+        let conns = self.census.observer.connections(&ports)?;
+        Ok(self.without_ours(conns))
+    }
+
     /// Connections that some process has, of unix sockets, too.
-    fn held(&mut self, tcp: Vec<Conn>) -> io::Result<Vec<Held>> {
+    pub(super) fn held(&mut self, tcp: Vec<Conn>) -> io::Result<Vec<Held>> {
         let tcp = tcp.into_iter().map(|c| Held {
             inode: c.inode,
             what: What::Tcp(c),

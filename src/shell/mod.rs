@@ -30,6 +30,7 @@ mod reap;
 mod reload;
 mod requests;
 mod reread;
+mod rest;
 mod rights;
 mod room;
 mod served;

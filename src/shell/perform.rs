@@ -33,6 +33,7 @@ impl Shell {
                 whom,
             } => self.signal(worker, signal, whom),
             Action::Dismiss { worker, signal } => self.dismiss(worker, signal),
+            Action::DismissAtRest { worker, signal } => self.dismiss_at_rest(worker, signal),
             Action::Lend { ask, lane } => self.lend(ask, lane),
             Action::Bound { ask } => self.bound(ask),
             Action::Pass { ask } => self.settle_ask(ask, Answer::Continue),

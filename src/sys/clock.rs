@@ -22,7 +22,8 @@ pub fn wall() -> (u64, u32) {
     (since.as_secs(), since.subsec_micros())
 }
 
-/// Waits. For the start only, before there is a loop that could be held up.
+/// Waits. For the start, before there is a loop that could be held up; and while a worker is stopped, which
+/// has no more time than we have.
 pub fn pause(d: std::time::Duration) {
     let ms = i32::try_from(d.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: no descriptors, only the time.

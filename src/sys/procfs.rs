@@ -354,6 +354,16 @@ pub fn is_zombie(pid: i32) -> bool {
     field(&text, 0) == Some('Z') && field(&text, 17).is_none_or(|threads: u32| threads <= 1)
 }
 
+/// Are all its threads stopped? One that has ended has none that is not.
+pub fn is_stopped(pid: i32) -> bool {
+    let stopped = |tid: i32| {
+        let text = fs::read_to_string(format!("{}/{pid}/task/{tid}/stat", base()));
+        let state = text.ok().and_then(|t| field(t.rsplit_once(')')?.1, 0));
+        state.is_none_or(|s: char| matches!(s, 'T' | 't' | 'Z' | 'X'))
+    };
+    threads(pid).into_iter().all(stopped)
+}
+
 /// Was it forked and has not executed anything since? Zombies still tell.
 pub fn never_execed(pid: i32) -> bool {
     const PF_FORKNOEXEC: u32 = 0x40;

@@ -57,6 +57,17 @@ pub fn any_child(group: Option<i32>) -> bool {
     looked.is_ok()
 }
 
+/// Is that child stopped, with all its threads?
+pub fn is_stopped(pid: i32) -> bool {
+    let flags = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: siginfo_t is plain data that the kernel fills; zeroed it says "nobody" (pid 0).
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let looked = libc::waitid(libc::P_PID, pid.unsigned_abs(), &mut info, flags);
+        looked == 0 && info.si_pid() == pid
+    }
+}
+
 /// Lets a child that stopped go on, with that signal and without us.
 pub fn let_go(pid: i32, signal: i32) -> io::Result<()> {
     let none: *mut libc::c_void = std::ptr::null_mut();
@@ -74,7 +85,33 @@ pub fn reap(pid: i32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::{procfs, signal};
     use std::os::unix::process::CommandExt;
+
+    #[test]
+    fn a_child_is_stopped_until_it_goes_on() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = child.id().cast_signed();
+        assert!(!is_stopped(pid) && !procfs::is_stopped(pid));
+        for _ in 0..2 {
+            signal::kill(pid, libc::SIGSTOP).unwrap();
+            while !is_stopped(pid) {
+                std::thread::yield_now();
+            }
+            assert!(procfs::is_stopped(pid));
+            signal::kill(pid, libc::SIGCONT).unwrap();
+            while procfs::is_stopped(pid) {
+                std::thread::yield_now();
+            }
+            assert!(!is_stopped(pid));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!is_stopped(pid));
+    }
 
     #[test]
     fn a_child_is_known_by_its_group_until_it_is_reaped() {

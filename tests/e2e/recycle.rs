@@ -220,3 +220,42 @@ fn a_worker_that_says_that_it_goes_is_replaced_first() {
     assert_eq!(rig.status().ready, 2);
     rig.end(&[]);
 }
+
+/// One that shares its queue gets connections until the moment in which it is asked to stop.
+#[test]
+fn of_those_that_share_a_queue_one_goes_at_rest_and_no_client_notices() {
+    let python = format!("{} blocking.py backlog=100", python());
+    for server in ["./threaded", &python] {
+        let port = free_port();
+        let mut rig = Rig::start(format!("-n 4 -p {port} -- {server}"));
+        rig.up();
+        let load = Load::going(&format!("{port} clients=6"));
+        for slot in 0..8 {
+            let said = rig.verb(format!("restart {}", slot % 4));
+            assert_eq!(said.code, 0, "{server}: {said:?}");
+        }
+        for n in [3, 4, 2, 4] {
+            let said = rig.verb(format!("resize {n}"));
+            assert_eq!(said.code, 0, "{server}: {said:?}");
+        }
+        let (well, tally) = load.finish();
+        assert!(well && tally.of("pids") >= 12, "{server}: {tally:?}");
+        rig.end(&[]);
+    }
+}
+
+#[test]
+fn one_that_an_operator_has_stopped_or_whose_child_is_in_a_group_of_its_own_goes_as_it_is() {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 2 -p {port} -- ./threaded --setsid-child"));
+    rig.up();
+    let old = rig.status().pids();
+    assert_eq!(rig.verb("restart 0").code, 0);
+    crate::hung::stop(&rig, old[1]);
+    assert_eq!(rig.verb("restart 1").code, 0);
+    assert!(rig.status().pids().iter().all(|pid| !old.contains(pid)));
+    assert_eq!(get(v4(port), "/").unwrap().status, 200);
+    // The children of those that have gone are there still, and are watched over.
+    rig.note_descriptors();
+    rig.end(&[]);
+}

@@ -178,7 +178,7 @@ fn a_path_to_watch_may_be_missing_but_not_its_directory_nor_may_there_be_many() 
     let place = Place::new();
     let said = refused(&place, "--watch missing/app.conf -- true");
     assert_eq!(said.code, 78, "{said:?}");
-    let why = "missing: No such file or directory";
+    let why = "missing/app.conf: No such file or directory: ";
     assert!(said.err.contains(why), "{said:?}");
     let many: Vec<String> = (0..17).map(|n| format!("--watch {n}")).collect();
     let said = refused(&place, format!("{} -- true", many.join(" ")));

@@ -325,6 +325,7 @@ impl Judge {
             | Event::Weighed { .. }
             | Event::Counted { .. }
             | Event::Closed { .. }
+            | Event::Dismissed { .. }
             | Event::LaneOpened { .. } => {}
             Event::Restart(wish) => self.restart_told(wish),
             Event::Reload { .. } => self.reload_told(event, now, cover),

@@ -22,8 +22,21 @@ impl World {
             .collect()
     }
 
+    /// Does somebody still come to it, by lanes that others serve, too, or by its own?
+    pub fn gets_more(&self, worker: WorkerId) -> bool {
+        let job = &self.judge.jobs[&worker];
+        let ours = |l: &Lane| match l.owner {
+            Some(owner) => owner == worker,
+            None => l.is_for(job) && !job.owns.contains(&l.port),
+        };
+        let mut near = self.judge.lanes.iter().filter(|(_, l)| ours(l));
+        // Where they listen by themselves nobody can be steered.
+        let comes = |id: &LaneId| self.net.steered(*id) && !self.net.refusing;
+        near.any(|(id, l)| l.quit && !l.connected || l.open && comes(id))
+    }
+
     /// Why a worker that is asked to stop now may lose what it has, if it may.
-    fn may_lose(&self, worker: WorkerId) -> Option<&'static str> {
+    pub fn may_lose(&self, worker: WorkerId) -> Option<&'static str> {
         let job = &self.judge.jobs[&worker];
         let p = self.judge.policy_of(worker);
         let graceful = |s: Serial| self.procs.get(&s).is_some_and(|p| p.plan.graceful);
@@ -58,15 +71,7 @@ impl World {
         let excuse = self.may_lose(worker);
         let lanes = self.lanes_of(worker);
         // Its own, or one of its siblings': a port that only the old ones serve, for one.
-        let job = &self.judge.jobs[&worker];
-        let owns = job.owns.clone();
-        let ours = |l: &Lane| match l.owner {
-            Some(owner) => owner == worker,
-            None => l.is_for(job) && !owns.contains(&l.port),
-        };
-        let mut near = self.judge.lanes.iter().filter(|(_, l)| ours(l));
-        // Where they listen by themselves nobody can be steered.
-        let steered = near.any(|(id, l)| l.quit || l.open && self.net.steered(*id));
+        let steered = self.gets_more(worker);
         match excuse {
             Some("late") => self.cover.mark(Mark::DrainOverdue),
             Some("blind") => self.cover.mark(Mark::Blind),

@@ -11,8 +11,8 @@ use crate::sizes::Happens;
 use crate::world::{Mail, World};
 use minicluster::core::notice::Limit;
 use minicluster::core::{
-    Action, Ask, Event, Hitch, LaneId, More, Notice, Opening, Outcome, PassWhy, Restart, Seen,
-    Takeover, Time, Whom, WorkerId,
+    Action, Ask, Drain, Event, Hitch, LaneId, More, Notice, Opening, Outcome, PassWhy, Restart,
+    Seen, Takeover, Time, Whom, WorkerId,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -277,8 +277,27 @@ impl World {
                 None
             }
             Action::Dismiss { worker, signal } => {
+                let drains = self.judge.policy.drain == Drain::Connections;
+                let drained = drains && self.judge.jobs[&worker].drain.is_some();
+                let early = drained && self.gets_more(worker) && self.may_lose(worker).is_none();
+                assert!(
+                    !early,
+                    "I3: {worker:?} is asked to stop as it is, and not held up"
+                );
                 self.kill(worker, signal, Whom::Leader);
                 None
+            }
+            Action::DismissAtRest { worker, signal } => {
+                let drains = self.judge.policy.drain == Drain::Connections;
+                assert!(drains && self.gets_more(worker), "{worker:?} is held up");
+                // Or it does not stop at once.
+                let slow = !self.healed && self.rng.one_in(4);
+                let done = !slow && self.load(worker).owed == 0;
+                match done {
+                    true => self.kill(worker, signal, Whom::Leader),
+                    false => self.cover.mark(Mark::NotAtRest),
+                }
+                Some(Event::Dismissed { worker, done })
             }
             Action::Lend { ask, lane } => {
                 let asker = self.asks.get(&ask).and_then(|s| self.procs.get(s));
@@ -622,6 +641,7 @@ fn order(event: &Event) -> u8 {
         | Event::Weighed { .. }
         | Event::Counted { .. }
         | Event::Closed { .. }
+        | Event::Dismissed { .. }
         | Event::Strays { .. }
         | Event::StraysUnnamed => 0,
     }

@@ -266,3 +266,57 @@ fn of_one_that_comes_alone_because_the_old_one_has_ended_the_slot_runs_the_progr
     r.restart(3, 1, None);
     assert_eq!(spawned(&r.out), [(1, 9)]);
 }
+
+#[test]
+fn one_that_shares_its_queue_is_asked_to_stop_when_it_was_at_rest_and_not_before() {
+    let (mut r, ids) = balance::serving(2, Balance::Shared);
+    let lane = r.cluster.lanes.shared().next().expect("it is there").id;
+    for worker in &ids {
+        r.tell(Event::Listens {
+            worker: *worker,
+            lane,
+        });
+    }
+    let at_rest = |a: &Action| match a {
+        Action::DismissAtRest { worker, signal } => Some((*worker, *signal)),
+        _ => None,
+    };
+    r.restart(1, 0, None);
+    let new = r.run_spawns();
+    r.says_ready(new[0]);
+    r.did();
+    let census = |owed| Event::Census {
+        lanes: vec![],
+        loads: vec![(
+            ids[0],
+            Load {
+                open: owed,
+                owed,
+                sight: Sight::Full,
+            },
+        )],
+        took: Duration::ZERO,
+    };
+    let looked = |r: &mut Rig, owed| {
+        r.tell(census(owed));
+        r.did().iter().filter_map(at_rest).collect::<Vec<_>>()
+    };
+    assert_eq!(looked(&mut r, 1), []);
+    assert_eq!(looked(&mut r, 0), [(ids[0], 15)]);
+    // It had another client by then: it is looked at again.
+    let answer = |done| Event::Dismissed {
+        worker: ids[0],
+        done,
+    };
+    r.tell(answer(false));
+    assert!(r.cluster.deadlines.get(Why::Census).is_some());
+    assert_eq!(looked(&mut r, 1), []);
+    assert_eq!(looked(&mut r, 0), [(ids[0], 15)]);
+    r.tell(answer(true));
+    let done = r.did();
+    let drained = |a: &Action| matches!(a, Action::Note(Notice::Drained { .. }));
+    assert!(done.iter().any(drained) && signals(&done).is_empty());
+    // At --stop-timeout it is killed like any other.
+    r.at(60_000);
+    assert_eq!(signals(&r.did()), [(ids[0], 9, Whom::Group)]);
+}
