@@ -14,6 +14,7 @@
 //! 4. A worker whose lane is still steered to (its siblings stay), or whose connections cannot be
 //!    ended from outside, goes at the first look at which it owes nothing. To the former somebody may
 //!    have come since: it is looked at once more while it is stopped, and goes from there, or goes on.
+//!    What it has is ended as with others meanwhile: who comes back goes to its siblings, mostly.
 //!    One that cannot be looked into has all the time there is.
 //! 5. Those of one generation that share a lane leave together: what one of them does to it when it
 //!    stops (shutdown(2), as some do) must not end the accept(2) of another that still works. One that
@@ -191,7 +192,7 @@ impl Cluster {
     fn assess(&mut self, id: WorkerId, load: Load, now: Time, out: &mut Out) {
         let Some(w) = self.fleet.get(id) else { return };
         let Some(mut stage) = w.stage() else { return };
-        let apart = self.is_apart(w);
+        let (apart, joined) = (self.is_apart(w), self.may_get_more(id));
         let emptied = self.not_emptied(w).next().is_none();
         if stage == Stage::Emptying && emptied {
             stage = match self.policy.drain {
@@ -209,7 +210,12 @@ impl Cluster {
             (Stage::Quiescing | Stage::Closing, Sight::Full) if load.open == 0 && emptied => {
                 Stage::Drained
             }
-            (Stage::Quiescing | Stage::Closing, Sight::Full) if apart => {
+            (Stage::Quiescing | Stage::Closing, Sight::Full)
+                if !apart && load.owed == 0 && emptied =>
+            {
+                Stage::Drained
+            }
+            (Stage::Quiescing | Stage::Closing, Sight::Full) => {
                 out.push(match stage {
                     Stage::Closing => Action::CloseRest {
                         worker: id,
@@ -228,7 +234,7 @@ impl Cluster {
                 });
                 stage
             }
-            (Stage::Quiescing | Stage::Closing, Sight::Full | Sight::LookOnly) => match load.owed {
+            (Stage::Quiescing | Stage::Closing, Sight::LookOnly) => match load.owed {
                 0 if emptied => Stage::Drained,
                 _ => stage,
             },
@@ -241,7 +247,7 @@ impl Cluster {
         w.comes_to(stage);
         // Its siblings may have the moment for their last connections still, and it leaves with them.
         let by = self.deadlines.get(Why::Drain(id));
-        let early = matches!(before, Some(Stage::Emptying | Stage::Quiescing));
+        let early = matches!(before, Some(Stage::Emptying | Stage::Quiescing)) && !joined;
         if let (Stage::Drained, Drain::Connections, true, Some(by)) =
             (stage, self.policy.drain, early, by)
         {
@@ -281,6 +287,7 @@ impl Cluster {
         }
         if let Some(w) = self.fleet.get_mut(id) {
             w.comes_to(Stage::Closing);
+            w.last_moments = true;
         }
         let by = self.closing_by(now);
         self.deadlines.set(Why::Drain(id), by);
@@ -364,7 +371,11 @@ impl Cluster {
             self.has_to_stop(id, cause, now);
             return;
         }
-        w.comes_to(Stage::Quiescing);
+        let stage = match w.last_moments {
+            true => Stage::Closing,
+            false => Stage::Quiescing,
+        };
+        w.comes_to(stage);
         if self.deadlines.get(Why::Census).is_none() {
             self.deadlines.set(Why::Census, now + LOOK_SOON);
         }

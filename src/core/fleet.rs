@@ -40,6 +40,7 @@ impl Fleet {
             stands: None,
             untouched: false,
             at_rest_asked: false,
+            last_moments: false,
             looked: 0,
             announced: false,
             share: 1.0,

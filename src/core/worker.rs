@@ -119,6 +119,8 @@ pub struct Worker {
     pub untouched: bool,
     /// It is being looked at whether it can be asked to stop (`Action::DismissAtRest`).
     pub at_rest_asked: bool,
+    /// --drain-timeout is over for it: it has `CLOSING` for the rest.
+    pub last_moments: bool,
     /// How often it was looked at while starting.
     pub looked: u32,
     /// Has it said that it is on its way out?

@@ -244,6 +244,30 @@ fn of_those_that_share_a_queue_one_goes_at_rest_and_no_client_notices() {
     }
 }
 
+/// Whose clients keep their connections is emptied as with a queue of its own, and then goes at rest.
+#[test]
+fn one_that_shares_its_queue_ends_the_connections_of_clients_that_never_rest() {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 3 -p {port} --drain-timeout 2s -- ./threaded"));
+    rig.up();
+    let load = Load::going(&format!("{port} clients=12 mode=keepalive"));
+    let old = rig.status().pids();
+    for slot in 0..3 {
+        let said = rig.verb(format!("restart {slot}"));
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+    let (well, tally) = load.finish();
+    assert!(well, "{tally:?}");
+    let (mut ended, mut cut) = (0.0, 0.0);
+    let drained = rig.events("drained");
+    for e in drained.iter().filter(|e| old.contains(&e.pid())) {
+        (ended, cut) = (ended + e.number("ended"), cut + e.number("cut"));
+    }
+    // Those that have come in the very last moment may be: of twelve, three times, most are not.
+    assert!(ended > cut, "{ended} ended, {cut} cut: {drained:?}");
+    rig.end(&["drained"]);
+}
+
 #[test]
 fn one_that_an_operator_has_stopped_or_whose_child_is_in_a_group_of_its_own_goes_as_it_is() {
     let port = free_port();

@@ -472,8 +472,9 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
     }
 }
 
-/// Generation after generation, of each of which somebody has an answer without an end: more than may
-/// be drained. (Where they can have lanes of their own they go together, and make room.)
+/// Generation after generation, of each of which somebody has an answer without an end that nobody can
+/// end from outside: more than may be drained. (Where they can have lanes of their own they go together,
+/// and make room.)
 fn generations(r: &mut Prng) -> Faults {
     let reload = |n: u64| {
         let at = millis(1500 + 700 * n);
@@ -481,6 +482,7 @@ fn generations(r: &mut Prng) -> Faults {
     };
     Faults {
         alone: true,
+        sight: Sight::LookOnly,
         clients: Clients::endless(),
         latency: r.upto(millis(1)),
         chaos: secs(15),
