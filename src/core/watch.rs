@@ -3,8 +3,8 @@
 //! 1. Of the first batch some go ahead (--canary K): as many are spawned first, and the rest follows when
 //!    all of them have been ready for the time to watch. Meanwhile they get the part of new connections
 //!    that was asked for, or none; they have no place yet.
-//! 2. Who makes room for a new one that has not been ready for that long keeps, unsteered, where it is:
-//!    it is neither emptied nor asked to stop before the last of those new ones has been.
+//! 2. Who makes room while a new one that has its place has not been ready for that long keeps, unsteered,
+//!    where it is: it is neither emptied nor asked to stop before the last of the new ones has been.
 //! 3. A new one that ends, or hangs, while others are watched for whom old ones are kept, or in its own
 //!    time, fails the rollout. Those that were kept have their
 //!    places again in that same turn, and the new ones go.
@@ -118,11 +118,8 @@ impl Cluster {
         now: Time,
         out: &mut Out,
     ) {
-        let new = old
-            .iter()
-            .map(|(nr, _)| self.slots[usize::from(nr.0)].current);
-        let watched = self.watched_by(new.flatten());
-        let keep = watched.is_some_and(|by| by > now);
+        // (Those, too, for whom nobody makes room: their slots were empty.)
+        let keep = self.all_watched_by().is_some_and(|by| by > now);
         for (nr, id) in old {
             if let Some(w) = self.fleet.get_mut(id) {
                 w.made_room_for = Some(to);
@@ -142,11 +139,11 @@ impl Cluster {
         }
     }
 
-    /// When the last of those will have been watched for whom others are kept.
+    /// When the last of the new ones will have been watched, if any are kept: those for whom one is (who
+    /// was before them may have ended meanwhile) and those for whom none is.
     fn kept_until(&self) -> Option<Time> {
-        let kept = self.slots.iter().filter(|s| s.kept.is_some());
-        let batch: Vec<WorkerId> = kept.filter_map(|s| s.current).collect();
-        self.watched_by(batch)
+        let kept = self.slots.iter().any(|s| s.kept.is_some());
+        kept.then(|| self.all_watched_by()).flatten()
     }
 
     /// They go.

@@ -105,6 +105,24 @@ fn one_that_ends_when_all_have_their_places_gives_them_back_in_that_turn() {
 }
 
 #[test]
+fn though_an_old_one_that_is_kept_ends_the_others_are_until_all_new_ones_were_watched() {
+    let mut w = serving(watching(2, 1, secs(2), 0), Clients::none(), secs(0));
+    let old = pids(&w);
+    w.script = vec![a(Kind::Good), dying(ms(900))].into();
+    reload(&mut w, upgrade());
+    // The canary has been watched by then, the other one has not.
+    assert!(w.run_until(secs(5), |w| generations(w) == [2; 2]));
+    let kept = w.those(|p| p.pid.0 == old[1]);
+    w.end(kept[0], Exit::Code(3));
+    assert!(matches!(hitch(answer(&mut w, secs(5))), Hitch::Died(_)));
+    assert_eq!(pids(&w)[0], old[0]);
+    assert_eq!(w.cover.count("Mark::KeptRestored"), 1);
+    assert!(w.run_until(secs(5), |w| w.judge.ready() == 2));
+    assert_eq!((pids(&w)[0], generations(&w)), (old[0], vec![1; 2]));
+    at_rest(&mut w);
+}
+
+#[test]
 fn with_another_balance_it_is_the_same() {
     for balance in [Balance::Hash, Balance::Ip, Balance::Cpu] {
         let policy = Policy {

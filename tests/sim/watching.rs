@@ -122,11 +122,7 @@ impl Judge {
 
     /// These make room: they are kept if there may be need of them, else they are to go.
     pub fn makes_room(&mut self, old: Vec<(usize, WorkerId)>, to: u32, now: Time) {
-        let new: Vec<WorkerId> = old
-            .iter()
-            .filter_map(|(nr, _)| self.places[*nr].worker)
-            .collect();
-        let keep = !self.watched(&new, now);
+        let keep = !self.all_watched(now);
         for (nr, worker) in old {
             let Some(job) = self.jobs.get_mut(&worker) else {
                 continue;
@@ -142,11 +138,9 @@ impl Judge {
         }
     }
 
-    /// Those that were kept go when all that they were kept for have been watched.
+    /// Those that are kept go when all new ones have been watched.
     pub fn release(&mut self, now: Time, cover: &mut Cover) {
-        let kept = self.places.iter().filter(|p| p.kept.is_some());
-        let new: Vec<WorkerId> = kept.filter_map(|p| p.worker).collect();
-        if self.stopping() || !self.watched(&new, now) {
+        if self.stopping() || !self.all_watched(now) {
             return;
         }
         for place in &mut self.places {
@@ -193,9 +187,8 @@ impl Judge {
         let early = job.ready.is_some_and(|t| now - t < watch);
         let place = self.places.get(usize::from(job.slot.0));
         let placed = place.is_some_and(|p| p.worker == Some(worker));
-        let of = self.places.iter().filter(|p| p.kept.is_some());
-        let batch: Vec<WorkerId> = of.filter_map(|p| p.worker).collect();
-        let kept = job.ready.is_some() && !self.watched(&batch, now);
+        let any = self.places.iter().any(|p| p.kept.is_some());
+        let kept = any && job.ready.is_some() && !self.all_watched(now);
         (early || kept) && placed && job.generation == r.to && !self.stopping()
     }
 }
