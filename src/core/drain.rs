@@ -12,9 +12,10 @@
 //!    that is possible, and each is ended at a moment when nothing is owed; if its lanes hold something
 //!    still, that has this moment, too.
 //! 4. A worker whose lane is still steered to (its siblings stay), or whose connections cannot be
-//!    ended from outside, goes at the first look at which it owes nothing. To the former somebody may
-//!    have come since: it is looked at once more while it is stopped, and goes from there, or goes on.
-//!    What it has is ended as with others meanwhile: who comes back goes to its siblings, mostly.
+//!    ended from outside, goes at the first look at which it owes nothing; the former, whose connections
+//!    are ended as with others meanwhile (who comes back goes to its siblings, mostly), in the first half
+//!    of the time only when it has none. To that somebody may have come since: it is looked at once more
+//!    while it is stopped, and goes from there, or goes on.
 //!    One that cannot be looked into has all the time there is.
 //! 5. Those of one generation that share a lane leave together: what one of them does to it when it
 //!    stops (shutdown(2), as some do) must not end the accept(2) of another that still works. One that
@@ -43,6 +44,8 @@ const LOOK_SOON: Duration = Duration::from_millis(5);
 const SOON: u32 = 8;
 /// and the rest, each half as long again, up to that.
 const LOOK_LONGEST: Duration = Duration::from_millis(250);
+/// The longest while somebody drains who gets more, whose moments without any are short.
+const LOOK_JOINED: Duration = Duration::from_millis(25);
 /// While the last connections are ended: each has its moments.
 const LOOK_CLOSING: Duration = Duration::from_millis(20);
 /// Looking takes no more than this part of the time: of the first looks, when most have only some
@@ -50,6 +53,8 @@ const LOOK_CLOSING: Duration = Duration::from_millis(20);
 const SHARE_SOON: u32 = 2;
 /// and of the others.
 const SHARE: u32 = 20;
+/// One that is looked at while it is stopped goes on for so many times as long before the next time.
+const SHARE_STOPPED: u32 = 4;
 /// So long the last connections have to come to a moment when nothing is owed on them.
 pub const CLOSING: Duration = Duration::from_secs(1);
 
@@ -178,8 +183,10 @@ impl Cluster {
         let later = self.looks.saturating_sub(SOON).min(16);
         let gap = LOOK_SOON.mul_f64(1.5f64.powi(later as i32));
         let closes = |w: &Worker| w.stage() == Some(Stage::Closing);
+        let joined = |w: &Worker| w.stage().is_some() && self.may_get_more(w.id);
         let (gap, share) = match later {
             _ if self.fleet.iter().any(closes) => (gap.min(LOOK_CLOSING), SHARE_SOON),
+            1.. if self.fleet.iter().any(joined) => (gap.min(LOOK_JOINED), SHARE),
             0 => (gap, SHARE_SOON),
             _ => (gap.min(LOOK_LONGEST), SHARE),
         };
@@ -193,6 +200,8 @@ impl Cluster {
         let Some(w) = self.fleet.get(id) else { return };
         let Some(mut stage) = w.stage() else { return };
         let (apart, joined) = (self.is_apart(w), self.may_get_more(id));
+        let half = self.policy.drain_timeout / 2;
+        let late = w.retiring().is_some_and(|(.., since)| now - since >= half);
         let emptied = self.not_emptied(w).next().is_none();
         if stage == Stage::Emptying && emptied {
             stage = match self.policy.drain {
@@ -211,7 +220,7 @@ impl Cluster {
                 Stage::Drained
             }
             (Stage::Quiescing | Stage::Closing, Sight::Full)
-                if !apart && load.owed == 0 && emptied =>
+                if !apart && emptied && (load.open == 0 || late && load.owed == 0) =>
             {
                 Stage::Drained
             }
@@ -227,9 +236,7 @@ impl Cluster {
                     Stage::Emptying | Stage::Quiescing | Stage::Drained => Action::CloseQuiet {
                         worker: id,
                         silent: self.policy.drain_quiet,
-                        late: w.retiring().is_some_and(|(_, _, since)| {
-                            now - since >= self.policy.drain_timeout / 2
-                        }),
+                        late,
                     },
                 });
                 stage
@@ -275,8 +282,8 @@ impl Cluster {
     pub(super) fn drain_over(&mut self, id: WorkerId, now: Time, out: &mut Out) {
         let Some(w) = self.fleet.get(id) else { return };
         if w.at_rest_asked {
-            // It is known in this turn.
-            return self.deadlines.set(Why::Drain(id), now);
+            // It is known in this turn. (Not now: what is due now is seen to until nothing is.)
+            return self.deadlines.set(Why::Drain(id), now + LOOK_SOON);
         }
         let more = match w.stage() {
             Some(Stage::Emptying | Stage::Quiescing) => self.policy.drain == Drain::Connections,
@@ -357,7 +364,14 @@ impl Cluster {
     }
 
     /// It was at rest, and is asked to stop; or it is at work again.
-    pub(super) fn dismissed(&mut self, id: WorkerId, done: bool, now: Time, out: &mut Out) {
+    pub(super) fn dismissed(
+        &mut self,
+        id: WorkerId,
+        done: bool,
+        took: Duration,
+        now: Time,
+        out: &mut Out,
+    ) {
         let Some(w) = self.fleet.get_mut(id) else {
             return;
         };
@@ -376,9 +390,9 @@ impl Cluster {
             false => Stage::Quiescing,
         };
         w.comes_to(stage);
-        if self.deadlines.get(Why::Census).is_none() {
-            self.deadlines.set(Why::Census, now + LOOK_SOON);
-        }
+        let next = now + LOOK_SOON.max(took * SHARE_STOPPED);
+        let census = self.deadlines.get(Why::Census).unwrap_or(next);
+        self.deadlines.set(Why::Census, census.max(next));
     }
 
     /// However empty it is: it is asked to stop now.

@@ -106,8 +106,13 @@ pub enum Event {
     Counted { worker: WorkerId, served: u64 },
     /// Answer to `CloseQuiet` and `CloseRest`: so many connections were ended.
     Closed { worker: WorkerId, count: u32 },
-    /// Answer to `DismissAtRest`: was it asked to stop? Else it goes on as it was.
-    Dismissed { worker: WorkerId, done: bool },
+    /// Answer to `DismissAtRest`: was it asked to stop? Else it goes on as it was, having been stopped for
+    /// so long.
+    Dismissed {
+        worker: WorkerId,
+        done: bool,
+        took: Duration,
+    },
     /// A signal to the master.
     Signal(MasterSignal),
     /// A client (that process, of that user) wants the cluster stopped, and to hear of the end.

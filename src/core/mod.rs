@@ -290,7 +290,7 @@ impl Cluster {
             Event::Weighed { sizes } => self.weighed(&sizes, now),
             Event::Counted { worker, served } => self.counted(worker, served, now),
             Event::Closed { worker, count } => self.closed(worker, count),
-            Event::Dismissed { worker, done } => self.dismissed(worker, done, now, out),
+            Event::Dismissed { worker, done, took } => self.dismissed(worker, done, took, now, out),
             Event::Reload {
                 asker,
                 wait,

@@ -369,6 +369,11 @@ impl Settings {
         self.workers.unwrap_or(auto).clamp(1, MAX_WORKERS)
     }
 
+    /// After such a silence a connection is quiet.
+    pub fn quiet(&self) -> Duration {
+        self.drain_quiet.unwrap_or(self.drain_timeout / 2)
+    }
+
     /// What core needs of all this.
     pub fn policy(&self, cpus: usize, seed: u64, given: Vec<Given>) -> Policy {
         let unless_zero = |d: Duration| (!d.is_zero()).then_some(d);
@@ -393,7 +398,7 @@ impl Settings {
             stop_budget: self.stop_budget.and_then(unless_zero),
             drain: self.drain,
             drain_timeout: self.drain_timeout,
-            drain_quiet: self.drain_quiet.unwrap_or(self.drain_timeout / 2),
+            drain_quiet: self.quiet(),
             drain_delay: self.drain_delay,
             surge: self.surge,
             canary: self.canary,

@@ -121,6 +121,8 @@ impl Shell {
             pid: Some(pid),
             group: pid,
             killed: false,
+            put_down: None,
+            group_asked: false,
             forked: self.now(),
             report: Some(ours),
             listener: None,

@@ -180,7 +180,7 @@ impl Shell {
     ) -> io::Result<Vec<(WorkerId, Load)>> {
         let conns = self.without_ours(conns);
         let held = self.held(conns)?;
-        self.census.endings.heard(held.iter());
+        self.hear(&held);
         if !procfs::is_ours() {
             // Whose they are cannot be seen: all are anybody's.
             let load = Load {
@@ -240,6 +240,12 @@ impl Shell {
             loads.push((*worker, load));
         }
         Ok(loads)
+    }
+
+    /// How those talk that there are now, and for how long one that streams may be silent.
+    pub(super) fn hear(&mut self, held: &[Held]) {
+        self.census.endings.quiet = self.settings().quiet();
+        self.census.endings.heard(held.iter());
     }
 
     /// Who asks whether one is ready is no client.

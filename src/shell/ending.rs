@@ -11,6 +11,7 @@ use crate::wire::sock_diag::Conn;
 use crate::wire::talk::Talk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::time::Duration;
 
 /// A server that was told that the client is done, and has not closed after so many nanoseconds, has
 /// both sides closed.
@@ -27,6 +28,8 @@ pub struct Endings {
     lets_in: bool,
     /// How their two sides talk.
     talks: BTreeMap<u64, Talk>,
+    /// After such a silence a streamed answer counts as over (--drain-quiet).
+    pub(super) quiet: Duration,
 }
 
 impl Endings {
@@ -58,7 +61,7 @@ impl Endings {
     /// May something be lost if it ends now?
     pub fn owes(&self, held: &Held) -> bool {
         match &held.what {
-            What::Tcp(c) => self.moment(held.inode, c).owes(),
+            What::Tcp(c) => self.moment(held.inode, c).owes(self.quiet),
             // Whether an answer is being made cannot be seen.
             What::Unix { .. } => true,
         }

@@ -117,6 +117,11 @@ impl Shell {
     pub(super) fn signal(&mut self, worker: WorkerId, signal: i32, whom: Whom) {
         if let Some(p) = self.procs.map.get_mut(&worker) {
             p.killed |= signal == libc::SIGKILL;
+            let had = whom == Whom::Group && signal != libc::SIGKILL;
+            // (A second one means something else to many.)
+            if had && std::mem::take(&mut p.group_asked) {
+                return;
+            }
         }
         let worn = self.to_kill();
         let done = match (whom, self.procs.map.get(&worker).and_then(|p| p.pid)) {

@@ -1,6 +1,6 @@
 //! What the shell keeps of each worker: pids while unreaped, and the descriptors that come from it.
 
-use crate::core::{Time, WorkerId};
+use crate::core::{Exit, Time, WorkerId};
 use crate::sys::{signal, wait};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -13,6 +13,10 @@ pub struct Proc {
     pub group: i32,
     /// Has it had SIGKILL from us?
     pub killed: bool,
+    /// Did it get a SIGKILL in place of that signal, which would have ended it, too?
+    pub put_down: Option<i32>,
+    /// Has its group had the stop signal, when it ended, before its end was told?
+    pub group_asked: bool,
     /// When.
     pub forked: Time,
     /// Where it reports on its way to exec.
@@ -36,6 +40,15 @@ impl Procs {
     pub fn by_pid(&self, pid: i32) -> Option<WorkerId> {
         let hit = |(_, p): &(&WorkerId, &Proc)| p.pid == Some(pid);
         self.map.iter().find(hit).map(|(id, _)| *id)
+    }
+
+    /// One that was put down counts as ended by the signal that it would have ended by.
+    pub fn as_it_was_meant(&self, id: WorkerId, exit: Exit) -> Exit {
+        let meant = self.map.get(&id).and_then(|p| p.put_down);
+        match (exit, meant) {
+            (Exit::Signal(libc::SIGKILL), Some(meant)) => Exit::Signal(meant),
+            (exit, _) => exit,
+        }
     }
 
     /// First processes that are not reaped.

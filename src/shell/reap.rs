@@ -54,7 +54,10 @@ impl Shell {
                 }
             };
             match self.procs.by_pid(pid) {
-                Some(worker) => self.worker_ended(worker, pid, exit),
+                Some(worker) => {
+                    let exit = self.procs.as_it_was_meant(worker, exit);
+                    self.worker_ended(worker, pid, exit);
+                }
                 None => {
                     let _ = wait::reap(pid);
                     self.asked.remove(&pid);

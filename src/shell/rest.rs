@@ -1,20 +1,30 @@
 //! A worker to whom somebody still comes, of the queue that it shares with those that stay, is asked to
 //! stop when nothing is owed on its connections. Between a look and the signal it could accept another one:
-//! so it is stopped, with all processes of its group, looked at, and asked to stop before it goes on. By a
-//! signal that it does not catch it ends without having done anything more.
+//! so it is stopped, with all processes of its group, looked at, and asked to stop before it goes on.
+//!
+//! By a signal that it does not catch it would end then, but not before others of its threads have gone on
+//! for a moment, which is enough to accept somebody: so it is ended as it stands, by SIGKILL, and counts as
+//! ended by that signal. Those that its first process leaves have the same, as always.
+//!
+//! Who catches it goes on, from the youngest process to the first: some that see a child stopped stop, too
+//! (su, sudo), and shall not see it.
 //!
 //! Who must not be held up, or cannot be, is asked as it is, which is best effort: one that was stopped
 //! already, has processes outside its group, or cannot be looked into.
 
 use super::Shell;
 use crate::core::{Event, WorkerId};
-use crate::sys::{clock, procfs, wait};
+use crate::sys::procfs::{self, Habit};
+use crate::sys::{clock, signal, wait};
 use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
 /// So long it has for stopping: a thread that is busy in the kernel does so late. We wait as long.
 const STOPS_WITHIN: Duration = Duration::from_millis(10);
+
+/// So long one that ends when it no longer blocks its signal has for that.
+const ENDS_WITHIN: Duration = Duration::from_millis(5);
 
 /// How it is with one that should leave.
 enum Rest {
@@ -26,38 +36,36 @@ enum Rest {
     Unknown,
 }
 
+/// The processes of a worker, its first one first.
+struct Tree {
+    leader: i32,
+    all: Vec<i32>,
+}
+
 impl Shell {
     pub(super) fn dismiss_at_rest(&mut self, worker: WorkerId, signal: i32) {
-        let held_up = self.may_be_held_up(worker) && self.send_to_all(worker, libc::SIGSTOP);
-        let rest = match held_up {
-            true => self.rest(worker),
-            false => Rest::Unknown,
+        let begun = clock::monotonic();
+        let done = match self.held_up(worker) {
+            Some(tree) => self.dismiss_held_up(worker, signal, &tree),
+            None => {
+                self.dismiss(worker, signal);
+                true
+            }
         };
-        let done = match rest {
-            Rest::Still | Rest::Unknown => true,
-            Rest::Busy => false,
-        };
-        if done {
-            self.dismiss(worker, signal);
-        }
-        if held_up {
-            self.send_to_all(worker, libc::SIGCONT);
-        }
-        self.queue.push_back(Event::Dismissed { worker, done });
+        let took = since(begun);
+        self.queue
+            .push_back(Event::Dismissed { worker, done, took });
     }
 
-    /// Is all of it in its group, and at large?
-    fn may_be_held_up(&self, worker: WorkerId) -> bool {
-        let Some((pid, group)) = self.leader(worker) else {
-            return false;
-        };
-        let inside = |pid: &i32| procfs::group_of(*pid).is_none_or(|g| g == group);
-        procfs::is_ours() && !wait::is_stopped(pid) && procfs::tree(pid).iter().all(inside)
-    }
-
-    fn leader(&self, worker: WorkerId) -> Option<(i32, i32)> {
+    /// All of it, if it is in its group, and gets a SIGSTOP now.
+    fn held_up(&self, worker: WorkerId) -> Option<Tree> {
         let p = self.procs.map.get(&worker)?;
-        Some((p.pid?, p.group))
+        let (leader, group) = (p.pid?, p.group);
+        let all = procfs::tree(leader);
+        let inside = |pid: &i32| procfs::group_of(*pid).is_none_or(|g| g == group);
+        let can = procfs::is_ours() && !wait::is_stopped(leader) && all.iter().all(inside);
+        let stops = can && self.send_to_all(worker, libc::SIGSTOP);
+        stops.then_some(Tree { leader, all })
     }
 
     fn send_to_all(&self, worker: WorkerId, signal: i32) -> bool {
@@ -65,10 +73,72 @@ impl Shell {
         self.procs.signal_group(worker, signal).is_ok()
     }
 
-    fn rest(&mut self, worker: WorkerId) -> Rest {
-        if !self.stops(worker) {
-            return Rest::Busy;
+    /// It goes on afterwards, whatever came of it.
+    fn dismiss_held_up(&mut self, worker: WorkerId, signal: i32, tree: &Tree) -> bool {
+        let still = soon(STOPS_WITHIN, || tree.is_still());
+        // (Those that it has forked in that moment are stopped, too.)
+        let tree = &Tree {
+            leader: tree.leader,
+            all: procfs::tree(tree.leader),
+        };
+        let rest = match still {
+            true => self.rest(worker),
+            false => Rest::Busy,
+        };
+        let done = match rest {
+            Rest::Still | Rest::Unknown => true,
+            Rest::Busy => false,
+        };
+        if done {
+            self.ask_to_stop(worker, signal);
+            if signal::ends(signal) {
+                self.end_as_it_stands(worker, signal, tree);
+            }
         }
+        {
+            let _worn = self.to_kill();
+            for pid in tree.all.iter().skip(1).rev() {
+                let _ = signal::kill(*pid, libc::SIGCONT);
+            }
+        }
+        self.send_to_all(worker, libc::SIGCONT);
+        if done {
+            self.close_ipc(worker);
+        }
+        done
+    }
+
+    /// The first process has its signal. Does it end by that?
+    fn end_as_it_stands(&mut self, worker: WorkerId, signal: i32, tree: &Tree) {
+        let _worn = self.to_kill();
+        let put_down = match procfs::habit(tree.leader, signal) {
+            Habit::Lives => return,
+            Habit::Ends if signal::kill(tree.leader, libc::SIGKILL).is_err() => return,
+            Habit::Ends => Some(signal),
+            // It goes on alone for that.
+            Habit::Blocks if tree.all.len() == 1 => return,
+            Habit::Blocks => {
+                let _ = signal::kill(tree.leader, libc::SIGCONT);
+                match soon(ENDS_WITHIN, || procfs::is_zombie(tree.leader)) {
+                    true => None,
+                    false => return,
+                }
+            }
+        };
+        if let Some(p) = self.procs.map.get_mut(&worker) {
+            (p.put_down, p.group_asked) = (put_down, true);
+        }
+        for pid in tree.all.iter().skip(1) {
+            let how = match procfs::habit(*pid, signal) {
+                Habit::Ends => libc::SIGKILL,
+                Habit::Blocks | Habit::Lives => signal,
+            };
+            // It is stopped: nobody else can have its number.
+            let _ = signal::kill(*pid, how);
+        }
+    }
+
+    fn rest(&mut self, worker: WorkerId) -> Rest {
         // (That the kernel does not tell was said when it was looked for the first time.)
         match self.owes(worker).unwrap_or_default() {
             Some(true) => Rest::Busy,
@@ -77,48 +147,58 @@ impl Shell {
         }
     }
 
-    /// Has it been stopped, within the time that it has?
-    fn stops(&self, worker: WorkerId) -> bool {
-        let Some((leader, _)) = self.leader(worker) else {
-            return true;
-        };
-        let begun = clock::monotonic();
-        let rest = || {
-            let mut others = procfs::tree(leader).into_iter().skip(1);
-            wait::is_stopped(leader) && others.all(procfs::is_stopped)
-        };
-        loop {
-            if rest() {
-                return true;
-            }
-            let took = clock::monotonic().saturating_sub(begun);
-            if Duration::from_nanos(took) >= STOPS_WITHIN {
-                return false;
-            }
-            clock::pause(Duration::from_millis(1));
-        }
-    }
-
     /// Is anything owed on a connection that it has? `None`: it may not be looked into.
     fn owes(&mut self, worker: WorkerId) -> io::Result<Option<bool>> {
-        let mut owes = false;
         for look in 0.. {
             let conns = self.clients()?;
             let many = conns.len() > super::census::AT_ONCE;
             let held = self.held(conns)?;
-            self.census.endings.heard(held.iter());
-            let inodes: BTreeSet<u64> = held.iter().map(|h| h.inode).collect();
-            let owners = self.owners(&[worker], &inodes);
-            if owners.cut || owners.unseen.contains(&worker) {
-                return Ok(None);
+            self.hear(&held);
+            let owed = held.iter().filter(|h| self.census.endings.owes(h));
+            let owed: BTreeSet<u64> = owed.map(|h| h.inode).collect();
+            if !owed.is_empty() {
+                let owners = self.owners(&[worker], &owed);
+                if owners.cut || owners.unseen.contains(&worker) {
+                    return Ok(None);
+                }
+                if !owners.of.is_empty() {
+                    return Ok(Some(true));
+                }
             }
-            let its = held.iter().filter(|h| owners.of.contains_key(&h.inode));
-            owes |= its.into_iter().any(|h| self.census.endings.owes(h));
             // Of many, listed in parts, one may be missed once.
-            if owes || !many || look > 0 {
+            if !many || look > 0 {
                 break;
             }
         }
-        Ok(Some(owes))
+        Ok(Some(false))
+    }
+}
+
+impl Tree {
+    fn is_still(&self) -> bool {
+        let all = procfs::tree(self.leader);
+        let mut others = all.iter().skip(1);
+        wait::is_stopped(self.leader)
+            && others.all(|pid| procfs::is_stopped(*pid))
+            // One may have forked before it was.
+            && procfs::tree(self.leader) == all
+    }
+}
+
+fn since(begun: u64) -> Duration {
+    Duration::from_nanos(clock::monotonic().saturating_sub(begun))
+}
+
+/// Is it so before that time is over? We do nothing else meanwhile.
+fn soon(within: Duration, so: impl Fn() -> bool) -> bool {
+    let begun = clock::monotonic();
+    loop {
+        if so() {
+            return true;
+        }
+        if since(begun) >= within {
+            return false;
+        }
+        clock::pause(Duration::from_millis(1));
     }
 }

@@ -209,7 +209,7 @@ impl Shell {
         self.settle();
     }
 
-    fn close_ipc(&mut self, worker: WorkerId) {
+    pub(super) fn close_ipc(&mut self, worker: WorkerId) {
         let speech = self.speech.get_mut(&worker);
         if let Some(ipc) = speech.and_then(|s| s.ipc.take()) {
             self.deregister(ipc.0.as_fd());
@@ -219,15 +219,20 @@ impl Shell {
     /// Asks a worker to stop: first by what its program may have a handler for, then by what ends it
     /// if it has none. The channel is closed last: an open one keeps Node alive.
     pub(super) fn dismiss(&mut self, worker: WorkerId, sig: i32) {
+        self.ask_to_stop(worker, sig);
+        // One that is stopped does not hear.
+        self.signal(worker, libc::SIGCONT, Whom::Leader);
+        self.close_ipc(worker);
+    }
+
+    /// By its channel, if it has one, and by the signal.
+    pub(super) fn ask_to_stop(&mut self, worker: WorkerId, sig: i32) {
         let speech = self.speech.get(&worker);
         if let Some(ipc) = speech.and_then(|s| s.ipc.as_ref()) {
             // Full or closed: then there is the signal.
             let _ = fds::write(ipc.0.as_fd(), DISCONNECT);
         }
         self.signal(worker, sig, Whom::Leader);
-        // One that is stopped does not hear.
-        self.signal(worker, libc::SIGCONT, Whom::Leader);
-        self.close_ipc(worker);
     }
 
     /// einhorn's acknowledgement: is it of a worker, or of a process that one has started? The answer,

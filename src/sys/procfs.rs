@@ -354,14 +354,46 @@ pub fn is_zombie(pid: i32) -> bool {
     field(&text, 0) == Some('Z') && field(&text, 17).is_none_or(|threads: u32| threads <= 1)
 }
 
-/// Are all its threads stopped? One that has ended has none that is not.
+/// What a process does at a signal that ends whoever does nothing about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// It ends.
+    Ends,
+    /// So it does when it no longer blocks it, as a shell does for a moment; or it waits for it
+    /// (sigwait), and does as it likes.
+    Blocks,
+    /// It catches or ignores it; or that is not known.
+    Lives,
+}
+
+/// What it does at that signal.
+pub fn habit(pid: i32, signal: i32) -> Habit {
+    let text = fs::read_to_string(format!("{}/{pid}/status", base())).unwrap_or_default();
+    let bit = u32::try_from(signal - 1)
+        .ok()
+        .and_then(|n| 1u64.checked_shl(n))
+        .unwrap_or(0);
+    let has = |name| {
+        let mask = text.lines().find_map(|l: &str| l.strip_prefix(name))?;
+        Some(u64::from_str_radix(mask.trim(), 16).ok()? & bit != 0)
+    };
+    match (has("SigBlk:"), has("SigIgn:"), has("SigCgt:")) {
+        (Some(false), Some(false), Some(false)) => Habit::Ends,
+        (Some(true), Some(false), Some(false)) => Habit::Blocks,
+        _ => Habit::Lives,
+    }
+}
+
+/// Are all its threads stopped? One that has ended has none that is not. (One that was listed may have made
+/// another one before it stopped: so none may have come since.)
 pub fn is_stopped(pid: i32) -> bool {
     let stopped = |tid: i32| {
         let text = fs::read_to_string(format!("{}/{pid}/task/{tid}/stat", base()));
         let state = text.ok().and_then(|t| field(t.rsplit_once(')')?.1, 0));
         state.is_none_or(|s: char| matches!(s, 'T' | 't' | 'Z' | 'X'))
     };
-    threads(pid).into_iter().all(stopped)
+    let all = threads(pid);
+    all.iter().all(|tid| stopped(*tid)) && threads(pid).iter().all(|tid| all.contains(tid))
 }
 
 /// Was it forked and has not executed anything since? Zombies still tell.

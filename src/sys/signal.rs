@@ -21,6 +21,21 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     unsafe { cerr(libc::kill(pid, signal)) }.map(drop)
 }
 
+/// Does it end, without a core, whoever does nothing about it?
+pub fn ends(signal: i32) -> bool {
+    use libc::{
+        SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGQUIT, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ,
+    };
+    use libc::{SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
+    let cores = [
+        SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGQUIT, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU, SIGXFSZ,
+    ];
+    let harmless = [
+        SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH,
+    ];
+    !cores.contains(&signal) && !harmless.contains(&signal)
+}
+
 /// To a process group.
 pub fn kill_group(pgid: i32, signal: i32) -> io::Result<()> {
     only_if(pgid > 1)?;

@@ -108,9 +108,11 @@ mod tests {
             }
             assert!(!is_stopped(pid));
         }
+        assert_eq!(procfs::habit(pid, libc::SIGTERM), procfs::Habit::Ends);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!is_stopped(pid));
+        assert_eq!(procfs::habit(pid, libc::SIGTERM), procfs::Habit::Lives);
     }
 
     #[test]

@@ -71,13 +71,13 @@ impl Moment<'_> {
         self.talk.settle(debt, silent_ms(self.conn))
     }
 
-    /// May something be lost if it ends now?
-    pub fn owes(&self) -> bool {
+    /// May something be lost if it ends now? One whose answers come in parts is silent between them.
+    pub fn owes(&self, quiet: Duration) -> bool {
         match self.settle(debt(self.conn)) {
             Debt::Owed | Debt::Fresh => true,
             // A request that came together with the answer before it.
             Debt::Unclear => self.silent() < BREATH,
-            Debt::Settled => false,
+            Debt::Settled => self.talk.streams() && self.silent() < quiet,
         }
     }
 

@@ -424,8 +424,9 @@ fn surge(r: &mut Prng) -> Surge {
 
 /// How the world is.
 pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
-    let asks = policy.ready == ReadyRule::Answers;
-    if (8..=16).contains(&policy.workers) && !asks && r.percent(40) {
+    let quick = matches!(policy.ready, ReadyRule::Started | ReadyRule::Listening);
+    let slow = policy.drain == Drain::Connections && policy.drain_timeout >= secs(6);
+    if (6..=16).contains(&policy.workers) && quick && slow && r.percent(70) {
         return generations(r);
     }
     let chaos = r.pick(&[secs(1), secs(5), secs(20), secs(60), secs(120)]);
@@ -478,7 +479,16 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
 fn generations(r: &mut Prng) -> Faults {
     let reload = |n: u64| {
         let at = millis(1500 + 700 * n);
-        (at, Mischief::Reload(Reload::same()))
+        // (Nobody is watched, or the next one would come before it is over.)
+        let terms = Terms {
+            watch: Some(Duration::ZERO),
+            ..Terms::default()
+        };
+        let reload = Reload {
+            terms,
+            ..Reload::same()
+        };
+        (at, Mischief::Reload(reload))
     };
     Faults {
         alone: true,

@@ -297,7 +297,8 @@ impl World {
                     true => self.kill(worker, signal, Whom::Leader),
                     false => self.cover.mark(Mark::NotAtRest),
                 }
-                Some(Event::Dismissed { worker, done })
+                let took = self.rng.upto(self.faults.census_takes);
+                Some(Event::Dismissed { worker, done, took })
             }
             Action::Lend { ask, lane } => {
                 let asker = self.asks.get(&ask).and_then(|s| self.procs.get(s));

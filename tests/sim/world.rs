@@ -383,7 +383,12 @@ impl World {
             Mischief::Counted => self.count_some(),
             Mischief::CrowdOfReloads => {
                 self.mischief(Mischief::Reload(Reload::same()));
-                for _ in 0..300 {
+                // (Each forks as many as there are workers: of many the judge would have minutes' work.)
+                let crowd = match self.judge.wanted {
+                    ..=4 => 300,
+                    _ => 20,
+                };
+                for _ in 0..crowd {
                     self.mischief(Mischief::Resize {
                         to: Size::To(self.judge.wanted as u16 % 1024 + 1),
                         wait: true,

@@ -307,6 +307,7 @@ fn one_that_shares_its_queue_is_asked_to_stop_when_it_was_at_rest_and_not_before
     let answer = |done| Event::Dismissed {
         worker: ids[0],
         done,
+        took: Duration::ZERO,
     };
     r.tell(answer(false));
     assert!(r.cluster.deadlines.get(Why::Census).is_some());
