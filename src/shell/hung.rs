@@ -7,7 +7,7 @@
 //! of it from one look to the next, or nobody was taken of a queue.
 
 use super::Shell;
-use super::observer::{Observer, Owner, Owners};
+use super::observer::{MOST_DESCRIPTORS, Observer, Owner, Owners};
 use crate::core::words::reason;
 use crate::core::{Event, LaneId, Level, PortId, Wait, WorkerId};
 use crate::sys::procfs;
@@ -127,7 +127,7 @@ impl Shell {
         self.hung.steered.clear();
         let accepted = conns.iter().filter(|c| c.inode != 0);
         let mark = |c: &Conn| Some((c.inode, (c.cookie, Mark::of(c)?)));
-        let Some(inodes) = accepted.map(mark).collect::<Option<Inodes>>() else {
+        let Some(mut inodes) = accepted.map(mark).collect::<Option<Inodes>>() else {
             return Err(io::Error::from(io::ErrorKind::Unsupported));
         };
         let now = Rc::new(Queues { waiting, lengths });
@@ -145,13 +145,26 @@ impl Shell {
         if !procfs::is_ours() {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
+        let names = self.sockets.unix_names();
+        if !names.is_empty() {
+            // One that is at work on these is at work.
+            let unix = self.hung.observer.unix(&names)?;
+            let accepted = unix.iter().filter(|c| c.inode != 0);
+            inodes.extend(accepted.map(|c| (c.inode, Mark::of_unix(c))));
+        }
+        let kept = std::mem::take(&mut self.hung.sharers);
+        // Those that have gone from the list meanwhile may be had still.
+        for (cookie, mark) in kept.values().flat_map(|s| &s.held) {
+            let gone = (*cookie, mark.reset());
+            inodes.entry(mark.inode).or_insert(gone);
+        }
         let ids: Vec<WorkerId> = workers.iter().map(|(w, _)| *w).collect();
         let found = self.owners(&ids, &inodes.keys().copied().collect());
         if found.cut {
+            self.say_too_many();
             return Ok(all(workers, Wait::Unknown));
         }
         let mut held = sorted(&inodes, &found);
-        let kept = std::mem::take(&mut self.hung.sharers);
         let mut seen = Vec::new();
         for (worker, lanes) in workers {
             let its = Sharer {
@@ -172,6 +185,16 @@ impl Shell {
             seen.push((*worker, wait));
         }
         Ok(seen)
+    }
+}
+
+impl Shell {
+    /// Among so many it is not looked for those of one worker.
+    fn say_too_many(&mut self) {
+        let message = format!(
+            "the workers have more than {MOST_DESCRIPTORS} descriptors: who waits for which of them cannot be seen: --hang-timeout has no effect"
+        );
+        self.say_once(Level::Warn, "hang-blind", message);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::options::reread;
 use crate::settings::{Before, Launch, Said, Settings, launch};
 use crate::verbs;
 use crate::wire::command::Request;
-use crate::wire::json::quote;
+use crate::wire::outcome;
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -209,13 +209,7 @@ impl Shell {
         let before = match self.before() {
             Ok(before) => before,
             Err(why) => {
-                return Some((
-                    FAILED,
-                    match r.json {
-                        true => format!("{{\"error\":{}}}\n", quote(&why)),
-                        false => format!("{why}\n"),
-                    },
-                ));
+                return Some((FAILED, outcome::refusal(&format!("{why}\n"), r.json)));
             }
         };
         let client = self.asks(id, r, wait);

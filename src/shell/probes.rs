@@ -86,11 +86,12 @@ impl Probes {
         u32::try_from(conns.iter().filter(ours).count()).unwrap_or(u32::MAX)
     }
 
-    /// How many there are of that lane that were not answered. It is no more.
+    /// How many of ours there are in that lane, which is no more.
     pub fn forget(&mut self, lane: LaneId) -> u32 {
         let before = self.left.len();
         self.left.retain(|(of, _)| *of != lane);
-        u32::try_from(before - self.left.len()).unwrap_or(u32::MAX)
+        let asked = self.under_way.values().filter(|p| p.lane == lane);
+        u32::try_from(before - self.left.len() + asked.count()).unwrap_or(u32::MAX)
     }
 
     /// When something is to be done though nothing happens.

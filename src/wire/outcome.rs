@@ -18,7 +18,7 @@ pub fn answer(outcome: &Outcome, json: bool, kept: &[String]) -> (u8, String) {
             let text = format!("{MAX_ASKERS} clients wait already: ");
             let next =
                 "a stop goes on all the same, a resize was not begun; --no-wait needs no place\n";
-            (EX_TEMPFAIL, text + next)
+            (EX_TEMPFAIL, refusal(&(text + next), json))
         }
         Outcome::Resizing { workers } => (0, resized(*workers, false, json)),
         Outcome::Resized { workers } => (0, resized(*workers, true, json)),
@@ -38,7 +38,10 @@ pub fn answer(outcome: &Outcome, json: bool, kept: &[String]) -> (u8, String) {
         } => (0, backed_out(*generation, *goes_on, json)),
         Outcome::NothingToBackOut => (
             FAILED,
-            "nothing to go back to: no upgrade is under way, and none has reached its end\n".into(),
+            refusal(
+                "nothing to go back to: no upgrade is under way, and none has reached its end\n",
+                json,
+            ),
         ),
         Outcome::Starting { count } => (0, started(*count, None, json)),
         Outcome::Started { count, workers } => (0, started(*count, Some(*workers), json)),
@@ -56,8 +59,16 @@ pub fn answer(outcome: &Outcome, json: bool, kept: &[String]) -> (u8, String) {
             most,
         } => (FAILED, no_room(*workers, *asked, *most, json)),
         Outcome::Signalled { signal, whom } => (0, signalled(*signal, whom, json)),
-        Outcome::Nobody { target } => (FAILED, nobody(*target)),
+        Outcome::Nobody { target } => (FAILED, refusal(&nobody(*target), json)),
         Outcome::Unknown { target, slots } => (EX_USAGE, unknown(*target, *slots)),
+    }
+}
+
+/// Of what was not even begun there is nothing else to say.
+pub fn refusal(why: &str, json: bool) -> String {
+    match json {
+        true => format!("{{\"error\":{}}}\n", quote(why.trim_end())),
+        false => why.to_string(),
     }
 }
 

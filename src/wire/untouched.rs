@@ -11,9 +11,12 @@
 //!
 //! On connections that it has: nothing was read or written on any of them, none came, none went.
 //!
+//! One that its client has reset is not gone as long as its server has the descriptor.
+//!
 //! In a queue that it shares, both: all wait still, and it has done nothing on connections that it has.
 
 use super::sock_diag::{Conn, state};
+use super::unix_diag::UnixConn;
 use crate::core::{LaneId, Wait, Waits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -85,6 +88,8 @@ impl Queues {
 /// How far a server is with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
+    /// The socket.
+    pub inode: u64,
     /// Bytes that have come and that it has not read;
     pub unread: u32,
     /// what it has read,
@@ -100,10 +105,28 @@ impl Mark {
         // The news that the client has closed is nothing to read.
         let end = u32::from(conn.state == state::CLOSE_WAIT);
         Some(Mark {
+            inode: conn.inode,
             unread: conn.rqueue.saturating_sub(end),
             read: info.bytes_received?.saturating_sub(conn.rqueue.into()),
             written: info.bytes_acked?.saturating_add(conn.wqueue.into()),
         })
+    }
+
+    /// Of a unix socket, whose history the kernel does not tell: that what waits on it has changed is all
+    /// that can be seen. With a name that no connection of TCP has.
+    pub fn of_unix(conn: &UnixConn) -> (u64, Mark) {
+        let mark = Mark {
+            inode: conn.inode,
+            unread: 0,
+            read: conn.rqueue.into(),
+            written: conn.wqueue.into(),
+        };
+        (conn.inode | 1 << 63, mark)
+    }
+
+    /// Of a connection that its client has reset: the server has not touched it, and has it still.
+    pub fn reset(self) -> Mark {
+        Mark { unread: 0, ..self }
     }
 
     /// Has it done nothing since?

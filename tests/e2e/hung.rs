@@ -5,6 +5,7 @@ use crate::client::{Answer, get, v4};
 use crate::harness::Rig;
 use crate::place::{free_port, python};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -169,6 +170,41 @@ fn where_lanes_are_shared_one_hangs_that_reads_nothing_of_what_has_come_to_it() 
     );
     rig.wait("ready", |e| e.pid() != stopped);
     assert_eq!(rig.events("hangs").len(), 1);
+    drop(conns);
+    rig.end(&["hangs", "killed", "died"]);
+}
+
+#[test]
+fn clients_that_reset_do_not_keep_a_worker_from_being_found() {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 2 -p {port} --hang-timeout 1s -- ./threaded"));
+    rig.up();
+    let mut conns = kept(port, 60);
+    let stopped = rig.status().pids()[0];
+    stop(&rig, stopped);
+    for conn in &mut conns {
+        conn.set_read_timeout(Some(Duration::from_millis(1)))
+            .unwrap();
+        let _ = request(conn);
+    }
+    // One each 100 ms, of both workers.
+    let mut last = Instant::now();
+    rig.until("it is found", || {
+        if last.elapsed() > Duration::from_millis(100)
+            && let Some(conn) = conns.pop()
+        {
+            last = Instant::now();
+            let at_once = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            setsockopt(&conn, sockopt::Linger, &at_once).unwrap();
+        }
+        !rig.events("hangs").is_empty()
+    });
+    assert!(conns.len() > 20, "none are left to wait");
+    assert_eq!(rig.events("hangs")[0].pid(), stopped);
+    rig.wait("ready", |e| e.pid() != stopped);
     drop(conns);
     rig.end(&["hangs", "killed", "died"]);
 }
