@@ -341,7 +341,9 @@ fn signalled(signal: i32, whom: &[Who], json: bool) -> String {
 fn nobody(target: Target) -> String {
     match target {
         Target::All => "there is no worker now\n".into(),
-        Target::Slot(n) | Target::Number(n) => format!("slot {n} has no worker now\n"),
+        Target::Slot(n) | Target::Number(n) => format!(
+            "slot {n} has no worker now (status tells why; a reload or an upgrade of all fills it)\n"
+        ),
         Target::Pid(n) => format!("pid {n} does not run the command\n"),
     }
 }
@@ -486,7 +488,7 @@ mod tests {
                     target: Target::Slot(2),
                 },
                 1,
-                "slot 2 has no worker now\n",
+                "slot 2 has no worker now (status tells why; a reload or an upgrade of all fills it)\n",
             ),
             (
                 Outcome::Signalled {

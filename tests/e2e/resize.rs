@@ -254,7 +254,10 @@ fn nobody_is_there_for_a_signal_while_a_slot_waits() {
     rig.wait("respawning", |_| true);
     for (words, want) in [
         ("signal USR1", "minicluster: there is no worker now\n"),
-        ("signal USR1 0", "minicluster: slot 0 has no worker now\n"),
+        (
+            "signal USR1 0",
+            "minicluster: slot 0 has no worker now (status tells why; a reload or an upgrade of all fills it)\n",
+        ),
     ] {
         assert_eq!(told(&rig.verb(words)), (1, "", want));
     }
