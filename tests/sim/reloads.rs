@@ -98,6 +98,14 @@ impl Judge {
     }
 
     fn rollout_begins(&mut self, policy: &Policy, terms: Terms, now: Time, cover: &mut Cover) {
+        // Whoever was to have a slot, or a place, goes as before, whatever is read.
+        let added = self.added.and_then(|nr| self.places.get(usize::from(nr.0)));
+        let others = self.places.iter().filter_map(|p| p.successor);
+        let called_off: Vec<WorkerId> = added
+            .and_then(|p| p.worker)
+            .into_iter()
+            .chain(others)
+            .collect();
         self.swap_overtaken(now, cover);
         if let Some(old) = self.rollout.take() {
             cover.mark(Mark::ReloadOvertaken);
@@ -119,10 +127,12 @@ impl Judge {
             workers: (policy.workers != self.running.workers).then_some(policy.workers.into()),
         });
         let old = std::mem::replace(&mut self.policy, policy.clone());
-        self.policy.given = old.given;
-        self.policy.takeover = old.takeover;
+        self.policy.given.clone_from(&old.given);
+        self.policy.takeover.clone_from(&old.takeover);
         self.policy.balance = old.balance;
-        self.policy.cpus = old.cpus;
+        self.policy.cpus.clone_from(&old.cpus);
+        let (dropped, _) = self.tried.get_or_insert((Vec::new(), old));
+        dropped.extend(called_off);
     }
 
     /// Successors that have no place yet are to go.
