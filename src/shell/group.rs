@@ -9,7 +9,9 @@
 //!    it would be left deaf. Nor does a worker's socket that has a filter of its own: it can have but one.
 //! 2. A lane leaves its group by shutdown(2) or by the close of its last descriptor; the last member
 //!    moves into its place. If that is in service, nothing is steered to it meanwhile: others take its
-//!    share. If there are no others, a spare, which nothing is steered to, is put at the end first.
+//!    share. But where each client has a lane of its own, its clients are steered to its new place before:
+//!    what is there until then is shut, and they come again a second later. If there are no others, a
+//!    spare, which nothing is steered to, is put at the end first.
 //! 3. Spares go as soon as that moves nobody who is in service alone: when they are the last, when others
 //!    take the share of the last, or when all but the last are spares (`steer::alone`). Where there are
 //!    lanes that stay although nothing is steered to them, that never comes, and there is one spare at
@@ -280,8 +282,14 @@ impl Group {
 
     /// Its lanes by the places that they have in the group.
     fn places(&self, table: &Table) -> steering::Table {
+        self.places_with(table, None)
+    }
+
+    /// The same, as if that one were there already.
+    fn places_with(&self, table: &Table, moved: Option<(LaneId, usize)>) -> steering::Table {
         let place = |lane: &LaneId| {
-            let at = self.members.index(*lane)?;
+            let there = moved.filter(|(l, _)| l == lane).map(|(_, at)| at);
+            let at = there.or_else(|| self.members.index(*lane))?;
             Some((*lane, u32::try_from(at).ok()?))
         };
         let at: BTreeMap<LaneId, u32> = self.named.iter().filter_map(place).collect();
@@ -377,7 +385,20 @@ impl Group {
         member.is_some_and(|m| m.is_in(&self.named))
     }
 
-    /// The table of the others while the last member moves; `None`: they are none.
+    /// How the program is while the last member moves there: by the table of the others; `None`: they are
+    /// none. Or as it will be, if its clients are its alone.
+    fn while_last_moves(&self, to: usize) -> Option<steering::Table> {
+        let last = self.members.all().last().and_then(|m| m.lane);
+        let shut = self.members.all()[to].gate.is_some();
+        match (&self.table.deal, last) {
+            (Deal::Buckets(Key::Client, _), Some(last)) if shut => {
+                Some(self.places_with(&self.table, Some((last, to))))
+            }
+            _ => self.without_last().map(|table| self.places(&table)),
+        }
+    }
+
+    /// The table of the others; `None`: they are none.
     fn without_last(&self) -> Option<Table> {
         let last = self.members.all().last().and_then(|m| m.lane);
         if !self.any_there(last) {
@@ -394,8 +415,8 @@ impl Group {
         if at == last || self.members.len() <= 2 || self.refusing || !self.is_named(last) {
             return Ok(());
         }
-        if let Some(table) = self.without_last() {
-            return self.attach(self.places(&table));
+        if let Some(table) = self.while_last_moves(at) {
+            return self.attach(table);
         }
         if self.members.spare().is_none() || !self.members.any_stays() {
             return self.add(None).map(drop);
@@ -421,8 +442,8 @@ impl Group {
             };
             if at != last && self.is_named(last) {
                 // It moves to where the spare is.
-                match self.without_last() {
-                    Some(others) => self.attach(self.places(&others))?,
+                match self.while_last_moves(at) {
+                    Some(others) => self.attach(others)?,
                     None if self.members.spares() == last => return self.leave_alone(last),
                     None => break,
                 }

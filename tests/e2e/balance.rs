@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
 /// Who starts waits for as long as there is a file `hold`, then is that command.
 const HELD: &str = "while test -e hold; do sleep 0.01; done; exec \"$@\"";
@@ -103,6 +106,40 @@ fn a_client_stays_with_its_slot_over_reloads_and_deaths() {
     }
     // Whichever master it is.
     assert_eq!(homes[0], homes[1]);
+}
+
+/// In the moments, too, in which the sockets of those that have gone leave their port.
+#[test]
+fn clients_that_come_all_the_time_stay_with_their_slots_through_reload_after_reload() {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 4 -p {port} --balance ip -- ./threaded"));
+    rig.up();
+    let clients = v4_clients();
+    let home = slots(&clients, v4(port));
+    let over = Arc::new(AtomicBool::new(false));
+    let come = |part: usize| {
+        let (clients, home, over) = (clients.clone(), home.clone(), over.clone());
+        thread::spawn(move || {
+            let mut asked = 0;
+            for n in (part..clients.len()).step_by(3).cycle() {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                assert_eq!(slots(&clients[n..=n], v4(port)), home[n..=n]);
+                asked += 1;
+            }
+            asked
+        })
+    };
+    let coming: Vec<JoinHandle<usize>> = (0..3).map(come).collect();
+    for _ in 0..20 {
+        let said = rig.verb("reload");
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+    over.store(true, Ordering::Relaxed);
+    let asked: usize = coming.into_iter().map(|t| t.join().unwrap()).sum();
+    assert!(asked > 1000, "only {asked} requests were made");
+    rig.end(&[]);
 }
 
 #[test]
