@@ -289,7 +289,7 @@ impl World {
             }
             Action::DismissAtRest { worker, signal } => {
                 let drains = self.judge.policy.drain == Drain::Connections;
-                assert!(drains && self.gets_more(worker), "{worker:?} is held up");
+                assert!(drains && self.may_get_more(worker), "{worker:?} is held up");
                 // Or it does not stop at once.
                 let slow = !self.healed && self.rng.one_in(4);
                 let done = !slow && self.load(worker).owed == 0;
