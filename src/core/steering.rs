@@ -145,6 +145,21 @@ impl Cluster {
         }
     }
 
+    /// What stays as it is, as far as it is there: where workers have gone over to sockets of their own
+    /// their lane is closed. Then canaries have what there is. `None`: nobody has.
+    fn still_there(&self, now: &Table, part: Option<&(u8, Deal)>) -> Option<Table> {
+        let open = |id: LaneId| {
+            let lane = self.lanes.get(id);
+            lane.is_some_and(|l| l.state == LaneState::Open)
+        };
+        let (shut, mut deal) = (now.deal.lanes().is_empty(), now.deal.clone());
+        deal.keep(open);
+        if deal.lanes().is_empty() && !shut {
+            deal = part?.1.clone();
+        }
+        Some(Table { deal, part: None })
+    }
+
     /// Steers where it should be steered and is not.
     pub(super) fn steer(&mut self, out: &mut Out) {
         self.homes.settle(self.wanted);
@@ -173,7 +188,10 @@ impl Cluster {
             }
             let (mut table, dealt) = match found {
                 Some(found) => found,
-                None => (now?.clone(), self.lanes.dealt.get(&port).cloned()),
+                None => {
+                    let kept = self.still_there(now?, part.as_ref())?;
+                    (kept, self.lanes.dealt.get(&port).cloned())
+                }
             };
             let all = table.deal.lanes();
             let shut = all.is_empty();

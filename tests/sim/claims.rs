@@ -54,6 +54,8 @@ impl Judge {
                 self.give_up(69, now);
             }
             Notice::AllReady { ready, .. } => {
+                // (Without a port nothing is steered to those that take their places.)
+                self.promote(now, cover);
                 assert_eq!(*ready + self.finished_slots(), self.wanted, "all are ready");
                 assert!(*ready > 0);
                 self.launched = true;

@@ -24,16 +24,6 @@ impl World {
 
     /// Does somebody still come to it, by lanes that others serve, too, or by its own?
     pub fn gets_more(&self, worker: WorkerId) -> bool {
-        self.has_near(worker, |l| !l.connected)
-    }
-
-    /// May that be, as far as core knows? (It may not have been told that a worker connects from a lane
-    /// by which it is served by itself.)
-    pub fn may_get_more(&self, worker: WorkerId) -> bool {
-        self.has_near(worker, |_| true)
-    }
-
-    fn has_near(&self, worker: WorkerId, by_itself: impl Fn(&Lane) -> bool) -> bool {
         let job = &self.judge.jobs[&worker];
         let ours = |l: &Lane| match l.owner {
             Some(owner) => owner == worker,
@@ -42,7 +32,7 @@ impl World {
         let mut near = self.judge.lanes.iter().filter(|(_, l)| ours(l));
         // Where they listen by themselves nobody can be steered.
         let comes = |id: &LaneId| self.net.steered(*id) && !self.net.refusing;
-        near.any(|(id, l)| l.quit && by_itself(l) || l.open && comes(id))
+        near.any(|(id, l)| l.quit && !l.connected || l.open && comes(id))
     }
 
     /// Why a worker that is asked to stop now may lose what it has, if it may.
