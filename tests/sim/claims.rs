@@ -37,8 +37,8 @@ impl Judge {
                 if let Some(place) = place.filter(|p| p.worker == Some(worker)) {
                     place.proven = true;
                 }
+                // (Whether all of a batch are is seen when all that was due in this turn has come.)
                 self.ever_ready = true;
-                self.promote(now, cover);
                 self.takes_place(worker, now, cover);
             }
             Notice::Hangs { who, how, .. } => {
