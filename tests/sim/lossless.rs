@@ -103,7 +103,9 @@ impl World {
         if let Some(job) = self.judge.jobs.get_mut(&worker).filter(|_| late) {
             job.queue_late = true;
         }
-        for lane in lanes.into_iter().filter(|l| !late && !self.net.steered(*l)) {
+        // (Where they listen by themselves our descriptor is closed, and nobody sees into the queue.)
+        let seen = |l: &LaneId| !self.judge.lanes[l].quit && !self.net.steered(*l);
+        for lane in lanes.into_iter().filter(|l| !late && seen(l)) {
             let waiting = self.net.waiting(lane);
             assert_eq!(
                 waiting,
