@@ -410,7 +410,7 @@ impl World {
                 let job = &self.judge.jobs[&worker];
                 let late = job
                     .drain
-                    .is_some_and(|t| self.now - t >= job.drain_most - CLOSING);
+                    .is_some_and(|t| self.now - t >= job.drain_most.saturating_sub(CLOSING));
                 assert!(late || self.judge.stopping(), "{worker:?} has more time");
                 assert!(left <= CLOSING, "{left:?} is left");
                 Some(self.close_rest(worker, left))
