@@ -222,7 +222,9 @@ impl Cluster {
 
     /// A successor has ended, or there was none, or it was killed: the whole has failed.
     pub(super) fn successor_failed(&mut self, nr: SlotNr, hitch: Hitch, now: Time, out: &mut Out) {
-        self.slots[usize::from(nr.0)].successor = None;
+        if let Some(slot) = self.slots.get_mut(usize::from(nr.0)) {
+            slot.successor = None;
+        }
         let Some(r) = self.rollout.take() else {
             return self.swap_failed(nr, hitch, now, out);
         };
@@ -251,7 +253,10 @@ impl Cluster {
         let reached = self.generation == generation;
         let forward = |r: &mut Rollout| in_place && !reached && !r.back && r.to == generation;
         if let Some(r) = self.rollout.take_if(forward) {
-            self.slots[usize::from(nr.0)].generation = self.generation;
+            // (Of a resize to fewer it has gone with its worker.)
+            if let Some(slot) = self.slots.get_mut(usize::from(nr.0)) {
+                slot.generation = self.generation;
+            }
             self.rollout_failed(r, hitch, now, out);
         }
     }

@@ -107,8 +107,9 @@ impl Judge {
                 }
             }
             // (One that has the place already goes on without it.)
-            let coming = |s: &mut crate::swaps::Swap| usize::from(s.slot.0) == nr && !s.placed;
-            self.swap.take_if(coming);
+            // (One that has made room for another there goes on going, and nobody waits for that.)
+            let its = |s: &mut crate::swaps::Swap| usize::from(s.slot.0) == nr;
+            self.swap.take_if(its);
             let place = &mut self.places[nr];
             let Some(worker) = place.worker else {
                 let at_once = Some((now, Duration::ZERO, Duration::ZERO));
