@@ -65,12 +65,17 @@ fn homes(slots: u16) -> Vec<u16> {
         while its.len() < share
             && let Some((_, from)) = most.pop()
         {
-            let left = &mut theirs[usize::from(from)];
+            // (It is in the heap since it is in the list.)
+            let Some(left) = theirs.get_mut(usize::from(from)) else {
+                continue;
+            };
             its.extend(left.pop());
             most.push((left.len(), from));
         }
         for bucket in &its {
-            of[*bucket] = slot;
+            if let Some(at) = of.get_mut(*bucket) {
+                *at = slot;
+            }
         }
         most.push((its.len(), slot));
         theirs.push(its);
@@ -244,7 +249,7 @@ impl Cluster {
             let w = self.fleet.get(id).filter(|w| w.is_ready())?;
             Some((nr, self.lane_of(port, w)?, w.announced))
         };
-        let current = (0u16..).zip(&self.slots).take(usize::from(wanted));
+        let current = (0u16..).zip(self.slots.iter()).take(usize::from(wanted));
         let current = current.filter_map(|(nr, s)| Some((nr, s.current?)));
         let all: Vec<(u16, LaneId, bool)> = current.filter_map(ready).collect();
         // One that is on its way out by itself may take nothing any more.

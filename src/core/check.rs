@@ -45,8 +45,9 @@ impl Cluster {
             pids.extend(w.pid);
         }
         pids.sort_unstable();
-        if let Some(twice) = pids.windows(2).find(|p| p[0] == p[1]) {
-            return Err(format!("I1: pid {:?} in two places", twice[0]));
+        let next = pids.iter().zip(pids.iter().skip(1));
+        if let Some((twice, _)) = next.into_iter().find(|(one, next)| one == next) {
+            return Err(format!("I1: pid {twice:?} in two places"));
         }
         for (nr, slot) in self.slots.iter().enumerate() {
             match slot.current {
@@ -114,7 +115,10 @@ impl Cluster {
                 ),
                 Why::Successors | Why::Watch => serving && self.rollout.is_some(),
                 Why::KillAgain(id) => matches!(state(id), Some(State::Killed { .. })),
-                Why::Respawn(nr) => serving && self.slots[usize::from(nr.0)].current.is_none(),
+                Why::Respawn(nr) => {
+                    let slot = self.slots.get(nr.index());
+                    serving && slot.is_some_and(|s| s.current.is_none())
+                }
                 Why::StartTimeout => serving && self.launch == Launch::Waiting,
                 Why::Unserved => serving && self.ever_ready,
                 Why::Hung => self.ever_ready,
@@ -139,8 +143,7 @@ impl Cluster {
         if self.slots.len() < usize::from(self.wanted) {
             return Err(format!("I7: {} slots of {}", self.slots.len(), self.wanted));
         }
-        for nr in self.slot_numbers() {
-            let slot = &self.slots[usize::from(nr.0)];
+        for (nr, slot) in self.slot_numbers().zip(self.slots.iter()) {
             let (current, rests) = (slot.current, slot.rest.is_some());
             let date = self.deadlines.get(Why::Respawn(nr));
             let state = current.and_then(|id| self.fleet.get(id)).map(|w| w.state);

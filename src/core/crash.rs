@@ -20,6 +20,7 @@ use super::ids::{SlotNr, Time};
 use super::notice::{Cause, Next, Notice};
 use super::phase::Phase;
 use super::policy::{OnCrashLoop, RespawnOn};
+use super::slot::Slot;
 use super::words::human;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
@@ -130,7 +131,9 @@ impl Cluster {
     /// What was given up is tried again.
     pub(super) fn revive(&mut self, now: Time) {
         for nr in self.slot_numbers().take(usize::from(self.wanted)) {
-            let slot = &mut self.slots[usize::from(nr.0)];
+            let Some(slot) = self.slots.of_mut(nr) else {
+                continue;
+            };
             if slot.rest == Some(Rest::GivenUp) {
                 // Who asked waits for it.
                 (slot.rest, slot.proven) = (None, false);
@@ -155,7 +158,7 @@ impl Cluster {
             return Verdict::No;
         }
         // Who waits itself has its turn before those that came later.
-        let own = self.slots[usize::from(nr.0)].held;
+        let own = self.slots.of(nr).and_then(|s| s.held);
         let first = |d: &Time| own.is_none_or(|own| *d < own);
         let waiting = match limit {
             0 => 0,
@@ -197,7 +200,7 @@ impl Cluster {
             Verdict::Wait(room) => self.hold_back(nr, room, now, out),
             Verdict::Yes => {
                 self.deadlines.set(Why::Respawn(nr), now + delay);
-                let failures = self.slots[usize::from(nr.0)].backoff.failures;
+                let failures = self.slots.of(nr).map_or(0, |s| s.backoff.failures);
                 if !delay.is_zero() {
                     out.push(Action::Note(Notice::Respawning {
                         slot: nr,
@@ -212,15 +215,17 @@ impl Cluster {
 
     /// Is its code that of a reload, old before new, that is not known to run, or known not to?
     fn on_trial(&self, nr: SlotNr) -> bool {
-        let generation = self.slots[usize::from(nr.0)].generation;
-        self.in_place_to().is_some() && generation != self.generation
+        let other = |s: &Slot| s.generation != self.generation;
+        self.in_place_to().is_some() && self.slots.of(nr).is_some_and(other)
     }
 
     /// Its date has come. Is it respawned?
     pub(super) fn respawns(&mut self, nr: SlotNr, now: Time, out: &mut Out) -> bool {
         let next = match self.verdict(nr, now, now) {
             Verdict::Yes => {
-                self.slots[usize::from(nr.0)].held = None;
+                if let Some(slot) = self.slots.of_mut(nr) {
+                    slot.held = None;
+                }
                 self.tally.respawned(self.policy.restarts_per_minute, now);
                 return true;
             }
@@ -256,7 +261,9 @@ impl Cluster {
             out.push(Action::Note(notice));
         }
         self.tally.same_until = self.tally.same_until.max(Some(room + WINDOW));
-        let slot = &mut self.slots[usize::from(nr.0)];
+        let Some(slot) = self.slots.of_mut(nr) else {
+            return Next::Nothing;
+        };
         slot.held = Some(room);
         out.push(Action::Note(Notice::Respawning {
             slot: nr,
@@ -277,8 +284,9 @@ impl Cluster {
             ready: self.ready_count(),
             wanted: usize::from(self.wanted),
         };
-        let slot = &mut self.slots[usize::from(nr.0)];
-        (slot.held, slot.rest) = (None, Some(Rest::GivenUp));
+        if let Some(slot) = self.slots.of_mut(nr) {
+            (slot.held, slot.rest) = (None, Some(Rest::GivenUp));
+        }
         self.deadlines.stop(Why::Respawn(nr));
         if exit {
             self.tally.leave = Some(("as many workers were forked as may", notice));
@@ -293,8 +301,11 @@ impl Cluster {
 
     /// Have all wanted slots come to rest, with nothing under way to fill them?
     fn over(&self) -> bool {
-        let slots = &self.slots[..usize::from(self.wanted)];
-        let rests = slots.iter().all(|s| s.rest.is_some());
+        let rests = self
+            .slots
+            .first(self.wanted)
+            .iter()
+            .all(|s| s.rest.is_some());
         let filled = |to: u32| !self.all_replaced(to);
         rests && self.opened && !self.rollout.as_ref().is_some_and(|r| filled(r.to))
     }
@@ -306,12 +317,11 @@ impl Cluster {
 
     /// The ends of all, if they have finished and none was given up.
     fn last_ends(&self) -> Option<Vec<Exit>> {
-        let slots = &self.slots[..usize::from(self.wanted)];
-        let end = |s: &super::slot::Slot| match s.rest {
+        let end = |s: &Slot| match s.rest {
             Some(Rest::Finished(exit)) => Some(exit),
             Some(Rest::GivenUp) | None => None,
         };
-        slots.iter().map(end).collect()
+        self.slots.first(self.wanted).iter().map(end).collect()
     }
 
     /// Leaves if there is a reason to.

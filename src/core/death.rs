@@ -186,7 +186,9 @@ impl Cluster {
         let next = match place {
             // The one that it has replaced is there still.
             Place::Current(nr) if self.is_watched(id, now) && self.keeps_for(nr) => {
-                self.slots[usize::from(nr.0)].current = None;
+                if let Some(slot) = self.slots.of_mut(nr) {
+                    slot.current = None;
+                }
                 return Next::TakenBack;
             }
             Place::Current(nr)
@@ -217,7 +219,9 @@ impl Cluster {
                 next
             }
             Place::Kept(nr) => {
-                self.slots[usize::from(nr.0)].kept = None;
+                if let Some(slot) = self.slots.of_mut(nr) {
+                    slot.kept = None;
+                }
                 return Next::Replaced;
             }
             Place::Successor(_) | Place::None => Next::Nothing,
@@ -302,16 +306,15 @@ impl Cluster {
         while self.deaths.len() > MAX_DEATHS.max(self.slots.len()) {
             // The oldest whose slot has a newer one, or is not there any more; there is one, by the
             // pigeonhole.
-            let spare = |i: usize| {
-                let slot = self.deaths[i].who.slot;
-                usize::from(slot.0) >= self.slots.len()
-                    || self.deaths.iter().skip(i + 1).any(|d| d.who.slot == slot)
+            let spare = |(i, d): &(usize, &Death)| {
+                let slot = d.who.slot;
+                let newer = |d: &Death| d.who.slot == slot;
+                slot.index() >= self.slots.len() || self.deaths.iter().skip(i + 1).any(newer)
             };
             // First those that nobody need explain.
-            let planned = |i: usize| spare(i) && self.deaths[i].planned();
-            let mut all = 0..self.deaths.len();
-            let victim = all.clone().find(|i| planned(*i));
-            let victim = victim.or_else(|| all.find(|i| spare(*i))).unwrap_or(0);
+            let all = || self.deaths.iter().enumerate().filter(spare);
+            let victim = all().find(|(_, d)| d.planned()).or_else(|| all().next());
+            let victim = victim.map_or(0, |(i, _)| i);
             self.deaths.remove(victim);
         }
     }

@@ -18,7 +18,7 @@ use super::{Cluster, Out};
 impl Cluster {
     /// With new before old they are by the time they have their place; with old before new not yet.
     pub(super) fn replaced_are_ready(&self) -> bool {
-        let slots = self.slots[..usize::from(self.goal())].iter();
+        let slots = self.slots.first(self.goal()).iter();
         let ready = |s: &Slot| {
             s.current
                 .and_then(|id| self.fleet.get(id))
@@ -54,18 +54,22 @@ impl Cluster {
             let there = self.slots.iter().filter(|s| s.successor.is_some());
             room = room.min(n.saturating_sub(there.count()));
         }
-        for nr in 0..usize::from(self.goal()) {
-            let slot = &self.slots[nr];
+        for nr in 0..self.goal() {
             if room == 0 {
                 return;
             }
+            let slot_nr = SlotNr(nr);
+            let Some(slot) = self.slots.of(slot_nr) else {
+                continue;
+            };
             if slot.generation == to || slot.successor.is_some() {
                 continue;
             }
             room -= 1;
-            let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
             let worker = self.enlist(slot_nr, to, self.program_in(slot_nr, to), now, out);
-            self.slots[nr].successor = Some(worker);
+            if let Some(slot) = self.slots.of_mut(slot_nr) {
+                slot.successor = Some(worker);
+            }
         }
     }
 
@@ -73,7 +77,7 @@ impl Cluster {
     pub(super) fn promote(&mut self, to: u32, now: Time, out: &mut Out) {
         let successors: Vec<(SlotNr, WorkerId)> = self
             .slot_numbers()
-            .filter_map(|nr| Some((nr, self.slots[usize::from(nr.0)].successor?)))
+            .filter_map(|nr| Some((nr, self.slots.of(nr)?.successor?)))
             .collect();
         let ready = |id: &WorkerId| self.fleet.get(*id).is_some_and(|w| w.is_ready());
         if successors.is_empty() || !successors.iter().all(|(_, id)| ready(id)) {
@@ -109,28 +113,31 @@ impl Cluster {
 
     /// Old before new, one slot at a time: one that serves when all others do.
     pub(super) fn replace_in_place(&mut self, to: u32, now: Time, out: &mut Out) {
-        let wanted = usize::from(self.goal());
-        let ready = |nr: &usize| {
-            let current = self.slots[*nr].current.and_then(|id| self.fleet.get(id));
-            current.filter(|w| w.is_ready())
+        let wanted = || (0..self.goal()).map(SlotNr);
+        let ready = |nr: &SlotNr| {
+            let current = self.slots.of(*nr)?.current;
+            current
+                .and_then(|id| self.fleet.get(id))
+                .filter(|w| w.is_ready())
         };
-        let old = |nr: &usize| ready(nr).is_some_and(|w| w.generation != to);
-        let rests = |nr: &usize| {
-            let slot = &self.slots[*nr];
-            slot.rest.is_some() && slot.generation == to
+        let old = |nr: &SlotNr| ready(nr).is_some_and(|w| w.generation != to);
+        let rests = |nr: &SlotNr| {
+            let rests = |s: &Slot| s.rest.is_some() && s.generation == to;
+            self.slots.of(*nr).is_some_and(rests)
         };
-        let idle = (0..wanted).find(|nr| ready(nr).is_none() && !rests(nr));
+        let idle = wanted().find(|nr| ready(nr).is_none() && !rests(nr));
         // The first of them are watched before the next one has its turn.
         let watched = self.in_place_watch();
         if watched.is_some_and(|by| by > now) {
             return;
         }
-        let Some(next) = idle.or_else(|| (0..wanted).find(old)) else {
+        let Some(nr) = idle.or_else(|| wanted().find(old)) else {
             return;
         };
         let back = self.rollout.as_ref().is_some_and(|r| r.back);
-        let nr = SlotNr(u16::try_from(next).unwrap_or(u16::MAX));
-        let slot = &mut self.slots[next];
+        let Some(slot) = self.slots.of_mut(nr) else {
+            return;
+        };
         match slot.current.and_then(|id| self.fleet.get(id)) {
             // The new one is on its way in, or the old one on its way out.
             Some(w) if w.generation == to || w.is_leaving() => {}

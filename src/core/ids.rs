@@ -83,6 +83,13 @@ pub struct Program(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotNr(pub u16);
 
+impl SlotNr {
+    /// Its place in the list.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 impl fmt::Display for SlotNr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

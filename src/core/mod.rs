@@ -26,6 +26,7 @@ mod resize;
 mod rollout;
 mod sentences;
 mod slot;
+mod slots;
 mod speech;
 mod starting;
 mod steering;
@@ -86,6 +87,7 @@ use readiness::Launch;
 use respawn::Rng;
 use rollout::{Rollout, Wish};
 use slot::Slot;
+use slots::Slots;
 use starting::Starting;
 use std::collections::{BTreeSet, VecDeque};
 use swap::Swaps;
@@ -121,7 +123,7 @@ pub struct Cluster {
     /// How many slots there are to be.
     wanted: u16,
     /// Those, and behind them the ones that are to go but still have a worker.
-    slots: Vec<Slot>,
+    slots: Slots,
     fleet: Fleet,
     lanes: Lanes,
     /// How many seats there have been.
@@ -186,7 +188,7 @@ impl Cluster {
             asked_at: now,
             started: now,
             wanted: policy.workers,
-            slots: vec![Slot::of(1); usize::from(policy.workers)],
+            slots: Slots::new(vec![Slot::of(1); usize::from(policy.workers)]),
             fleet: Fleet::default(),
             lanes: Lanes::new(policy.balance.spreads()),
             seats: 0,

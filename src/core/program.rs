@@ -27,7 +27,9 @@ impl Cluster {
 
     /// The slot runs from now on what that worker does.
     pub(super) fn runs_now(&mut self, nr: SlotNr, id: WorkerId) {
-        let slot = &mut self.slots[usize::from(nr.0)];
+        let Some(slot) = self.slots.of_mut(nr) else {
+            return;
+        };
         let program = self.fleet.get(id).map_or(slot.program, |w| w.program);
         let before = std::mem::replace(&mut slot.program, program);
         if let Some(r) = self.rollout.as_mut().filter(|_| before != program) {

@@ -211,7 +211,9 @@ impl Cluster {
         self.begin_recycling(id, now);
         self.watch_waiting(now);
         if let Place::Current(nr) = self.place_of(id) {
-            self.slots[usize::from(nr.0)].proven = true;
+            if let Some(slot) = self.slots.of_mut(nr) {
+                slot.proven = true;
+            }
         }
         out.push(Action::Note(notice));
         self.say_if_full(now, out);
@@ -221,7 +223,7 @@ impl Cluster {
     /// Says once that all workers are ready, or those that will do.
     pub(super) fn say_if_full(&mut self, now: Time, out: &mut Out) {
         let ready = self.ready_count();
-        let wanted = &self.slots[..usize::from(self.wanted)];
+        let wanted = self.slots.first(self.wanted);
         let finished = |s: &&Slot| matches!(s.rest, Some(Rest::Finished(_)));
         let rest = wanted.iter().filter(finished).count();
         if ready > 0 && ready + rest == usize::from(self.wanted) && !self.full {

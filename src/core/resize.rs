@@ -175,7 +175,8 @@ impl Cluster {
         let len = self.slots.len().max(usize::from(self.wanted));
         let generation = self.generation;
         self.slots.resize_with(len, || Slot::added(generation));
-        for slot in &mut self.slots[usize::from(from)..usize::from(self.wanted)] {
+        let new = self.slots.iter_mut().take(usize::from(self.wanted));
+        for slot in new.skip(usize::from(from)) {
             match slot.current {
                 None => {
                     *slot = Slot {
@@ -202,8 +203,8 @@ impl Cluster {
     pub(super) fn slot_has_moved_on(&self, id: WorkerId) -> bool {
         match (self.place_of(id), self.fleet.get(id)) {
             (Place::Current(nr), Some(w)) => {
-                let slot = &self.slots[usize::from(nr.0)];
-                (slot.generation, slot.program) != (w.generation, w.program)
+                let other = |s: &Slot| (s.generation, s.program) != (w.generation, w.program);
+                self.slots.of(nr).is_some_and(other)
             }
             (Place::Current(_) | Place::Successor(_) | Place::Kept(_) | Place::None, _) => false,
         }
@@ -212,7 +213,9 @@ impl Cluster {
     fn shrink(&mut self, now: Time, out: &mut Out) {
         for nr in self.slot_numbers().skip(usize::from(self.wanted)) {
             self.deadlines.stop(Why::Respawn(nr));
-            let slot = &mut self.slots[usize::from(nr.0)];
+            let Some(slot) = self.slots.get_mut(nr.index()) else {
+                continue;
+            };
             let (successor, current) = (slot.successor.take(), slot.current);
             let kept = slot.kept.take();
             for id in successor.into_iter().chain(kept) {

@@ -22,6 +22,7 @@ use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
 use super::policy::Policy;
 use super::respawn::FORK_AGAIN;
+use super::slot::Slot;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
 use std::collections::BTreeMap;
@@ -205,7 +206,7 @@ impl Cluster {
 
     /// Are all slots of that generation?
     pub(super) fn all_replaced(&self, to: u32) -> bool {
-        let wanted = &self.slots[..usize::from(self.goal())];
+        let wanted = self.slots.first(self.goal());
         wanted
             .iter()
             .all(|s| s.generation == to && s.successor.is_none())
@@ -214,7 +215,8 @@ impl Cluster {
     /// Successors that have no place yet go.
     fn drop_successors(&mut self, now: Time, out: &mut Out) {
         for nr in self.slot_numbers() {
-            if let Some(id) = self.slots[usize::from(nr.0)].successor.take() {
+            let slot = self.slots.of_mut(nr);
+            if let Some(id) = slot.and_then(|s| s.successor.take()) {
                 self.retire(id, Cause::Restart, now, out);
             }
         }
@@ -230,8 +232,9 @@ impl Cluster {
         };
         if r.back && self.phase == Phase::Serving {
             // That code is known to run: it is tried until it does.
-            let slot = &mut self.slots[usize::from(nr.0)];
-            let delay = slot.backoff.after_death(None, &self.policy, &mut self.rng);
+            let (policy, rng) = (&self.policy, &mut self.rng);
+            let failed = |s: &mut Slot| s.backoff.after_death(None, policy, rng);
+            let delay = self.slots.of_mut(nr).map(failed).unwrap_or_default();
             self.deadlines
                 .set(Why::Successors, now + delay.max(FORK_AGAIN));
             self.rollout = Some(r);

@@ -113,7 +113,7 @@ impl Cluster {
         let Some(nr) = self.fleet.get(id).map(|w| w.slot) else {
             return Place::None;
         };
-        match self.slots.get(usize::from(nr.0)) {
+        match self.slots.get(nr.index()) {
             Some(s) if s.current == Some(id) => Place::Current(nr),
             Some(s) if s.successor == Some(id) => Place::Successor(nr),
             Some(s) if s.kept == Some(id) => Place::Kept(nr),
@@ -125,7 +125,7 @@ impl Cluster {
     pub(super) fn takes_place(&mut self, nr: SlotNr, id: WorkerId) -> Option<WorkerId> {
         self.deadlines.stop(Why::Respawn(nr));
         let w = self.fleet.get(id)?;
-        let slot = self.slots.get_mut(usize::from(nr.0))?;
+        let slot = self.slots.get_mut(nr.index())?;
         let old = slot.current.replace(id);
         (slot.successor, slot.seat, slot.generation) = (None, Some(w.seat), w.generation);
         (slot.rest, slot.held) = (None, None);
@@ -144,8 +144,9 @@ impl Cluster {
         now: Time,
         out: &mut Out,
     ) -> Next {
-        let slot = &mut self.slots[usize::from(nr.0)];
-        slot.current = None;
+        if let Some(slot) = self.slots.of_mut(nr) {
+            slot.current = None;
+        }
         if self.stop_is_hard().is_some() {
             return Next::Nothing;
         }
@@ -153,7 +154,9 @@ impl Cluster {
             self.drop_empty_slots();
             return Next::Nothing;
         }
-        let slot = &mut self.slots[usize::from(nr.0)];
+        let Some(slot) = self.slots.of_mut(nr) else {
+            return Next::Nothing;
+        };
         match how.cause {
             // Wanted again before its worker had gone: the next spawn is now.
             Cause::Resize => {
@@ -190,11 +193,13 @@ impl Cluster {
             return Next::Nothing;
         }
         let rest = how.exit.and_then(|exit| self.finishes(how.cause, exit));
+        let Some(slot) = self.slots.of_mut(nr) else {
+            return Next::Nothing;
+        };
         if rest.is_some() {
-            self.slots[usize::from(nr.0)].rest = rest;
+            slot.rest = rest;
             return Next::Finished;
         }
-        let slot = &mut self.slots[usize::from(nr.0)];
         let delay = slot
             .backoff
             .after_death(how.ready_for, &self.policy, &mut self.rng)
@@ -213,7 +218,7 @@ impl Cluster {
     /// The first worker is where it wanted to be: the others follow on its heels.
     pub(super) fn end_lead(&mut self, now: Time) {
         for nr in self.slot_numbers().skip(1) {
-            let unused = !self.slots[usize::from(nr.0)].used;
+            let unused = self.slots.of(nr).is_some_and(|s| !s.used);
             match self.deadlines.get(Why::Respawn(nr)) {
                 // Sooner, never later.
                 Some(at) if unused => self.deadlines.set(Why::Respawn(nr), at.min(now + HEELS)),
@@ -230,7 +235,9 @@ impl Cluster {
         let to = self.in_place_to();
         for nr in 0..usize::from(self.wanted) {
             let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
-            let slot = &self.slots[nr];
+            let Some(slot) = self.slots.of(slot_nr) else {
+                continue;
+            };
             let later = self
                 .deadlines
                 .get(Why::Respawn(slot_nr))
@@ -245,7 +252,9 @@ impl Cluster {
                 continue;
             }
             self.deadlines.stop(Why::Respawn(slot_nr));
-            let slot = &mut self.slots[nr];
+            let Some(slot) = self.slots.of_mut(slot_nr) else {
+                continue;
+            };
             (slot.rest, slot.held) = (None, None);
             if slot.generation != generation {
                 // What failed before was other code.
@@ -265,8 +274,10 @@ impl Cluster {
                 now,
                 out,
             );
-            self.slots[nr].current = Some(worker);
-            self.slots[nr].seat = self.fleet.get(worker).map(|w| w.seat);
+            if let Some(slot) = self.slots.of_mut(slot_nr) {
+                slot.current = Some(worker);
+                slot.seat = self.fleet.get(worker).map(|w| w.seat);
+            }
             self.runs_now(slot_nr, worker);
         }
     }

@@ -10,7 +10,7 @@ use super::ids::{Pid, Program, SlotNr, Time};
 use super::notice::Cause;
 use super::phase::Phase;
 use super::policy::Takeover;
-use super::slot::Place;
+use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
 use std::time::Duration;
 
@@ -95,13 +95,9 @@ impl Cluster {
     }
 
     fn views(&self, now: Time) -> Vec<SlotView> {
-        let shown =
-            |s: &SlotNr| self.is_wanted(*s) || self.slots[usize::from(s.0)].current.is_some();
-        let mut views: Vec<SlotView> = self
-            .slot_numbers()
-            .filter(shown)
-            .map(|s| self.view(s, now))
-            .collect();
+        let slots = self.slot_numbers().zip(self.slots.iter());
+        let shown = slots.filter(|(nr, s)| self.is_wanted(*nr) || s.current.is_some());
+        let mut views: Vec<SlotView> = shown.map(|(nr, s)| self.view(nr, s, now)).collect();
         let in_place = |w: &Worker| matches!(self.place_of(w.id), Place::Current(_));
         let beside = self.fleet.iter().filter(|w| w.unreaped() && !in_place(w));
         views.extend(beside.map(|w| SlotView {
@@ -125,8 +121,7 @@ impl Cluster {
         self.policy.watchdog.and(w.pinged).map(|at| now - at)
     }
 
-    fn view(&self, nr: SlotNr, now: Time) -> SlotView {
-        let slot = &self.slots[usize::from(nr.0)];
+    fn view(&self, nr: SlotNr, slot: &Slot, now: Time) -> SlotView {
         let worker = slot.current.and_then(|id| self.fleet.get(id));
         let until = self
             .deadlines

@@ -27,6 +27,7 @@ use super::respawn::FORK_AGAIN;
 use super::slot::Place;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How far a swap is.
@@ -291,7 +292,9 @@ impl Cluster {
         if let Some(w) = self.fleet.get_mut(new) {
             w.ready_limit = due.within.or(w.ready_limit);
         }
-        self.slots[usize::from(slot.0)].successor = Some(new);
+        if let Some(slot) = self.slots.of_mut(slot) {
+            slot.successor = Some(new);
+        }
         self.swaps.now = Some(Swap {
             slot,
             old: (due.worker, who),
@@ -378,7 +381,9 @@ impl Cluster {
         let Some(seat) = self.fleet.get(new).map(|w| w.seat) else {
             return false;
         };
-        let slot = &mut self.slots[usize::from(nr.0)];
+        let Some(slot) = self.slots.of_mut(nr) else {
+            return false;
+        };
         (slot.current, slot.successor) = (Some(new), None);
         slot.seat = Some(seat);
         // It has failed all the same: if the next one does, too, that is the second time.
@@ -414,9 +419,10 @@ impl Cluster {
             | Reason::Rss { .. }
             | Reason::Connections { .. }
             | Reason::Wish(_) => {
-                let slot = &mut self.slots[usize::from(nr.0)];
-                let delay = slot.swaps.after_death(None, &self.policy, &mut self.rng);
-                Some(delay.max(FORK_AGAIN))
+                let slot = self.slots.get_mut(nr.index());
+                let (policy, rng) = (&self.policy, &mut self.rng);
+                let delay = slot.map(|s| s.swaps.after_death(None, policy, rng));
+                Some(delay.unwrap_or_default().max(FORK_AGAIN))
             }
         };
         out.push(Action::Note(Notice::NotRecycled {
@@ -569,10 +575,9 @@ impl Cluster {
         if coming.is_some() && self.rollout.is_some() {
             return Err("I7: a swap beside a rollout".into());
         }
-        let mut ids: Vec<WorkerId> = self.swaps.due.iter().map(|d| d.worker).collect();
-        ids.sort_unstable();
-        match ids.windows(2).find(|two| two[0] == two[1]) {
-            Some(twice) => Err(format!("I9: {:?} is due twice", twice[0])),
+        let mut seen = BTreeSet::new();
+        match self.swaps.due.iter().find(|d| !seen.insert(d.worker)) {
+            Some(d) => Err(format!("I9: {:?} is due twice", d.worker)),
             None => Ok(()),
         }
     }

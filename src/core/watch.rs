@@ -125,9 +125,9 @@ impl Cluster {
                 w.made_room_for = Some(to);
             }
             let alive = self.fleet.get(id).is_some_and(Worker::is_ready);
-            match keep && alive {
-                true => self.slots[usize::from(nr.0)].kept = Some(id),
-                false => self.retire(id, Cause::Restart, now, out),
+            match self.slots.of_mut(nr).filter(|_| keep && alive) {
+                Some(slot) => slot.kept = Some(id),
+                None => self.retire(id, Cause::Restart, now, out),
             }
         }
     }
@@ -149,7 +149,7 @@ impl Cluster {
     /// They go.
     pub(super) fn drop_kept(&mut self, now: Time, out: &mut Out) {
         for nr in self.slot_numbers() {
-            if let Some(id) = self.slots[usize::from(nr.0)].kept.take() {
+            if let Some(id) = self.slots.of_mut(nr).and_then(|s| s.kept.take()) {
                 self.retire(id, Cause::Restart, now, out);
             }
         }
@@ -157,7 +157,7 @@ impl Cluster {
 
     /// Is one kept for that slot?
     pub(super) fn keeps_for(&self, nr: SlotNr) -> bool {
-        self.slots[usize::from(nr.0)].kept.is_some()
+        self.slots.get(nr.index()).is_some_and(|s| s.kept.is_some())
     }
 
     /// They have their places again; those that had them go.
@@ -165,7 +165,9 @@ impl Cluster {
         let mut new = Vec::new();
         for nr in self.slot_numbers() {
             let generation = self.generation;
-            let slot = &mut self.slots[usize::from(nr.0)];
+            let Some(slot) = self.slots.of_mut(nr) else {
+                continue;
+            };
             let Some(id) = slot.kept.take() else {
                 continue;
             };

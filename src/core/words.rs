@@ -38,8 +38,8 @@ pub fn human(d: Duration) -> String {
 /// errno as text, without the number.
 pub fn errno_text(errno: i32) -> String {
     let s = std::io::Error::from_raw_os_error(errno).to_string();
-    match s.find(" (os error") {
-        Some(at) => s[..at].to_string(),
+    match s.split_once(" (os error") {
+        Some((text, _)) => text.to_string(),
         None => s,
     }
 }

@@ -22,7 +22,7 @@ use super::notice::{Cause, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;
 use super::respawn::FORK_AGAIN;
-use super::slot::{Place, Vacancy};
+use super::slot::{Place, Slot, Vacancy};
 use super::{Cluster, Out};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -281,7 +281,7 @@ impl Cluster {
             self.count_fork();
         }
         let reason = match self.place_of(id) {
-            Place::Current(nr) => self.slots[usize::from(nr.0)].reason(),
+            Place::Current(nr) => self.slots.of(nr).map_or("start", Slot::reason),
             Place::Successor(_) if let Some(why) = swapped => why.cause().word(),
             Place::Successor(_) | Place::Kept(_) | Place::None => "restart",
         };

@@ -1,0 +1,56 @@
+//! All slots, by their numbers. Rules:
+//!
+//! 1. A number comes from outside, or from a worker whose slot may be gone by now (a resize): then it is
+//!    looked up with `get`, and what follows where there is none is said there.
+//! 2. Else it comes from the list itself, in the same step: `of`. That there is none would be a mistake
+//!    of ours: the simulation stops at it, and the master goes on as if nobody had meant that slot, for
+//!    its end would be that of the service.
+
+use super::ids::SlotNr;
+use super::slot::Slot;
+use std::ops::{Deref, DerefMut};
+
+/// In the order of their numbers, those that are wanted first.
+#[derive(Clone, Debug)]
+pub(super) struct Slots(Vec<Slot>);
+
+impl Slots {
+    pub(super) fn new(slots: Vec<Slot>) -> Slots {
+        Slots(slots)
+    }
+
+    /// That one, which is there.
+    pub(super) fn of(&self, nr: SlotNr) -> Option<&Slot> {
+        let slot = self.0.get(nr.index());
+        debug_assert!(slot.is_some(), "slot {nr} of {}", self.0.len());
+        slot
+    }
+
+    /// The same, to change it.
+    pub(super) fn of_mut(&mut self, nr: SlotNr) -> Option<&mut Slot> {
+        let len = self.0.len();
+        let slot = self.0.get_mut(nr.index());
+        debug_assert!(slot.is_some(), "slot {nr} of {len}");
+        slot
+    }
+
+    /// The first of them: those that are wanted.
+    pub(super) fn first(&self, n: u16) -> &[Slot] {
+        let n = usize::from(n);
+        debug_assert!(n <= self.0.len(), "{n} slots of {}", self.0.len());
+        self.0.get(..n).unwrap_or(&self.0)
+    }
+}
+
+impl Deref for Slots {
+    type Target = Vec<Slot>;
+    fn deref(&self) -> &Vec<Slot> {
+        &self.0
+    }
+}
+
+impl DerefMut for Slots {
+    fn deref_mut(&mut self) -> &mut Vec<Slot> {
+        &mut self.0
+    }
+}
