@@ -42,8 +42,14 @@ pub fn zombies(pid: i32) -> Vec<i32> {
 
 /// How much memory it has, in KiB.
 pub fn resident(pid: i32) -> u64 {
+    kib(pid, "VmRSS")
+}
+
+/// One line of /proc/PID/status, in KiB.
+pub fn kib(pid: i32, what: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let of_it = |l: &str| Some(l.strip_prefix(what)?.strip_prefix(':')?.to_owned());
+    let line = text.lines().find_map(of_it);
     let kib = line.and_then(|l| l.split_whitespace().next()?.parse().ok());
     kib.unwrap_or(0)
 }
