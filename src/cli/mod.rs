@@ -63,7 +63,12 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
     }
     // The words of COMMAND may be any bytes; options and verbs are text.
     let split = args.iter().position(|a| a == "--");
-    let ours: Vec<OsString> = args[..split.unwrap_or(args.len())].to_vec();
+    let ours: Vec<OsString> = args
+        .iter()
+        .take(split.unwrap_or(args.len()))
+        .cloned()
+        .collect();
+    let behind = |at: usize| args.iter().skip(at + 1).cloned().collect::<Vec<OsString>>();
     let text: Vec<String> = ours
         .into_iter()
         .map(|w| w.into_string())
@@ -93,7 +98,7 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
         check_single(&m, &s)?;
     }
     if start {
-        s.command = args[split.unwrap_or(0) + 1..].to_vec();
+        s.command = behind(split.unwrap_or(0));
         if s.command.is_empty() {
             let why = "nothing follows --: minicluster [OPTIONS] -- COMMAND [ARG...]";
             return Err(why.to_string().into());
@@ -101,11 +106,11 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
         s.check()?;
         return Ok(Invocation::Start(Box::new(s)));
     }
-    let verb = client_words[0].clone();
+    let verb = client_words.first().cloned().ok_or_else(nothing_to_do)?;
     let before = verbs::find(&verb).and_then(|v| v.before());
     let command = match (split, before) {
         (Some(_), None) => return Err(format!("{verb} is a verb and takes no COMMAND").into()),
-        (Some(at), Some(_)) => Some(args[at + 1..].to_vec()),
+        (Some(at), Some(_)) => Some(behind(at)),
         (None, _) => None,
     };
     // A file that does not say which cluster is meant must not mean whichever runs.
@@ -186,8 +191,10 @@ fn client(
     let mut kept: Vec<String> = Vec::new();
     let option = ["option".to_string()];
     // From COMMAND on nothing is ours.
-    let before = verbs::find(&words[0]).and_then(|v| v.before());
-    let begins = before.map(|b| 1 + settings::begins(&words[1..], b));
+    let (verb, rest) = words.split_first().ok_or_else(nothing_to_do)?;
+    let verb = verb.clone();
+    let before = verbs::find(&verb).and_then(|v| v.before());
+    let begins = before.map(|b| 1 + settings::begins(rest, b));
     let mut theirs = match begins.filter(|_| command.is_none()) {
         Some(at) => words.split_off(at),
         None => Vec::new(),
@@ -202,7 +209,7 @@ fn client(
             "--json" => s.json = true,
             "--no-wait" => s.no_wait = true,
             "-h" | "--help" => {
-                let one = verbs::named(Some(&kept[0]))?;
+                let one = verbs::named(Some(&verb))?;
                 return Ok(Invocation::Print(verbs::help(&one)));
             }
             // What would be said to a start.
@@ -213,8 +220,8 @@ fn client(
                 kept.push(w);
             }
             _ if w.starts_with('-') && w.len() > 1 && !kept.is_empty() => {
-                if !verbs::find(&kept[0]).is_some_and(|v| v.takes_number(&w)) {
-                    return Err(misplaced(&w, &kept[0]));
+                if !verbs::find(&verb).is_some_and(|v| v.takes_number(&w)) {
+                    return Err(misplaced(&w, &verb));
                 }
                 kept.push(w);
             }

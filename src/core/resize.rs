@@ -246,9 +246,9 @@ impl Cluster {
 
     /// Are there so many as are wanted, each once ready, and none beside them?
     pub(super) fn has_size(&self) -> bool {
-        let (wanted, surplus) = self.slots.split_at(usize::from(self.wanted));
         let seen = |s: &Slot| s.proven || s.rest.is_some();
-        wanted.iter().all(seen) && surplus.iter().all(|s| s.current.is_none())
+        let mut surplus = self.slots.iter().skip(usize::from(self.wanted));
+        self.slots.first(self.wanted).iter().all(seen) && surplus.all(|s| s.current.is_none())
     }
 
     /// Compares what there is with what is wanted; says so when it is the same.

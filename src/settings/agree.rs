@@ -17,7 +17,7 @@ impl Settings {
         }
         for (n, one) in self.listen.iter().enumerate() {
             let same = |l: &Listen| l.to_string() == one.to_string();
-            if self.listen[..n].iter().any(same) {
+            if self.listen.iter().take(n).any(same) {
                 return Err(format!("{one} is given twice"));
             }
         }

@@ -34,11 +34,11 @@ fn env_line(line: &[u8]) -> Result<Option<Variable>, String> {
     let exported = line.strip_prefix(b"export");
     let exported = exported.filter(|rest| rest.first().is_some_and(u8::is_ascii_whitespace));
     let line = exported.unwrap_or(line).trim_ascii_start();
-    let split = line.iter().position(|b| *b == b'=');
-    let (name, value) = match split {
-        Some(at) if !line.contains(&0) => (&line[..at], &line[at + 1..]),
-        Some(_) => return Err("holds a NUL".into()),
-        None => return Err("not NAME=VALUE, nor a comment (#)".into()),
+    let mut parts = line.splitn(2, |b| *b == b'=');
+    let (name, value) = match (parts.next().unwrap_or_default(), parts.next()) {
+        (name, Some(value)) if !line.contains(&0) => (name, value),
+        (_, Some(_)) => return Err("holds a NUL".into()),
+        (_, None) => return Err("not NAME=VALUE, nor a comment (#)".into()),
     };
     let odd = |b: &u8| b.is_ascii_whitespace() || b.is_ascii_control() || b"'\"".contains(b);
     let name = std::str::from_utf8(name).ok().filter(|n| !n.is_empty());

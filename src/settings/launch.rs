@@ -69,10 +69,10 @@ pub fn launch(words: &[&str], before: Before) -> Result<Launch, String> {
         watch: None,
         timeout: None,
         options: Vec::new(),
-        command: words[at..].iter().map(|w| w.to_string()).collect(),
+        command: words.iter().skip(at).map(|w| w.to_string()).collect(),
     };
     let flag = |w: &&&str| [END, "--no-wait", "--json"].contains(*w);
-    let mut ours = words[..at].iter().filter(|w| !flag(w));
+    let mut ours = words.iter().take(at).filter(|w| !flag(w));
     while let Some(word) = ours.next() {
         let mut value = || {
             let missing = || format!("{word} needs a value, and a COMMAND behind that");

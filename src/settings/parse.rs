@@ -340,21 +340,24 @@ pub fn name(text: &str) -> Result<String, String> {
 pub fn expand(template: &[u8], slot: u16) -> Vec<u8> {
     let mut out = Vec::with_capacity(template.len());
     let mut rest = template;
-    while let Some(at) = rest.windows(5).position(|w| w == b"{slot") {
-        out.extend_from_slice(&rest[..at]);
-        let tail = &rest[at + 5..];
+    const MARK: &[u8] = b"{slot";
+    let mark = |text: &[u8]| text.windows(MARK.len()).position(|w| w == MARK);
+    while let Some((before, tail)) = mark(rest).and_then(|at| rest.split_at_checked(at)) {
+        out.extend_from_slice(before);
+        let tail = tail.strip_prefix(MARK).unwrap_or_default();
         let close = tail.iter().position(|b| *b == b'}');
-        let plus = close.and_then(|c| match &tail[..c] {
+        let inner = close.and_then(|c| tail.split_at_checked(c));
+        let plus = inner.and_then(|(inner, _)| match inner {
             b"" => Some(0u64),
             [b'+', digits @ ..] if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
                 std::str::from_utf8(digits).ok()?.parse().ok()
             }
             _ => None,
         });
-        match (close, plus.and_then(|n| n.checked_add(u64::from(slot)))) {
-            (Some(c), Some(n)) => {
+        match (inner, plus.and_then(|n| n.checked_add(u64::from(slot)))) {
+            (Some((_, [_, behind @ ..])), Some(n)) => {
                 out.extend_from_slice(n.to_string().as_bytes());
-                rest = &tail[c + 1..];
+                rest = behind;
             }
             _ => {
                 out.extend_from_slice(b"{slot");
@@ -379,17 +382,20 @@ pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
 
 /// Levenshtein's.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    // Of each beginning of `b` but the empty one.
+    let mut row: Vec<usize> = (1..=b.chars().count()).collect();
+    let mut whole = row.len();
     for (i, ca) in a.chars().enumerate() {
-        let mut before = std::mem::replace(&mut row[0], i + 1);
-        for (j, cb) in b.iter().enumerate() {
-            let substitute = before + usize::from(ca != *cb);
-            before = row[j + 1];
-            row[j + 1] = substitute.min(before + 1).min(row[j] + 1);
+        let (mut before, mut left) = (i, i + 1);
+        for (cb, here) in b.chars().zip(&mut row) {
+            let substitute = before + usize::from(ca != cb);
+            before = *here;
+            left = substitute.min(before + 1).min(left + 1);
+            *here = left;
         }
+        whole = left;
     }
-    row[b.len()]
+    whole
 }
 
 #[cfg(test)]

@@ -94,7 +94,9 @@ pub struct Rlimit {
 impl Rlimit {
     /// `nofile`
     pub fn name(&self) -> &'static str {
-        RESOURCES[usize::from(self.resource)].0
+        RESOURCES
+            .get(usize::from(self.resource))
+            .map_or("?", |(name, _)| name)
     }
 }
 
@@ -113,12 +115,12 @@ pub fn rlimit(text: &str) -> Result<Rlimit, String> {
             "'{text}' is not NAME=SOFT[:HARD], like nofile=65536 or core=0:unlimited"
         ));
     };
-    let found = RESOURCES.iter().position(|(n, _)| *n == name);
-    let Some(resource) = found else {
+    let all = (0..).zip(RESOURCES);
+    let found = all.into_iter().find(|(_, (n, _))| *n == name);
+    let Some((resource, (_, unit))) = found else {
         let names: Vec<&str> = RESOURCES.iter().map(|(n, _)| *n).collect();
         return Err(format!("'{name}' is none of {}", names.join(" ")));
     };
-    let unit = RESOURCES[resource].1;
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
     let (soft, hard) = (limit(soft, unit)?, limit(hard, unit)?);
     if soft > hard {
@@ -128,7 +130,6 @@ pub fn rlimit(text: &str) -> Result<Rlimit, String> {
             limit_text(hard)
         ));
     }
-    let resource = resource as u8;
     Ok(Rlimit {
         resource,
         soft,
@@ -140,11 +141,11 @@ fn limit(text: &str, unit: Unit) -> Result<u64, String> {
     if text == "unlimited" || text == "infinity" {
         return Ok(UNLIMITED);
     }
-    let (digits, factor) = match (unit, text.as_bytes().last()) {
-        (Unit::Bytes, Some(b'K')) => (&text[..text.len() - 1], 1 << 10),
-        (Unit::Bytes, Some(b'M')) => (&text[..text.len() - 1], 1 << 20),
-        (Unit::Bytes, Some(b'G')) => (&text[..text.len() - 1], 1 << 30),
-        (Unit::Bytes | Unit::Plain, _) => (text, 1u64),
+    let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
+    let of = |(letter, factor): (char, u64)| Some((text.strip_suffix(letter)?, factor));
+    let (digits, factor) = match unit {
+        Unit::Bytes => units.into_iter().find_map(of).unwrap_or((text, 1)),
+        Unit::Plain => (text, 1),
     };
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     let value = digits.parse::<u64>().ok().filter(|_| plain);

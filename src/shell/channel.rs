@@ -71,8 +71,9 @@ impl Stderr {
             match fds::read(fd.as_fd(), &mut buf) {
                 Ok(0) => return Drained::Closed,
                 Ok(n) => {
-                    self.keep(&buf[..n]);
-                    log.forward(&mut self.voice, &buf[..n]);
+                    let said = buf.get(..n).unwrap_or_default();
+                    self.keep(said);
+                    log.forward(&mut self.voice, said);
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Drained::Empty,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -91,8 +92,9 @@ impl Stderr {
             match fds::read(fd.as_fd(), &mut buf) {
                 Ok(0) => return false,
                 Ok(n) => {
-                    self.keep(&buf[..n]);
-                    log.bequest(&mut self.voice, &buf[..n]);
+                    let said = buf.get(..n).unwrap_or_default();
+                    self.keep(said);
+                    log.bequest(&mut self.voice, said);
                 }
                 Err(_) => return true,
             }
@@ -115,7 +117,8 @@ impl Stderr {
             _ => &text,
         };
         let lines: Vec<&str> = whole.lines().collect();
-        lines[lines.len().saturating_sub(LINES)..].join("\n")
+        let last = lines.len().saturating_sub(LINES);
+        lines.get(last..).unwrap_or_default().join("\n")
     }
 }
 
@@ -161,10 +164,10 @@ impl Shell {
         if !open {
             self.drop_stderr(worker);
         }
-        let orphans = self.stderrs.iter().filter(|(_, s)| s.orphan);
-        let orphans: Vec<WorkerId> = orphans.map(|(w, _)| *w).collect();
-        if orphans.len() > ORPHANS {
-            self.drop_stderr(orphans[0]);
+        let orphans = || self.stderrs.iter().filter(|(_, s)| s.orphan);
+        let oldest = orphans().next().map(|(w, _)| *w);
+        if let Some(oldest) = oldest.filter(|_| orphans().count() > ORPHANS) {
+            self.drop_stderr(oldest);
             let message = format!(
                 "more than {ORPHANS} dead workers have left processes that may still write to stderr: closing the oldest pipe; a process that writes to it gets SIGPIPE"
             );

@@ -25,7 +25,8 @@ const VANISH: Duration = Duration::from_secs(5);
 
 /// Does it; returns the exit code.
 pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
-    let verb = verbs::find(&words[0]).ok_or_else(|| (EX_USAGE, verbs::unknown(&words[0])))?;
+    let word = words.first().map(String::as_str).unwrap_or_default();
+    let verb = verbs::find(word).ok_or_else(|| (EX_USAGE, verbs::unknown(word)))?;
     let what = verb.what;
     if s.no_wait {
         words.insert(1, verbs::NO_WAIT.into());
@@ -133,7 +134,7 @@ pub fn replace(s: &Settings) -> Result<Option<u8>, (u8, String)> {
 /// COMMAND and its directory are where they are for whoever types them; and it is told apart from here
 /// on.
 fn make_absolute(words: &mut Vec<String>, before: Before) {
-    let at = 1 + settings::begins(&words[1..], before);
+    let at = 1 + settings::begins(words.get(1..).unwrap_or_default(), before);
     let here = procfs::working_directory().unwrap_or_default();
     let whole = |word: &str| {
         let path: PathBuf = here.join(word).components().collect();
@@ -142,8 +143,10 @@ fn make_absolute(words: &mut Vec<String>, before: Before) {
     if let Some(command) = words.get_mut(at).filter(|w| w.contains('/')) {
         *command = whole(command);
     }
-    let dir = words[..at].iter().position(|w| w == "cwd");
-    if let Some(dir) = dir.and_then(|n| words[..at].get_mut(n + 1)) {
+    let mut ours = words.iter_mut().take(at);
+    if ours.any(|w| w == "cwd")
+        && let Some(dir) = ours.next()
+    {
         *dir = whole(dir);
     }
     if words.get(at - 1).is_none_or(|w| w != settings::END) {

@@ -220,7 +220,7 @@ impl Clients {
                 Ok(0) => return Heard::Gone,
                 Ok(n) => {
                     // One that sends without end and without a line's end runs into MAX_LINE.
-                    c.input.extend_from_slice(&buf[..n]);
+                    c.input.extend(buf.iter().take(n));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Heard::Nothing,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

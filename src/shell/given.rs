@@ -94,7 +94,7 @@ fn file_is(said: &SocketFile, rights: &Rights) -> Result<FileIs, Failure> {
 fn distinct(all: &[Given]) -> Result<(), Failure> {
     let number = |g: &Given| g.passed.as_ref().map(|(fd, _)| *fd);
     for (n, one) in all.iter().enumerate() {
-        if number(one).is_some() && all[..n].iter().any(|g| number(g) == number(one)) {
+        if number(one).is_some() && all.iter().take(n).any(|g| number(g) == number(one)) {
             let fd = number(one).unwrap_or_default();
             let message = format!("fd {fd} is given twice: LISTEN_FDS passes it, too");
             return Err((EX_USAGE, message));

@@ -177,7 +177,7 @@ impl Group {
     pub fn open(&mut self, lane: LaneId) -> io::Result<OwnedFd> {
         match self.members.spare() {
             Some(at) => {
-                let fd = self.members.all()[at].fd.try_clone()?;
+                let fd = self.members.get(at)?.fd.try_clone()?;
                 self.members.name(at, Some(lane));
                 Ok(fd)
             }
@@ -353,13 +353,13 @@ impl Group {
                 self.apply()?;
             }
         }
-        let member = &self.members.all()[at];
+        let member = self.members.get(at)?;
         if member.passed {
             self.members.name(at, None);
             return Ok(0);
         }
         self.before_a_hole(at)?;
-        let queued = steer::queued(self.members.all()[at].fd.as_fd()).unwrap_or(0);
+        let queued = steer::queued(self.members.get(at)?.fd.as_fd()).unwrap_or(0);
         self.take_out(at)?;
         self.tidy()?;
         Ok(queued)
@@ -367,7 +367,7 @@ impl Group {
 
     /// Its place is the last one's from then on.
     fn take_out(&mut self, at: usize) -> io::Result<()> {
-        let fd = self.members.all()[at].fd.as_fd();
+        let fd = self.members.get(at)?.fd.as_fd();
         // Where it cannot be hidden a client may find it for as long as it takes to close it.
         let _ = steer::hide(fd);
         socket::stop_listening(fd);
@@ -389,7 +389,7 @@ impl Group {
     /// none. Or as it will be, if its clients are its alone.
     fn while_last_moves(&self, to: usize) -> Option<steering::Table> {
         let last = self.members.all().last().and_then(|m| m.lane);
-        let shut = self.members.all()[to].gate.is_some();
+        let shut = self.members.get(to).is_ok_and(|m| m.gate.is_some());
         match (&self.table.deal, last) {
             (Deal::Buckets(Key::Client, _), Some(last)) if shut => {
                 Some(self.places_with(&self.table, Some((last, to))))
@@ -483,12 +483,12 @@ impl Group {
     /// they?
     pub fn flush(&mut self, lane: LaneId) -> io::Result<u32> {
         let at = self.members.index(lane);
-        let at = at.filter(|at| !self.members.all()[*at].bare);
+        let at = at.filter(|at| self.members.get(*at).is_ok_and(|m| !m.bare));
         let Some(at) = at else {
             return Ok(0);
         };
         self.before_a_hole(at)?;
-        let fd = self.members.all()[at].fd.as_fd();
+        let fd = self.members.get(at)?.fd.as_fd();
         let queued = steer::queued(fd).unwrap_or(0);
         socket::stop_listening(fd);
         self.heal(lane)?;
@@ -501,7 +501,7 @@ impl Group {
         let Some(at) = self.members.index(lane) else {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         };
-        if socket::is_listening(self.members.all()[at].fd.as_fd()) {
+        if socket::is_listening(self.members.get(at)?.fd.as_fd()) {
             return Ok(());
         }
         let member = self.members.swap_remove(at);
@@ -518,7 +518,7 @@ impl Group {
     pub fn lane_of(&self, peer: SocketAddr) -> Option<LaneId> {
         let settled = !self.is_unsettled() && !self.coarsely;
         match (&self.table.deal, &self.table.part) {
-            (Deal::Shares(all), None) if all.len() == 1 => Some(all[0].0),
+            (Deal::Shares(all), None) if let [(lane, _)] = all.as_slice() => Some(*lane),
             (Deal::Buckets(key, all), None) if settled => {
                 all.get(bucket(*key, peer, all.len())).copied()
             }

@@ -86,8 +86,8 @@ impl Ran {
         const MOST: usize = 200;
         let words: Vec<_> = self.command.iter().map(|w| w.to_string_lossy()).collect();
         let all = words.join(" ");
-        match all.char_indices().nth(MOST) {
-            Some((end, _)) => format!("{}...", &all[..end]),
+        match all.chars().nth(MOST) {
+            Some(_) => format!("{}...", all.chars().take(MOST).collect::<String>()),
             None => all,
         }
     }

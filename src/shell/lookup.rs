@@ -123,7 +123,8 @@ fn first_line(at: &Path) -> Option<Vec<Vec<u8>>> {
     use std::io::Read;
     let mut head = [0u8; 256];
     let n = std::fs::File::open(at).ok()?.read(&mut head).ok()?;
-    let line = head[..n]
+    let line = head
+        .get(..n)?
         .strip_prefix(b"#!")?
         .split(|b| *b == b'\n')
         .next()?;

@@ -364,8 +364,9 @@ pub fn running() -> Vec<Running> {
     let mut dirs = candidates();
     // The one that a service manager has made for us is meant, and no cluster of somebody else's.
     if std::env::var_os("RUNTIME_DIRECTORY").is_some_and(|v| !v.is_empty())
-        && dirs[0].is_dir()
-        && make_private(&dirs[0]).is_ok()
+        && let Some(first) = dirs.first()
+        && first.is_dir()
+        && make_private(first).is_ok()
     {
         dirs.truncate(1);
     }

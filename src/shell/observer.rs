@@ -162,8 +162,8 @@ fn receive<T>(
     let mut interrupted = false;
     loop {
         let n = from.receive(room)?;
-        let part =
-            parse(&room[..n], seq).map_err(|_| io::Error::from_raw_os_error(libc::EBADMSG))?;
+        let part = parse(room.get(..n).unwrap_or_default(), seq)
+            .map_err(|_| io::Error::from_raw_os_error(libc::EBADMSG))?;
         if let Some(errno) = part.error {
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -336,7 +336,7 @@ fn owes(connection: BorrowedFd<'_>, how: How) -> io::Result<bool> {
         }
         Err(e) => return Err(e),
     };
-    let mut info = Info::parse(&bytes[..n]);
+    let mut info = Info::parse(bytes.get(..n).unwrap_or_default());
     let unread = steer::unread(connection)?;
     let mut unacknowledged = steer::unacknowledged(connection)?;
     if how == How::Last {

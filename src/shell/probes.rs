@@ -278,7 +278,7 @@ impl Probe {
             return Ok(None);
         };
         while *sent < request.len() {
-            match self.stream.write(&request[*sent..]) {
+            match self.stream.write(request.get(*sent..).unwrap_or_default()) {
                 Ok(n) => *sent += n,
                 // Not connected yet, or no room.
                 Err(e) if is_not_yet(&e) => return Ok(None),
@@ -290,7 +290,8 @@ impl Probe {
             let ended = match self.stream.read(&mut bytes) {
                 Ok(0) => true,
                 Ok(n) => {
-                    got.extend(&bytes[..n.min(health::MOST - got.len())]);
+                    let room = health::MOST.saturating_sub(got.len());
+                    got.extend(bytes.iter().take(n.min(room)));
                     false
                 }
                 Err(e) if is_not_yet(&e) => return Ok(None),

@@ -187,7 +187,8 @@ impl Shell {
                     break;
                 }
                 Ok(Some(n)) => {
-                    let ended = sock_diag::parse(&room[..n], 0).map(|p| p.items);
+                    let ended =
+                        sock_diag::parse(room.get(..n).unwrap_or_default(), 0).map(|p| p.items);
                     for c in ended.unwrap_or_default() {
                         let lane = self.served.ended(c.local.port(), c.peer);
                         let lane = lane.or_else(|| self.sockets.only_lane(c.local.port()));

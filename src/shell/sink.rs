@@ -119,8 +119,8 @@ impl LogFile {
             false => bytes.to_vec(),
         };
         let mut done = 0;
-        while done < whole.len() {
-            match fds::write(self.out.as_fd(), &whole[done..]) {
+        while let Some(rest) = whole.get(done..).filter(|r| !r.is_empty()) {
+            match fds::write(self.out.as_fd(), rest) {
                 Ok(n) if n > 0 => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(_) | Err(_) => break,

@@ -107,7 +107,8 @@ impl Shell {
                 Ok(None) => return closer::elsewhere(fds),
                 Ok(Some(mut came)) => {
                     fds.append(&mut came.fds);
-                    self.hear_datagram(worker, came.uid, &buf[..came.bytes]);
+                    let said = buf.get(..came.bytes).unwrap_or_default();
+                    self.hear_datagram(worker, came.uid, said);
                 }
                 Err(e) => {
                     let message = format!("cannot hear a worker's notification: {}", reason(&e));
@@ -157,7 +158,7 @@ impl Shell {
                 Ok(Some(came)) if came.bytes > 0 => {
                     // Node passes sockets with some messages; we have no use for any.
                     closer::elsewhere(came.fds);
-                    let words = lines.feed(&buf[..came.bytes]);
+                    let words = lines.feed(buf.get(..came.bytes).unwrap_or_default());
                     self.say_for(worker, words);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -176,7 +177,7 @@ impl Shell {
             return;
         };
         let (said, over) = match fds::read(fd.as_fd(), &mut buf) {
-            Ok(n) => (buf[..n].contains(&b'\n'), n == 0),
+            Ok(n) => (buf.iter().take(n).any(|b| *b == b'\n'), n == 0),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
             Err(_) => (false, true),
         };

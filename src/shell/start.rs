@@ -203,7 +203,9 @@ pub(super) fn with_their_eyes(
         true => Path::new("."),
         false => &cwd,
     };
-    let program = lookup::find(&settings.command[0], path, from);
+    let nothing = || (EX_USAGE, "there is no COMMAND".to_string());
+    let command = settings.command.first().ok_or_else(nothing)?;
+    let program = lookup::find(command, path, from);
     let program = program.map_err(|e| whose((e.code, e.message)))?;
     Ok((cwd, program))
 }

@@ -129,9 +129,10 @@ impl Stream {
     pub fn write(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            match self.try_write(&rest[..rest.len().min(CHUNK)]) {
+            let chunk = rest.get(..CHUNK).unwrap_or(rest);
+            match self.try_write(chunk) {
                 0 => return self.pending.extend(rest),
-                n => rest = &rest[n..],
+                n => rest = rest.get(n..).unwrap_or_default(),
             }
         }
     }

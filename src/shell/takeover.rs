@@ -116,7 +116,7 @@ impl Shell {
             return None;
         }
         let mut bytes = [0u8; MAX_ADDR];
-        let buf = &mut bytes[..len];
+        let buf = bytes.get_mut(..len)?;
         let read = {
             let _worn = self.to_look();
             procfs::read_memory(notif.tid, notif.args[1], buf)
@@ -128,7 +128,7 @@ impl Shell {
                 return None;
             }
         };
-        let addr = self.asked_address(notif.tid, &buf[..got])?;
+        let addr = self.asked_address(notif.tid, bytes.get(..got)?)?;
         if self.release_connected() {
             self.settle();
         }
@@ -199,7 +199,8 @@ impl Shell {
             let _worn = self.to_look();
             procfs::read_memory(notif.tid, at, &mut bytes).ok()?
         };
-        let path = bytes[..got]
+        let path = bytes
+            .get(..got)?
             .split(|b| *b == 0)
             .next()
             .filter(|p| p.len() < got)?;

@@ -160,9 +160,9 @@ fn is_missing(e: Errno) -> bool {
 impl Watch {
     /// Begins to watch them. The directory of each has to be there.
     pub fn open(s: &Settings) -> Result<Option<Watch>, Failure> {
-        if s.watch.is_empty() {
+        let Some(first) = s.watch.first() else {
             return Ok(None);
-        }
+        };
         let cannot = |path: &Path, e: io::Error| {
             let code = match e.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => EX_CONFIG,
@@ -190,7 +190,7 @@ impl Watch {
         }
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
         let mut watch = Watch {
-            inotify: inotify.map_err(|e| cannot(&s.watch[0], e.into()))?,
+            inotify: inotify.map_err(|e| cannot(first, e.into()))?,
             paths: s.watch.iter().map(|path| Watched::new(path)).collect(),
             ours,
             asked: BTreeSet::new(),
@@ -211,8 +211,12 @@ impl Watch {
     /// Asks the kernel about what is there by now; and about nothing else any more.
     fn ask(&mut self) -> Result<(), (PathBuf, Errno)> {
         let mut asked = BTreeSet::new();
-        for n in 0..self.paths.len() {
-            let path = self.paths[n].path.clone();
+        for path in self
+            .paths
+            .iter()
+            .map(|w| w.path.clone())
+            .collect::<Vec<_>>()
+        {
             let (above, near) = self.ask_above(&path)?;
             // After the directory: what appears meanwhile is told.
             let own = match self.add(&path) {
@@ -221,9 +225,10 @@ impl Watch {
                 Err(e) => return Err((path, e)),
             };
             asked.extend(own.into_iter().chain(above));
-            let w = &mut self.paths[n];
-            (w.own, w.above, w.near) = (own, above, near);
-            w.which = w.which();
+            for w in self.paths.iter_mut().filter(|w| w.path == path) {
+                (w.own, w.above, w.near) = (own, above, near);
+                w.which = w.which();
+            }
         }
         for old in self.asked.difference(&asked) {
             // It may have gone by itself.

@@ -36,8 +36,10 @@ pub fn capable(capability: u32) -> bool {
     let mut sets = [0u32; 6];
     // SAFETY: the kernel reads the header and writes the six words that this version has.
     let done = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
-    let word = sets[usize::try_from(capability / 32).unwrap_or(0) * 3];
-    done == 0 && word >> (capability % 32) & 1 == 1
+    let word = usize::try_from(capability / 32)
+        .ok()
+        .and_then(|half| sets.get(half * 3));
+    done == 0 && word.is_some_and(|word| word >> (capability % 32) & 1 == 1)
 }
 
 /// Real, effective and saved: are all of them these?

@@ -84,7 +84,7 @@ fn unix_addr(s: BorrowedFd<'_>, peer: bool) -> io::Result<Vec<u8>> {
             false => libc::getsockname(raw, p, &mut len),
         })?
     };
-    Ok(bytes[..(len as usize).min(110)].to_vec())
+    Ok(bytes.get(..len as usize).unwrap_or(&bytes).to_vec())
 }
 
 fn is_paired(s: BorrowedFd<'_>) -> bool {

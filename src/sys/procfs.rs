@@ -70,8 +70,8 @@ fn numbers(dir: &str) -> Vec<i32> {
 pub fn tree(pid: i32) -> Vec<i32> {
     let mut all = vec![pid];
     let mut next = 0;
-    while next < all.len() && all.len() < TREE_LIMIT {
-        let more = children(all[next]);
+    while let Some(one) = all.get(next).filter(|_| all.len() < TREE_LIMIT) {
+        let more = children(*one);
         next += 1;
         all.extend(more);
     }

@@ -62,17 +62,20 @@ fn waited_for(tid: i32, nr: i64, args: [u64; 6]) -> Vec<RawFd> {
 fn polled(tid: i32, addr: u64, n: u64) -> Vec<RawFd> {
     let mut bytes = vec![0u8; usize::try_from(n).unwrap_or(0) * 8];
     let got = procfs::read_memory(tid, addr, &mut bytes).unwrap_or(0);
-    bytes[..got]
-        .chunks_exact(8)
-        .filter(|p| i16::from_ne_bytes([p[4], p[5]]) & libc::POLLIN != 0)
-        .map(|p| RawFd::from_ne_bytes([p[0], p[1], p[2], p[3]]))
-        .collect()
+    let whole = bytes.chunks_exact(8).take(got / 8);
+    // struct pollfd
+    let asked = |p: &[u8]| match *p {
+        [a, b, c, d, e, f, ..] => (i16::from_ne_bytes([e, f]) & libc::POLLIN != 0)
+            .then(|| RawFd::from_ne_bytes([a, b, c, d])),
+        _ => None,
+    };
+    whole.filter_map(asked).collect()
 }
 
 fn selected(tid: i32, addr: u64, n: u64) -> Vec<RawFd> {
     let mut bytes = vec![0u8; usize::try_from(n.div_ceil(64) * 8).unwrap_or(0)];
     let got = procfs::read_memory(tid, addr, &mut bytes).unwrap_or(0);
-    let bit = |i: usize| bytes[i / 8] >> (i % 8) & 1 == 1;
+    let bit = |i: usize| bytes.get(i / 8).is_some_and(|b| b >> (i % 8) & 1 == 1);
     (0..got * 8)
         .filter(|i| bit(*i))
         .filter_map(|i| RawFd::try_from(i).ok())

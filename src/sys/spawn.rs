@@ -97,9 +97,9 @@ impl Ready {
         let listen_pid = Box::new(*b"LISTEN_PID=0000000000\0");
         let mut env = pointers(plan.env);
         if !plan.pass.is_empty() {
-            let last = env.len() - 1;
-            env[last] = listen_pid.as_ptr().cast();
-            env.push(std::ptr::null());
+            // In place of the end.
+            env.pop();
+            env.extend([listen_pid.as_ptr().cast(), std::ptr::null()]);
         }
         Ready {
             argv: pointers(plan.argv),
@@ -351,10 +351,12 @@ unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd
         for (fd, _) in &plan.extra {
             lift(fd.as_raw_fd())?;
         }
-        let first = scratch.len() - plan.pass.len() - plan.extra.len();
+        let first = scratch
+            .len()
+            .saturating_sub(plan.pass.len() + plan.extra.len());
         let targets = (3..passed).chain(plan.extra.iter().map(|(_, n)| *n));
-        for (n, target) in (first..scratch.len()).zip(targets) {
-            if libc::dup2(scratch[n], target) < 0 {
+        for (fd, target) in scratch.iter().skip(first).zip(targets) {
+            if libc::dup2(*fd, target) < 0 {
                 return None;
             }
         }
@@ -405,20 +407,15 @@ unsafe fn watch(how: Watch, unix: bool, report: RawFd) {
 /// Writes the pid's digits over `LISTEN_PID=0000000000\0` and ends it there.
 fn write_pid(text: &mut [u8; 22], pid: u32) {
     const START: usize = 11;
-    let mut digits = [0u8; 10];
-    let (mut n, mut rest) = (0, pid);
-    loop {
-        digits[n] = b'0' + (rest % 10) as u8;
-        n += 1;
+    let digits = pid.checked_ilog10().unwrap_or(0) as usize + 1;
+    let mut rest = pid;
+    if let Some(end) = text.get_mut(START + digits) {
+        *end = 0;
+    }
+    for place in text.iter_mut().take(START + digits).skip(START).rev() {
+        *place = b'0' + (rest % 10) as u8;
         rest /= 10;
-        if rest == 0 {
-            break;
-        }
     }
-    for i in 0..n {
-        text[START + i] = digits[n - 1 - i];
-    }
-    text[START + n] = 0;
 }
 
 #[cfg(test)]

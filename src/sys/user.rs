@@ -122,12 +122,19 @@ pub mod files {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
 
-    fn lines(text: &[u8], fields: usize) -> impl Iterator<Item = Vec<&[u8]>> {
+    /// The fields of each line that has so many.
+    fn lines<const N: usize>(text: &[u8]) -> impl Iterator<Item = [&[u8]; N]> {
         let split = |line: &'_ [u8]| -> bool { !line.starts_with(b"#") && !line.starts_with(b"+") };
         text.split(|b| *b == b'\n')
             .filter(move |line| split(line))
-            .map(|line| line.split(|b| *b == b':').collect::<Vec<_>>())
-            .filter(move |all| all.len() >= fields && !all[0].is_empty())
+            .filter_map(|line| {
+                line.split(|b| *b == b':')
+                    .collect::<Vec<_>>()
+                    .get(..N)?
+                    .try_into()
+                    .ok()
+            })
+            .filter(|all: &[&[u8]; N]| all.first().is_some_and(|name| !name.is_empty()))
     }
 
     fn number(field: &[u8]) -> Option<u32> {
@@ -145,31 +152,31 @@ pub mod files {
 
     /// `name:x:uid:gid:comment:home:shell`, each line.
     pub fn accounts(passwd: &[u8]) -> impl Iterator<Item = Account> {
-        lines(passwd, 7).filter_map(|f| {
+        lines(passwd).filter_map(|[name, _, uid, gid, _, home, shell]| {
             Some(Account {
-                name: text(f[0])?,
-                uid: number(f[2])?,
-                gid: number(f[3])?,
-                home: OsString::from_vec(f[5].to_vec()),
-                shell: OsString::from_vec(f[6].to_vec()),
+                name: text(name)?,
+                uid: number(uid)?,
+                gid: number(gid)?,
+                home: OsString::from_vec(home.to_vec()),
+                shell: OsString::from_vec(shell.to_vec()),
             })
         })
     }
 
     /// `name:x:gid:member,member`, the one of this name.
     pub fn group(group: &[u8], name: &str) -> Option<u32> {
-        lines(group, 3)
-            .filter(|f| f[0] == name.as_bytes())
-            .find_map(|f| number(f[2]))
+        lines(group)
+            .filter(|[is, _, _]| *is == name.as_bytes())
+            .find_map(|[_, _, gid]| number(gid))
     }
 
     /// This group, then all that list that user, each once.
     pub fn groups_of(group: &[u8], name: &str, gid: u32) -> Vec<u32> {
         let mut all = vec![gid];
-        for f in lines(group, 4) {
-            let mut members = f[3].split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        for [_, _, gid, members] in lines(group) {
+            let mut members = members.split(|b| *b == b',').map(<[u8]>::trim_ascii);
             let listed = members.any(|m| m == name.as_bytes());
-            if let Some(n) = number(f[2]).filter(|n| listed && !all.contains(n)) {
+            if let Some(n) = number(gid).filter(|n| listed && !all.contains(n)) {
                 all.push(n);
             }
         }

@@ -27,30 +27,32 @@ pub fn parse(mut bytes: &[u8]) -> Answer {
     let whole = bytes.len() >= MOST;
     loop {
         let more = if whole { Answer::Bad } else { Answer::More };
-        let Some(end) = bytes.iter().position(|b| *b == b'\n') else {
+        let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+        if line.len() == bytes.len() {
             return match could_be_a_status(bytes) {
                 true => more,
                 false => Answer::Bad,
             };
-        };
-        match status(&bytes[..end]) {
+        }
+        match status(line) {
             None => return Answer::Bad,
             Some(100..=199) => {}
             Some(code) => return Answer::Status(code),
         }
-        match bytes.windows(4).position(|w| w == b"\r\n\r\n") {
-            Some(head) => bytes = &bytes[head + 4..],
+        let head = bytes.windows(END.len()).position(|w| w == END);
+        match head.and_then(|head| bytes.get(head + END.len()..)) {
+            Some(rest) => bytes = rest,
             None => return more,
         }
     }
 }
 
 const VERSION: &[u8] = b"HTTP/1.";
+const END: &[u8] = b"\r\n\r\n";
 
 /// What there is of a line that is not whole.
 fn could_be_a_status(bytes: &[u8]) -> bool {
-    let n = bytes.len().min(VERSION.len());
-    bytes[..n] == VERSION[..n]
+    bytes.iter().zip(VERSION).all(|(is, be)| is == be)
 }
 
 /// `HTTP/1.1 200 OK`, without its line feed.
@@ -62,7 +64,7 @@ fn status(line: &[u8]) -> Option<u16> {
     let text = |b: &u8| *b == b'\t' || !b.is_ascii_control();
     let fine = matches!(minor, b'0' | b'1')
         && code.iter().all(u8::is_ascii_digit)
-        && (reason.is_empty() || reason[0] == b' ')
+        && reason.first().is_none_or(|b| *b == b' ')
         && reason.iter().all(text);
     let number = code
         .iter()

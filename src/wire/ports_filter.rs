@@ -27,7 +27,7 @@ pub(super) fn any_of(ports: &[u16]) -> Vec<u8> {
     const AT_MOST: u8 = 3;
     /// Two comparisons of two words each, and a jump.
     const BLOCK: u16 = 20;
-    let ports = &ports[..ports.len().min(MOST_PORTS)];
+    let ports = ports.get(..MOST_PORTS).unwrap_or(ports);
     let count = u16::try_from(ports.len()).unwrap_or(0);
     let mut code = Vec::new();
     let mut step = |what: u8, yes: u8, no: u16| {

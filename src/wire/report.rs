@@ -108,7 +108,8 @@ pub(super) fn said_json(v: &SlotView, says: Option<&str>) -> String {
 
 /// Columns as wide as they need to be.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |col: usize| rows.iter().map(|r| r[col].len()).max().unwrap_or(0);
+    let length = |r: &[String; N], col: usize| r.get(col).map_or(0, String::len);
+    let width = |col: usize| rows.iter().map(|r| length(r, col)).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     let line = |r: &[String; N]| {
         let cells: Vec<String> = r

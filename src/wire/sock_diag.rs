@@ -144,10 +144,11 @@ impl Info {
 /// The kernel goes through its whole table for each question, however few there are to be found: so
 /// there is one for all ports.
 pub fn request(family: u8, states: u32, ports: &[u16], info: bool, seq: u32) -> Vec<u8> {
-    let mut body = vec![family, IPPROTO_TCP, 0, 0];
-    if info {
-        body[2] = 1 << (INET_DIAG_INFO - 1);
-    }
+    let more = match info {
+        true => 1 << (INET_DIAG_INFO - 1),
+        false => 0,
+    };
+    let mut body = vec![family, IPPROTO_TCP, more, 0];
     body.extend(states.to_ne_bytes());
     let (single, several) = match ports {
         // 0 is any.
@@ -167,7 +168,7 @@ pub fn request(family: u8, states: u32, ports: &[u16], info: bool, seq: u32) -> 
 pub fn ended_at(ports: &[u16]) -> Vec<Ins> {
     /// Behind the header, family, state, timer and retransmits.
     const PORT: u32 = HEADER as u32 + 4;
-    let ports = &ports[..ports.len().min(MOST_PORTS - 2)];
+    let ports = ports.get(..MOST_PORTS - 2).unwrap_or(ports);
     let mut all = vec![Ins::new(LOAD_HALF, PORT)];
     for (port, left) in ports.iter().zip((0..ports.len()).rev()) {
         // Behind those that are left, and the no.
@@ -243,7 +244,7 @@ pub(super) fn parts<T>(
         }
         let (kind, flags) = (u16_at(one, 4), u16_at(one, 6).unwrap_or(0));
         all.interrupted |= flags & NLM_F_DUMP_INTR != 0;
-        let body = &one[HEADER..];
+        let body = one.get(HEADER..).ok_or(Bad::Length)?;
         match kind {
             // The list may end with an error, too.
             Some(NLMSG_DONE | NLMSG_ERROR) => {
@@ -263,10 +264,10 @@ pub(super) fn parts<T>(
 }
 
 fn conn(body: &[u8]) -> Result<Option<Conn>, Bad> {
-    if body.len() < INET_MSG {
+    let more = body.get(INET_MSG..).ok_or(Bad::Cut)?;
+    let [family, state, ..] = *body else {
         return Err(Bad::Cut);
-    }
-    let family = body[0];
+    };
     let (Some(local), Some(peer)) = (end(body, family, 4, 8), end(body, family, 6, 24)) else {
         return Ok(None);
     };
@@ -274,7 +275,7 @@ fn conn(body: &[u8]) -> Result<Option<Conn>, Bad> {
     let mut conn = Conn {
         local,
         peer,
-        state: body[1],
+        state,
         // Two words, the lower one first on every machine.
         cookie: u64::from(word(44)?) | u64::from(word(48)?) << 32,
         rqueue: word(56)?,
@@ -282,7 +283,7 @@ fn conn(body: &[u8]) -> Result<Option<Conn>, Bad> {
         inode: u64::from(word(68)?),
         info: None,
     };
-    attributes(&body[INET_MSG..], |kind, value| {
+    attributes(more, |kind, value| {
         if kind == INET_DIAG_INFO {
             conn.info = Info::parse(value);
         }

@@ -137,16 +137,17 @@ impl Deal {
         }
         let mut next = 0;
         for lane in none {
-            let rich = |b: &usize| has.get(&left[*b]).is_some_and(|n| *n > 1);
+            let of = |b: usize| left.get(b).and_then(|lane| has.get(lane));
+            let rich = |b: &usize| of(*b).is_some_and(|n| *n > 1);
             let own = odd
                 .get(&lane)
                 .and_then(|all| all.iter().copied().find(rich));
             let at = own.or_else(|| (next..half).find(rich));
-            if let Some(at) = at {
+            if let Some((at, bucket)) = at.and_then(|at| Some((at, left.get_mut(at)?))) {
                 next = if own.is_none() { at } else { next };
-                has.entry(left[at]).and_modify(|n| *n -= 1);
+                has.entry(*bucket).and_modify(|n| *n -= 1);
                 has.insert(lane, 1);
-                left[at] = lane;
+                *bucket = lane;
             }
         }
         *all = left;
@@ -230,12 +231,14 @@ fn shares(all: &[(u32, u32)]) -> Vec<Ins> {
 /// Two buckets are one leaf: each comparison is between leaves, and a return takes more room in the
 /// kernel than what picks one of two. So there is room for 1,024 where net.core.optmem_max is 20480.
 fn buckets(key: Key, all: &[u32]) -> Vec<Ins> {
-    if all.windows(2).all(|w| w[0] == w[1]) {
-        return vec![Ins::new(RET, all.first().copied().unwrap_or(NOWHERE))];
+    let first = all.first().copied().unwrap_or(NOWHERE);
+    if all.iter().all(|lane| *lane == first) {
+        return vec![Ins::new(RET, first)];
     }
     let mut runs: Vec<(u32, [u32; 2])> = Vec::new();
     for (at, two) in (0..).step_by(2).zip(all.chunks(2)) {
-        let two = [two[0], *two.last().unwrap_or(&two[0])];
+        let one = |lane: Option<&u32>| lane.copied().unwrap_or(NOWHERE);
+        let two = [one(two.first()), one(two.last())];
         if runs.last().is_none_or(|(_, before)| *before != two) {
             runs.push((at, two));
         }
@@ -297,7 +300,8 @@ fn tree(leaves: &[(u32, Vec<Ins>)]) -> Vec<Ins> {
         _ => {
             let (low, high) = leaves.split_at(leaves.len() / 2);
             let below = tree(low);
-            let mut whole = from(high[0].0, below.len());
+            let least = high.first().map_or(0, |(at, _)| *at);
+            let mut whole = from(least, below.len());
             whole.extend(below);
             whole.extend(tree(high));
             whole
@@ -342,7 +346,10 @@ pub fn refuse_but(from: SocketAddr) -> Vec<Ins> {
     let let_in = only_from(from, vec![Ins::new(RET, u32::MAX)]);
     // (SYN falls through to it, all else is let in as before.)
     let past = u8::try_from(let_in.len() + 1).unwrap_or(0);
-    all[2] = Ins::jump(JEQ, all[2].k, 0, past);
+    // The question for the SYN.
+    if let Some(asks) = all.last_mut() {
+        *asks = Ins::jump(JEQ, asks.k, 0, past);
+    }
     all.extend(let_in);
     all.extend(open);
     all
@@ -370,9 +377,8 @@ fn only_from(from: SocketAddr, then: Vec<Ins>) -> Vec<Ins> {
         }
         IpAddr::V6(ip) => {
             steps.push(version(0x60));
-            let words = ip.segments();
-            let words = words.chunks(2).zip([8, 12, 16, 20]);
-            steps.extend(words.map(|(w, at)| word(at, u32::from(w[0]) << 16 | u32::from(w[1]))));
+            let words = bucket::words(ip).into_iter().zip([8, 12, 16, 20]);
+            steps.extend(words.map(|(is, at)| word(at, is)));
             steps.push((vec![Ins::new(LOAD_HALF, NET + 40)], port));
         }
     }

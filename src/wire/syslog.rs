@@ -25,9 +25,9 @@ pub fn frame(level: Level, local: u64, tag: &str, pid: i32, text: &str) -> Vec<u
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];
     let (_, month, day) = civil(local / 86_400);
-    let month = usize::try_from(month - 1).unwrap_or(0) % 12;
+    let month = usize::try_from(month.saturating_sub(1)).unwrap_or(0);
     let (h, m, s) = (local / 3600 % 24, local / 60 % 60, local % 60);
-    let (n, month) = (priority(level), MONTHS[month]);
+    let (n, month) = (priority(level), MONTHS.get(month).unwrap_or(&"Jan"));
     let text = printable(text, false);
     format!("<{n}>{month} {day:>2} {h:02}:{m:02}:{s:02} {tag}[{pid}]: {text}").into_bytes()
 }

@@ -48,28 +48,29 @@ pub fn parse(bytes: &[u8], seq: u32) -> Result<Parsed<UnixConn>, Bad> {
 }
 
 fn unix_conn(body: &[u8]) -> Result<Option<UnixConn>, Bad> {
-    if body.len() < UNIX_MSG {
+    let more = body.get(UNIX_MSG..).ok_or(Bad::Cut)?;
+    let [family, _, state, ..] = *body else {
         return Err(Bad::Cut);
-    }
-    if body[0] != AF_UNIX {
+    };
+    if family != AF_UNIX {
         return Ok(None);
     }
     let mut conn = UnixConn {
         inode: u64::from(u32_at(body, 4).ok_or(Bad::Cut)?),
         peer_inode: None,
-        state: body[2],
+        state,
         rqueue: 0,
         wqueue: 0,
         name: None,
         vfs: None,
     };
     let word = |value: &[u8], at| u32_at(value, at).unwrap_or(0);
-    attributes(&body[UNIX_MSG..], |kind, value| match kind {
+    attributes(more, |kind, value| match kind {
         UNIX_DIAG_NAME => {
             // A path may come with the zero byte at its end.
             let path = value.first().is_some_and(|b| *b != 0);
-            let end = value.iter().position(|b| path && *b == 0);
-            conn.name = Some(value[..end.unwrap_or(value.len())].to_vec());
+            let name = value.iter().take_while(|b| !path || **b != 0);
+            conn.name = Some(name.copied().collect());
         }
         UNIX_DIAG_VFS if value.len() >= 8 => {
             conn.vfs = Some((device(word(value, 4)), u64::from(word(value, 0))));

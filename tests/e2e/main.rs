@@ -8,7 +8,13 @@
 //!
 //! `heavy` (a JVM, Go, Ruby, thousands of processes) runs by `make test-servers` only.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test that cannot go on has failed
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)] // a test that cannot go on has failed
 
 mod birth;
 mod client;

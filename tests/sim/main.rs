@@ -6,6 +6,8 @@
 //! `SEEDS=100000` runs so many (from `FROM` on); `SEED=7` runs that one and prints its whole trace.
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
     clippy::expect_used,
     clippy::panic,
     clippy::unreachable

@@ -4,6 +4,7 @@
 use crate::core::LaneId;
 use crate::sys::steer::{self, Gate, Raw};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// One socket of a group. `fd` is a second descriptor of the lane's.
@@ -57,6 +58,13 @@ impl Members {
         &self.all
     }
 
+    /// The one there. That there is none would be a mistake of ours, and is an error like any that the
+    /// kernel makes: what was to be done is not, and that is said.
+    pub(super) fn get(&self, at: usize) -> io::Result<&Member> {
+        let none = || io::Error::from_raw_os_error(libc::EBADF);
+        self.all.get(at).ok_or_else(none)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
@@ -66,7 +74,7 @@ impl Members {
     }
 
     pub(super) fn of(&self, lane: LaneId) -> Option<&Member> {
-        self.index(lane).map(|at| &self.all[at])
+        self.all.get(self.index(lane)?)
     }
 
     /// The first spare there is.
@@ -114,12 +122,16 @@ impl Members {
     /// It is that lane from now on, or none.
     pub(super) fn name(&mut self, at: usize, lane: Option<LaneId>) {
         self.forget(at);
-        self.all[at].lane = lane;
+        if let Some(member) = self.all.get_mut(at) {
+            member.lane = lane;
+        }
         self.note(at);
     }
 
     fn note(&mut self, at: usize) {
-        let member = &self.all[at];
+        let Some(member) = self.all.get(at) else {
+            return;
+        };
         if let Some(lane) = member.lane {
             self.at.insert(lane, at);
         } else if member.is_spare() {
@@ -128,7 +140,7 @@ impl Members {
     }
 
     fn forget(&mut self, at: usize) {
-        if let Some(lane) = self.all[at].lane {
+        if let Some(lane) = self.all.get(at).and_then(|m| m.lane) {
             self.at.remove(&lane);
         }
         self.spares.remove(&at);

@@ -51,9 +51,9 @@ impl Sockets {
 
     /// The same of all that have a queue.
     pub fn lengths(&self) -> BTreeMap<LaneId, u32> {
-        let tcp = |l: &&LaneId| self.groups.contains_key(&self.lanes[l].port);
-        let lanes = self.lanes.keys().filter(tcp);
-        lanes.map(|id| (*id, self.queued(*id))).collect()
+        let lanes = self.lanes.iter();
+        let tcp = lanes.filter(|(_, l)| self.groups.contains_key(&l.port));
+        tcp.map(|(id, _)| (*id, self.queued(*id))).collect()
     }
 
     /// By which lane of which port a client has come, if its address and the table in force tell.

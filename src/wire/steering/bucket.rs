@@ -9,7 +9,7 @@
 
 use super::ins::*;
 use crate::core::Key;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// 2^32 divided by the golden ratio.
 const FOLD: u32 = 0x9e37_79b1;
@@ -26,15 +26,17 @@ pub fn bucket(key: Key, peer: SocketAddr, buckets: usize) -> usize {
     usize::try_from(hash << bits >> 32).unwrap_or(0)
 }
 
+/// Its words of 32 bits.
+pub(super) fn words(ip: Ipv6Addr) -> [u32; 4] {
+    let bits = ip.to_bits();
+    [96, 64, 32, 0].map(|down| (bits >> down & u128::from(u32::MAX)) as u32)
+}
+
 fn fold(key: Key, peer: SocketAddr) -> u32 {
     let port = u32::from(peer.port());
     let mut words = match peer.ip().to_canonical() {
         IpAddr::V4(ip) => vec![ip.to_bits()],
-        IpAddr::V6(ip) => ip
-            .segments()
-            .chunks(2)
-            .map(|two| u32::from(two[0]) << 16 | u32::from(two[1]))
-            .collect(),
+        IpAddr::V6(ip) => words(ip).to_vec(),
     };
     match key {
         Key::Client => words.truncate(2),
