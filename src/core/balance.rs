@@ -170,7 +170,7 @@ impl Cluster {
 
     /// The seat of whoever comes into that slot now.
     pub(super) fn seat_in(&mut self, slot: SlotNr) -> Seat {
-        let left = self.slots.get(usize::from(slot.0)).and_then(|s| s.seat);
+        let left = self.slots.get(slot.index()).and_then(|s| s.seat);
         let taken = |seat: &Seat| {
             let mut unreaped = self.fleet.iter().filter(|w| w.unreaped());
             unreaped.any(|w| w.seat == *seat)

@@ -1,6 +1,9 @@
 //! Every exit code there is, by the names of sysexits(3) where it has one, and which of them an
 //! errno of the start means. The manual's EXIT STATUS lists them.
 
+/// Why one ends, or does not begin: its exit code, and a whole sentence.
+pub type Failure = (u8, String);
+
 /// Of the master: stopped hard. Of a verb: it failed.
 pub const FAILED: u8 = 1;
 /// Of a verb: no such cluster runs.

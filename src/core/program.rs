@@ -17,7 +17,7 @@ use super::{Cluster, Out};
 impl Cluster {
     /// What a worker of that generation runs in that slot.
     pub(super) fn program_in(&self, nr: SlotNr, generation: u32) -> Program {
-        let slot = self.slots.get(usize::from(nr.0));
+        let slot = self.slots.get(nr.index());
         let own = slot.map(|s| s.program).unwrap_or_default();
         match &self.rollout {
             Some(r) if r.to == generation && r.terms.upgrade => Program::default(),

@@ -276,7 +276,7 @@ impl Cluster {
         hitch: impl FnOnce() -> Hitch,
         out: &mut Out,
     ) {
-        let unproven = self.slots.get(usize::from(nr.0)).is_some_and(|s| !s.proven);
+        let unproven = self.slots.get(nr.index()).is_some_and(|s| !s.proven);
         if unproven && self.is_wanted(nr) && !self.resizers.is_empty() {
             self.answer_resizers(&hitch(), out);
         }

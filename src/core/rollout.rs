@@ -224,7 +224,7 @@ impl Cluster {
 
     /// A successor has ended, or there was none, or it was killed: the whole has failed.
     pub(super) fn successor_failed(&mut self, nr: SlotNr, hitch: Hitch, now: Time, out: &mut Out) {
-        if let Some(slot) = self.slots.get_mut(usize::from(nr.0)) {
+        if let Some(slot) = self.slots.get_mut(nr.index()) {
             slot.successor = None;
         }
         let Some(r) = self.rollout.take() else {
@@ -257,7 +257,7 @@ impl Cluster {
         let forward = |r: &mut Rollout| in_place && !reached && !r.back && r.to == generation;
         if let Some(r) = self.rollout.take_if(forward) {
             // (Of a resize to fewer it has gone with its worker.)
-            if let Some(slot) = self.slots.get_mut(usize::from(nr.0)) {
+            if let Some(slot) = self.slots.get_mut(nr.index()) {
                 slot.generation = self.generation;
             }
             self.rollout_failed(r, hitch, now, out);
@@ -273,7 +273,7 @@ impl Cluster {
             slot.generation = self.generation;
         }
         for (nr, program) in &r.before {
-            if let Some(slot) = self.slots.get_mut(usize::from(nr.0)) {
+            if let Some(slot) = self.slots.get_mut(nr.index()) {
                 slot.program = *program;
             }
         }

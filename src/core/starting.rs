@@ -139,7 +139,7 @@ impl Cluster {
             return;
         };
         self.end_starting(hitch, out);
-        let slot = self.slots.get(usize::from(nr.0));
+        let slot = self.slots.get(nr.index());
         if self.wanted == nr.0 + 1 && slot.is_some_and(|s| !s.proven) {
             self.resize(nr.0, "its start is called off", Some(by), now, out);
         }

@@ -208,7 +208,7 @@ impl Cluster {
             return;
         };
         let vacant = |s: &&mut super::slot::Slot| s.current.is_none();
-        if let Some(slot) = self.slots.get_mut(usize::from(nr.0)).filter(vacant) {
+        if let Some(slot) = self.slots.get_mut(nr.index()).filter(vacant) {
             slot.generation = self.generation;
         }
         self.rollout_failed(r, hitch, now, out);

@@ -3,7 +3,9 @@
 use super::names::{self, Running};
 use super::pidfile::{self, Found};
 use super::sink;
-use crate::core::codes::{EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, NOT_RUNNING, TIMED_OUT};
+use crate::core::codes::{
+    EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, Failure, NOT_RUNNING, TIMED_OUT,
+};
 use crate::core::words::{human, reason};
 use crate::options::config::MAX_BYTES;
 use crate::settings::{self, Before, Control, Settings};
@@ -24,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const VANISH: Duration = Duration::from_secs(5);
 
 /// Does it; returns the exit code.
-pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
+pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
     let word = words.first().map(String::as_str).unwrap_or_default();
     let verb = verbs::find(word).ok_or_else(|| (EX_USAGE, verbs::unknown(word)))?;
     let what = verb.what;
@@ -84,7 +86,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, (u8, String)> {
 
 /// A start with --replace: if it runs already it is made exactly this, and that is the answer; `None`:
 /// it does not run.
-pub fn replace(s: &Settings) -> Result<Option<u8>, (u8, String)> {
+pub fn replace(s: &Settings) -> Result<Option<u8>, Failure> {
     let name = s.name.clone().unwrap_or_else(|| s.implied_name());
     let named = || names::running().into_iter().find(|r| r.name == name);
     let path = match (&s.control, named()) {
@@ -167,7 +169,7 @@ fn gone(json: bool) -> &'static str {
 }
 
 /// Where there is no socket, a signal does for some of the verbs.
-fn by_signal(s: &Settings, what: What, master: &Found) -> Result<u8, (u8, String)> {
+fn by_signal(s: &Settings, what: What, master: &Found) -> Result<u8, Failure> {
     let pid = master.pid;
     let signal = match what {
         What::Stop => libc::SIGTERM,
@@ -229,7 +231,7 @@ fn end(
     master: Option<OwnedFd>,
     kill: bool,
     json: bool,
-) -> Result<u8, (u8, String)> {
+) -> Result<u8, Failure> {
     if master.is_some() && !has_gone(master.as_ref()) {
         return Err((
             FAILED,
@@ -272,7 +274,7 @@ pub fn complain(message: &str) {
 
 /// On stdout. A reader that has gone is no error of ours (`minicluster --help | head -1`); a disk
 /// that is full is one.
-pub fn print(text: &str) -> Result<u8, (u8, String)> {
+pub fn print(text: &str) -> Result<u8, Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
             Err((FAILED, format!("cannot write to stdout: {}", reason(&e))))
@@ -281,7 +283,7 @@ pub fn print(text: &str) -> Result<u8, (u8, String)> {
     }
 }
 
-fn ask(mut stream: UnixStream, words: &[String]) -> Result<(u8, String), (u8, String)> {
+fn ask(mut stream: UnixStream, words: &[String]) -> Result<(u8, String), Failure> {
     let lost = |e: std::io::Error| (FAILED, format!("the connection broke: {}", reason(&e)));
     let asked = encode(words);
     if asked.len() > MAX_LINE {
@@ -314,7 +316,7 @@ fn ask(mut stream: UnixStream, words: &[String]) -> Result<(u8, String), (u8, St
     decode_answer(line.trim_end()).map_err(|e| (FAILED, e))
 }
 
-fn connect(path: &Path) -> Result<UnixStream, (u8, String)> {
+fn connect(path: &Path) -> Result<UnixStream, Failure> {
     unix::connect_unix(path, PATIENCE).map_err(|e| {
         let at = path.display();
         match e.kind() {
@@ -344,7 +346,7 @@ enum Way {
 }
 
 /// --pid-file, else -C, else --name, else $MINICLUSTER_CONTROL, else the only one.
-fn find(s: &Settings) -> Result<Way, (u8, String)> {
+fn find(s: &Settings) -> Result<Way, Failure> {
     match &s.pid_file {
         Some(file) => {
             let found = pidfile::find(file)?;
@@ -357,7 +359,7 @@ fn find(s: &Settings) -> Result<Way, (u8, String)> {
     }
 }
 
-fn find_socket(s: &Settings) -> Result<PathBuf, (u8, String)> {
+fn find_socket(s: &Settings) -> Result<PathBuf, Failure> {
     match &s.control {
         Control::Path(p) => return Ok(p.clone()),
         Control::Off => return Err((EX_USAGE, "-C off: there is nothing to speak to".into())),

@@ -6,9 +6,9 @@
 //! kept until the workers are ready, for what there is to say; everything else of the caller's, be it
 //! a descriptor that we were only born with, is let go of before the first worker is forked.
 
-use super::start::{self, Failure, Found};
+use super::start::{self, Found};
 use super::{Kind, Shell, client, token};
-use crate::core::codes::{EX_OSERR, EX_USAGE};
+use crate::core::codes::{EX_OSERR, EX_USAGE, Failure};
 use crate::core::words::reason;
 use crate::core::{Event, Level, MasterSignal};
 use crate::settings::Settings;

@@ -2,8 +2,7 @@
 
 use super::rights::{Rights, group_number, user_number};
 use super::sockets::is_abstract;
-use super::start::Failure;
-use crate::core::codes::{EX_CONFIG, EX_USAGE};
+use crate::core::codes::{EX_CONFIG, EX_USAGE, Failure};
 use crate::core::{Addr, FileIs, Given};
 use crate::settings::{Listen, MAX_PORTS, Settings, SocketFile};
 use crate::sys::passed::{self, Kind};

@@ -5,9 +5,9 @@
 //! 2. What is no pid file is not overwritten, whatever it was named for.
 //! 3. A file is removed by its holder alone, and only while the path still leads to it.
 
+use super::Shell;
 use super::names::lock_file;
-use super::{Shell, start::Failure};
-use crate::core::codes::{EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, FAILED, NOT_RUNNING};
+use crate::core::codes::{EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, FAILED, Failure, NOT_RUNNING};
 use crate::core::words::reason;
 use crate::core::{Level, WorkerId};
 use crate::sys::{clock, pidfd, process, procfs};

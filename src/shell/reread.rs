@@ -5,7 +5,8 @@
 use super::client;
 use super::reload::Recipe;
 use super::rights::Rights;
-use super::start::{self, Failure};
+use super::start;
+use crate::core::codes::Failure;
 use crate::core::words::reason;
 use crate::options::reread;
 use crate::settings::Settings;

@@ -2,8 +2,7 @@
 //! checked before anything is bound, since all of it is an operator's slip to be told at once.
 
 use super::Shell;
-use super::start::Failure;
-use crate::core::codes::{EX_CONFIG, EX_NOPERM, EX_OSERR};
+use crate::core::codes::{EX_CONFIG, EX_NOPERM, EX_OSERR, Failure};
 use crate::core::words::reason;
 use crate::core::{Balance, SlotNr};
 use crate::settings::{

@@ -2,8 +2,7 @@
 //! says it may have. What it would lack is said before anything is bound, since the first thing to
 //! fail for want of one would be a reload, or the replacement of a worker that died.
 
-use super::start::Failure;
-use crate::core::codes::EX_CONFIG;
+use crate::core::codes::{EX_CONFIG, Failure};
 use crate::core::words::no_room;
 use crate::core::{MAX_WORKERS, Surge, Takeover};
 use crate::settings::Settings;

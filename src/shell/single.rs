@@ -4,8 +4,7 @@
 use super::environment::{Mastered, Surroundings};
 use super::rights::Rights;
 use super::sockets::{Place, Sockets};
-use super::start::Failure;
-use crate::core::codes::{self, EX_OSERR};
+use crate::core::codes::{self, EX_OSERR, Failure};
 use crate::core::words::{errno_text, reason};
 use crate::core::{Given, LaneId, Of, PortId, Reader, Seat, SlotNr};
 use crate::settings::Settings;

@@ -24,7 +24,7 @@ use super::sockets::Sockets;
 use super::watch::Watch;
 use super::{Kind, Shell, client, handed, lookup, single, token, unseen};
 use crate::core::codes::{
-    CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED,
+    CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED, Failure,
 };
 use crate::core::words::reason;
 use crate::core::{Cluster, Given, Level, ReadyRule, Time};
@@ -38,9 +38,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Why nothing was started: exit code and a whole sentence.
-pub type Failure = (u8, String);
 
 /// Runs the cluster; returns the exit code.
 pub fn run(mut settings: Settings) -> Result<u8, Failure> {

@@ -4,9 +4,8 @@
 //! look tells whether anything is another than it was. So what comes and goes, as the files of an
 //! editor do, is no change, and neither is what the master writes itself.
 
-use super::start::Failure;
 use super::{Kind, Shell, token};
-use crate::core::codes::{EX_CONFIG, EX_NOPERM, EX_OSERR, EX_USAGE};
+use crate::core::codes::{EX_CONFIG, EX_NOPERM, EX_OSERR, EX_USAGE, Failure};
 use crate::core::words::reason;
 use crate::core::{Level, Phase, Time};
 use crate::settings::{LogTo, Settings};
