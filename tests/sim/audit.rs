@@ -59,7 +59,13 @@ impl World {
             };
             let late = |at: Time| now - at > news + Duration::from_nanos(1);
             let ours = p.parent == MASTER && p.lives() && p.adopted.is_none_or(late);
-            assert!(!ours || p.killed.is_some(), "leftover {} is spared", p.pid);
+            let fine = !ours || p.killed.is_some();
+            let ending = self.judge.ending;
+            assert!(
+                fine,
+                "leftover {} is spared {most:?} after {ending:?}, at {now:?}",
+                p.pid
+            );
         }
     }
 

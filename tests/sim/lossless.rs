@@ -192,9 +192,18 @@ impl World {
             // Nobody ever read it, or somebody of it crashed, or ran out of time.
             let late = |j: &Job| j.queue_late || j.excuse.is_some();
             let fair = |j: &Job| late(j) || j.stop.is_none() || j.kill.is_some();
-            // (One that was on its way in had its time, too.)
-            let of = |j: &&Job| lane.is_for(j) && (j.ready.is_some() || late(j));
-            let all: Vec<&Job> = self.judge.jobs.values().filter(of).collect();
+            // (One that was on its way in had its time, too; and one with a socket of its own there never
+            // read this.)
+            let own = |w: &WorkerId| {
+                let mut lanes = self.judge.lanes.values();
+                lanes.any(|l| l.port == lane.port && l.owner == Some(*w))
+            };
+            let reads = |w: &WorkerId| lane.read_by.contains(w) || !own(w);
+            let of = |(w, j): &(&WorkerId, &Job)| {
+                lane.is_for(j) && reads(w) && (j.ready.is_some() || late(j))
+            };
+            let all = self.judge.jobs.iter().filter(of).map(|(_, j)| j);
+            let all: Vec<&Job> = all.collect();
             let fine = !lane.served || all.is_empty() || all.into_iter().any(fair);
             assert!(fine, "LOST: the queue of {id:?} is reset");
             self.cover.mark(Mark::QueueReset);

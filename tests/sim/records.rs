@@ -249,7 +249,12 @@ impl Limits<'_> {
 
     /// The longest time from the beginning of a final stop until SIGKILL.
     pub fn kill(&self) -> Duration {
-        let all = self.0.drain_delay + self.drain() + self.0.stop_timeout;
+        // One that was being emptied when a reload has set --drain to something else has its last moments.
+        let last = match self.0.drain {
+            Drain::Connections => Duration::ZERO,
+            Drain::Server | Drain::None => CLOSING,
+        };
+        let all = self.0.drain_delay + self.drain() + last + self.0.stop_timeout;
         self.cut().map_or(all, |c| all.min(c))
     }
 }
