@@ -152,9 +152,9 @@ impl Cluster {
             let lane = self.lanes.get(id);
             lane.is_some_and(|l| l.state == LaneState::Open)
         };
-        let (shut, mut deal) = (now.deal.lanes().is_empty(), now.deal.clone());
+        let (shut, mut deal) = (now.deal.is_empty(), now.deal.clone());
         deal.keep(open);
-        if deal.lanes().is_empty() && !shut {
+        if deal.is_empty() && !shut {
             deal = part?.1.clone();
         }
         Some(Table { deal, part: None })

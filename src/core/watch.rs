@@ -239,6 +239,6 @@ impl Cluster {
                 Deal::Shares(shares)
             }
         };
-        (!deal.lanes().is_empty()).then_some((share, deal))
+        (!deal.is_empty()).then_some((share, deal))
     }
 }
