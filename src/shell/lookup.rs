@@ -1,7 +1,9 @@
 //! Finding COMMAND before anything is bound: 127 if it is not there, 126 if it cannot be executed.
 
 use crate::core::codes::{CANNOT_EXECUTE, NOT_FOUND};
+use crate::sys::fds;
 use std::ffi::{CString, OsStr, OsString};
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -22,14 +24,14 @@ pub fn find(command: &OsStr, path: Option<OsString>, cwd: &Path) -> Result<CStri
         return Err(not_found("COMMAND is empty".into()));
     }
     if command.as_bytes().contains(&b'/') {
-        check(&plain(cwd.join(command)), &shown)?;
+        check(&plain(cwd.join(command)), &shown, cwd)?;
         return c_string(command.to_owned(), &shown);
     }
     let path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     let mut refused = None;
     for dir in std::env::split_paths(&path) {
         let at = plain(cwd.join(&dir).join(command));
-        match check(&at, &shown) {
+        match check(&at, &shown, cwd) {
             Ok(()) => return c_string(dir_entry(&dir, command), &shown),
             // As shells do: go on looking, but remember that something was there.
             Err(e) if e.code == CANNOT_EXECUTE => refused = refused.or(Some(e)),
@@ -69,7 +71,7 @@ fn not_found(message: String) -> NotRunnable {
     }
 }
 
-fn check(at: &Path, shown: &str) -> Result<(), NotRunnable> {
+fn check(at: &Path, shown: &str, cwd: &Path) -> Result<(), NotRunnable> {
     let cannot = |why: String| {
         Err(NotRunnable {
             code: CANNOT_EXECUTE,
@@ -83,6 +85,7 @@ fn check(at: &Path, shown: &str) -> Result<(), NotRunnable> {
         Err(_) if at == Path::new(shown) => return Err(not_found(format!("{shown}: not found"))),
         Err(_) => return Err(not_found(format!("{shown}: not found ({})", at.display()))),
         Ok(m) if m.is_dir() => return cannot("is a directory".into()),
+        Ok(m) if !m.is_file() => return cannot("is not a regular file".into()),
         Ok(_) => {}
     }
     if nix::unistd::access(at, nix::unistd::AccessFlags::X_OK).is_err() {
@@ -92,7 +95,8 @@ fn check(at: &Path, shown: &str) -> Result<(), NotRunnable> {
         ));
     }
     match interpreter(at) {
-        Some(i) if !i.exists() => Err(not_found(format!(
+        // From where the worker will be, as the kernel looks for it.
+        Some(i) if !cwd.join(&i).exists() => Err(not_found(format!(
             "{shown}: its first line names the interpreter {}, which is not there",
             i.display()
         ))),
@@ -120,9 +124,10 @@ fn interpreter(at: &Path) -> Option<PathBuf> {
 
 /// The words of a `#!` line.
 fn first_line(at: &Path) -> Option<Vec<Vec<u8>>> {
-    use std::io::Read;
     let mut head = [0u8; 256];
-    let n = std::fs::File::open(at).ok()?.read(&mut head).ok()?;
+    // Whoever may write to its directory may have put a FIFO there just now: nobody is waited for.
+    let mut file = fds::open_regular(at).ok()?;
+    let n = file.read(&mut head).ok()?;
     let line = head
         .get(..n)?
         .strip_prefix(b"#!")?
@@ -150,6 +155,10 @@ mod tests {
         file("good", "#!/bin/sh\n", 0o755);
         file("plain", "#!/bin/sh\n", 0o644);
         file("orphan", "#! /no/such/interpreter -x\n", 0o755);
+        // Where the worker will be, not where we are.
+        file("near", "#!./good -x\n", 0o755);
+        file("far", "#!./farther\n", 0o755);
+        nix::unistd::mkfifo(&dir.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let run = |cmd: &str| {
             let path = Some(dir.clone().into_os_string());
             find(OsStr::new(cmd), path, &dir).map_err(|e| (e.code, e.message))
@@ -159,7 +168,11 @@ mod tests {
             run("good").unwrap().as_bytes(),
             dir.join("good").as_os_str().as_bytes()
         );
+        assert_eq!(run("./near").unwrap().to_str(), Ok("./near"));
+        assert!(!is_node(&c"./fifo".into(), &dir));
         for (cmd, code, word) in [
+            ("./fifo", 126, "not a regular file"),
+            ("./far", 127, "./farther"),
             ("./missing", 127, "not found"),
             ("missing", 127, "not found in PATH"),
             ("./plain", 126, "chmod +x"),

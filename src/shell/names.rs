@@ -6,7 +6,7 @@
 
 use crate::core::words::reason;
 use crate::settings::{Control, Settings};
-use crate::sys::{clock, process, unix};
+use crate::sys::{clock, fds, process, unix};
 use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -38,6 +38,9 @@ const RUN: &str = "/run";
 
 /// So many looks of clients in a row are taken for a master.
 const REFUSALS: usize = 1000;
+
+/// What a lock file says is no longer: a number and a path.
+const MAX_LOCK: u64 = 8192;
 
 /// How long another start on the same path is waited for.
 const STARTING: Duration = Duration::from_secs(1);
@@ -378,11 +381,11 @@ pub fn running() -> Vec<Running> {
             if path.extension().is_none_or(|e| e != "lock") {
                 continue;
             }
-            let Ok(mut file) = File::open(&path) else {
+            let Ok(mut file) = fds::open_regular(&path) else {
                 continue;
             };
             let mut text = Vec::new();
-            let _ = file.read_to_end(&mut text);
+            let _ = (&mut file).take(MAX_LOCK).read_to_end(&mut text);
             let held = matches!(
                 Flock::lock(file, FlockArg::LockSharedNonblock),
                 Err((_, nix::errno::Errno::EWOULDBLOCK))

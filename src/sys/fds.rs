@@ -2,8 +2,11 @@
 
 use super::cerr;
 use super::procfs::Target;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// Marks every descriptor that we were born with, from 3 on, CLOEXEC: workers get what we hand
 /// them and nothing else.
@@ -108,6 +111,19 @@ extern "C" fn fill_standard() {
                 libc::fcntl(fd, libc::F_SETFD, 0);
             }
         }
+    }
+}
+
+/// Opens a file to read what it says now. One that is none (a FIFO, whose writer one would wait for) is
+/// an error, at once.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let mut how = OpenOptions::new();
+    how.read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = how.open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("not a regular file")),
     }
 }
 
