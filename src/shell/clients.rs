@@ -21,7 +21,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 const BACKLOG: i32 = 1024;
 /// Accepted in one turn.
 const ACCEPTS: usize = 16;
-/// Answers that may wait for one client.
+/// Answers that may wait for one client, behind the first.
 const MAX_OUT: usize = 1024 * 1024;
 /// Time to send the first line.
 const FIRST_LINE: Duration = Duration::from_secs(10);
@@ -39,6 +39,8 @@ struct Client {
     by: By,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// That of it which is the first answer, however long it is (a thousand workers have long commands).
+    first: usize,
     /// By when it has to say its next line. Does not count while it waits.
     say_by: Time,
     /// Answers that take their time.
@@ -113,8 +115,9 @@ impl Clients {
         Ok(self.listener.insert(listener))
     }
 
-    /// Takes in who knocks; names those who were let in, for registration.
-    pub fn accept(&mut self, now: Time) -> Vec<(ClientId, i32)> {
+    /// Takes in who knocks, as far as there is room; names those who were let in, for registration.
+    pub fn accept(&mut self, room: usize, now: Time) -> Vec<(ClientId, i32)> {
+        let most = room.min(MAX_CLIENTS);
         let mut new = Vec::new();
         self.more_to_accept = true;
         self.try_again = None;
@@ -142,7 +145,8 @@ impl Clients {
                 let _ = (&stream).write_all(encode_answer(EX_NOPERM, &no).as_bytes());
                 continue;
             }
-            if self.map.len() >= MAX_CLIENTS && !self.make_room() {
+            while self.map.len() >= most && self.make_room() {}
+            if self.map.len() >= most {
                 continue;
             }
             let by = By { pid: Pid(pid), uid };
@@ -154,6 +158,7 @@ impl Clients {
                 by,
                 input: Vec::new(),
                 output: Vec::new(),
+                first: 0,
                 say_by: now + FIRST_LINE,
                 waits: 0,
                 last: false,
@@ -249,6 +254,9 @@ impl Clients {
         let Some(c) = self.map.get_mut(&id) else {
             return false;
         };
+        if c.output.is_empty() {
+            c.first = text.len();
+        }
         c.output.extend_from_slice(text.as_bytes());
         c.last |= last;
         self.push(id)
@@ -261,13 +269,16 @@ impl Clients {
         };
         while !c.output.is_empty() {
             match c.stream.write(&c.output) {
-                Ok(n) => drop(c.output.drain(..n)),
+                Ok(n) => {
+                    c.first = c.first.saturating_sub(n);
+                    drop(c.output.drain(..n));
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return false,
             }
         }
-        !c.is_done() && c.output.len() <= MAX_OUT
+        !c.is_done() && c.output.len().saturating_sub(c.first) <= MAX_OUT
     }
 
     /// Forgets one. The caller deregisters it first.

@@ -84,6 +84,13 @@ impl Shell {
         &self.recipe(self.cluster.generation()).settings
     }
 
+    /// How much room there is for workers as they are now.
+    pub(super) fn room(&self) -> Room {
+        let now = self.recipe(self.cluster.generation());
+        let handed = self.sockets.handed_count();
+        Room::of(&now.settings, now.ipc, handed, self.inherited)
+    }
+
     /// A client, or a signal, wants new workers.
     pub(super) fn reload_for(&mut self, client: Option<Client>, why: &'static str) {
         self.roll(client, why, Change::default());

@@ -86,7 +86,10 @@ impl Shell {
         let now = self.now();
         let mut ready: Vec<ClientId> = ready.iter().map(|n| ClientId(*n)).collect();
         if knock || self.clients.knocking(now) {
-            for (id, _) in self.clients.accept(now) {
+            for (id, _) in self
+                .clients
+                .accept(self.room().clients(self.cluster.wanted()), now)
+            {
                 let registry = self.poll.registry();
                 if let Some(stream) = self.clients.stream(id) {
                     let both = Interest::READABLE | Interest::WRITABLE;
@@ -158,13 +161,16 @@ impl Shell {
             }
             return;
         }
+        // First: core may answer before this is over (a reload that is refused).
+        self.clients.patient(id);
         let (ours, answer) = match command::parse(line) {
             Ok(r) => (r.framed, self.dispatch(id, &r)),
             Err(e) => (line.starts_with(b"["), Some((EX_USAGE, format!("{e}\n")))),
         };
         let Some((code, text)) = answer else {
-            return self.clients.patient(id);
+            return;
         };
+        self.clients.waited(id, self.now());
         let text = framed(ours, code, text);
         if !self.clients.answer(id, &text, ours) {
             self.hang_up(id);

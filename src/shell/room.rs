@@ -13,7 +13,7 @@ use crate::sys::process;
 const OWN: u64 = 32;
 /// For a fork, for a bind(2) that is answered, for a look at a worker's sockets.
 const IN_PASSING: u64 = 16;
-/// Clients that there is always room for. (More are let in as long as there is any.)
+/// Clients that there is always room for. (More are let in as long as there is any beside the workers.)
 const CLIENTS: u64 = 32;
 /// Of each port: the lane that serves, one that takes its place and one that is spare, each kept twice.
 const PORT: u64 = 6;
@@ -64,6 +64,12 @@ impl Room {
     pub fn most(&self) -> u16 {
         let fits = |n: &u16| self.needed(*n) <= self.limit;
         (1..=MAX_WORKERS).rev().find(fits).unwrap_or(0)
+    }
+
+    /// Most clients, beside so many workers.
+    pub fn clients(&self, workers: u16) -> usize {
+        let more = self.limit.saturating_sub(self.needed(workers));
+        usize::try_from(CLIENTS.saturating_add(more)).unwrap_or(usize::MAX)
     }
 
     /// Is there room for so many?

@@ -7,9 +7,11 @@ use crate::client::v4;
 use crate::harness::Rig;
 use crate::place::{free_port, run};
 use crate::proc;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::Duration;
 
 fn rig() -> (Rig, u16) {
@@ -170,16 +172,23 @@ fn a_person_at_a_bare_connection_types_words() {
     all_is_well(rig, port);
 }
 
+/// Sets the soft limit of a master that runs.
+fn limit_files(rig: &Rig, soft: u64) {
+    let mut cmd = Command::new("prlimit");
+    cmd.arg("--pid").arg(rig.pid().to_string());
+    cmd.arg(format!("--nofile={soft}:"));
+    assert_eq!(run(cmd, rig.deadline()).code, 0);
+}
+
 #[test]
 fn a_client_for_whom_there_was_no_descriptor_is_answered_when_there_is_one() {
-    let port = free_port();
-    let words = format!("-n 2 -p {port} -- ./threaded");
-    let mut rig = Rig::dressed(words, |cmd, _| birth::with_nofile(cmd, 120, 120));
-    rig.up();
-    let crowd: Vec<UnixStream> = (0..110).map(|_| connect(&rig)).collect();
-    rig.until("no descriptor is left", || {
-        proc::descriptors(rig.pid()) >= 120
+    let (rig, port) = rig();
+    let before = proc::descriptors(rig.pid()) as u64;
+    let crowd: Vec<UnixStream> = (0..10).map(|_| connect(&rig)).collect();
+    rig.until("they are let in", || {
+        proc::descriptors(rig.pid()) as u64 == before + 10
     });
+    limit_files(&rig, before + 10);
     let mut late = connect(&rig);
     late.write_all(b"[\"version\"]\n").unwrap();
     late.shutdown(std::net::Shutdown::Write).unwrap();
@@ -187,7 +196,76 @@ fn a_client_for_whom_there_was_no_descriptor_is_answered_when_there_is_one() {
     drop(crowd);
     let said = answer(late);
     assert!(said.contains(env!("CARGO_PKG_VERSION")), "{said:?}");
+    limit_files(&rig, 1024);
     all_is_well(rig, port);
+}
+
+#[test]
+fn clients_take_no_descriptor_that_a_worker_needs() {
+    let port = free_port();
+    let words = format!("-n 2 -p {port} -- ./threaded");
+    let mut rig = Rig::dressed(words, |cmd, _| birth::with_nofile(cmd, 110, 110));
+    rig.up();
+    let crowd: Vec<UnixStream> = (0..110)
+        .map(|_| {
+            let mut stream = connect(&rig);
+            stream.write_all(b"version\n").unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(rig.status().ready, 2);
+    let room = proc::descriptors(rig.pid());
+    assert!(room < 100, "{room} descriptors");
+    for pid in rig.status().pids() {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    rig.until("both are there again", || {
+        rig.events("died").len() == 2 && rig.status().ready == 2
+    });
+    assert_eq!(rig.verb("reload").code, 0);
+    drop(crowd);
+    assert_eq!(rig.status().ready, 2);
+    all_answer(&rig, v4(port), "/", 2);
+    rig.end(&["died", "died"]);
+}
+
+#[test]
+fn who_types_what_is_refused_is_hung_up_on_like_others() {
+    let (rig, port) = rig();
+    for asked in ["upgrade ./missing", "upgrade 0 ./missing", "reload 1 2"] {
+        let mut stream = connect(&rig);
+        stream.write_all(format!("{asked}\n").as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert!(
+            said.contains("missing") || said.contains("reload"),
+            "{said}"
+        );
+    }
+    assert_eq!(rig.status().ready, 2);
+    all_answer(&rig, v4(port), "/", 2);
+    rig.end(&["reload-failed"]);
+}
+
+#[test]
+fn workers_with_very_long_commands_are_listed_whole() {
+    let long = "x".repeat(60_000);
+    let words = format!("-n 24 --ready started -- env LONG={long} sleep 1000");
+    let mut rig = Rig::start(words);
+    rig.wait("all-ready", |_| true);
+    for words in [
+        "workers details\n",
+        "[\"workers\",\"details\",\"--json\"]\n",
+    ] {
+        let mut stream = connect(&rig);
+        stream.write_all(words.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let said = answer(stream);
+        assert_eq!(said.matches(&long).count(), 24, "{} bytes", said.len());
+        assert!(said.ends_with('\n'));
+    }
+    rig.end(&[]);
 }
 
 #[test]
