@@ -92,7 +92,10 @@ fn option(text: &str) -> Result<(&'static Opt, &str), String> {
 
 fn unknown(word: &str) -> String {
     let bare = word.trim_start_matches('-');
-    if word == "--" || word.is_empty() {
+    if word != "--" && bare.is_empty() {
+        return "no option is named here; each line is NAME VALUE or NAME=VALUE".into();
+    }
+    if word == "--" {
         return "COMMAND stands on the command line: minicluster --config FILE -- COMMAND".into();
     }
     if let Some(o) = all().find(|o| o.short == bare) {
@@ -155,8 +158,10 @@ mod tests {
             ("config x", "f:1: config can be typed"),
             ("help", "f:1: help can be typed"),
             ("-- ./server", "f:1: COMMAND stands on the command line"),
+            ("= 4", "f:1: no option is named here; each line is"),
+            ("=", "f:1: no option is named here"),
+            ("- 4", "f:1: no option is named here"),
             ("name a\0b", "f:1: it holds a NUL"),
-            ("= 4", "f:1: COMMAND"),
         ] {
             let e = parse("f", text.as_bytes()).1.unwrap();
             assert!(e.starts_with(want), "{text:?}: {e}");
