@@ -252,6 +252,9 @@ impl Cluster {
         out: &mut Out,
     ) {
         let generation = died.generation;
+        if by_itself_or_late(died.cause) {
+            self.swap_in_vain(id, || Hitch::Died(died.clone()), out);
+        }
         match place {
             Place::Successor(nr) => self.successor_failed(nr, Hitch::Died(died), now, out),
             Place::Current(nr) if watched && by_itself_or_late(died.cause) => {

@@ -8,6 +8,8 @@
 //! 3. A successor that ends, is not ready in time or cannot be forked has changed nothing: the old one
 //!    goes on. Who is due is tried again, later each time; who was asked for is not, and the asker hears
 //!    why.
+//!    One that ends when it has the place is no matter of the swap any more: its slot is respawned (it is
+//!    not watched as those of a rollout are). But who waits for the old one to go hears that.
 //! 4. If the old one ends meanwhile, its successor has the place at once, ready or not: it is what a
 //!    respawn would be, only further. (What waits in a lane of the old one's own goes with it.)
 //! 5. Its slot may get another program with that: it has it from the moment in which the new one is
@@ -444,6 +446,22 @@ impl Cluster {
         let alone = |s: &&Swap| s.stage == Stage::Alone && s.new == id;
         if self.swaps.now.as_ref().filter(alone).is_some() {
             self.swap_over(&hitch(), out);
+        }
+    }
+
+    /// The new one has the place, and has ended before the old one has gone: whoever waits hears that. The
+    /// slot goes on as it does after any death.
+    pub(super) fn swap_in_vain(
+        &mut self,
+        id: WorkerId,
+        hitch: impl FnOnce() -> Hitch,
+        out: &mut Out,
+    ) {
+        let leaving = |s: &&mut Swap| s.stage == Stage::Leaving && s.new == id;
+        let now = self.swaps.now.as_mut().filter(leaving);
+        let askers = now.map(|s| std::mem::take(&mut s.due.askers));
+        if let Some(askers) = askers.filter(|a| !a.is_empty()) {
+            self.not_restarted(&askers, &hitch(), out);
         }
     }
 

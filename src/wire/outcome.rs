@@ -223,6 +223,14 @@ fn not_restarted(hitch: &Hitch, ready: usize, json: bool) -> String {
             let by = by.map_or_else(String::new, |by| format!(", {by}"));
             format!("a reload has begun, which replaces all workers ({why}{by})")
         }
+        // (Had it not been ready it would not have had the place.)
+        Hitch::Died(d) if d.ready_for.is_some() => format!(
+            "{} was ready, and ended while the old one went: {} ({}) after {}; its slot goes on with the next",
+            d.who,
+            d.cause,
+            d.exit,
+            human(d.lived)
+        ),
         other => other.to_string(),
     };
     let last = hitch.last_words();
@@ -430,6 +438,29 @@ mod tests {
                 "the cluster stops\n",
             ]
         );
+    }
+
+    #[test]
+    fn of_a_restart_it_is_told_whether_the_new_one_had_the_place() {
+        let told = |hitch| answer(&Outcome::NotRestarted { hitch, ready: 1 }, false, &[]);
+        let Some(Hitch::Died(mut died)) = hitches().into_iter().next() else {
+            panic!();
+        };
+        died.ready_for = Some(Duration::from_millis(5));
+        let last = "\n    | no database?\n";
+        assert_eq!(
+            told(Hitch::Died(died.clone())),
+            (
+                1,
+                format!(
+                    "not restarted: worker 5 pid 77 was ready, and ended while the old one went: failure (exit 3) after 20ms; its slot goes on with the next{last}"
+                )
+            )
+        );
+        died.ready_for = None;
+        let never =
+            "not restarted: worker 5 pid 77 ended: failure (exit 3) after 20ms, never ready";
+        assert_eq!(told(Hitch::Died(died)), (1, format!("{never}{last}")));
     }
 
     #[test]

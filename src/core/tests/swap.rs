@@ -182,6 +182,32 @@ fn an_operator_is_answered_and_has_the_turn_before_those_that_are_due() {
 }
 
 #[test]
+fn who_waits_hears_that_the_new_one_has_ended_before_the_old_one_has_gone() {
+    let (mut r, ids) = ready(2, Recycle::default());
+    r.restart(7, 0, None);
+    let new = r.run_spawns()[0];
+    r.says_ready(new);
+    r.did();
+    r.exits(new, Exit::Code(5));
+    let answered = r.answered();
+    let [(7, Outcome::NotRestarted { hitch, ready: 1 })] = answered[..] else {
+        panic!("{answered:?}");
+    };
+    let Hitch::Died(death) = hitch else {
+        panic!("{hitch:?}");
+    };
+    assert!(death.had_slot && death.exit == Exit::Code(5));
+    assert!(
+        matches!(death.next, crate::core::notice::Next::Respawn(_)),
+        "{death:?}"
+    );
+    // The slot goes on by itself, and nobody hears of it twice.
+    r.out.clear();
+    r.exits(ids[0], Exit::Code(0));
+    assert!(r.answered().is_empty());
+}
+
+#[test]
 fn what_takes_the_place_of_one_that_goes_on_is_no_fork_on_account_of_a_failure() {
     let mut p = policy();
     (p.workers, p.ready, p.max_forks) = (1, ReadyRule::Said, 1);
