@@ -4,7 +4,8 @@
 //! 1. A worker has a seat, and each port of TCP a lane for each seat. Who comes after one that has ended
 //!    has its seat, and with it what waits in these lanes; who comes beside one has another.
 //! 2. What a connection is told from others by is dealt into buckets, and each bucket is at home in a
-//!    slot: as many in each, and as few of them move as can be when their number changes.
+//!    slot: as many in each, and as few of them move as can be when their number changes; to one that is
+//!    added when it is ready for the first time.
 //! 3. A bucket whose slot has nobody ready goes to another one, each as its number has it, so that all
 //!    take their share; and back when somebody is. So do those of one that says that it is on its way out.
 //! 4. By CPU it is the slots whose workers run there (slot modulo CPUs), or all where none of these has
@@ -25,22 +26,6 @@ use super::{Cluster, Out};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
-/// In which slot each bucket is at home, by the number of slots that it was worked out for.
-#[derive(Clone, Debug, Default)]
-pub struct Homes {
-    of: Vec<u16>,
-    slots: u16,
-}
-
-impl Homes {
-    /// For so many slots.
-    pub(super) fn settle(&mut self, slots: u16) {
-        if self.slots != slots {
-            (self.of, self.slots) = (homes(slots), slots);
-        }
-    }
-}
-
 /// Slots, in order, and the lane of each. (No map: it is put together after each event.)
 type Up = Vec<(u16, LaneId)>;
 
@@ -51,11 +36,28 @@ pub(super) struct Dealt {
     up: Up,
     /// How many slots there are to be.
     wanted: u16,
+    /// Those of them that serve, or have since this table was dealt out for the first time. One that is
+    /// added gets its clients when it serves: until then they stay where they were, rather than to come
+    /// to a third one in between.
+    seen: Vec<u16>,
 }
 
-/// All are at home in slot 0; then each slot that is added takes its share from those that have the most.
-/// So it hangs on their number alone, and from one number to the next only those of one slot move.
-fn homes(slots: u16) -> Vec<u16> {
+impl Dealt {
+    fn after(before: Option<&Dealt>, up: Up, wanted: u16) -> Dealt {
+        let had = before.into_iter().flat_map(|d| &d.seen).copied();
+        let mut seen: Vec<u16> = up.iter().map(|(slot, _)| *slot).chain(had).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen.retain(|slot| *slot < wanted);
+        Dealt { up, wanted, seen }
+    }
+}
+
+/// In which slot each bucket is at home. All are in slot 0; then each slot that is added takes its share
+/// from those that have the most, if it counts: else they stay, but the next ones take from it. So it hangs
+/// on their number and on who counts alone; and from one number to the next, or if one more counts, only
+/// those of one slot move.
+fn homes(slots: u16, counts: impl Fn(u16) -> bool) -> Vec<u16> {
     let mut of = vec![0; BUCKETS];
     let mut theirs: Vec<Vec<usize>> = vec![(0..BUCKETS).collect()];
     let mut most: BinaryHeap<(usize, u16)> = [(BUCKETS, 0)].into();
@@ -72,7 +74,7 @@ fn homes(slots: u16) -> Vec<u16> {
             its.extend(left.pop());
             most.push((left.len(), from));
         }
-        for bucket in &its {
+        for bucket in its.iter().filter(|_| counts(slot)) {
             if let Some(at) = of.get_mut(*bucket) {
                 *at = slot;
             }
@@ -93,9 +95,9 @@ fn liking(bucket: usize, slot: u16) -> u64 {
 }
 
 /// Each bucket to the lane of its home, or of whoever stands in for that.
-fn buckets(homes: &Homes, up: &Up) -> Vec<LaneId> {
-    let mut all = Vec::with_capacity(homes.of.len());
-    for (bucket, home) in homes.of.iter().enumerate() {
+fn buckets(homes: &[u16], up: &Up) -> Vec<LaneId> {
+    let mut all = Vec::with_capacity(homes.len());
+    for (bucket, home) in homes.iter().enumerate() {
         let its = match up.binary_search_by_key(home, |(slot, _)| *slot) {
             Ok(at) => up.get(at),
             Err(_) => up.iter().max_by_key(|(slot, _)| liking(bucket, *slot)),
@@ -261,8 +263,9 @@ impl Cluster {
             [] => (self.kept_table(port, lanes)?, None),
             [(_, only)] => (Table::only(*only), None),
             [_, _, ..] => {
-                let dealt = Dealt { up, wanted };
-                if self.lanes.dealt.get(&port) == Some(&dealt) {
+                let before = self.lanes.dealt.get(&port);
+                let dealt = Dealt::after(before, up, wanted);
+                if before == Some(&dealt) {
                     return None;
                 }
                 let deal = self.deal(&dealt);
@@ -273,13 +276,14 @@ impl Cluster {
     }
 
     fn deal(&self, to: &Dealt) -> Deal {
-        let Dealt { up, wanted } = to;
+        let Dealt { up, wanted, seen } = to;
         let key = match self.policy.balance {
             Balance::Ip => Key::Client,
             Balance::Hash | Balance::Shared => Key::Connection,
             Balance::Cpu => return Deal::Cpus(by_cpu(&self.policy.cpus, *wanted, up)),
         };
-        Deal::Buckets(key, buckets(&self.homes, up))
+        let counts = |slot| seen.binary_search(&slot).is_ok();
+        Deal::Buckets(key, buckets(&homes(*wanted, counts), up))
     }
 
     /// Nobody is ready: it stays as it is, as far as somebody will be; else it is for the first slot.
@@ -325,9 +329,10 @@ mod tests {
 
     #[test]
     fn homes_are_even_and_only_those_of_one_slot_move_when_one_is_added() {
-        let mut before = homes(1);
+        let all = |slots| homes(slots, |_| true);
+        let mut before = all(1);
         for slots in 2..=1024u16 {
-            let now = homes(slots);
+            let now = all(slots);
             let n = count(&now, slots);
             let (least, most) = (n.iter().min().unwrap(), n.iter().max().unwrap());
             assert!(
@@ -342,9 +347,26 @@ mod tests {
     }
 
     #[test]
+    fn one_more_that_counts_takes_its_own_and_nobody_elses() {
+        let among = |some: &[u16]| homes(7, |slot| some.contains(&slot));
+        let (mut counts, mut before) = (vec![0], among(&[0]));
+        for slot in [3, 6, 1, 5, 2, 4] {
+            counts.push(slot);
+            let now = among(&counts);
+            let moved: Vec<u16> = before
+                .iter()
+                .zip(&now)
+                .filter_map(|(a, b)| (a != b).then_some(*b))
+                .collect();
+            assert!(!moved.is_empty() && moved.iter().all(|to| *to == slot));
+            before = now;
+        }
+        assert_eq!(before, homes(7, |_| true));
+    }
+
+    #[test]
     fn who_stands_in_for_a_slot_is_different_for_its_buckets_and_all_others_stay() {
-        let mut h = Homes::default();
-        h.settle(4);
+        let h = homes(4, |_| true);
         let all: Up = (0..4).map(|n| (n, LaneId(u64::from(n)))).collect();
         let whole = buckets(&h, &all);
         let mut some = all.clone();

@@ -77,7 +77,6 @@ pub use remnants::MAX_REMNANTS;
 pub use status::Snapshot;
 pub use table::{BUCKETS, Deal, Key, Table};
 
-use balance::Homes;
 use crash::Tally;
 use deadlines::Deadlines;
 use death::Death;
@@ -128,7 +127,6 @@ pub struct Cluster {
     lanes: Lanes,
     /// How many seats there have been.
     seats: u64,
-    homes: Homes,
     deadlines: Deadlines,
     deaths: VecDeque<Death>,
     /// What the limits on respawns and forks are held against.
@@ -192,7 +190,6 @@ impl Cluster {
             fleet: Fleet::default(),
             lanes: Lanes::new(policy.balance.spreads()),
             seats: 0,
-            homes: Homes::default(),
             deadlines: Deadlines::default(),
             deaths: VecDeque::new(),
             tally: Tally::default(),

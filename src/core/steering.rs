@@ -162,7 +162,6 @@ impl Cluster {
 
     /// Steers where it should be steered and is not.
     pub(super) fn steer(&mut self, out: &mut Out) {
-        self.homes.settle(self.wanted);
         let ports = self.to_choose_from();
         if ports.is_empty() {
             return;

@@ -91,6 +91,39 @@ fn each_worker_has_a_lane_and_a_part_of_the_clients() {
 }
 
 #[test]
+fn a_slot_that_is_added_gets_its_clients_when_it_is_ready_and_they_stay_until_then() {
+    let (mut r, ids) = serving(3, Balance::Ip);
+    let before = r.buckets();
+    r.did();
+    r.tell(Event::Resize {
+        asker: Asker(1),
+        to: Size::To(5),
+        by: By {
+            pid: Pid(1),
+            uid: 0,
+        },
+        wait: true,
+    });
+    r.open_all();
+    let new = r.run_spawns();
+    r.open_all();
+    let steered = |r: &Rig| r.out.iter().any(|a| matches!(a, Action::Steer { .. }));
+    assert!(new.len() == 2 && !steered(&r), "{:?}", r.out);
+    for id in new {
+        r.says_ready(id);
+    }
+    let (now, all) = (r.buckets(), r.cluster.slots.len());
+    let old: Vec<LaneId> = ids.iter().map(|id| r.lane_of(*id)).collect();
+    let moved = before.iter().zip(&now).filter(|(a, b)| a != b);
+    assert!(moved.clone().all(|(_, to)| !old.contains(to)));
+    // A third of a quarter, and a quarter of a fifth, come to each.
+    assert_eq!(
+        (all, moved.count()),
+        (5, BUCKETS / 4 + BUCKETS / 5 - BUCKETS / 20)
+    );
+}
+
+#[test]
 fn who_crashes_is_steered_around_before_anything_else_and_its_clients_come_back() {
     let (mut r, ids) = serving(3, Balance::Ip);
     let (before, lane) = (r.buckets(), r.lane_of(ids[1]));
