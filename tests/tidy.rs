@@ -230,7 +230,7 @@ fn the_page_on_the_lifecycle_names_what_there_is() {
         }
     }
     let others = page.lines().filter_map(|l| l.strip_prefix(".Sx "));
-    for section in others.map(|l| l.trim_end_matches([' ', '.', ',', ':'])) {
+    for section in others.map(|l| l.trim_end_matches([' ', '.', ',', ':', ';'])) {
         assert!(page.contains(&format!(".Sh {section}\n")), "no {section}");
     }
 }

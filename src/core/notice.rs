@@ -161,6 +161,8 @@ pub enum Notice {
     PartlyReady {
         ready: usize,
         wanted: usize,
+        /// Are any of the others to have a worker still?
+        tries: bool,
         limit: Duration,
     },
     Unserved {

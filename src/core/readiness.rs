@@ -251,9 +251,12 @@ impl Cluster {
         }
         self.launched();
         let limit = self.policy.start_timeout.unwrap_or_default();
+        let rests = |s: &&Slot| s.rest.is_some();
+        let rest = self.slots.first(self.wanted).iter().filter(rests).count();
         let notice = Notice::PartlyReady {
             ready,
             wanted,
+            tries: ready + rest < wanted,
             limit,
         };
         out.push(Action::Note(notice));

@@ -87,11 +87,16 @@ impl fmt::Display for Notice {
             Notice::PartlyReady {
                 ready,
                 wanted,
+                tries,
                 limit,
             } => write!(
                 f,
-                "only {ready}/{wanted} workers are ready after {} (--start-timeout); the other slots go on trying",
-                human(*limit)
+                "only {ready}/{wanted} workers are ready after {} (--start-timeout); the other slots {}",
+                human(*limit),
+                match tries {
+                    true => "go on trying",
+                    false => "stay empty",
+                }
             ),
             Notice::Unserved { addr } => write!(
                 f,

@@ -8,7 +8,7 @@ use super::ending::{Endings, Held, What};
 use super::observer::{self, Observer, Owner, Owners};
 use crate::core::words::{count, reason};
 use crate::core::{Event, LaneId, LaneLook, Level, Load, PortId, Sight, Table, WorkerId};
-use crate::sys::{clock, procfs};
+use crate::sys::{clock, procfs, steer};
 use crate::wire::ports_filter::Ports;
 use crate::wire::sock_diag::Conn;
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,10 +99,17 @@ impl Shell {
         match self.sockets.retire(lane).map(|n| n.saturating_sub(ours)) {
             Ok(0) => {}
             Ok(n) => {
-                let message = format!(
-                    "reset {}: the workers of the socket that they came by have gone",
-                    count(n as usize, "connection")
-                );
+                let them = count(n as usize, "connection");
+                let message = match steer::migrates() {
+                    false => {
+                        format!(
+                            "reset {them}: the workers of the socket that they came by have gone"
+                        )
+                    }
+                    true => format!(
+                        "{them} waited on a socket whose workers have gone: to be served by others of the port, if there are any (net.ipv4.tcp_migrate_req)"
+                    ),
+                };
                 self.say(Level::Warn, "strays-reset", message);
             }
             Err(e) => {

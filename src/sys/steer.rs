@@ -107,6 +107,11 @@ pub fn hide(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// An interface that there never is: they are numbered from 1.
 const NOWHERE: i32 = i32::MAX;
 
+/// Does the kernel give what waits on a socket that is closed to others of its group (Linux 5.14)?
+pub fn migrates() -> bool {
+    std::fs::read("/proc/sys/net/ipv4/tcp_migrate_req").is_ok_and(|text| text.starts_with(b"1"))
+}
+
 /// Of a group this one gets all new connections from now on, whatever the program says, until it shares
 /// its port again (`socket::share_port`): no client notices that the others leave meanwhile and that it
 /// moves. The others are to be closed: they are hidden, so that this one is the first, and it no longer

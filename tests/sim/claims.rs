@@ -2,7 +2,7 @@
 
 use crate::cover::Cover;
 use crate::judge::{Judge, SETTLED};
-use crate::records::{Job, Lane, Limits};
+use crate::records::{Job, Lane, Limits, Place};
 use crate::reloads::MAX_GENERATIONS;
 use crate::sizes::Happens;
 use minicluster::core::{
@@ -63,8 +63,14 @@ impl Judge {
             Notice::PartlyReady {
                 ready,
                 wanted,
+                tries,
                 limit,
             } => {
+                let empty = |p: &&Place| {
+                    p.rest.is_none() && p.worker.is_none_or(|w| !self.jobs[&w].serves())
+                };
+                let open = self.places.iter().take(self.wanted).filter(empty);
+                assert_eq!(*tries, open.count() > 0, "do the others try?");
                 let late = self.opened.is_some_and(|t| now - t >= *limit);
                 let legit = late && self.policy.start_timeout == Some(*limit);
                 assert!(legit && !self.launched, "the start is not over, or was");
