@@ -204,9 +204,9 @@ fn a_client_for_whom_there_was_no_descriptor_is_answered_when_there_is_one() {
 fn clients_take_no_descriptor_that_a_worker_needs() {
     let port = free_port();
     let words = format!("-n 2 -p {port} -- ./threaded");
-    let mut rig = Rig::dressed(words, |cmd, _| birth::with_nofile(cmd, 110, 110));
+    let mut rig = Rig::dressed(words, |cmd, _| birth::with_nofile(cmd, 120, 120));
     rig.up();
-    let crowd: Vec<UnixStream> = (0..110)
+    let crowd: Vec<UnixStream> = (0..120)
         .map(|_| {
             let mut stream = connect(&rig);
             stream.write_all(b"version\n").unwrap();
@@ -215,7 +215,7 @@ fn clients_take_no_descriptor_that_a_worker_needs() {
         .collect();
     assert_eq!(rig.status().ready, 2);
     let room = proc::descriptors(rig.pid());
-    assert!(room < 100, "{room} descriptors");
+    assert!(room < 110, "{room} descriptors");
     for pid in rig.status().pids() {
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
