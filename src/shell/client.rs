@@ -10,11 +10,12 @@ use crate::core::words::{human, reason};
 use crate::options::config::MAX_BYTES;
 use crate::settings::{self, Before, Control, Settings};
 use crate::sys::signal::Blocked;
-use crate::sys::{pidfd, procfs, unix};
+use crate::sys::{fds, pidfd, procfs, unix};
 use crate::verbs::{self, What};
 use crate::wire::command::{MAX_LINE, decode_answer, encode};
 use crate::wire::report;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -251,10 +252,18 @@ fn end(
 
 /// The file of --config, as far as one can be long.
 pub fn read_options(path: &Path) -> Result<Vec<u8>, String> {
+    options_of(File::open(path))
+}
+
+/// The same while workers wait for us: nobody is waited for.
+pub fn read_options_again(path: &Path) -> Result<Vec<u8>, String> {
+    options_of(fds::open_regular(path))
+}
+
+fn options_of(file: io::Result<File>) -> Result<Vec<u8>, String> {
     let most = MAX_BYTES as u64 + 1;
     let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|f| f.take(most).read_to_end(&mut bytes))
+    file.and_then(|f| f.take(most).read_to_end(&mut bytes))
         .map_err(|e| reason(&e))?;
     Ok(bytes)
 }

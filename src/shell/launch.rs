@@ -234,7 +234,7 @@ impl Shell {
         let typed: Vec<Said> = typed.collect::<Result<_, _>>()?;
         let command = found.command.into_iter().map(OsString::from).collect();
         let now = self.settings();
-        let read = |file: &str| client::read_options(&here.join(file));
+        let read = |file: &str| client::read_options_again(&here.join(file));
         let settings = reread::replaced(now, typed, here.clone(), command, &read)?;
         let client = self.asks(id, r, wait);
         let change = Change {

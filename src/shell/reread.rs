@@ -10,7 +10,7 @@ use crate::core::codes::Failure;
 use crate::core::words::reason;
 use crate::options::reread;
 use crate::settings::Settings;
-use crate::sys::cpus;
+use crate::sys::{cpus, fds};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -34,7 +34,7 @@ pub fn look(now: &Settings, sockets: usize) -> Result<Fresh, String> {
     let mut reread = reread::reread(now, cpus, &|file| {
         let path = here.join(file);
         again(&path)?;
-        client::read_options(&path)
+        client::read_options_again(&path)
     })?;
     let s = &mut reread.settings;
     s.workers = s.workers.or(usual);
@@ -44,7 +44,7 @@ pub fn look(now: &Settings, sockets: usize) -> Result<Fresh, String> {
         *file = here.join(&file);
         again(file).map_err(|why| format!("--env-file {}: {why}", file.display()))?;
     }
-    let rights = Rights::find(s).map_err(sentence)?;
+    let rights = Rights::find(s, &fds::open_regular).map_err(sentence)?;
     let (cwd, program) = start::with_their_eyes(s, &rights, here).map_err(sentence)?;
     start::check_ready_fd(s, sockets).map_err(sentence)?;
     let recipe = Recipe {

@@ -12,7 +12,8 @@ use crate::sys::guise::{self, Guise, Worn};
 use crate::sys::spawn::Ids;
 use crate::sys::user::{self, Account};
 use crate::sys::{cpus, process, procfs};
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -40,12 +41,15 @@ pub struct Rights {
     kill: Option<Guise>,
 }
 
+/// How a file is opened.
+type Open = dyn Fn(&Path) -> io::Result<File>;
+
 impl Rights {
-    /// Looks all of it up.
-    pub fn find(settings: &Settings) -> Result<Rights, Failure> {
+    /// Looks all of it up. At the start a file may be a pipe that somebody fills; later nobody is waited for.
+    pub fn find(settings: &Settings, open: &Open) -> Result<Rights, Failure> {
         let mut variables = Vec::new();
         for path in &settings.env_files {
-            variables.extend(read_env_file(path)?);
+            variables.extend(read_env_file(path, open)?);
         }
         for limit in &settings.rlimits {
             check_limit(limit)?;
@@ -270,12 +274,12 @@ fn check_limit(limit: &Rlimit) -> Result<(), Failure> {
     }
 }
 
-fn read_env_file(path: &Path) -> Result<Vec<Variable>, Failure> {
+fn read_env_file(path: &Path, open: &Open) -> Result<Vec<Variable>, Failure> {
     let shown = path.display();
     let fail = |why: String| (EX_CONFIG, format!("--env-file {shown}: {why}"));
     let mut text = Vec::new();
     let limit = MAX_ENV_FILE as u64 + 1;
-    std::fs::File::open(path)
+    open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut text))
         .map_err(|e| fail(reason(&e)))?;
     if text.len() > MAX_ENV_FILE {

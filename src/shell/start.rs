@@ -48,7 +48,7 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
     }
     // While we are who we were when we were executed, and before anything of ours is open.
     let passed = Passed::from_environment(std::process::id())?;
-    let rights = Rights::find(&settings)?;
+    let rights = Rights::find(&settings, &|path| std::fs::File::open(path))?;
     let here = procfs::working_directory().map_err(os("cannot tell the working directory"))?;
     let given = given::all(&settings, &rights, &passed, &here)?;
     settings.sources.here.clone_from(&here);

@@ -338,6 +338,23 @@ pub fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn of_a_fifo_nobody_is_waited_for() {
+        let at = std::env::temp_dir().join(format!("mc-fifo-{}", std::process::id()));
+        nix::unistd::mkfifo(&at, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(open_regular(&at).is_err());
+        std::fs::remove_file(&at).unwrap();
+        std::fs::write(&at, "said").unwrap();
+        let mut text = String::new();
+        open_regular(&at)
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, "said");
+        std::fs::remove_file(&at).unwrap();
+    }
 
     #[test]
     fn in_a_root_without_dev_null_there_is_an_empty_file_that_stays_so() {
