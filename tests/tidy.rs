@@ -1,13 +1,8 @@
 //! The rules of the house that a machine can hold us to: who may import whom, where unsafe and
 //! clocks may be, that the one table of options and the one of verbs are in the manual and in every
 //! completion, that files open with a paragraph and stay small enough to be one idea.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::string_slice
-)]
+#![cfg(test)] // a test that cannot go on has failed: see clippy.toml
+#![allow(clippy::string_slice)]
 
 use minicluster::options;
 use minicluster::verbs::VERBS;

@@ -135,6 +135,15 @@ fn request(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes[..n]).into_owned()
 }
 
+/// Says a request on each, and waits for no answer.
+fn ask_all(conns: &mut [TcpStream]) {
+    for conn in conns {
+        conn.set_read_timeout(Some(Duration::from_millis(1)))
+            .unwrap();
+        let _ = request(conn);
+    }
+}
+
 #[test]
 fn where_lanes_are_shared_one_hangs_that_reads_nothing_of_what_has_come_to_it() {
     let port = free_port();
@@ -154,11 +163,7 @@ fn where_lanes_are_shared_one_hangs_that_reads_nothing_of_what_has_come_to_it() 
     let stopped = pid(&request(&mut conns[0]));
     stop(&rig, stopped);
     // The other one is asked all the time.
-    for conn in &mut conns {
-        conn.set_read_timeout(Some(Duration::from_millis(1)))
-            .unwrap();
-        let _ = request(conn);
-    }
+    ask_all(&mut conns);
     let hangs = rig.wait("hangs", |_| true);
     assert_eq!(hangs.pid(), stopped);
     assert!(
@@ -182,11 +187,7 @@ fn clients_that_reset_do_not_keep_a_worker_from_being_found() {
     let mut conns = kept(port, 60);
     let stopped = rig.status().pids()[0];
     stop(&rig, stopped);
-    for conn in &mut conns {
-        conn.set_read_timeout(Some(Duration::from_millis(1)))
-            .unwrap();
-        let _ = request(conn);
-    }
+    ask_all(&mut conns);
     // One each 100 ms, of both workers.
     let mut last = Instant::now();
     rig.until("it is found", || {

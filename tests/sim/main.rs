@@ -4,14 +4,8 @@
 //! come to be ready, then it is stopped and must leave in time with nothing left behind.
 //!
 //! `SEEDS=100000` runs so many (from `FROM` on); `SEED=7` runs that one and prints its whole trace.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unreachable
-)]
+#![cfg(test)] // a test that cannot go on has failed: see clippy.toml
+#![allow(clippy::string_slice, clippy::unreachable)]
 
 mod audit;
 mod claims;
