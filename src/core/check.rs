@@ -20,6 +20,7 @@ impl Cluster {
         self.check_places()?;
         self.check_deadlines()?;
         self.check_slots()?;
+        self.check_due()?;
         self.check_swap()?;
         self.check_limits()
     }
@@ -99,7 +100,7 @@ impl Cluster {
                     self.policy.watchdog.is_some() && matches!(state(id), Some(State::Ready { .. }))
                 }
                 Why::Age(id) => matches!(state(id), Some(State::Ready { .. })),
-                Why::Swap => serving && self.swaps.are_due(),
+                Why::Swap => serving && !self.due.is_empty(),
                 Why::Weigh => serving,
                 Why::Kill(id) => {
                     matches!(state(id), Some(State::Draining { .. } | State::Remnant))

@@ -10,6 +10,7 @@ mod check;
 mod crash;
 mod deadlines;
 mod drain;
+mod due;
 mod hung;
 mod kinds;
 mod lanes;
@@ -80,6 +81,7 @@ pub use table::{BUCKETS, Deal, Key, Table};
 use crash::Tally;
 use deadlines::Deadlines;
 use death::Death;
+use due::Due;
 use fleet::Fleet;
 use lanes::{Asked, Lane, Lanes};
 use readiness::Launch;
@@ -89,7 +91,7 @@ use slot::Slot;
 use slots::Slots;
 use starting::Starting;
 use std::collections::{BTreeSet, VecDeque};
-use swap::Swaps;
+use swap::Swap;
 
 /// Where actions go.
 pub type Out = Vec<Action>;
@@ -111,7 +113,9 @@ pub struct Cluster {
     /// What adds slots.
     starting: Option<Starting>,
     /// What replaces one of them, and who else is due for that.
-    swaps: Swaps,
+    /// One worker that is being replaced, and those that are to be.
+    swap: Option<Swap>,
+    due: Vec<Due>,
     /// The last worker that was looked at for its memory.
     weighed: WorkerId,
     /// How often those that are being emptied were looked at, since the last one joined them.
@@ -180,7 +184,8 @@ impl Cluster {
             newest: 1,
             rollout: None,
             starting: None,
-            swaps: Swaps::default(),
+            swap: None,
+            due: Vec::new(),
             weighed: WorkerId(0),
             looks: 0,
             asked_at: now,
@@ -343,7 +348,7 @@ impl Cluster {
             Event::AskerGone { asker } => {
                 self.askers.retain(|a| *a != asker);
                 self.resizers.retain(|a| *a != asker);
-                self.swaps.drop_asker(asker);
+                self.restarter_gone(asker);
                 if let Some(r) = &mut self.rollout {
                     r.askers.retain(|a| *a != asker);
                 }

@@ -48,7 +48,7 @@ impl Cluster {
         let before = self.rollout.iter().flat_map(|r| r.before.values());
         let slots = self.slots.iter().map(|s| &s.program);
         let workers = self.fleet.iter().map(|w| &w.program);
-        before.chain(slots).chain(workers).any(|p| *p == program) || self.swaps.run(program)
+        before.chain(slots).chain(workers).any(|p| *p == program) || self.is_to_be_run(program)
     }
 
     /// The one that is under way is called off by an operator.
