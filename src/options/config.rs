@@ -92,11 +92,11 @@ fn option(text: &str) -> Result<(&'static Opt, &str), String> {
 
 fn unknown(word: &str) -> String {
     let bare = word.trim_start_matches('-');
-    if word != "--" && bare.is_empty() {
-        return "no option is named here; each line is NAME VALUE or NAME=VALUE".into();
-    }
     if word == "--" {
         return "COMMAND stands on the command line: minicluster --config FILE -- COMMAND".into();
+    }
+    if bare.is_empty() {
+        return "no option is named here; each line is NAME VALUE or NAME=VALUE".into();
     }
     if let Some(o) = all().find(|o| o.short == bare) {
         return format!("options have their long names here: {} for -{bare}", o.long);

@@ -371,7 +371,7 @@ impl Group {
         // Where it cannot be hidden a client may find it for as long as it takes to close it.
         let _ = steer::hide(fd);
         socket::stop_listening(fd);
-        self.members.swap_remove(at);
+        self.members.swap_remove(at)?;
         // The program is as it was if none that it names has moved.
         match self.is_unsettled() || self.is_named(at) || self.is_asked() {
             true => self.apply(),
@@ -461,7 +461,7 @@ impl Group {
 
     /// Closes all others, which are spares; where the kernel cannot do that unnoticed they stay.
     fn leave_alone(&mut self, at: usize) -> io::Result<()> {
-        let one = self.members.swap_remove(at);
+        let one = self.members.swap_remove(at)?;
         let spares = self.members.all().iter().map(|m| m.fd.as_fd());
         let spares: Vec<BorrowedFd<'_>> = spares.collect();
         let alone = steer::alone(one.fd.as_fd(), &spares).is_ok();
@@ -504,7 +504,7 @@ impl Group {
         if socket::is_listening(self.members.get(at)?.fd.as_fd()) {
             return Ok(());
         }
-        let member = self.members.swap_remove(at);
+        let member = self.members.swap_remove(at)?;
         self.apply()?;
         let done = socket::listen(member.fd.as_fd(), self.backlog);
         if done.is_ok() {

@@ -7,13 +7,11 @@ use super::reload::Recipe;
 use super::rights::Rights;
 use super::start;
 use crate::core::codes::Failure;
-use crate::core::words::reason;
 use crate::options::reread;
 use crate::settings::Settings;
 use crate::sys::{cpus, fds};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// What was found.
 pub struct Fresh {
@@ -31,18 +29,14 @@ pub fn look(now: &Settings, sockets: usize) -> Result<Fresh, String> {
     let here = &now.sources.here;
     let usual = start::web_concurrency().map_err(sentence)?;
     let cpus = usual.map_or_else(cpus::usable, usize::from);
-    let mut reread = reread::reread(now, cpus, &|file| {
-        let path = here.join(file);
-        again(&path)?;
-        client::read_options_again(&path)
-    })?;
+    let read = |file: &str| client::read_options_again(&here.join(file));
+    let mut reread = reread::reread(now, cpus, &read)?;
     let s = &mut reread.settings;
     s.workers = s.workers.or(usual);
     s.check_forks(s.wanted(cpus))?;
     s.stop_budget.get_or_insert_with(start::usual_budget);
     for file in &mut s.env_files {
         *file = here.join(&file);
-        again(file).map_err(|why| format!("--env-file {}: {why}", file.display()))?;
     }
     let rights = Rights::find(s, &fds::open_regular).map_err(sentence)?;
     let (cwd, program) = start::with_their_eyes(s, &rights, here).map_err(sentence)?;
@@ -65,22 +59,12 @@ fn sentence((_, message): Failure) -> String {
     message
 }
 
-/// A pipe has been read to its end at the start, and to open one would wait for a writer, while the
-/// workers wait for us.
-fn again(path: &Path) -> Result<(), String> {
-    match std::fs::metadata(path) {
-        Ok(m) if m.is_file() => Ok(()),
-        Ok(_) => Err("not a regular file, so it cannot be read a second time".into()),
-        Err(e) => Err(reason(&e)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::settings::{Said, Variable};
     use std::fs;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     fn place(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("mc-reread-{name}-{}", std::process::id()));

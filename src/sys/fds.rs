@@ -123,7 +123,9 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     let file = how.open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("not a regular file")),
+        false => Err(io::Error::other(
+            "not a regular file, so it cannot be read while the cluster runs",
+        )),
     }
 }
 

@@ -108,7 +108,8 @@ impl Members {
     }
 
     /// The last one is in its place now.
-    pub(super) fn swap_remove(&mut self, at: usize) -> Member {
+    pub(super) fn swap_remove(&mut self, at: usize) -> io::Result<Member> {
+        self.get(at)?;
         self.forget(self.all.len() - 1);
         self.forget(at);
         let gone = self.all.swap_remove(at);
@@ -116,7 +117,7 @@ impl Members {
         if at < self.all.len() {
             self.note(at);
         }
-        gone
+        Ok(gone)
     }
 
     /// It is that lane from now on, or none.
