@@ -13,7 +13,8 @@
 //!    begins anew when nothing is steered to its lane. Those that start, drain, are kept or are to have a
 //!    place are not looked at, nor is anybody while the cluster stops.
 //! 5. A look that comes late was kept back by whatever has stopped the master, and perhaps its workers:
-//!    for all of them the time begins anew.
+//!    for all of them the time begins anew. So it does when what was seen comes late: the master was
+//!    stopped while it looked.
 //! 6. Lanes that a worker was not seen to serve are not its fault: though its predecessor did, it may be
 //!    another program, or listen by itself.
 
@@ -134,7 +135,7 @@ impl Cluster {
         let Some(limit) = self.policy.hang_timeout else {
             return;
         };
-        let late = now - self.hung_look > gap(limit);
+        let late = self.looks_late(limit, now);
         let workers = self.to_look_at();
         let looked: BTreeSet<WorkerId> = workers.iter().map(|(id, _)| *id).collect();
         for w in self.fleet.iter_mut() {
@@ -146,6 +147,11 @@ impl Cluster {
         self.look_again(limit, now);
         let spread = self.lanes.spread;
         out.push(Action::LookHung { workers, spread });
+    }
+
+    /// So long after the next look was due, something else has kept us from it.
+    fn looks_late(&self, limit: Duration, now: Time) -> bool {
+        now - self.hung_look > gap(limit)
     }
 
     /// Whom is it looked at, and by which lanes have they clients?
@@ -183,11 +189,13 @@ impl Cluster {
         let Some(limit) = self.policy.hang_timeout else {
             return;
         };
+        let late = self.looks_late(limit, now);
         for (id, wait) in seen {
             let Some(w) = self.fleet.get_mut(*id).filter(|w| w.is_ready()) else {
                 continue;
             };
             match wait {
+                _ if late => w.stands = None,
                 Wait::Moves => w.stands = Some(now),
                 Wait::Unknown => {}
                 Wait::Stands(what) => {

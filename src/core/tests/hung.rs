@@ -98,6 +98,22 @@ fn a_look_that_comes_late_proves_nothing() {
 }
 
 #[test]
+fn nor_does_one_in_the_midst_of_which_the_master_was_stopped() {
+    let (mut r, ids) = watched(Balance::Shared);
+    r.sees(GAP, ids[0], Wait::Moves);
+    let seen: Vec<_> = r.looks(2 * GAP).iter().map(|w| (*w, QUEUE)).collect();
+    let back = 60_000;
+    r.now = ms(back);
+    r.tell(Event::Waiting { seen });
+    assert_eq!(signals(&r.did()), []);
+    for n in 0..4 {
+        assert_eq!(r.sees(back + n * GAP, ids[0], QUEUE), []);
+    }
+    let hung = r.sees(back + 4 * GAP, ids[0], QUEUE);
+    assert_eq!(hung, [(ids[0], 6, Whom::Leader)]);
+}
+
+#[test]
 fn those_that_start_or_go_are_not_looked_at_and_a_cluster_that_stops_is_not() {
     let (mut r, ids) = watched(Balance::Shared);
     assert_eq!(r.looks(GAP), ids);
