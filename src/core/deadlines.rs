@@ -109,14 +109,14 @@ impl Deadlines {
         self.order.first().copied()
     }
 
-    /// Takes the earliest that is due out of the table.
-    pub fn take_due(&mut self, now: Time) -> Option<Why> {
+    /// Takes the earliest that is due out of the table, with when it was.
+    pub fn take_due(&mut self, now: Time) -> Option<(Time, Why)> {
         let (at, why) = self.next()?;
         if at > now {
             return None;
         }
         self.stop(why);
-        Some(why)
+        Some((at, why))
     }
 
     /// All of them, for the invariants.
@@ -136,8 +136,8 @@ mod tests {
         d.set(Why::StartTimeout, Time(20));
         d.set(Why::GiveUp, Time(15));
         assert_eq!(d.take_due(Time(12)), None);
-        assert_eq!(d.take_due(Time(30)), Some(Why::GiveUp));
-        assert_eq!(d.take_due(Time(30)), Some(Why::StartTimeout));
+        assert_eq!(d.take_due(Time(30)), Some((Time(15), Why::GiveUp)));
+        assert_eq!(d.take_due(Time(30)), Some((Time(20), Why::StartTimeout)));
         assert_eq!(d.take_due(Time(30)), None);
         assert!(d.next().is_none());
     }

@@ -114,6 +114,12 @@ fn gap(limit: Duration) -> Duration {
     (limit / LOOKS).max(SOONEST)
 }
 
+/// What was to be done at `due`, of something with that limit, comes so late that we were stopped, or kept
+/// back by something else.
+pub(super) fn kept_back(due: Time, limit: Duration, now: Time) -> bool {
+    now - due > gap(limit)
+}
+
 impl Cluster {
     /// Somebody is ready: looked at from now on, if that is asked for and not done already.
     pub(super) fn watch_waiting(&mut self, now: Time) {
@@ -135,7 +141,7 @@ impl Cluster {
         let Some(limit) = self.policy.hang_timeout else {
             return;
         };
-        let late = self.looks_late(limit, now);
+        let late = kept_back(self.hung_look, limit, now);
         let workers = self.to_look_at();
         let looked: BTreeSet<WorkerId> = workers.iter().map(|(id, _)| *id).collect();
         for w in self.fleet.iter_mut() {
@@ -147,11 +153,6 @@ impl Cluster {
         self.look_again(limit, now);
         let spread = self.lanes.spread;
         out.push(Action::LookHung { workers, spread });
-    }
-
-    /// So long after the next look was due, something else has kept us from it.
-    fn looks_late(&self, limit: Duration, now: Time) -> bool {
-        now - self.hung_look > gap(limit)
     }
 
     /// Whom is it looked at, and by which lanes have they clients?
@@ -189,7 +190,7 @@ impl Cluster {
         let Some(limit) = self.policy.hang_timeout else {
             return;
         };
-        let late = self.looks_late(limit, now);
+        let late = kept_back(self.hung_look, limit, now);
         for (id, wait) in seen {
             let Some(w) = self.fleet.get_mut(*id).filter(|w| w.is_ready()) else {
                 continue;

@@ -438,18 +438,18 @@ impl Cluster {
 
     /// Every deadline that is due, each once.
     fn expire(&mut self, now: Time, out: &mut Out) {
-        while let Some(why) = self.deadlines.take_due(now) {
+        while let Some((due, why)) = self.deadlines.take_due(now) {
             match why {
                 Why::Hold(id)
                 | Why::Look(id)
                 | Why::Probe(id)
                 | Why::Alive(id)
                 | Why::Ready(id)
-                | Why::Watchdog(id)
                 | Why::Age(id)
                 | Why::Drain(id)
                 | Why::Kill(id)
                 | Why::KillAgain(id) => self.worker_due(why, id, now, out),
+                Why::Watchdog(id) => self.silent(id, due, now, out),
                 Why::Respawn(_) => {
                     self.spawn_due(now, out);
                     // One that is given up instead is the last that was waited for, perhaps.

@@ -5,7 +5,8 @@
 //! 2. With --watchdog a ready worker must say that it is well; one that does not hangs: SIGABRT, so
 //!    that it leaves a core or a trace, SIGKILL after `HANG_GRACE`, and its slot gets another one. The
 //!    time begins when it is ready: a start may take as long as --ready-timeout allows.
-//! 3. Who may have spoken without being heard has its time anew.
+//! 3. Who may have spoken without being heard has its time anew. So has who was to be heard while the
+//!    master was stopped, with its workers perhaps, which is seen by a time that ends late.
 //! 4. A ready worker that says that it is not well hangs from that moment, --watchdog or not.
 //! 5. A ready worker that wants to be replaced is due for it (`recycle`); nothing else that is said
 //!    changes anything.
@@ -13,7 +14,7 @@
 use super::action::{Action, Whom};
 use super::deadlines::Why;
 use super::event::Word;
-use super::hung::Hang;
+use super::hung::{self, Hang};
 use super::ids::{Time, WorkerId};
 use super::notice::{Cause, Notice};
 use super::outcome::Hitch;
@@ -77,11 +78,17 @@ impl Cluster {
         }
     }
 
-    /// It was not heard in that time.
-    pub(super) fn silent(&mut self, id: WorkerId, now: Time, out: &mut Out) {
-        let ever = self.fleet.get(id).is_some_and(|w| w.pinged.is_some());
-        if let Some(limit) = self.policy.watchdog {
-            self.hangs(id, Hang::Silent { limit, ever }, now, out);
+    /// It was not heard in the time that was to end at `due`.
+    pub(super) fn silent(&mut self, id: WorkerId, due: Time, now: Time, out: &mut Out) {
+        // (Out of all other states this deadline is stopped on the way.)
+        let Some(w) = self.fleet.get(id).filter(|w| w.is_ready()) else {
+            return;
+        };
+        let ever = w.pinged.is_some();
+        match self.policy.watchdog {
+            Some(limit) if hung::kept_back(due, limit, now) => self.watch_pulse(id, now),
+            Some(limit) => self.hangs(id, Hang::Silent { limit, ever }, now, out),
+            None => {}
         }
     }
 

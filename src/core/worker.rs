@@ -432,7 +432,6 @@ impl Cluster {
             }
             (State::Retiring { .. }, Why::Drain(_)) => self.drain_over(id, now, out),
             (State::Remnant, Why::Kill(_)) => self.kill_rest(id, out),
-            (State::Ready { .. }, Why::Watchdog(_)) => self.silent(id, now, out),
             (State::Ready { since }, Why::Age(_)) => self.aged(id, now - since, now),
             (State::Killed { since, .. }, Why::KillAgain(_)) => {
                 let notice = Notice::StillThere {

@@ -310,6 +310,29 @@ fn killed_for_want_of_memory_is_a_cause_of_its_own() {
 }
 
 #[test]
+fn a_master_that_was_stopped_gives_those_it_did_not_hear_their_time_anew() {
+    let mut r = Rig::new(Policy {
+        watchdog: Some(Duration::from_secs(4)),
+        ..limited(2)
+    });
+    let ids = r.run_spawns();
+    let word = Word::Ping;
+    r.tell(Event::Said {
+        worker: ids[0],
+        word,
+    });
+    r.did();
+    // With its workers, as by a container that is paused.
+    r.at(60_000);
+    assert!(signals(&r.did()).is_empty());
+    r.at(63_999);
+    assert!(signals(&r.did()).is_empty());
+    r.at(64_000);
+    let hung = ids.iter().map(|w| (*w, 6, Whom::Leader));
+    assert_eq!(signals(&r.did()), hung.collect::<Vec<_>>());
+}
+
+#[test]
 fn one_that_hangs_and_never_said_that_it_was_well_waits_longer_each_time() {
     let limit = 3 * SETTLED;
     let mut r = Rig::new(Policy {
