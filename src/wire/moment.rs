@@ -9,7 +9,7 @@
 //!    back: where an answer comes in parts, where one is waited for, and where that is unclear.
 //! 4. One that rests is ended as soon as the last word was the server's. One that is held back, or to
 //!    which answers come in parts, has nothing more to lose by waiting: what it has may be the first part
-//!    of an answer. It is ended when it was silent for a while.
+//!    of an answer. It is ended when it was silent for a while, or at the very end.
 //! 5. Where it is unclear, and it cannot be held back, it is ended after a silence that gets shorter: what
 //!    comes in that moment is read and perhaps answered before the server finds the end.
 
@@ -29,6 +29,8 @@ const WAITS: Duration = Duration::from_millis(40);
 const ANSWERED: Duration = Duration::from_millis(60);
 /// A pause of that length within an answer would have been seen by looks that come four times a second.
 const PARTS: Duration = Duration::from_millis(500);
+/// So much is left at the last look or two: who is ended then would be cut off by the stop signal as soon.
+const AT_LAST: Duration = Duration::from_millis(40);
 /// When so much is left no silence at all is asked for any more: a client that is never silent is told
 /// between two looks at its socket rather than cut off by the stop signal.
 const BREATHLESS: Duration = Duration::from_millis(300);
@@ -110,8 +112,8 @@ impl Moment<'_> {
             Ending::Rest { left } if left > OBSERVED => false,
             Ending::Rest { left } => match self.settle(debt_at_last(self.conn)) {
                 Debt::Fresh => true,
-                Debt::Settled | Debt::Unclear if streams => silent >= left,
-                Debt::Settled if self.held_back => silent >= left.min(PARTS),
+                Debt::Settled | Debt::Unclear if streams => is_over(silent, left.max(PARTS), left),
+                Debt::Settled if self.held_back => is_over(silent, PARTS, left),
                 Debt::Settled => true,
                 // Its answer may be still to come, and nothing after it.
                 Debt::Unclear if self.held_back => silent >= ANSWERED,
@@ -128,6 +130,12 @@ pub fn unix_may_end(unread: bool, which: Ending) -> bool {
         Ending::Quiet { .. } => false,
         Ending::Rest { left } => left <= OBSERVED && !unread,
     }
+}
+
+/// Is an answer over that may come in parts? Short of the very end a silence says so only if it is longer
+/// than a pause within an answer, also on a machine that is busy: what ends too soon is half an answer.
+fn is_over(silent: Duration, pause: Duration, left: Duration) -> bool {
+    silent >= pause || left <= AT_LAST && silent >= left
 }
 
 /// How silent one has to be of which it is unclear who spoke last.
@@ -240,8 +248,9 @@ mod tests {
         // What has come may be the first part of it.
         assert!(!ends(&conn(300, 100), waits, true, LATE));
         assert!(ends(&conn(900, 500), waits, true, LATE));
-        assert!(!ends(&conn(300, 100), waits, true, rest(400)));
-        assert!(ends(&conn(300, 100), waits, true, rest(100)));
+        assert!(!ends(&conn(700, 499), waits, true, rest(41)));
+        assert!(ends(&conn(700, 500), waits, true, rest(600)));
+        assert!(ends(&conn(300, 40), waits, true, rest(40)));
         // It is not known whether anything has.
         assert!(!ends(&conn(30, 30), waits, true, rest(10)));
         assert!(ends(&conn(60, 60), waits, true, rest(600)));
@@ -253,8 +262,10 @@ mod tests {
         assert!(!holds(&conn(300, 100), parts, LATE) && holds(&conn(300, 100), parts, rest(700)));
         for held_back in [false, true] {
             assert!(!ends(&conn(300, 100), parts, held_back, LATE));
-            assert!(!ends(&conn(300, 100), parts, held_back, rest(101)));
-            assert!(ends(&conn(300, 100), parts, held_back, rest(100)));
+            assert!(!ends(&conn(700, 499), parts, held_back, rest(41)));
+            assert!(ends(&conn(700, 500), parts, held_back, rest(500)));
+            assert!(!ends(&conn(300, 39), parts, held_back, rest(40)));
+            assert!(ends(&conn(300, 40), parts, held_back, rest(40)));
         }
     }
 
