@@ -48,6 +48,8 @@ const LOOK_LONGEST: Duration = Duration::from_millis(250);
 const LOOK_JOINED: Duration = Duration::from_millis(25);
 /// While the last connections are ended: each has its moments.
 const LOOK_CLOSING: Duration = Duration::from_millis(20);
+/// There is a look, at least, when so much of that is left: it ends those who would be cut off.
+const LAST_LOOK: Duration = Duration::from_millis(30);
 /// Looking takes no more than this part of the time: of the first looks, when most have only some
 /// milliseconds to go,
 const SHARE_SOON: u32 = 2;
@@ -192,8 +194,18 @@ impl Cluster {
         };
         let gap = gap.max(took * share);
         if self.looks_on() {
-            self.deadlines.set(Why::Census, now + gap);
+            let next = now + gap;
+            let last = self.last_looks().filter(|at| now < *at).min();
+            self.deadlines
+                .set(Why::Census, last.map_or(next, |at| at.min(next)));
         }
+    }
+
+    /// When it has to be looked for the last time at each of whom the last connections are ended.
+    fn last_looks(&self) -> impl Iterator<Item = Time> {
+        let closing = |w: &&Worker| w.stage() == Some(Stage::Closing);
+        let ids = self.fleet.iter().filter(closing).map(|w| w.id);
+        ids.filter_map(|id| Some(self.deadlines.get(Why::Drain(id))?.before(LAST_LOOK)))
     }
 
     fn assess(&mut self, id: WorkerId, load: Load, now: Time, out: &mut Out) {

@@ -29,7 +29,7 @@ const WAITS: Duration = Duration::from_millis(40);
 const ANSWERED: Duration = Duration::from_millis(60);
 /// A pause of that length within an answer would have been seen by looks that come four times a second.
 const PARTS: Duration = Duration::from_millis(500);
-/// So much is left at the last look or two: who is ended then would be cut off by the stop signal as soon.
+/// So much is left at the last looks: who is ended then would be cut off by the stop signal as soon.
 const AT_LAST: Duration = Duration::from_millis(40);
 /// When so much is left no silence at all is asked for any more: a client that is never silent is told
 /// between two looks at its socket rather than cut off by the stop signal.
