@@ -332,13 +332,13 @@ fn some_workers_will_do_when_the_start_timeout_has_passed() {
     let port = free_port();
     let script = "[ {slot} = 0 ] && exec ./threaded; exec sleep 1000";
     let mut cmd = g.command(&format!(
-        "-d --pid-file app.pid --log-file app.log --start-timeout 1s -n 2 -p {port} -- sh -c"
+        "-d --pid-file app.pid --log-file app.log --start-timeout 3s -n 2 -p {port} -- sh -c"
     ));
     cmd.arg(script);
     let said = g.wait(g.call(cmd));
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
-        said.err.contains("only 1/2 workers are ready after 1s"),
+        said.err.contains("only 1/2 workers are ready after 3s"),
         "{said:?}"
     );
     assert_eq!(get(v4(port), "/").unwrap().status, 200);
