@@ -154,6 +154,26 @@ fn unsafe_and_clocks_are_in_sys_and_nobody_sleeps() {
     }
 }
 
+/// What clippy does not know of, and panics at what the kernel or a client says.
+#[test]
+fn nothing_is_used_that_panics_where_one_does_not_see_it() {
+    let banned = [
+        // Dropped, where the file cannot be unlocked; sys::flock.
+        "Flock<",
+        "Flock::lock",
+        // A width or precision that is a value may be more than a format can have, 65,535.
+        "$}",
+        "$?}",
+        ".*}",
+    ];
+    for (name, text) in rust_files("src") {
+        let code = code(&text);
+        for what in banned.iter().filter(|b| code.contains(**b)) {
+            panic!("{name} uses {what}");
+        }
+    }
+}
+
 #[test]
 fn files_open_with_a_paragraph_and_stay_one_idea() {
     for dir in ["src", "tests"] {

@@ -102,7 +102,12 @@ pub fn said(text: &str) -> Result<Said, String> {
         .and_then(|t| t.split_once('='))
         .ok_or_else(bad)?;
     let o = all().find(|o| o.long == long && o.scope != Scope::Client);
-    Ok((o.ok_or_else(bad)?.long, value.to_string()))
+    let o = o.ok_or_else(bad)?;
+    match (o.arg, value) {
+        ("", "") => Ok((o.long, String::new())),
+        ("", _) => Err(format!("--{long} takes no value")),
+        (_, value) => Ok((o.long, value.to_string())),
+    }
 }
 
 /// What was typed, and these lines.
@@ -159,6 +164,16 @@ mod tests {
     use super::*;
     use crate::core::Drain;
     use std::time::Duration;
+
+    #[test]
+    fn an_option_is_said_with_its_value_and_a_flag_without_one() {
+        assert_eq!(said("--quiet="), Ok(("quiet", String::new())));
+        assert_eq!(said("--env=A=b"), Ok(("env", "A=b".into())));
+        assert_eq!(said("--quiet=x"), Err("--quiet takes no value".into()));
+        for bad in ["--quiet", "quiet=", "--nothing=1"] {
+            assert!(said(bad).unwrap_err().contains("is no option of a start"));
+        }
+    }
 
     /// A cluster started with these words and this file.
     fn started(typed: &[(&'static str, &str)], file: &str) -> Settings {

@@ -6,11 +6,11 @@
 
 use crate::core::words::reason;
 use crate::settings::{Control, Settings};
+use crate::sys::flock::{Locked, Share};
 use crate::sys::{clock, fds, process, unix};
-use nix::fcntl::{Flock, FlockArg};
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
@@ -26,7 +26,7 @@ pub struct Claim {
     pub name: String,
     /// Where the control socket goes, if anywhere.
     pub socket: Option<PathBuf>,
-    lock: Option<(Flock<File>, PathBuf)>,
+    lock: Option<(Locked, PathBuf)>,
     /// What we bound there: device and inode.
     bound: Option<(u64, u64)>,
     /// Held until then, where the path was given.
@@ -178,7 +178,7 @@ fn explicit_socket(path: &Path) -> Result<PathBuf, Refused> {
     Ok(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()))
 }
 
-type Lock = Option<(Flock<File>, PathBuf)>;
+type Lock = Option<(Locked, PathBuf)>;
 
 fn lock_name(
     dir: &Path,
@@ -233,7 +233,7 @@ fn parse_lock(bytes: &[u8]) -> (String, Option<Option<PathBuf>>) {
     (pid.trim().to_string(), socket)
 }
 
-fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+fn try_lock(path: &Path) -> io::Result<Option<Locked>> {
     let Some(mut lock) = lock_file(path, 0o600)? else {
         return Ok(None);
     };
@@ -244,7 +244,7 @@ fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
 
 /// The lock, or `None` if another master holds it. A client that looks whether a lock is held has it
 /// for a moment itself, so that one refusal does not count.
-pub(super) fn lock_file(path: &Path, mode: u32) -> io::Result<Option<Flock<File>>> {
+pub(super) fn lock_file(path: &Path, mode: u32) -> io::Result<Option<Locked>> {
     let mut refusals = 0;
     loop {
         let file = OpenOptions::new()
@@ -255,19 +255,18 @@ pub(super) fn lock_file(path: &Path, mode: u32) -> io::Result<Option<Flock<File>
             .mode(mode)
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
-        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let lock = match Locked::lock(file, Share::No) {
             Ok(lock) => lock,
-            Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
+            Err((file, e)) if e.kind() == ErrorKind::WouldBlock => {
                 // A master has it for itself; clients share it, and with us.
-                if refusals == REFUSALS || Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
-                {
+                if refusals == REFUSALS || Locked::lock(file, Share::Yes).is_err() {
                     return Ok(None);
                 }
                 refusals += 1;
                 clock::pause(Duration::from_millis(1));
                 continue;
             }
-            Err((_, e)) => return Err(e.into()),
+            Err((_, e)) => return Err(e),
         };
         // Its last holder may have removed the file between our open and our lock: then what we
         // hold has no name, and the next one would hold another. Open again.
@@ -387,8 +386,8 @@ pub fn running() -> Vec<Running> {
             let mut text = Vec::new();
             let _ = (&mut file).take(MAX_LOCK).read_to_end(&mut text);
             let held = matches!(
-                Flock::lock(file, FlockArg::LockSharedNonblock),
-                Err((_, nix::errno::Errno::EWOULDBLOCK))
+                Locked::lock(file, Share::Yes),
+                Err((_, e)) if e.kind() == ErrorKind::WouldBlock
             );
             if let (pid, Some(socket)) = parse_lock(&text)
                 && held

@@ -10,8 +10,8 @@ use super::names::lock_file;
 use crate::core::codes::{EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, FAILED, Failure, NOT_RUNNING};
 use crate::core::words::reason;
 use crate::core::{Level, WorkerId};
+use crate::sys::flock::{Locked, Share};
 use crate::sys::{clock, pidfd, process, procfs};
-use nix::fcntl::{Flock, FlockArg};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -33,7 +33,7 @@ const STRANGER: Duration = Duration::from_millis(100);
 
 /// One that is ours.
 pub struct PidFile {
-    lock: Flock<File>,
+    lock: Locked,
     path: PathBuf,
 }
 
@@ -231,9 +231,9 @@ fn held_by(path: &Path) -> io::Result<Held> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
     let text = read(&mut file)?;
-    match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(Held::Yes(text)),
-        Err((_, e)) => Err(e.into()),
+    match Locked::lock(file, Share::Yes) {
+        Err((_, e)) if e.kind() == ErrorKind::WouldBlock => Ok(Held::Yes(text)),
+        Err((_, e)) => Err(e),
         Ok(_) => Ok(Held::No(text)),
     }
 }
@@ -295,7 +295,7 @@ fn sweep(dir: &Path) -> io::Result<()> {
             .open(&path);
         // Whoever makes it anew at this moment sees that the path leads elsewhere, and tries again.
         if let Ok(file) = open
-            && let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            && let Ok(lock) = Locked::lock(file, Share::No)
             && is_at(&lock, &path)
         {
             let _ = fs::remove_file(&path);
@@ -379,11 +379,8 @@ mod tests {
         let at = dir.join("x.pid");
         // No process has the highest number there can be.
         fs::write(&at, "4194304\n").unwrap();
-        for how in [
-            FlockArg::LockExclusiveNonblock,
-            FlockArg::LockSharedNonblock,
-        ] {
-            let stranger = Flock::lock(File::open(&at).unwrap(), how).unwrap();
+        for how in [Share::No, Share::Yes] {
+            let stranger = Locked::lock(File::open(&at).unwrap(), how).unwrap();
             let file = PidFile::take(&at, process::id()).ok().unwrap();
             assert_eq!(find(&at).ok().unwrap().pid, process::id());
             drop((file, stranger));

@@ -398,7 +398,7 @@ impl Shell {
                     standing.clear();
                 }
                 None => {
-                    let last = wanted - 1;
+                    let last = wanted.saturating_sub(1);
                     return (
                         EX_USAGE,
                         format!("'{word}' is not a slot from 0 to {last}\n"),

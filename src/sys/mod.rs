@@ -6,6 +6,7 @@ pub mod clock;
 pub mod closer;
 pub mod cpus;
 pub mod fds;
+pub mod flock;
 pub mod guise;
 pub mod inherit;
 pub mod netlink;

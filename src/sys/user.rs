@@ -39,6 +39,7 @@ mod database {
     }
 
     pub fn by_name(name: &str) -> io::Result<Option<Account>> {
+        named(name)?;
         Ok(User::from_name(name)?.map(account))
     }
 
@@ -47,11 +48,17 @@ mod database {
     }
 
     pub fn group(name: &str) -> io::Result<Option<u32>> {
+        named(name)?;
         Ok(Group::from_name(name)?.map(|g| g.gid.as_raw()))
     }
 
+    /// `nix` takes it for granted that a name holds no NUL.
+    fn named(name: &str) -> io::Result<CString> {
+        Ok(CString::new(name)?)
+    }
+
     pub fn groups_of(name: &str, gid: u32) -> io::Result<Vec<u32>> {
-        let name = CString::new(name)?;
+        let name = named(name)?;
         let all = getgrouplist(&name, Gid::from_raw(gid))?;
         Ok(all.into_iter().map(Gid::as_raw).collect())
     }

@@ -28,6 +28,10 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
         true => json::parse_words(text)?,
         false => split(text)?,
     };
+    // JSON can say it, and a line hold it; no word of a command line, file name or variable can.
+    if let Some(word) = all.iter().find(|w| w.contains('\0')) {
+        return Err(format!("{} holds a NUL", json::quote(word)));
+    }
     // What follows `--` is a command's, whatever it looks like.
     let end = all.iter().position(|w| w == END).unwrap_or(all.len());
     let (ours, theirs) = all.split_at(end);
@@ -107,6 +111,9 @@ mod tests {
         assert!(parse(b"").unwrap().words.is_empty());
         for bad in [&b"\xff\xfe"[..], b"[1,2", b"say \"x"] {
             assert!(parse(bad).is_err());
+        }
+        for bad in [&br#"["start","--","a\u0000b"]"#[..], b"start a\0b"] {
+            assert_eq!(parse(bad).unwrap_err(), "\"a\\u0000b\" holds a NUL");
         }
     }
 

@@ -108,14 +108,15 @@ pub(super) fn said_json(v: &SlotView, says: Option<&str>) -> String {
 
 /// Columns as wide as they need to be.
 pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let length = |r: &[String; N], col: usize| r.get(col).map_or(0, String::len);
+    let length = |r: &[String; N], col: usize| r.get(col).map_or(0, |c| c.chars().count());
     let width = |col: usize| rows.iter().map(|r| length(r, col)).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     let line = |r: &[String; N]| {
         let cells: Vec<String> = r
             .iter()
             .zip(&widths)
-            .map(|(c, w)| format!("{c:<w$}"))
+            // (A width in a format may not be longer than 65,535, and a command may.)
+            .map(|(c, w)| format!("{c}{}", " ".repeat(w.saturating_sub(c.chars().count()))))
             .collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
@@ -316,6 +317,25 @@ mod tests {
     use super::*;
     use crate::core::notice::Who;
     use crate::core::{Pid, SlotNr, Used};
+
+    #[test]
+    fn columns_are_as_wide_as_they_need_to_be_however_wide_that_is() {
+        let cell = |s: &str| s.to_string();
+        let long = "x".repeat(100_000);
+        let rows = [
+            [cell("\u{e9}\u{e9}"), cell("b")],
+            [long.clone(), cell("d")],
+            [cell("e"), cell("")],
+        ];
+        let text = table(&rows);
+        let lines: Vec<&str> = text.lines().collect();
+        let [first, second, third] = lines[..] else {
+            panic!("{} lines", lines.len());
+        };
+        assert_eq!(first.chars().count(), 100_003);
+        assert!(first.starts_with("\u{e9}\u{e9} ") && first.ends_with("  b"));
+        assert_eq!((second, third), (&*format!("{long}  d"), "e"));
+    }
 
     fn snapshot() -> (Snapshot, Master<'static>) {
         let view = |slot, pid, state: &'static str, last: Option<(Cause, Exit)>| SlotView {

@@ -2,7 +2,7 @@
 
 use crate::client::{all_answer, v4};
 use crate::harness::{Rig, Words, sigkill};
-use crate::place::{Place, Said, free_port, run};
+use crate::place::{Place, Said, free_port, run, shim};
 use crate::proc;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -229,6 +229,26 @@ fn a_directory_of_pid_files_that_has_gone_is_one_warning() {
     // The files of the first workers were held open; those of the later ones could not be made.
     rig.signal(Signal::SIGTERM);
     rig.finish(0, &["died", "no-pid-file"]);
+}
+
+#[test]
+fn a_lock_of_a_pid_file_that_cannot_be_given_back_ends_nobody() {
+    let port = free_port();
+    let words = format!("-n 2 -p {port} --pid-dir pids --pid-file app.pid -- ./threaded");
+    let mut rig = Rig::dressed(words, |cmd, _| {
+        cmd.env("LD_PRELOAD", shim());
+    });
+    rig.up();
+    let fails = rig.dir().join("shim-unlock");
+    fs::write(&fails, "").unwrap();
+    for pid in rig.status().pids() {
+        rig.replace(pid);
+    }
+    assert_eq!(rig.status().ready, 2);
+    let names = fs::read_dir(rig.dir().join("pids")).unwrap();
+    assert_eq!(names.count(), 3);
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &["died"]);
 }
 
 #[test]

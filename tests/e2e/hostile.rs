@@ -249,8 +249,27 @@ fn who_types_what_is_refused_is_hung_up_on_like_others() {
 }
 
 #[test]
+fn a_nul_that_only_json_can_say_is_refused_and_starts_nobody() {
+    let (rig, port) = rig();
+    for words in [
+        r#"["replace","cwd","/\u0000","--","sleep","5"]"#,
+        r#"["upgrade","cwd","/x","slee\u0000p"]"#,
+        r#"["replace","cwd","/","option","--group=a\u0000","--","sleep","5"]"#,
+        "start \"a\0b\"",
+    ] {
+        let mut stream = connect(&rig);
+        stream.write_all(format!("{words}\n").as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let said = answer(stream);
+        assert!(said.contains("holds a NUL"), "{words}: {said}");
+    }
+    assert_eq!(rig.events("forked").len(), 2);
+    all_is_well(rig, port);
+}
+
+#[test]
 fn workers_with_very_long_commands_are_listed_whole() {
-    let long = "x".repeat(60_000);
+    let long = "x".repeat(100_000);
     let words = format!("-n 24 --ready started -- env LONG={long} sleep 1000");
     let mut rig = Rig::start(words);
     rig.wait("all-ready", |_| true);
