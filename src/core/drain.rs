@@ -49,7 +49,7 @@ const LOOK_JOINED: Duration = Duration::from_millis(25);
 /// While the last connections are ended: each has its moments.
 const LOOK_CLOSING: Duration = Duration::from_millis(20);
 /// There is a look, at least, when so much of that is left: it ends those who would be cut off.
-const LAST_LOOK: Duration = Duration::from_millis(30);
+pub const LAST_LOOK: Duration = Duration::from_millis(30);
 /// Looking takes no more than this part of the time: of the first looks, when most have only some
 /// milliseconds to go,
 const SHARE_SOON: u32 = 2;
@@ -194,10 +194,9 @@ impl Cluster {
         };
         let gap = gap.max(took * share);
         if self.looks_on() {
-            let next = now + gap;
-            let last = self.last_looks().filter(|at| now < *at).min();
+            let last = self.last_looks().filter(|at| now < *at);
             self.deadlines
-                .set(Why::Census, last.map_or(next, |at| at.min(next)));
+                .set(Why::Census, last.fold(now + gap, Time::min));
         }
     }
 

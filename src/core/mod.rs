@@ -58,7 +58,7 @@ pub use addr::{Addr, FileIs, Given, share_clients};
 pub use codes::EXEC_STEP;
 pub use crash::{MAX_RESTARTS, Used, status_of};
 pub use deadlines::Why;
-pub use drain::Stage;
+pub use drain::{LAST_LOOK, Stage};
 pub use event::{
     By, Event, Exit, LaneLook, Load, MasterSignal, More, Oom, Restart, Seen, Sight, Size, Snag,
     Target, Terms, Wait, Waits, Word,
@@ -112,8 +112,7 @@ pub struct Cluster {
     rollout: Option<Rollout>,
     /// What adds slots.
     starting: Option<Starting>,
-    /// What replaces one of them, and who else is due for that.
-    /// One worker that is being replaced, and those that are to be.
+    /// The one of them that is being replaced, and those that are to be.
     swap: Option<Swap>,
     due: Vec<Due>,
     /// The last worker that was looked at for its memory.
@@ -445,11 +444,11 @@ impl Cluster {
                 | Why::Probe(id)
                 | Why::Alive(id)
                 | Why::Ready(id)
+                | Why::Watchdog(id)
                 | Why::Age(id)
                 | Why::Drain(id)
                 | Why::Kill(id)
-                | Why::KillAgain(id) => self.worker_due(why, id, now, out),
-                Why::Watchdog(id) => self.silent(id, due, now, out),
+                | Why::KillAgain(id) => self.worker_due(id, (due, why), now, out),
                 Why::Respawn(_) => {
                     self.spawn_due(now, out);
                     // One that is given up instead is the last that was waited for, perhaps.

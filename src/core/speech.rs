@@ -80,11 +80,7 @@ impl Cluster {
 
     /// It was not heard in the time that was to end at `due`.
     pub(super) fn silent(&mut self, id: WorkerId, due: Time, now: Time, out: &mut Out) {
-        // (Out of all other states this deadline is stopped on the way.)
-        let Some(w) = self.fleet.get(id).filter(|w| w.is_ready()) else {
-            return;
-        };
-        let ever = w.pinged.is_some();
+        let ever = self.fleet.get(id).is_some_and(|w| w.pinged.is_some());
         match self.policy.watchdog {
             Some(limit) if hung::kept_back(due, limit, now) => self.watch_pulse(id, now),
             Some(limit) => self.hangs(id, Hang::Silent { limit, ever }, now, out),

@@ -397,7 +397,13 @@ impl Cluster {
     }
 
     /// A deadline of this worker has come.
-    pub(super) fn worker_due(&mut self, why: Why, id: WorkerId, now: Time, out: &mut Out) {
+    pub(super) fn worker_due(
+        &mut self,
+        id: WorkerId,
+        (due, why): (Time, Why),
+        now: Time,
+        out: &mut Out,
+    ) {
         let Some(w) = self.fleet.get_mut(id) else {
             return;
         };
@@ -432,6 +438,7 @@ impl Cluster {
             }
             (State::Retiring { .. }, Why::Drain(_)) => self.drain_over(id, now, out),
             (State::Remnant, Why::Kill(_)) => self.kill_rest(id, out),
+            (State::Ready { .. }, Why::Watchdog(_)) => self.silent(id, due, now, out),
             (State::Ready { since }, Why::Age(_)) => self.aged(id, now - since, now),
             (State::Killed { since, .. }, Why::KillAgain(_)) => {
                 let notice = Notice::StillThere {

@@ -16,6 +16,7 @@
 use super::debt::{Debt, debt, debt_at_last, silent_ms};
 use super::sock_diag::Conn;
 use super::talk::Talk;
+use crate::core::LAST_LOOK;
 use std::time::Duration;
 
 /// Nothing is ended while more than that is left.
@@ -29,8 +30,6 @@ const WAITS: Duration = Duration::from_millis(40);
 const ANSWERED: Duration = Duration::from_millis(60);
 /// A pause of that length within an answer would have been seen by looks that come four times a second.
 const PARTS: Duration = Duration::from_millis(500);
-/// So much is left at the last looks: who is ended then would be cut off by the stop signal as soon.
-const AT_LAST: Duration = Duration::from_millis(40);
 /// When so much is left no silence at all is asked for any more: a client that is never silent is told
 /// between two looks at its socket rather than cut off by the stop signal.
 const BREATHLESS: Duration = Duration::from_millis(300);
@@ -132,10 +131,11 @@ pub fn unix_may_end(unread: bool, which: Ending) -> bool {
     }
 }
 
-/// Is an answer over that may come in parts? Short of the very end a silence says so only if it is longer
+/// Is an answer over that may come in parts? Before the last look a silence says so only if it is longer
 /// than a pause within an answer, also on a machine that is busy: what ends too soon is half an answer.
+/// Who is not ended at the last one is cut off by the stop signal.
 fn is_over(silent: Duration, pause: Duration, left: Duration) -> bool {
-    silent >= pause || left <= AT_LAST && silent >= left
+    silent >= pause || left <= LAST_LOOK && silent >= left
 }
 
 /// How silent one has to be of which it is unclear who spoke last.
@@ -248,9 +248,9 @@ mod tests {
         // What has come may be the first part of it.
         assert!(!ends(&conn(300, 100), waits, true, LATE));
         assert!(ends(&conn(900, 500), waits, true, LATE));
-        assert!(!ends(&conn(700, 499), waits, true, rest(41)));
+        assert!(!ends(&conn(700, 499), waits, true, rest(31)));
         assert!(ends(&conn(700, 500), waits, true, rest(600)));
-        assert!(ends(&conn(300, 40), waits, true, rest(40)));
+        assert!(ends(&conn(300, 30), waits, true, rest(30)));
         // It is not known whether anything has.
         assert!(!ends(&conn(30, 30), waits, true, rest(10)));
         assert!(ends(&conn(60, 60), waits, true, rest(600)));
@@ -262,10 +262,10 @@ mod tests {
         assert!(!holds(&conn(300, 100), parts, LATE) && holds(&conn(300, 100), parts, rest(700)));
         for held_back in [false, true] {
             assert!(!ends(&conn(300, 100), parts, held_back, LATE));
-            assert!(!ends(&conn(700, 499), parts, held_back, rest(41)));
+            assert!(!ends(&conn(700, 499), parts, held_back, rest(31)));
             assert!(ends(&conn(700, 500), parts, held_back, rest(500)));
-            assert!(!ends(&conn(300, 39), parts, held_back, rest(40)));
-            assert!(ends(&conn(300, 40), parts, held_back, rest(40)));
+            assert!(!ends(&conn(300, 29), parts, held_back, rest(30)));
+            assert!(ends(&conn(300, 30), parts, held_back, rest(30)));
         }
     }
 
