@@ -91,9 +91,12 @@ impl Rig {
         });
     }
 
-    fn says_ready(&mut self, worker: WorkerId) {
-        let word = Word::Ready;
+    fn says(&mut self, worker: WorkerId, word: Word) {
         self.tell(Event::Said { worker, word });
+    }
+
+    fn says_ready(&mut self, worker: WorkerId) {
+        self.says(worker, Word::Ready);
     }
 
     fn exits(&mut self, worker: WorkerId, status: Exit) {

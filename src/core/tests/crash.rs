@@ -273,11 +273,7 @@ fn the_start_is_over_when_those_that_have_not_finished_are_ready() {
         ..limited(2)
     });
     let ids = r.run_spawns();
-    let word = Word::Ready;
-    r.tell(Event::Said {
-        worker: ids[0],
-        word,
-    });
+    r.says_ready(ids[0]);
     r.did();
     r.exits(ids[1], Exit::Code(0));
     assert_eq!(notes(&r.did(), "all-ready").len(), 1);
@@ -316,11 +312,7 @@ fn a_master_that_was_stopped_gives_those_it_did_not_hear_their_time_anew() {
         ..limited(2)
     });
     let ids = r.run_spawns();
-    let word = Word::Ping;
-    r.tell(Event::Said {
-        worker: ids[0],
-        word,
-    });
+    r.says(ids[0], Word::Ping);
     r.did();
     // With its workers, as by a container that is paused.
     r.at(60_000);
