@@ -54,8 +54,8 @@ fn bash() -> String {
 /// What may follow a verb.
 fn bash_words(v: &Verb) -> String {
     let own = match v.name {
-        "help" => VERBS.map(|v| v.name).join(" "),
-        _ => v.proposes().to_string(),
+        "help" => VERBS.each_ref().map(|v| v.name).join(" "),
+        _ => v.proposes.to_string(),
     };
     let no_wait = if v.waits { " --no-wait" } else { "" };
     let all = format!("{own} --json{no_wait}");
@@ -139,10 +139,10 @@ fn zsh() -> String {
         .iter()
         .map(|v| format!("'{}:{}'", v.name, quote(v.help)))
         .collect();
-    let with_words = || VERBS.iter().filter(|v| !v.proposes().is_empty());
+    let with_words = || VERBS.iter().filter(|v| !v.proposes.is_empty());
     let names: Vec<&str> = with_words().map(|v| v.name).collect();
     let words: String = with_words()
-        .map(|v| format!("  {}) compadd -- {} ;;\n", v.name, v.proposes()))
+        .map(|v| format!("  {}) compadd -- {} ;;\n", v.name, v.proposes))
         .collect();
     format!(
         "#compdef minicluster\n\
@@ -186,11 +186,10 @@ fn fish() -> String {
             v.name,
             quote(v.help)
         ));
-        if !v.proposes().is_empty() {
+        if !v.proposes.is_empty() {
             text.push_str(&format!(
                 "complete -c minicluster -n '__fish_seen_subcommand_from {}' -a '{}'\n",
-                v.name,
-                v.proposes()
+                v.name, v.proposes
             ));
         }
     }
@@ -210,7 +209,7 @@ mod tests {
             }
             for v in &VERBS {
                 assert!(text.contains(v.name), "{shell} {}", v.name);
-                assert!(text.contains(v.proposes()), "{shell} {}", v.name);
+                assert!(text.contains(v.proposes), "{shell} {}", v.name);
             }
         }
     }

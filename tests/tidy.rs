@@ -72,7 +72,7 @@ fn imports_flow_downwards_only() {
         ("src/sys/", &["sys"]),
         ("src/wire/", &["wire", "core", "settings", "verbs"]),
         ("src/settings/", &["core", "settings"]),
-        ("src/verbs.rs", &["settings"]),
+        ("src/verbs/", &["settings", "verbs"]),
         ("src/options/", &["core", "options", "settings", "verbs"]),
         ("src/completions.rs", &["options", "verbs"]),
         (

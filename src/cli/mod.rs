@@ -107,7 +107,7 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
         return Ok(Invocation::Start(Box::new(s)));
     }
     let verb = client_words.first().cloned().ok_or_else(nothing_to_do)?;
-    let before = verbs::find(&verb).and_then(|v| v.before());
+    let before = verbs::find(&verb).and_then(|v| v.before);
     let command = match (split, before) {
         (Some(_), None) => return Err(format!("{verb} is a verb and takes no COMMAND").into()),
         (Some(at), Some(_)) => Some(behind(at)),
@@ -193,7 +193,7 @@ fn client(
     // From COMMAND on nothing is ours.
     let (verb, rest) = words.split_first().ok_or_else(nothing_to_do)?;
     let verb = verb.clone();
-    let before = verbs::find(&verb).and_then(|v| v.before());
+    let before = verbs::find(&verb).and_then(|v| v.before);
     let begins = before.map(|b| 1 + settings::begins(rest, b));
     let mut theirs = match begins.filter(|_| command.is_none()) {
         Some(at) => words.split_off(at),

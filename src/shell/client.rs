@@ -34,7 +34,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
     if s.no_wait {
         words.insert(1, verbs::NO_WAIT.into());
     }
-    if let Some(before) = verb.before() {
+    if let Some(before) = verb.before {
         make_absolute(&mut words, before);
     }
     let rest: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();

@@ -1,0 +1,185 @@
+//! The list itself, in the order of help, in three groups: looking, doing, and what is about us.
+
+use super::{Verb, What, checks, orders};
+use crate::settings::Before;
+
+const fn verb(name: &'static str, what: What, words: &'static str, help: &'static str) -> Verb {
+    Verb {
+        name,
+        words,
+        takes: 0,
+        waits: false,
+        help,
+        what,
+        proposes: "",
+        before: None,
+        check: checks::nothing,
+        order: orders::looks,
+    }
+}
+
+impl Verb {
+    /// So many words may follow.
+    const fn takes(mut self, most: usize) -> Verb {
+        self.takes = most;
+        self
+    }
+
+    /// Its answer is waited for.
+    const fn waits(mut self) -> Verb {
+        self.waits = true;
+        self
+    }
+
+    /// These words stand first behind it, mostly.
+    const fn proposes(mut self, words: &'static str) -> Verb {
+        self.proposes = words;
+        self
+    }
+
+    /// A COMMAND follows.
+    const fn command(mut self, before: Before) -> Verb {
+        self.before = Some(before);
+        self.takes = usize::MAX;
+        self.waits = true;
+        self.order = orders::answers;
+        self
+    }
+
+    /// What its words have to be.
+    const fn checked(mut self, check: super::Check) -> Verb {
+        self.check = check;
+        self
+    }
+
+    /// What a signal that stands for it is an order for.
+    const fn order(mut self, order: super::Ordered) -> Verb {
+        self.order = order;
+        self
+    }
+}
+
+/// All of them.
+pub static VERBS: [Verb; 16] = [
+    verb(
+        "status",
+        What::Status,
+        "",
+        "the cluster, its ports and its workers",
+    ),
+    verb(
+        "workers",
+        What::Workers,
+        "[simple|details]",
+        "slot, pid and state of each worker; or all that is known of it",
+    )
+    .takes(1)
+    .proposes("simple details")
+    .checked(checks::workers),
+    verb(
+        "why",
+        What::Why,
+        "[SLOT]",
+        "the last deaths: reason, status, age, last stderr lines, what followed",
+    )
+    .takes(1),
+    verb(
+        "resize",
+        What::Resize,
+        "N|+K|-K",
+        "so many workers; returns when they are ready",
+    )
+    .takes(1)
+    .waits()
+    .proposes("+1 -1")
+    .checked(checks::resize)
+    .order(orders::resize),
+    verb(
+        "reload",
+        What::Reload,
+        "",
+        "replace all workers, new before old; returns when it is over",
+    )
+    .waits()
+    .order(orders::reload),
+    verb(
+        "upgrade",
+        What::Upgrade,
+        "[all|SLOT|PID] [cwd D] [watch T] [timeout T] [--] COMMAND..",
+        "reload to that; taken back if it is broken",
+    )
+    .command(Before::Upgrade),
+    verb(
+        "rollback",
+        What::Rollback,
+        "",
+        "back to the command before; of an upgrade under way: at once",
+    )
+    .waits()
+    .order(orders::answers),
+    verb(
+        "start",
+        What::Start,
+        "[count N] [cwd D] [timeout T] [--] COMMAND..",
+        "more workers, which run another command",
+    )
+    .command(Before::Start),
+    verb(
+        "replace",
+        What::Replace,
+        "cwd D [option --NAME=VALUE].. [--] COMMAND..",
+        "be exactly what a start of that would be; what --replace says",
+    )
+    .command(Before::Replace),
+    verb(
+        "restart",
+        What::Restart,
+        "all|SLOT|PID [timeout T]",
+        "replace that worker, new before old; all: reload",
+    )
+    .takes(3)
+    .waits()
+    .proposes("all")
+    .checked(checks::restart)
+    .order(orders::restart),
+    verb(
+        "signal",
+        What::Signal,
+        "SIG [all|SLOT|PID]",
+        "send a signal to the workers' first processes",
+    )
+    .takes(2)
+    .proposes("HUP INT QUIT USR1 USR2 WINCH TERM KILL")
+    .checked(checks::signal)
+    .order(orders::signal),
+    verb(
+        "stop",
+        What::Stop,
+        "",
+        "stop gracefully; returns when the master has gone",
+    )
+    .waits()
+    .order(orders::stop),
+    verb(
+        "kill",
+        What::Kill,
+        "",
+        "stop at once, by SIGKILL; the master exits 1",
+    )
+    .waits()
+    .order(orders::kill),
+    verb(
+        "reopen",
+        What::Reopen,
+        "",
+        "reopen the log file, after it was renamed",
+    )
+    .order(orders::reopen),
+    verb(
+        "version",
+        What::Version,
+        "",
+        "version of the running master",
+    ),
+    verb("help", What::Help, "[VERB]", "this list, or one line of it").takes(1),
+];
