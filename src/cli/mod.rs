@@ -199,6 +199,8 @@ fn client(
         Some(at) => words.split_off(at),
         None => Vec::new(),
     };
+    // Where it was not typed, what is at the end may still be options in an object.
+    let end = command.is_some();
     for word in command.into_iter().flatten() {
         let shown = word.to_string_lossy().into_owned();
         let text = word.into_string();
@@ -229,7 +231,7 @@ fn client(
         }
     }
     if before.is_some() && !theirs.is_empty() {
-        kept.push(settings::END.into());
+        kept.extend(end.then(|| settings::END.into()));
         kept.extend(theirs);
     }
     Ok(Invocation::Control(Box::new(s), kept))

@@ -13,6 +13,8 @@ pub enum Value {
     Number(String),
     /// Anything.
     Text(String),
+    /// A whole JSON value, on one line.
+    Json(String),
 }
 
 fn number(n: impl ToString) -> Value {

@@ -13,6 +13,7 @@ macro_rules! keep {
 }
 
 pub mod config;
+pub mod effective;
 pub mod merge;
 pub mod reread;
 
@@ -136,6 +137,8 @@ pub struct Opt {
     /// Is it of the master itself, so that it takes a restart of that to change it? Else a reload
     /// takes what --config says of it by then.
     pub lasting: bool,
+    /// Is what stands behind the = of its values nobody's business?
+    pub secret: bool,
     /// Its values, for completions.
     pub completes: Completes,
     /// Parses the value and keeps it.
@@ -162,6 +165,7 @@ const fn opt(
         scope: Scope::Start,
         alone: false,
         lasting: false,
+        secret: false,
         completes: Completes::Nothing,
         apply,
     }
@@ -180,6 +184,11 @@ impl Opt {
 
     const fn lasting(mut self) -> Opt {
         self.lasting = true;
+        self
+    }
+
+    const fn secret(mut self) -> Opt {
+        self.secret = true;
         self
     }
 

@@ -16,8 +16,10 @@ pub(super) static WORKER: &[Opt] = &[
             s.env.push(settings::env_pair(v)?);
             Ok(())
         },
-    ).alone()
-    .keyed(),
+    )
+    .alone()
+    .keyed()
+    .secret(),
     opt(
         "",
         "env-file",

@@ -48,25 +48,19 @@ pub fn signal_to(words: &[&str]) -> Result<(i32, Target), String> {
     Ok((signal(first)?, whom))
 }
 
-/// `all|SLOT|PID [timeout T]`: who is replaced, and how soon the new one has to be ready.
-pub fn restart(words: &[&str]) -> Result<(Target, Option<Duration>), String> {
-    let first = words
-        .first()
-        .ok_or("which worker? write the number of a slot or a pid, slot:N or pid:N, or all")?;
-    let target = target(first)?;
-    let within = match words.get(1..).unwrap_or_default() {
+/// `[all|SLOT|PID] [timeout T]`: who is meant, and how soon it has to be over.
+pub fn whom_within(words: &[&str]) -> Result<(Target, Option<Duration>), String> {
+    let (target, rest) = match words {
+        [] | ["timeout", ..] => (Target::All, words),
+        [first, rest @ ..] => (target(first)?, rest),
+    };
+    let within = match rest {
         [] => None,
         ["timeout", time] => Some(between(time, Duration::from_millis(1), LONGEST)?),
         ["timeout"] => return Err("timeout of how long? write timeout 10s".into()),
         [word, ..] => return Err(format!("'{word}' is not timeout T, as timeout 10s")),
     };
-    match (target, within) {
-        (Target::All, Some(_)) => Err(
-            "restart all is a reload, which has --ready-timeout: timeout T is for one worker"
-                .into(),
-        ),
-        found => Ok(found),
-    }
+    Ok((target, within))
 }
 
 #[cfg(test)]
@@ -91,26 +85,27 @@ mod tests {
     }
 
     #[test]
-    fn who_is_restarted_and_how_soon() {
+    fn who_is_meant_and_how_soon_it_has_to_be_over() {
         let secs = |n| Some(Duration::from_secs(n));
         for (words, want) in [
             (&["2"][..], (Target::Number(2), None)),
             (&["slot:2", "timeout", "5s"], (Target::Slot(2), secs(5))),
             (&["pid:7", "timeout", "1m"], (Target::Pid(7), secs(60))),
             (&["all"], (Target::All, None)),
+            (&[], (Target::All, None)),
+            (&["timeout", "5s"], (Target::All, secs(5))),
+            (&["all", "timeout", "5s"], (Target::All, secs(5))),
         ] {
-            assert_eq!(restart(words), Ok(want), "{words:?}");
+            assert_eq!(whom_within(words), Ok(want), "{words:?}");
         }
         for (words, why) in [
-            (&[][..], "which worker?"),
-            (&["x"], "is no worker"),
+            (&["x"][..], "is no worker"),
             (&["2", "5s"], "'5s' is not timeout T"),
             (&["2", "timeout"], "of how long"),
             (&["2", "timeout", "0"], "not between"),
             (&["2", "timeout", "x"], "no duration"),
-            (&["all", "timeout", "5s"], "is a reload"),
         ] {
-            let e = restart(words).unwrap_err();
+            let e = whom_within(words).unwrap_err();
             assert!(e.contains(why), "{words:?}: {e}");
         }
     }

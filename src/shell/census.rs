@@ -256,7 +256,7 @@ impl Shell {
     }
 
     /// Who asks whether one is ready is no client.
-    fn without_ours(&self, mut conns: Vec<Conn>) -> Vec<Conn> {
+    pub(super) fn without_ours(&self, mut conns: Vec<Conn>) -> Vec<Conn> {
         conns.retain(|c| !self.probes.is_ours(c));
         conns
     }

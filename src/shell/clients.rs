@@ -5,6 +5,7 @@ use crate::core::codes::EX_NOPERM;
 use crate::core::{By, Pid, Time};
 use crate::sys::{fds, process, unix};
 use crate::wire::command::{MAX_LINE, encode_answer};
+use crate::wire::stream::{self, How};
 use mio::net::{UnixListener, UnixStream};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -23,6 +24,12 @@ const BACKLOG: i32 = 1024;
 const ACCEPTS: usize = 16;
 /// Answers that may wait for one client, behind the first.
 const MAX_OUT: usize = 1024 * 1024;
+/// So much may wait for one who follows before it misses something,
+const MAX_BEHIND: usize = 256 * 1024;
+/// and so many may follow.
+const MAX_FOLLOWERS: usize = 64;
+/// What a buffer keeps of its memory when it is empty.
+const KEPT: usize = 4096;
 /// Time to send the first line.
 const FIRST_LINE: Duration = Duration::from_secs(10);
 /// Time for a person to type the next.
@@ -49,6 +56,12 @@ struct Client {
     last: bool,
     /// It will say no more, but may still listen.
     heard_all: bool,
+    /// Is it told all that happens?
+    follows: Option<How>,
+    /// What it was not told of that, since it did not read; and when the last of it was.
+    missed: (u64, (u64, u32)),
+    /// Our own client, with somebody who types: lines come as they are typed, answers go in frames.
+    console: bool,
 }
 
 impl Client {
@@ -58,7 +71,15 @@ impl Client {
     }
 
     fn deadline(&self) -> Option<Time> {
-        (self.waits == 0).then_some(self.say_by)
+        (self.waits == 0 && self.follows.is_none()).then_some(self.say_by)
+    }
+
+    /// What it was not told is told to it now, as a number.
+    fn confess(&mut self) {
+        if let (Some(how), (n @ 1.., at)) = (self.follows, std::mem::take(&mut self.missed)) {
+            self.output
+                .extend_from_slice(stream::missed(n, at, how).as_bytes());
+        }
     }
 }
 
@@ -163,6 +184,9 @@ impl Clients {
                 waits: 0,
                 last: false,
                 heard_all: false,
+                follows: None,
+                missed: (0, (0, 0)),
+                console: false,
             };
             self.map.insert(id, client);
         }
@@ -272,6 +296,10 @@ impl Clients {
                 Ok(n) => {
                     c.first = c.first.saturating_sub(n);
                     drop(c.output.drain(..n));
+                    if c.output.is_empty() {
+                        c.output.shrink_to(KEPT);
+                        c.confess();
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -279,6 +307,76 @@ impl Clients {
             }
         }
         !c.is_done() && c.output.len().saturating_sub(c.first) <= MAX_OUT
+    }
+
+    /// From here on it is told all that happens, or not any more.
+    pub fn follows(&mut self, id: ClientId, how: Option<How>) {
+        if let Some(c) = self.map.get_mut(&id) {
+            c.follows = how;
+        }
+    }
+
+    /// May one more follow?
+    pub fn may_follow(&self, id: ClientId) -> bool {
+        let others = self
+            .map
+            .iter()
+            .filter(|(i, c)| **i != id && c.follows.is_some());
+        others.count() < MAX_FOLLOWERS
+    }
+
+    /// Those who do.
+    pub fn followers(&self) -> Vec<(ClientId, How)> {
+        let all = self.map.iter();
+        all.filter_map(|(id, c)| Some((*id, c.follows?))).collect()
+    }
+
+    /// An event, for one who follows. One that has gone is found gone by the poll.
+    pub fn tell(&mut self, id: ClientId, text: &str, at: (u64, u32)) {
+        let Some(c) = self.map.get_mut(&id) else {
+            return;
+        };
+        if c.output.len() > MAX_BEHIND {
+            c.missed = (c.missed.0 + 1, at);
+            return;
+        }
+        c.confess();
+        self.add(id, text);
+        self.push(id);
+    }
+
+    /// What goes out to it with the rest.
+    pub fn add(&mut self, id: ClientId, text: &str) {
+        if let Some(c) = self.map.get_mut(&id) {
+            c.output.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    /// It has nothing more to say, and is hung up on.
+    pub fn leaves(&mut self, id: ClientId) {
+        if let Some(c) = self.map.get_mut(&id) {
+            c.last = true;
+        }
+    }
+
+    /// It is a console of our own client.
+    pub fn set_console(&mut self, id: ClientId) {
+        if let Some(c) = self.map.get_mut(&id) {
+            c.console = true;
+        }
+    }
+
+    /// Is it?
+    pub fn is_console(&self, id: ClientId) -> bool {
+        self.map.get(&id).is_some_and(|c| c.console)
+    }
+
+    /// Those connections that somebody types at, as far as can be told: our consoles, and those that
+    /// follow in lines for people; and whose they are.
+    pub fn consoles(&self) -> Vec<(ClientId, By)> {
+        let typed = |c: &Client| c.console || c.follows == Some(How::Text);
+        let all = self.map.iter().filter(|(_, c)| typed(c));
+        all.map(|(id, c)| (*id, c.by)).collect()
     }
 
     /// Forgets one. The caller deregisters it first.

@@ -7,6 +7,7 @@ use super::sink::Sink;
 use super::stream::Stream;
 use super::{Kind, Shell, token};
 use crate::core::codes::FAILED;
+use crate::core::fields::Value;
 use crate::core::{Level, Notice};
 use crate::settings::LogFormat;
 use crate::sys::clock;
@@ -14,6 +15,7 @@ use crate::wire::logfmt::Line;
 use crate::wire::syslog::Lines;
 use mio::Interest;
 use mio::unix::SourceFd;
+use std::borrow::Cow;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -91,33 +93,42 @@ impl Log {
         self.name = name.to_string();
     }
 
-    /// Says what core has to say.
-    pub fn note(&mut self, notice: &Notice) {
-        if notice.level() <= self.level {
-            let at = clock::wall();
-            let line = Line::of(notice, at, self.offset(at.0));
-            self.emit(&line);
-        }
+    /// What core has to say, as a line of this moment.
+    pub fn line_of(&self, notice: &Notice) -> Line {
+        let at = clock::wall();
+        Line::of(notice, at, self.offset(at.0))
     }
 
-    /// Says something of the shell's own.
-    pub fn say(&mut self, level: Level, event: &'static str, message: String) {
-        if level <= self.level {
-            let line = self.own(level, event, message);
-            self.emit(&line);
-        }
-    }
-
-    fn own(&self, level: Level, event: &'static str, message: String) -> Line {
+    /// Something of the shell's own.
+    pub fn own(
+        &self,
+        level: Level,
+        event: impl Into<Cow<'static, str>>,
+        fields: Vec<(&'static str, Value)>,
+        message: String,
+    ) -> Line {
         let at = clock::wall();
         Line {
             at,
             offset: self.offset(at.0),
             level,
-            event,
-            fields: Vec::new(),
+            event: event.into(),
+            fields,
             message,
         }
+    }
+
+    /// Writes it, if it is loud enough.
+    pub fn write(&mut self, line: &Line) {
+        if line.level <= self.level {
+            self.emit(line);
+        }
+    }
+
+    /// Says something of the shell's own, in the log alone.
+    pub fn say(&mut self, level: Level, event: &'static str, message: String) {
+        let line = self.own(level, event, Vec::new(), message);
+        self.write(&line);
     }
 
     fn offset(&self, secs: u64) -> i64 {
@@ -159,7 +170,7 @@ impl Log {
         let n = self.lost;
         let message =
             format!("{n} log lines were lost: they could not be written, or were not read");
-        let line = self.own(Level::Warn, "log-lost", message);
+        let line = self.own(Level::Warn, "log-lost", Vec::new(), message);
         let taken = self.sink.put(line.level, &self.rendered(&line));
         if taken {
             self.lost = 0;
@@ -338,18 +349,6 @@ impl Shell {
                 self.say(Level::Error, "reopen-failed", why.clone());
                 (FAILED, why)
             }
-        }
-    }
-
-    /// Says something of our own.
-    pub(super) fn say(&mut self, level: Level, event: &'static str, message: String) {
-        self.log.say(level, event, message);
-        self.watch_log();
-    }
-
-    pub(super) fn say_once(&mut self, level: Level, event: &'static str, message: String) {
-        if self.said.insert(event) {
-            self.say(level, event, message);
         }
     }
 }

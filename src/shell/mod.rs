@@ -8,9 +8,11 @@ mod census;
 mod channel;
 mod clients;
 mod coarse;
+mod console;
 mod daemon;
 mod ending;
 mod environment;
+mod events;
 mod filed;
 mod given;
 mod group;
@@ -18,6 +20,7 @@ mod handed;
 mod hung;
 mod launch;
 mod log;
+mod looking;
 mod lookup;
 mod mend;
 mod names;
@@ -56,6 +59,7 @@ use census::Census;
 use channel::Stderr;
 use clients::{ClientId, Clients};
 use daemon::Caller;
+use events::Events;
 use hung::Hung;
 use launch::Programs;
 use log::Log;
@@ -143,6 +147,7 @@ pub struct Shell {
     cluster: Cluster,
     poll: mio::Poll,
     log: Log,
+    events: Events,
     signals: Signals,
     sockets: Sockets,
     /// Tells when a unix lane has lost its name.

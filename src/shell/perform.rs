@@ -106,8 +106,8 @@ impl Shell {
         if let Notice::Stopped { .. } = &notice {
             self.last_words();
         }
-        self.log.note(&notice);
-        self.watch_log();
+        let line = self.log.line_of(&notice);
+        self.publish(line);
         if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
             self.release_caller();
         }

@@ -2,24 +2,24 @@
 
 use super::{Kind, Shell, token};
 use crate::core::codes::EX_USAGE;
-use crate::core::{Asker, Event, Outcome, Restart, Snapshot, Target, Time};
+use crate::core::{Asker, Event, Outcome, Restart, Target, Terms, Time};
 use crate::settings;
-use crate::sys::procfs;
 use crate::verbs::{self, Verb, What};
 use crate::wire::command::{self, Request, encode_answer};
 use crate::wire::json::quote;
 use crate::wire::outcome;
-use crate::wire::report::{self, Master};
-use crate::wire::workers::{self, Row};
 use mio::Interest;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::clients::{ClientId, Heard};
-use super::reload::Client;
+use super::reload::{Change, Client};
 
 /// An answer: exit code and text.
 pub(super) type Answer = (u8, String);
+
+/// Said by a person at a bare connection who wants to leave.
+const LEAVE: &str = ".exit";
 
 /// Lines of one client in one turn.
 const LINES: usize = 16;
@@ -171,8 +171,14 @@ impl Shell {
             return;
         };
         self.clients.waited(id, self.now());
-        let text = framed(ours, code, text);
-        if !self.clients.answer(id, &text, ours) {
+        self.send_answer(id, ours, code, text);
+    }
+
+    /// As who asked reads it: our client asks once, unless somebody types there.
+    fn send_answer(&mut self, id: ClientId, ours: bool, code: u8, text: String) {
+        let console = self.clients.is_console(id);
+        let text = framed(ours || console, code, text);
+        if !self.clients.answer(id, &text, ours && !console) {
             self.hang_up(id);
         }
     }
@@ -182,6 +188,11 @@ impl Shell {
         let verb = match r.words.first() {
             // A person pressed return.
             None => return Some((0, String::new())),
+            // A person wants to leave; our client sees to that itself.
+            Some(word) if word == LEAVE && !r.framed => {
+                self.clients.leaves(id);
+                return Some((0, String::new()));
+            }
             Some(word) => match verbs::find(word) {
                 Some(v) => v,
                 None => return Some((EX_USAGE, format!("{}\n", verbs::unknown(word)))),
@@ -195,6 +206,19 @@ impl Shell {
             What::Status => Some(self.status(r.json)),
             What::Workers => Some(self.workers(rest.first().copied(), r.json)),
             What::Why => Some(self.why(rest.first().copied(), r.json)),
+            What::Info => Some(self.info(r.json)),
+            What::Size => Some((0, format!("{}\n", self.cluster.wanted()))),
+            What::Select("") => Some(self.select(rest.first().copied().unwrap_or(""), r.json)),
+            What::Select(field) => Some(self.select(field, r.json)),
+            What::Connections => Some(self.connections(r.json)),
+            What::Options => Some(self.options(r.json)),
+            What::Cluster => Some(self.cluster_line(r.json)),
+            What::Repl => Some(self.repl(id, r.json)),
+            What::Sock => Some(self.sock(r.json)),
+            What::Events => self.hear_of_events(id, r, rest.first().copied()),
+            What::Debug => Some(self.debug(id, &rest.join(" "), r.json)),
+            What::Emit => Some(self.emit(id, &rest, r.json)),
+            What::Console => Some(self.console(id, r)),
             What::Reopen => {
                 let (code, what) = self.reopen_logs();
                 Some(match r.json {
@@ -205,18 +229,8 @@ impl Shell {
                     false => (code, format!("{what}\n")),
                 })
             }
-            What::Version => {
-                let v = env!("CARGO_PKG_VERSION");
-                Some(match r.json {
-                    true => (0, format!("{{\"version\":{}}}\n", quote(v))),
-                    false => (0, format!("{v}\n")),
-                })
-            }
-            What::Help => Some(match verbs::named(rest.first().copied()) {
-                Ok(all) if r.json => (0, report::help_json(&all)),
-                Ok(all) => (0, verbs::help(&all)),
-                Err(e) => (EX_USAGE, format!("{e}\n")),
-            }),
+            What::Version => Some(self.version(r.json)),
+            What::Help => Some(self.help(r)),
             What::Stop | What::Kill => self.stop(id, verb, r),
             What::Reload => self.reload(id, r),
             What::Upgrade => refused(self.upgrade(id, r)),
@@ -281,13 +295,22 @@ impl Shell {
     fn restart(&mut self, id: ClientId, r: &Request) -> Option<Answer> {
         let (no_wait, words): (Vec<&str>, Vec<&str>) =
             behind(r).partition(|w| *w == verbs::NO_WAIT);
-        let (target, within) = match settings::restart(&words) {
-            Ok((Target::All, _)) => return self.reload(id, r),
+        let (target, within) = match settings::whom_within(&words) {
             Ok(found) => found,
             Err(e) => return Some((EX_USAGE, format!("{e}\n"))),
         };
-        let (wait, by) = (no_wait.is_empty(), self.clients.by(id));
-        let asker = self.waiting.add(id, Some(r));
+        let (asker, by, wait) = self.asks(id, r, no_wait.is_empty());
+        if target == Target::All {
+            let change = Change {
+                terms: Terms {
+                    ready: within,
+                    ..Terms::default()
+                },
+                ..Change::default()
+            };
+            self.roll(Some((asker, by, wait)), "asked by a client", change);
+            return None;
+        }
         self.queue.push_back(Event::Restart(Restart {
             asker,
             target,
@@ -320,106 +343,11 @@ impl Shell {
         };
         let kept = self.waiting.kept.remove(&asker).unwrap_or_default();
         let (code, text) = outcome::answer(&outcome, r.json, &kept);
-        let text = framed(r.framed, code, text);
         if matches!(outcome, Outcome::Ended { .. }) {
-            return self.farewells.push((id, text));
+            let ours = r.framed || self.clients.is_console(id);
+            return self.farewells.push((id, framed(ours, code, text)));
         }
         self.clients.waited(id, self.now());
-        if !self.clients.answer(id, &text, r.framed) {
-            self.hang_up(id);
-        }
-    }
-
-    fn status(&self, json: bool) -> Answer {
-        let s = self.cluster.status(self.now());
-        let usage = s
-            .slots
-            .iter()
-            .map(|v| procfs::tree_usage(v.pid?.0))
-            .collect();
-        let m = Master {
-            says: s.slots.iter().map(|v| self.status_of(v.pid)).collect(),
-            ..self.master(usage)
-        };
-        match json {
-            true => (0, report::status_json(&s, &m)),
-            false => (0, report::status_text(&s, &m)),
-        }
-    }
-
-    fn workers(&self, word: Option<&str>, json: bool) -> Answer {
-        let details = match verbs::details(word) {
-            Ok(details) => details,
-            Err(e) => return (EX_USAGE, format!("{e}\n")),
-        };
-        let s = self.cluster.status(self.now());
-        let alive = s.slots.into_iter().filter(|v| v.pid.is_some());
-        let rows: Vec<Row> = alive
-            .map(|view| {
-                let usage = view.pid.filter(|_| details);
-                let own = self.programs.of(view.program).map(|m| &m.command);
-                let around = self.surroundings(view.generation);
-                let words = around.argv(own.unwrap_or(&around.settings.command), view.slot);
-                let word = |w: &std::ffi::CString| w.to_string_lossy().into_owned();
-                Row {
-                    usage: usage.and_then(|p| procfs::tree_usage(p.0)),
-                    served: view
-                        .pid
-                        .and_then(|p| self.served.of(self.procs.by_pid(p.0)?)),
-                    says: self.status_of(view.pid).filter(|_| details),
-                    command: words.iter().map(word).collect(),
-                    view,
-                }
-            })
-            .collect();
-        let text = match (details, json) {
-            (false, false) => workers::simple_text(&rows),
-            (false, true) => workers::simple_json(&rows),
-            (true, false) => workers::details_text(&rows),
-            (true, true) => workers::details_json(&rows),
-        };
-        (0, text)
-    }
-
-    fn why(&self, slot: Option<&str>, json: bool) -> Answer {
-        let Snapshot {
-            mut deaths,
-            mut standing,
-            ..
-        } = self.cluster.status(self.now());
-        if let Some(word) = slot {
-            let wanted = self.cluster.wanted();
-            let nr = word.parse::<u16>().ok();
-            // One that is not there any more may still have a story.
-            let known = |n: u16| n < wanted || deaths.iter().any(|d| d.who.slot.0 == n);
-            match nr.filter(|n| known(*n)) {
-                Some(n) => {
-                    deaths.retain(|d| d.who.slot.0 == n);
-                    standing.clear();
-                }
-                None => {
-                    let last = wanted.saturating_sub(1);
-                    return (
-                        EX_USAGE,
-                        format!("'{word}' is not a slot from 0 to {last}\n"),
-                    );
-                }
-            }
-        }
-        let m = self.master(Vec::new());
-        match json {
-            true => (0, report::why_json(&deaths, &m)),
-            false => (0, report::why_text(&standing, &deaths, &m)),
-        }
-    }
-
-    fn master(&self, usage: Vec<Option<(u64, u64)>>) -> Master<'_> {
-        Master {
-            name: &self.claim.name,
-            pid: std::process::id(),
-            now: self.now(),
-            usage,
-            says: Vec::new(),
-        }
+        self.send_answer(id, r.framed, code, text);
     }
 }

@@ -324,6 +324,7 @@ fn build(
         cluster: Cluster::new(policy, now),
         poll: mio::Poll::new().map_err(os("cannot poll"))?,
         log,
+        events: Default::default(),
         signals,
         sockets,
         files: None,

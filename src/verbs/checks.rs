@@ -18,12 +18,48 @@ pub(super) fn resize(words: &[&str]) -> Result<(), String> {
     settings::size(words.first().copied().unwrap_or_default()).map(drop)
 }
 
-/// `all|SLOT|PID [timeout T]`
+/// `[all|SLOT|PID] [timeout T]`
 pub(super) fn restart(words: &[&str]) -> Result<(), String> {
-    settings::restart(words).map(drop)
+    settings::whom_within(words).map(drop)
 }
 
 /// `SIG [all|SLOT|PID]`
 pub(super) fn signal(words: &[&str]) -> Result<(), String> {
     settings::signal_to(words).map(drop)
+}
+
+/// `FIELD`
+pub(super) fn select(words: &[&str]) -> Result<(), String> {
+    match words.first() {
+        Some(_) => Ok(()),
+        None => Err("which field? write select pid, state, age, ..".into()),
+    }
+}
+
+/// `[follow|off]`
+pub(super) fn events(words: &[&str]) -> Result<(), String> {
+    match words.first() {
+        None | Some(&("follow" | "off")) => Ok(()),
+        Some(word) => Err(format!("'{word}' is neither follow nor off")),
+    }
+}
+
+/// `TEXT..`
+pub(super) fn debug(words: &[&str]) -> Result<(), String> {
+    match words {
+        [] => Err("say what? write debug TEXT".into()),
+        _ => Ok(()),
+    }
+}
+
+/// `NAME [JSON]`; that it is JSON is looked at by who does it.
+pub(super) fn emit(words: &[&str]) -> Result<(), String> {
+    let letters = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    match words.first() {
+        None => Err("an event of which name? write emit NAME".into()),
+        Some(name) if name.is_empty() || name.len() > 64 || !name.chars().all(letters) => Err(
+            format!("'{name}' is no name of an event: up to 64 letters, digits and - _ . :"),
+        ),
+        Some(_) => Ok(()),
+    }
 }

@@ -31,6 +31,8 @@ pub struct Verb {
     pub proposes: &'static str,
     /// Does a COMMAND follow, and which of our words may stand before it?
     pub before: Option<Before>,
+    /// May an object of options stand at its end (`{"timeout":500}`)?
+    pub objects: bool,
     check: Check,
     order: Ordered,
 }
@@ -44,6 +46,30 @@ pub enum What {
     Workers,
     /// The story of the last deaths.
     Why,
+    /// All of it in a few numbers.
+    Info,
+    /// How many slots.
+    Size,
+    /// One field of each worker.
+    Select(&'static str),
+    /// Who has how many connections.
+    Connections,
+    /// What holds.
+    Options,
+    /// The line about the cluster.
+    Cluster,
+    /// Who sits at a console.
+    Repl,
+    /// Where we are spoken to.
+    Sock,
+    /// What happens.
+    Events,
+    /// Something for the log and the consoles.
+    Debug,
+    /// An event of one's own.
+    Emit,
+    /// A connection that somebody types at.
+    Console,
     /// Another number of slots.
     Resize,
     /// A new worker for one, or for all.
@@ -192,6 +218,7 @@ mod tests {
             ("USR2=reopen", 12, Order::Reopen),
             ("USR1=reload", 10, Order::Reload),
             ("USR1=restart all", 10, Order::Reload),
+            ("USR1=restart", 10, Order::Reload),
             ("TTIN=resize +2", 21, Order::Resize(Size::More(2))),
             ("TTOU=resize 4", 22, Order::Resize(Size::To(4))),
             ("WINCH=signal WINCH", 28, Order::Signal(28, Target::All)),
@@ -210,7 +237,6 @@ mod tests {
             ("HUP=relaod", "did you mean reload?"),
             ("HUP=stop now", "stop does not take now"),
             ("HUP=reopen --no-wait", "does not take --no-wait"),
-            ("HUP=restart", "which worker?"),
             ("HUP=restart 2", "restart all"),
             ("HUP=resize", "how many workers?"),
             ("HUP=resize 0", "1 to 1024"),

@@ -55,7 +55,7 @@ pub(super) fn resize(rest: &[&str]) -> Found {
 
 pub(super) fn restart(rest: &[&str]) -> Found {
     match rest {
-        ["all"] => Ok(Order::Reload),
+        [] | ["all"] => Ok(Order::Reload),
         _ => Err(NoOrder::Words(
             "a signal can ask for restart all, which is reload; one worker is for a client to name"
                 .into(),

@@ -13,6 +13,7 @@ const fn verb(name: &'static str, what: What, words: &'static str, help: &'stati
         what,
         proposes: "",
         before: None,
+        objects: false,
         check: checks::nothing,
         order: orders::looks,
     }
@@ -40,9 +41,16 @@ impl Verb {
     /// A COMMAND follows.
     const fn command(mut self, before: Before) -> Verb {
         self.before = Some(before);
+        self.objects = true;
         self.takes = usize::MAX;
         self.waits = true;
         self.order = orders::answers;
+        self
+    }
+
+    /// An object of options may stand at its end.
+    const fn objects(mut self) -> Verb {
+        self.objects = true;
         self
     }
 
@@ -60,7 +68,7 @@ impl Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 16] = [
+pub static VERBS: [Verb; 31] = [
     verb(
         "status",
         What::Status,
@@ -83,6 +91,44 @@ pub static VERBS: [Verb; 16] = [
         "the last deaths: reason, status, age, last stderr lines, what followed",
     )
     .takes(1),
+    verb(
+        "info",
+        What::Info,
+        "",
+        "workers, memory, time and connections of all together",
+    ),
+    verb("size", What::Size, "", "how many workers there are to be"),
+    verb("pids", What::Select("pid"), "", "the workers' pids"),
+    verb("ages", What::Select("age"), "", "their ages"),
+    verb("states", What::Select("state"), "", "their states"),
+    verb(
+        "select",
+        What::Select(""),
+        "FIELD",
+        "one field of each worker, as workers details has them",
+    )
+    .takes(1)
+    .proposes("pid slot generation state age rss cpu open served restarts status command")
+    .checked(checks::select),
+    verb(
+        "connections",
+        What::Connections,
+        "",
+        "how many connections each worker has; and who waits",
+    ),
+    verb("options", What::Options, "", "the options that hold"),
+    verb("cluster", What::Cluster, "", "the first line of status"),
+    verb("repl", What::Repl, "", "the consoles that are open"),
+    verb("sock", What::Sock, "", "the path of the control socket"),
+    verb(
+        "events",
+        What::Events,
+        "[follow|off]",
+        "what has happened; follow: and what happens from now on",
+    )
+    .takes(1)
+    .proposes("follow off")
+    .checked(checks::events),
     verb(
         "resize",
         What::Resize,
@@ -134,12 +180,13 @@ pub static VERBS: [Verb; 16] = [
     verb(
         "restart",
         What::Restart,
-        "all|SLOT|PID [timeout T]",
-        "replace that worker, new before old; all: reload",
+        "[all|SLOT|PID] [timeout T]",
+        "replace workers, new before old: all (reload), or that one",
     )
     .takes(3)
     .waits()
     .proposes("all")
+    .objects()
     .checked(checks::restart)
     .order(orders::restart),
     verb(
@@ -175,6 +222,28 @@ pub static VERBS: [Verb; 16] = [
         "reopen the log file, after it was renamed",
     )
     .order(orders::reopen),
+    verb(
+        "debug",
+        What::Debug,
+        "TEXT..",
+        "say that in the log, and to all who follow the events",
+    )
+    .takes(usize::MAX)
+    .checked(checks::debug),
+    verb(
+        "emit",
+        What::Emit,
+        "NAME [JSON]",
+        "an event of that name, for all who follow the events",
+    )
+    .takes(2)
+    .checked(checks::emit),
+    verb(
+        "console",
+        What::Console,
+        "",
+        "type verbs, one a line; .exit or the end of the input leaves",
+    ),
     verb(
         "version",
         What::Version,

@@ -1,9 +1,13 @@
 //! One request on the control socket: a line. The client sends its words as a JSON array and gets
-//! one line of JSON back, `{"exit":0,"out":"text"}`; a person at a bare connection types words and
-//! gets text.
+//! one line of JSON back, `{"exit":0,"out":"text"}`; a person at a bare connection types words, or a
+//! call, and gets text.
+
+mod typed;
 
 use super::json;
-use crate::settings::END;
+use crate::settings::{Before, END};
+use crate::verbs;
+use tinyjson::JsonValue;
 
 /// Longest line accepted.
 pub const MAX_LINE: usize = 64 * 1024;
@@ -26,7 +30,7 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     let framed = text.starts_with('[');
     let all = match framed {
         true => json::parse_words(text)?,
-        false => split(text)?,
+        false => spelled_out(typed::words(text)?)?,
     };
     // JSON can say it, and a line hold it; no word of a command line, file name or variable can.
     if let Some(word) = all.iter().find(|w| w.contains('\0')) {
@@ -45,27 +49,92 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     })
 }
 
-/// Words as people type them: blanks between, quotes around those that hold blanks.
-fn split(text: &str) -> Result<Vec<String>, String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    for c in text.chars() {
-        match (quote, c) {
-            (Some(q), c) if c == q => quote = None,
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (Some(_) | None, c) => word.get_or_insert_default().push(c),
+/// The names that an object behind a verb may have: those of words of ours, whose times are
+/// milliseconds in it.
+const NAMES: [&str; 4] = ["cwd", "count", "timeout", "watch"];
+
+/// Words as cluster-service had them, in ours: an object, or `name:value` words, at the end of what a
+/// verb is told. `start ./x {"count":2,"timeout":500}` is `start count 2 timeout 500ms -- ./x`. Behind
+/// a `--` all is the command's.
+pub fn spelled_out(words: Vec<String>) -> Result<Vec<String>, String> {
+    let verb = words.first().and_then(|w| verbs::find(w));
+    let Some(verb) = verb.filter(|v| v.objects) else {
+        return Ok(words);
+    };
+    if words.iter().any(|w| w == END) {
+        return Ok(words);
+    }
+    let mut rest = words;
+    let mut ours = Vec::new();
+    while let Some(last) = rest.last().filter(|_| rest.len() > 1) {
+        let Some(found) = options(last)? else { break };
+        rest.pop();
+        ours.splice(0..0, found);
+    }
+    if ours.is_empty() {
+        return Ok(rest);
+    }
+    let at = match verb.before {
+        // In front of COMMAND, behind what is ours already.
+        Some(before) => 1 + begins(&rest, before),
+        None => rest.len(),
+    };
+    let command = rest.split_off(at.min(rest.len()));
+    rest.extend(ours);
+    if verb.before.is_some() {
+        rest.push(END.into());
+    }
+    rest.extend(command);
+    Ok(rest)
+}
+
+fn begins(words: &[String], before: Before) -> usize {
+    crate::settings::begins(words.get(1..).unwrap_or_default(), before)
+}
+
+/// What one word says, if it is an object of such names or `name:value`.
+fn options(word: &str) -> Result<Option<Vec<String>>, String> {
+    if let Some((name, value)) = word.split_once(':')
+        && NAMES.contains(&name)
+        && !value.is_empty()
+    {
+        return one(name, value).map(Some);
+    }
+    if !word.starts_with('{') {
+        return Ok(None);
+    }
+    let Ok(JsonValue::Object(map)) = json::parse(word) else {
+        return Ok(None);
+    };
+    if map.is_empty() || !map.keys().all(|k| NAMES.contains(&k.as_str())) {
+        return Ok(None);
+    }
+    let mut all = Vec::new();
+    for name in NAMES {
+        match map.get(name) {
+            None => {}
+            Some(JsonValue::String(text)) => all.extend(one(name, text)?),
+            Some(JsonValue::Number(n)) => all.extend(one(name, &n.to_string())?),
+            Some(
+                JsonValue::Boolean(_)
+                | JsonValue::Null
+                | JsonValue::Array(_)
+                | JsonValue::Object(_),
+            ) => return Err(format!("{name} is neither a number nor a text")),
         }
     }
-    if quote.is_some() {
-        return Err("a quote is not closed".into());
-    }
-    words.extend(word);
-    Ok(words)
+    Ok(Some(all))
+}
+
+/// As our words. A time of 0 is as ever, as it was there.
+fn one(name: &str, value: &str) -> Result<Vec<String>, String> {
+    let time = matches!(name, "timeout" | "watch");
+    let bare = value.bytes().all(|b| b.is_ascii_digit());
+    Ok(match (time, value, bare) {
+        (true, "0", _) => Vec::new(),
+        (true, _, true) => vec![name.into(), format!("{value}ms")],
+        (_, _, _) => vec![name.into(), value.into()],
+    })
 }
 
 /// The words as our client sends them.
@@ -79,17 +148,27 @@ pub fn encode_answer(code: u8, out: &str) -> String {
     format!("{{\"exit\":{code},\"out\":{}}}\n", json::quote(out))
 }
 
-/// The answer, read.
-pub fn decode_answer(line: &str) -> Result<(u8, String), String> {
+/// What our client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The answer: exit code and text.
+    Answer(u8, String),
+    /// Some of it, and more will follow.
+    More(String),
+}
+
+/// A line that our client has read.
+pub fn decode(line: &str) -> Result<Told, String> {
     let v = json::parse(line)?;
     let bad = || format!("not an answer: {line}");
-    let tinyjson::JsonValue::Object(map) = v else {
+    let JsonValue::Object(map) = v else {
         return Err(bad());
     };
-    match (map.get("exit"), map.get("out")) {
-        (Some(tinyjson::JsonValue::Number(n)), Some(tinyjson::JsonValue::String(out))) => {
-            Ok((*n as u8, out.clone()))
+    match (map.get("exit"), map.get("out"), map.get("more")) {
+        (Some(JsonValue::Number(n)), Some(JsonValue::String(out)), _) => {
+            Ok(Told::Answer(*n as u8, out.clone()))
         }
+        (_, _, Some(JsonValue::String(more))) => Ok(Told::More(more.clone())),
         _ => Err(bad()),
     }
 }
@@ -124,7 +203,48 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1);
         assert_eq!(parse(line.as_bytes()).unwrap().words, words);
         let answer = encode_answer(3, "x\ny\"\n");
-        assert_eq!(decode_answer(&answer).unwrap(), (3, "x\ny\"\n".into()));
-        assert!(decode_answer("{}").is_err());
+        assert_eq!(decode(&answer).unwrap(), Told::Answer(3, "x\ny\"\n".into()));
+        let more = crate::wire::stream::framed("a\n");
+        assert_eq!(decode(&more).unwrap(), Told::More("a\n".into()));
+        assert!(decode("{}").is_err());
+    }
+
+    #[test]
+    fn an_object_at_the_end_is_words_of_ours_and_milliseconds() {
+        for (line, want) in [
+            (
+                r#"start ./x {"count":2,"timeout":60000}"#,
+                "start count 2 timeout 60000ms -- ./x",
+            ),
+            (
+                r#"start ./x a {"cwd":"/srv/v 2"}"#,
+                "start cwd /srv/v 2 -- ./x a",
+            ),
+            (
+                "start ./x count:2 timeout:60",
+                "start count 2 timeout 60ms -- ./x",
+            ),
+            (
+                r#"upgrade all ./x {"timeout":500,"watch":2000}"#,
+                "upgrade all timeout 500ms watch 2000ms -- ./x",
+            ),
+            (
+                r#"restart all {"timeout":30000}"#,
+                "restart all timeout 30000ms",
+            ),
+            (r#"restart all {"timeout":0}"#, "restart all"),
+            (r#"restart 3 {"timeout":"5s"}"#, "restart 3 timeout 5s"),
+            // A command's own.
+            (r#"start ./x {"port":1}"#, r#"start ./x {"port":1}"#),
+            ("start ./x {}", "start ./x {}"),
+            (r#"start -- ./x {"count":2}"#, r#"start -- ./x {"count":2}"#),
+            (r#"why {"count":2}"#, r#"why {"count":2}"#),
+            ("start count:2", "start count 2 --"),
+        ] {
+            let r = parse(line.as_bytes()).unwrap();
+            assert_eq!(r.words.join(" "), want, "{line}");
+        }
+        let e = parse(br#"start ./x {"count":[]}"#).unwrap_err();
+        assert!(e.contains("count is neither"), "{e}");
     }
 }

@@ -4,6 +4,7 @@ use super::json;
 use crate::core::fields::Value;
 use crate::core::{Level, Notice};
 use crate::settings::LogFormat;
+use std::borrow::Cow;
 
 /// What a line is made of.
 pub struct Line {
@@ -13,8 +14,8 @@ pub struct Line {
     pub offset: i64,
     /// How loud.
     pub level: Level,
-    /// The event's name.
-    pub event: &'static str,
+    /// The event's name: one of ours, or what somebody has called theirs.
+    pub event: Cow<'static, str>,
     /// Keys and values: slot, pid, and the event's own.
     pub fields: Vec<(&'static str, Value)>,
     /// The sentence.
@@ -36,7 +37,7 @@ impl Line {
             at,
             offset,
             level: notice.level(),
-            event: notice.event(),
+            event: notice.event().into(),
             fields,
             message: notice.to_string(),
         }
@@ -47,8 +48,13 @@ impl Line {
         match format {
             LogFormat::Text => self.text(),
             LogFormat::Logfmt => self.logfmt(),
-            LogFormat::Json => self.json(),
+            LogFormat::Json => self.json(""),
         }
+    }
+
+    /// As one of a stream: JSON with its number.
+    pub fn numbered(&self, id: u64) -> String {
+        self.json(&format!("\"id\":{id},"))
     }
 
     fn text(&self) -> String {
@@ -77,23 +83,23 @@ impl Line {
             self.event
         );
         for (k, v) in &self.fields {
-            let (Value::Number(v) | Value::Text(v)) = v;
+            let (Value::Number(v) | Value::Text(v) | Value::Json(v)) = v;
             line.push_str(&format!(" {k}={}", value(v)));
         }
         line.push_str(&format!(" msg={}\n", value(&self.message)));
         line
     }
 
-    fn json(&self) -> String {
+    fn json(&self, first: &str) -> String {
         let mut line = format!(
-            "{{\"ts\":\"{}\",\"level\":\"{}\",\"event\":\"{}\"",
+            "{{{first}\"ts\":\"{}\",\"level\":\"{}\",\"event\":\"{}\"",
             timestamp(self.at),
             level_word(self.level),
             self.event
         );
         for (k, v) in &self.fields {
             match v {
-                Value::Number(v) => line.push_str(&format!(",\"{k}\":{v}")),
+                Value::Number(v) | Value::Json(v) => line.push_str(&format!(",\"{k}\":{v}")),
                 Value::Text(v) => line.push_str(&format!(",\"{k}\":{}", json::quote(v))),
             }
         }
@@ -164,7 +170,7 @@ mod tests {
             at: (1_795_305_214, 123_456),
             offset: -3600,
             level: Level::Warn,
-            event: "died",
+            event: "died".into(),
             fields: vec![
                 ("slot", Value::Number("2".into())),
                 ("reason", Value::Text("not ready".into())),
@@ -191,6 +197,8 @@ mod tests {
             "{json}"
         );
         assert!(json::parse(json.trim_end()).is_ok());
+        let numbered = line().numbered(7);
+        assert_eq!(numbered.strip_prefix("{\"id\":7,"), json.strip_prefix('{'));
     }
 
     #[test]

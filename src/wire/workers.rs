@@ -12,6 +12,8 @@ pub struct Row {
     pub view: SlotView,
     /// Resident bytes and CPU milliseconds.
     pub usage: Option<(u64, u64)>,
+    /// How many connections it has open, if that can be seen.
+    pub open: Option<u64>,
     /// How many connections it has served, if that is counted.
     pub served: Option<u64>,
     /// What it has said last of its state.
@@ -21,7 +23,7 @@ pub struct Row {
 }
 
 impl Row {
-    fn pid(&self) -> String {
+    pub(super) fn pid(&self) -> String {
         self.view.pid.map_or_else(|| "-".into(), |p| p.to_string())
     }
 }
@@ -50,6 +52,7 @@ pub fn details_text(rows: &[Row]) -> String {
         "RSS",
         "CPU",
         "RESTARTS",
+        "OPEN",
         "SERVED",
         "COMMAND",
     ];
@@ -65,6 +68,7 @@ pub fn details_text(rows: &[Row]) -> String {
             r.usage
                 .map_or_else(dash, |(_, ms)| human(Duration::from_millis(ms))),
             r.view.restarts.to_string(),
+            r.open.map_or_else(dash, |n| n.to_string()),
             r.served.map_or_else(dash, |n| n.to_string()),
             typed(&r.command),
         ]
@@ -76,20 +80,21 @@ pub fn details_text(rows: &[Row]) -> String {
         true => table(&all),
         // Where nobody counts there is no such column.
         false => {
-            let less = |[a, b, c, d, e, f, g, h, _, j]: [String; 10]| [a, b, c, d, e, f, g, h, j];
-            let all: Vec<[String; 9]> = all.into_iter().map(less).collect();
+            let less =
+                |[a, b, c, d, e, f, g, h, i, _, k]: [String; 11]| [a, b, c, d, e, f, g, h, i, k];
+            let all: Vec<[String; 10]> = all.into_iter().map(less).collect();
             table(&all)
         }
     };
     under_rows(&text, under)
 }
 
-fn nobody() -> String {
+pub(super) fn nobody() -> String {
     "there is no worker now\n".into()
 }
 
 /// As it could be typed: words that a shell would read otherwise are quoted, on one line.
-fn typed(words: &[String]) -> String {
+pub(super) fn typed(words: &[String]) -> String {
     let plain = |c: char| c.is_alphanumeric() || "%+,-./:=@_".contains(c);
     let one = |w: &String| match !w.is_empty() && w.chars().all(plain) {
         true => w.clone(),
@@ -105,7 +110,7 @@ fn typed(words: &[String]) -> String {
     all.join(" ")
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     let all: Vec<String> = items.collect();
     format!("[{}]", all.join(","))
 }
@@ -128,7 +133,7 @@ pub fn details_json(rows: &[Row]) -> String {
     let null = || "null".to_string();
     let item = |r: &Row| {
         format!(
-            "{{\"pid\":{},\"slot\":{},\"generation\":{},\"state\":{},\"age\":{:.3},\"rss\":{},\"cpu\":{},\"restarts\":{},\"served\":{},{},\"command\":{}}}",
+            "{{\"pid\":{},\"slot\":{},\"generation\":{},\"state\":{},\"age\":{:.3},\"rss\":{},\"cpu\":{},\"restarts\":{},\"open\":{},\"served\":{},{},\"command\":{}}}",
             r.pid(),
             r.view.slot,
             r.view.generation,
@@ -138,6 +143,7 @@ pub fn details_json(rows: &[Row]) -> String {
             r.usage
                 .map_or_else(null, |(_, ms)| format!("{:.3}", ms as f64 / 1000.0)),
             r.view.restarts,
+            r.open.map_or_else(null, |n| n.to_string()),
             r.served.map_or_else(null, |n| n.to_string()),
             said_json(&r.view, r.says.as_deref()),
             list(r.command.iter().map(|w| quote(w)))
@@ -147,11 +153,11 @@ pub fn details_json(rows: &[Row]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::core::{Pid, SlotNr};
 
-    fn rows() -> Vec<Row> {
+    pub(in crate::wire) fn rows() -> Vec<Row> {
         let view = |slot, pid, state| SlotView {
             slot: SlotNr(slot),
             current: true,
@@ -168,6 +174,7 @@ mod tests {
             Row {
                 view: view(0, 4711, "ready"),
                 usage: Some((3 << 20, 1250)),
+                open: Some(2),
                 served: None,
                 says: Some("idle".into()),
                 command: ["./server", "-l", "a b", "it's", ""]
@@ -177,6 +184,7 @@ mod tests {
             Row {
                 view: view(10, 5, "draining"),
                 usage: None,
+                open: None,
                 served: None,
                 says: None,
                 command: vec!["x\n\u{1b}[2J".into()],
@@ -198,9 +206,9 @@ mod tests {
     fn all_there_is() {
         assert_eq!(
             details_text(&rows()),
-            "PID   SLOT  GENERATION  STATE     AGE   RSS   CPU   RESTARTS  COMMAND\n\
-             4711  0     1           ready     2.5s  3.0M  1.2s  3         ./server -l 'a b' 'it'\\''s' ''\n    | says: idle\n\
-             5     10    1           draining  2.5s  -     -     3         'x??[2J'\n"
+            "PID   SLOT  GENERATION  STATE     AGE   RSS   CPU   RESTARTS  OPEN  COMMAND\n\
+             4711  0     1           ready     2.5s  3.0M  1.2s  3         2     ./server -l 'a b' 'it'\\''s' ''\n    | says: idle\n\
+             5     10    1           draining  2.5s  -     -     3         -     'x??[2J'\n"
         );
     }
 
@@ -209,7 +217,7 @@ mod tests {
         let mut some = rows();
         some[0].served = Some(12);
         let text = details_text(&some);
-        let column = |line: &str| line.split_whitespace().nth(8).map(String::from);
+        let column = |line: &str| line.split_whitespace().nth(9).map(String::from);
         let all: Vec<_> = text
             .lines()
             .filter(|l| !l.contains('|'))

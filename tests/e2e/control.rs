@@ -132,14 +132,14 @@ fn workers_are_listed_with_their_commands() {
     assert_eq!(rig.verb("workers simple").out, simple);
     let details = rig.verb("workers details").out;
     let lines: Vec<&str> = details.lines().collect();
-    let head = "PID SLOT GENERATION STATE AGE RSS CPU RESTARTS COMMAND";
+    let head = "PID SLOT GENERATION STATE AGE RSS CPU RESTARTS OPEN COMMAND";
     assert_eq!(cells(lines[0]), head.words());
     assert_eq!(
         cells(lines[2])[..4],
         [&pids[1].to_string(), "1", "1", "ready"]
     );
     assert!(
-        lines[2].ends_with("0         ./threaded --backlog 101"),
+        lines[2].ends_with("0         0     ./threaded --backlog 101"),
         "{details}"
     );
     let json: JsonValue = rig.verb("workers details --json").out.parse().unwrap();
@@ -251,7 +251,7 @@ fn bash_completes_verbs_options_and_their_values() {
     let names: Vec<&str> = lines[6].split(' ').filter(|n| *n == "shop").collect();
     assert_eq!(names, ["shop"]);
     let want = [
-        "status start stop",
+        "status states start stop",
         "require",
         "started",
         "--log-format",

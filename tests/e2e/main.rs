@@ -24,6 +24,7 @@ mod balance;
 mod bare;
 mod broken;
 mod canary;
+mod console;
 mod contract;
 mod control;
 mod crashes;

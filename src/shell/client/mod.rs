@@ -1,28 +1,28 @@
-//! The client's side: finds the running cluster, sends the words, prints the answer.
+//! The client's side: finds the running cluster, sends the words, prints the answer. What goes over the
+//! connection is in `talk`, somebody who types in `console`.
+
+mod console;
+mod talk;
 
 use super::names::{self, Running};
 use super::pidfile::{self, Found};
 use super::sink;
-use crate::core::codes::{
-    EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, Failure, NOT_RUNNING, TIMED_OUT,
-};
-use crate::core::words::{human, reason};
+use crate::core::codes::{EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, Failure, NOT_RUNNING};
+use crate::core::words::reason;
 use crate::options::config::MAX_BYTES;
 use crate::settings::{self, Before, Control, Settings};
 use crate::sys::signal::Blocked;
 use crate::sys::{fds, pidfd, procfs, unix};
 use crate::verbs::{self, What};
-use crate::wire::command::{MAX_LINE, decode_answer, encode};
+use crate::wire::command::spelled_out;
 use crate::wire::report;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use talk::{PATIENCE, ask, connect};
 
-/// How long an answer may take that waits for nothing.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a master may take to vanish after its last word.
 const VANISH: Duration = Duration::from_secs(5);
 
@@ -34,6 +34,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
     if s.no_wait {
         words.insert(1, verbs::NO_WAIT.into());
     }
+    words = spelled_out(words).map_err(|e| (EX_USAGE, e))?;
     if let Some(before) = verb.before {
         make_absolute(&mut words, before);
     }
@@ -52,8 +53,14 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
         Way::Process(found) => return by_signal(s, what, &found),
     };
     let stream = connect(&path)?;
+    if what == What::Console {
+        return console::run(stream);
+    }
     if s.json {
         words.insert(1, "--json".into());
+    }
+    if what == What::Events && words.iter().any(|w| w == "follow") {
+        return talk::follow(stream, &words);
     }
     let master = unix::peer(stream.as_fd())
         .and_then(|(pid, _)| pidfd::open(pid))
@@ -290,62 +297,6 @@ pub fn print(text: &str) -> Result<u8, Failure> {
         }
         Ok(()) | Err(_) => Ok(0),
     }
-}
-
-fn ask(mut stream: UnixStream, words: &[String]) -> Result<(u8, String), Failure> {
-    let lost = |e: std::io::Error| (FAILED, format!("the connection broke: {}", reason(&e)));
-    let asked = encode(words);
-    if asked.len() > MAX_LINE {
-        let n = asked.len();
-        return Err((
-            EX_USAGE,
-            format!(
-                "{n} bytes of words (limit {MAX_LINE}): nothing was asked; what is long belongs into a file"
-            ),
-        ));
-    }
-    // One whom it does not know it answers and hangs up on, perhaps before the words are out.
-    let sent = stream.write_all(asked.as_bytes());
-    let mut line = String::new();
-    let read = BufReader::new(&mut stream).read_line(&mut line);
-    let slow = |e: &std::io::Error| e.kind() == ErrorKind::WouldBlock;
-    if read.as_ref().is_err_and(slow) {
-        return Err((
-            TIMED_OUT,
-            format!(
-                "the master does not answer within {} (is it stopped, or the machine overloaded?)",
-                human(PATIENCE)
-            ),
-        ));
-    }
-    if line.is_empty() {
-        sent.and(read.map(drop)).map_err(lost)?;
-        return Err((FAILED, "the master hung up without an answer".into()));
-    }
-    decode_answer(line.trim_end()).map_err(|e| (FAILED, e))
-}
-
-fn connect(path: &Path) -> Result<UnixStream, Failure> {
-    unix::connect_unix(path, PATIENCE).map_err(|e| {
-        let at = path.display();
-        match e.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                (NOT_RUNNING, format!("not running: nobody listens on {at}"))
-            }
-            ErrorKind::PermissionDenied => (
-                EX_NOPERM,
-                format!("{at}: permission denied: it belongs to another user"),
-            ),
-            ErrorKind::WouldBlock => (
-                TIMED_OUT,
-                format!(
-                    "{at}: the master does not take clients within {}",
-                    human(PATIENCE)
-                ),
-            ),
-            _ => (FAILED, format!("{at}: {}", reason(&e))),
-        }
-    })
 }
 
 /// How a master is reached.

@@ -1,0 +1,361 @@
+//! Answers to the verbs that ask for one thing: a field of each worker, how much all of them use, who
+//! has how many connections, which options hold, who sits at a console.
+
+use super::json::quote;
+use super::report::{size, table};
+use super::workers::Row;
+use crate::core::status::Snapshot;
+use crate::core::words::{count, human};
+use std::time::Duration;
+
+/// A field of a worker: its name, and its value for people and for machines.
+pub struct Field {
+    /// As it is asked for.
+    pub name: &'static str,
+    text: fn(&Row) -> String,
+    json: fn(&Row) -> String,
+}
+
+fn dash<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "-".into(), text)
+}
+
+fn null<T>(value: Option<T>, json: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "null".into(), json)
+}
+
+/// Those of `select`, which `workers details` has, too.
+pub static FIELDS: [Field; 12] = [
+    Field {
+        name: "pid",
+        text: Row::pid,
+        json: Row::pid,
+    },
+    Field {
+        name: "slot",
+        text: |r| r.view.slot.to_string(),
+        json: |r| r.view.slot.to_string(),
+    },
+    Field {
+        name: "generation",
+        text: |r| r.view.generation.to_string(),
+        json: |r| r.view.generation.to_string(),
+    },
+    Field {
+        name: "state",
+        text: |r| r.view.state.into(),
+        json: |r| quote(r.view.state),
+    },
+    Field {
+        name: "age",
+        text: |r| human(r.view.age),
+        json: |r| format!("{:.3}", r.view.age.as_secs_f64()),
+    },
+    Field {
+        name: "rss",
+        text: |r| dash(r.usage, |(rss, _)| size(rss)),
+        json: |r| null(r.usage, |(rss, _)| rss.to_string()),
+    },
+    Field {
+        name: "cpu",
+        text: |r| dash(r.usage, |(_, ms)| human(Duration::from_millis(ms))),
+        json: |r| null(r.usage, |(_, ms)| format!("{:.3}", ms as f64 / 1000.0)),
+    },
+    Field {
+        name: "open",
+        text: |r| dash(r.open, |n| n.to_string()),
+        json: |r| null(r.open, |n| n.to_string()),
+    },
+    Field {
+        name: "served",
+        text: |r| dash(r.served, |n| n.to_string()),
+        json: |r| null(r.served, |n| n.to_string()),
+    },
+    Field {
+        name: "restarts",
+        text: |r| r.view.restarts.to_string(),
+        json: |r| r.view.restarts.to_string(),
+    },
+    Field {
+        name: "status",
+        text: |r| dash(r.says.as_deref(), String::from),
+        json: |r| null(r.says.as_deref(), quote),
+    },
+    Field {
+        name: "command",
+        text: |r| super::workers::typed(&r.command),
+        json: |r| super::workers::list(r.command.iter().map(|w| quote(w))),
+    },
+];
+
+/// By name.
+pub fn field(name: &str) -> Result<&'static Field, String> {
+    FIELDS.iter().find(|f| f.name == name).ok_or_else(|| {
+        let all: Vec<&str> = FIELDS.iter().map(|f| f.name).collect();
+        format!("'{name}' is no field of a worker: {}", all.join(" "))
+    })
+}
+
+/// `select FIELD`: slot and value of each worker, a line each.
+pub fn select(rows: &[Row], field: &Field, json: bool) -> String {
+    if json {
+        let item = |r: &Row| {
+            let (slot, pid, value) = (r.view.slot, r.pid(), (field.json)(r));
+            format!("{{\"slot\":{slot},\"pid\":{pid},\"value\":{value}}}")
+        };
+        return format!("{}\n", super::workers::list(rows.iter().map(item)));
+    }
+    let row = |r: &Row| [r.view.slot.to_string(), (field.text)(r)];
+    let all: Vec<[String; 2]> = rows.iter().map(row).collect();
+    match all.is_empty() {
+        true => super::workers::nobody(),
+        false => table(&all),
+    }
+}
+
+/// What all of it uses.
+pub struct Totals {
+    /// Of the master: resident bytes and CPU milliseconds.
+    pub master: Option<(u64, u64)>,
+    /// Of all workers.
+    pub workers: (u64, u64),
+    /// Connections that are open, if that could be seen.
+    pub open: Option<u64>,
+    /// How many the workers that live have served, if that is counted.
+    pub served: Option<u64>,
+    /// Workers that have a process.
+    pub active: usize,
+}
+
+/// `info`
+pub fn info(s: &Snapshot, t: &Totals, name: &str, pid: u32, json: bool) -> String {
+    let (rss, ms) = t.workers;
+    let secs = |ms: u64| format!("{:.3}", ms as f64 / 1000.0);
+    if json {
+        return format!(
+            "{{\"name\":{},\"pid\":{pid},\"version\":{},\"up\":{:.3},\"generation\":{},\"workers\":{{\"active\":{},\"ready\":{},\"wanted\":{}}},\"memory\":{{\"rss\":{rss},\"master\":{}}},\"cpu\":{{\"workers\":{},\"master\":{}}},\"net\":{{\"connections_open\":{},\"connections\":{}}}}}\n",
+            quote(name),
+            quote(env!("CARGO_PKG_VERSION")),
+            s.up.as_secs_f64(),
+            s.generation,
+            t.active,
+            s.ready,
+            s.wanted,
+            null(t.master, |(rss, _)| rss.to_string()),
+            secs(ms),
+            null(t.master, |(_, ms)| secs(ms)),
+            null(t.open, |n| n.to_string()),
+            null(t.served, |n| n.to_string()),
+        );
+    }
+    let time = |ms: u64| human(Duration::from_millis(ms));
+    let mut rows = vec![
+        [
+            "workers".into(),
+            format!("{} active, {}/{} ready", t.active, s.ready, s.wanted),
+        ],
+        [
+            "memory".into(),
+            format!("{}, master {}", size(rss), dash(t.master, |(r, _)| size(r))),
+        ],
+        [
+            "cpu".into(),
+            format!(
+                "{}, master {}",
+                time(ms),
+                dash(t.master, |(_, ms)| time(ms))
+            ),
+        ],
+        [
+            "connections".into(),
+            match (t.open, t.served) {
+                (open, None) => format!("{} open", dash(open, |n| n.to_string())),
+                (open, Some(n)) => format!("{} open, {n} served", dash(open, |n| n.to_string())),
+            },
+        ],
+    ];
+    let version = env!("CARGO_PKG_VERSION");
+    let up = human(s.up);
+    rows.insert(
+        0,
+        [
+            "master".into(),
+            format!("{name} pid {pid}, minicluster {version}, up {up}"),
+        ],
+    );
+    table(&rows)
+}
+
+/// Who has how many connections.
+pub struct Connections {
+    /// Slot, pid, connections; `None`: it cannot be seen which are its own.
+    pub workers: Vec<(u16, i32, Option<u64>)>,
+    /// Those that no worker has accepted yet.
+    pub waiting: u64,
+    /// Those that some process has that is no worker any more, or that are just being accepted.
+    pub others: u64,
+    /// Connections that somebody types at.
+    pub consoles: usize,
+}
+
+/// `connections`
+pub fn connections(c: &Connections, json: bool) -> String {
+    if json {
+        let one = |(slot, pid, open): &(u16, i32, Option<u64>)| {
+            let open = null(*open, |n| n.to_string());
+            format!("{{\"slot\":{slot},\"pid\":{pid},\"open\":{open}}}")
+        };
+        return format!(
+            "{{\"workers\":{},\"waiting\":{},\"others\":{},\"consoles\":{}}}\n",
+            super::workers::list(c.workers.iter().map(one)),
+            c.waiting,
+            c.others,
+            c.consoles
+        );
+    }
+    let mut rows: Vec<[String; 3]> = vec![["SLOT", "PID", "OPEN"].map(String::from)];
+    let row = |(slot, pid, open): &(u16, i32, Option<u64>)| {
+        let open = dash(*open, |n| n.to_string());
+        [slot.to_string(), pid.to_string(), open]
+    };
+    rows.extend(c.workers.iter().map(row));
+    format!(
+        "{}waiting {}\nothers {}\nconsoles {}\n",
+        table(&rows),
+        c.waiting,
+        c.others,
+        c.consoles
+    )
+}
+
+/// An option that holds.
+pub struct Held {
+    /// Its long name.
+    pub long: &'static str,
+    /// Its values, as they were said.
+    pub values: Vec<String>,
+    /// `typed`, `config`, or `default`.
+    pub from: &'static str,
+}
+
+/// `options`
+pub fn options(all: &[Held], command: &[String], json: bool) -> String {
+    if json {
+        let one = |h: &Held| {
+            let values = super::workers::list(h.values.iter().map(|v| quote(v)));
+            let (long, from) = (quote(h.long), quote(h.from));
+            format!("{{\"option\":{long},\"values\":{values},\"from\":{from}}}")
+        };
+        return format!(
+            "{{\"options\":{},\"command\":{}}}\n",
+            super::workers::list(all.iter().map(one)),
+            super::workers::list(command.iter().map(|w| quote(w)))
+        );
+    }
+    let mut rows = Vec::new();
+    for h in all {
+        for v in &h.values {
+            let flag = format!("--{} {v}", h.long);
+            rows.push([super::logfmt::printable(&flag, false), h.from.to_string()]);
+        }
+    }
+    format!("{}-- {}\n", table(&rows), super::workers::typed(command))
+}
+
+/// One at a console.
+pub struct Console {
+    /// The number of its connection.
+    pub id: u64,
+    /// Whose it is.
+    pub pid: i32,
+    /// And of which user.
+    pub uid: u32,
+    /// Is it who asks?
+    pub you: bool,
+}
+
+/// `repl`
+pub fn consoles(all: &[Console], json: bool) -> String {
+    if json {
+        let one = |c: &Console| {
+            let Console { id, pid, uid, you } = c;
+            format!("{{\"id\":{id},\"pid\":{pid},\"uid\":{uid},\"you\":{you}}}")
+        };
+        return format!("{}\n", super::workers::list(all.iter().map(one)));
+    }
+    let one = |c: &Console| {
+        let you = if c.you { ", you" } else { "" };
+        format!("console {} pid {} of uid {}{you}\n", c.id, c.pid, c.uid)
+    };
+    let each: String = all.iter().map(one).collect();
+    format!("{}\n{each}", count(all.len(), "console"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::json;
+    use crate::wire::workers::tests::rows;
+
+    #[test]
+    fn each_field_of_each_worker_in_both_ways() {
+        for f in &FIELDS {
+            let text = select(&rows(), f, false);
+            assert_eq!(text.lines().count(), 2, "{}: {text}", f.name);
+            let v = json::parse(select(&rows(), f, true).trim_end()).unwrap();
+            assert_eq!(v[1]["slot"].get::<f64>(), Some(&10.0), "{}", f.name);
+        }
+        let pids = select(&rows(), field("pid").unwrap(), false);
+        assert_eq!(pids, "0   4711\n10  5\n");
+        let e = field("pids").err().unwrap();
+        assert!(e.contains("pid slot generation"), "{e}");
+        assert_eq!(select(&[], &FIELDS[0], true), "[]\n");
+    }
+
+    #[test]
+    fn connections_end_with_the_consoles() {
+        let c = Connections {
+            workers: vec![(0, 4711, Some(3)), (1, 12, None)],
+            waiting: 2,
+            others: 1,
+            consoles: 1,
+        };
+        assert_eq!(
+            connections(&c, false),
+            "SLOT  PID   OPEN\n0     4711  3\n1     12    -\nwaiting 2\nothers 1\nconsoles 1\n"
+        );
+        let v = json::parse(connections(&c, true).trim_end()).unwrap();
+        assert_eq!(v["workers"][0]["open"].get::<f64>(), Some(&3.0));
+        assert!(v["workers"][1]["open"].is_null());
+    }
+
+    #[test]
+    fn options_and_consoles() {
+        let held = |long, values: &[&str], from| Held {
+            long,
+            values: values.iter().map(|v| v.to_string()).collect(),
+            from,
+        };
+        let all = [
+            held("workers", &["4"], "typed"),
+            held("port", &["80", "81"], "config"),
+        ];
+        let command = ["./server".to_string(), "a b".into()];
+        assert_eq!(
+            options(&all, &command, false),
+            "--workers 4  typed\n--port 80    config\n--port 81    config\n-- ./server 'a b'\n"
+        );
+        let v = json::parse(options(&all, &command, true).trim_end()).unwrap();
+        assert_eq!(v["options"][1]["values"][1].get::<String>().unwrap(), "81");
+        let one = Console {
+            id: 3,
+            pid: 9,
+            uid: 0,
+            you: true,
+        };
+        assert_eq!(
+            consoles(&[one], false),
+            "1 console\nconsole 3 pid 9 of uid 0, you\n"
+        );
+    }
+}
