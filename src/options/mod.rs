@@ -21,11 +21,12 @@ mod lifecycle;
 mod log;
 mod other;
 mod place;
+mod programs;
 mod sockets;
 mod worker;
 
 /// All of them, in groups, in the order of --help.
-pub static GROUPS: [Group; 6] = [
+pub static GROUPS: [Group; 7] = [
     Group {
         title: "How many, and where",
         options: sockets::HOW_MANY,
@@ -45,6 +46,10 @@ pub static GROUPS: [Group; 6] = [
     Group {
         title: "The log",
         options: log::LOG,
+    },
+    Group {
+        title: "Programs of yours",
+        options: programs::PROGRAMS,
     },
     Group {
         title: "Others",

@@ -18,6 +18,7 @@ mod launch;
 mod naming;
 mod orders;
 mod parse;
+mod programs;
 mod recycling;
 mod rights;
 mod sources;
@@ -27,6 +28,7 @@ pub use envfile::*;
 pub use launch::*;
 pub use orders::*;
 pub use parse::*;
+pub use programs::*;
 pub use recycling::*;
 pub use rights::*;
 pub use sources::*;
@@ -172,6 +174,10 @@ pub struct Settings {
     pub json: bool,
     /// --no-wait
     pub no_wait: bool,
+    /// --on-event: a program and its words, each.
+    pub on_event: Vec<Vec<String>>,
+    /// --command: what runs instead of, or beside, the verbs that there are.
+    pub commands: Commands,
     /// What to run.
     pub command: Vec<OsString>,
     /// Where all this was said.
@@ -319,6 +325,8 @@ impl Default for Settings {
             replace: false,
             json: false,
             no_wait: false,
+            on_event: Vec::new(),
+            commands: Commands::new(),
             command: Vec::new(),
             sources: Sources::default(),
         }

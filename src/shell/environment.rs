@@ -39,6 +39,24 @@ pub enum Mastered<'a> {
 }
 
 impl Surroundings<'_> {
+    /// What it says of the cluster to programs that are no workers.
+    pub fn of_the_cluster(&self, generation: u32) -> Vec<(String, Vec<u8>)> {
+        let mut all: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut set = |k: &str, v: String| all.push((k.into(), v.into_bytes()));
+        set("MINICLUSTER_NAME", self.name.to_string());
+        set("MINICLUSTER_GENERATION", generation.to_string());
+        set("MINICLUSTER_WORKERS", self.workers.to_string());
+        if let Some(addr) = self.sockets.given().first() {
+            set("PORT", addr.port().to_string());
+            set("HOST", addr.ip().to_string());
+        }
+        if let Some(socket) = self.control {
+            let path = socket.as_os_str().as_bytes().to_vec();
+            all.push(("MINICLUSTER_CONTROL".into(), path));
+        }
+        all
+    }
+
     /// The words of COMMAND.
     pub fn argv(&self, command: &[OsString], slot: SlotNr) -> Vec<CString> {
         let word = |w: &OsString| CString::new(expand(w.as_bytes(), slot.0));
@@ -109,6 +127,23 @@ impl Surroundings<'_> {
             .filter_map(|(k, v)| CString::new([k, b"=".to_vec(), v].concat()).ok())
             .collect()
     }
+}
+
+/// That of a program of the operator's: ours without what was meant for us, then its own.
+pub fn of_program(own: &[(String, Vec<u8>)]) -> Vec<CString> {
+    let by = Mastered::By {
+        notify: "",
+        channel: None,
+    };
+    let is_own = |k: &[u8]| own.iter().any(|(name, _)| name.as_bytes() == k);
+    let inherited = std::env::vars_os()
+        .map(|(k, v)| (k.as_bytes().to_vec(), v.as_bytes().to_vec()))
+        .filter(|(k, _)| !is_masters_own(k, by) && !is_own(k));
+    let own = own.iter().map(|(k, v)| (k.as_bytes().to_vec(), v.clone()));
+    inherited
+        .chain(own)
+        .filter_map(|(k, v)| CString::new([k, b"=".to_vec(), v].concat()).ok())
+        .collect()
 }
 
 /// Variables that speak to us, not to our workers.

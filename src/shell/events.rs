@@ -63,7 +63,10 @@ impl Shell {
         self.log.write(&line);
         self.watch_log();
         deliver(&mut self.clients, &line, self.events.last + 1);
+        let told = self.for_hooks(&line);
         self.events.add(line);
+        // Last: something may have to be said of it.
+        self.tell_hooks(told);
     }
 
     /// Says something of our own.

@@ -1,6 +1,7 @@
 //! Finding COMMAND before anything is bound: 127 if it is not there, 126 if it cannot be executed.
 
-use crate::core::codes::{CANNOT_EXECUTE, NOT_FOUND};
+use crate::core::codes::{CANNOT_EXECUTE, EX_CONFIG, Failure, NOT_FOUND};
+use crate::settings::Settings;
 use crate::sys::fds;
 use std::ffi::{CString, OsStr, OsString};
 use std::io::Read;
@@ -45,6 +46,23 @@ pub fn find(command: &OsStr, path: Option<OsString>, cwd: &Path) -> Result<CStri
         };
         not_found(format!("{shown}: not found in PATH{here}"))
     }))
+}
+
+/// Can what the operator wants run at events, and as verbs, be run at all? Better said now than at the
+/// first event.
+pub fn check_programs(s: &Settings, here: &Path) -> Result<(), Failure> {
+    let hooks = s
+        .on_event
+        .iter()
+        .map(|words| ("--on-event".to_string(), words));
+    let verbs = s.commands.iter();
+    let verbs = verbs.map(|(name, words)| (format!("--command {name}"), words));
+    for (option, words) in hooks.chain(verbs) {
+        let Some(first) = words.first() else { continue };
+        find(OsStr::new(first), std::env::var_os("PATH"), here)
+            .map_err(|e| (EX_CONFIG, format!("{option}: {}", e.message)))?;
+    }
+    Ok(())
 }
 
 /// Without the dots of ./server, for messages.

@@ -17,7 +17,9 @@ mod filed;
 mod given;
 mod group;
 mod handed;
+mod hooks;
 mod hung;
+mod jobs;
 mod launch;
 mod log;
 mod looking;
@@ -60,7 +62,9 @@ use channel::Stderr;
 use clients::{ClientId, Clients};
 use daemon::Caller;
 use events::Events;
+use hooks::Hooks;
 use hung::Hung;
+use jobs::Jobs;
 use launch::Programs;
 use log::Log;
 use mio::unix::SourceFd;
@@ -112,9 +116,10 @@ enum Kind {
     Client,
     Caller,
     Probe,
+    Job,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
@@ -131,6 +136,7 @@ const KINDS: [Kind; 16] = [
     Kind::Client,
     Kind::Caller,
     Kind::Probe,
+    Kind::Job,
 ];
 
 fn token(kind: Kind, serial: u64) -> Token {
@@ -181,6 +187,10 @@ pub struct Shell {
     hung: Hung,
     /// Who is asked whether it is ready.
     probes: Probes,
+    /// Programs of the operator's that run, and that are to,
+    jobs: Jobs,
+    /// those of them that are told of events.
+    hooks: Hooks,
     /// Whom the kernel kills for want of memory.
     oom: Kills,
     devnull: OwnedFd,
@@ -233,7 +243,9 @@ impl Shell {
         self.out.extend(out);
         loop {
             self.settle();
-            if let Some(code) = self.finished {
+            if let Some(code) = self.finished
+                && self.jobs_let_go()
+            {
                 self.leave();
                 return code;
             }
@@ -308,7 +320,8 @@ impl Shell {
             .chain(fork)
             .chain(again)
             .chain(self.watch_deadline())
-            .chain(self.probes.deadline());
+            .chain(self.probes.deadline())
+            .chain(self.jobs.deadline());
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.
         let wait = next - self.now();
@@ -378,6 +391,7 @@ impl Shell {
         for n in of(Kind::Stderr) {
             self.drain_stderr(WorkerId(n));
         }
+        self.hear_jobs(&of(Kind::Job));
         if !of(Kind::OurStderr).is_empty() || self.log_stalls() {
             self.log.flush();
             self.watch_log();
@@ -389,6 +403,7 @@ impl Shell {
             self.perform(action);
             self.settle();
         }
+        self.begin_job();
         // Time is news, too; told once a turn, whatever else there was.
         self.queue.push_back(Event::Tick);
         self.settle();

@@ -347,7 +347,10 @@ impl Shell {
             return self.sweep_unseen(signal);
         }
         let workers = self.procs.pids();
-        let stranger = |pid: &i32| !workers.contains(pid) && !self.born_with.contains(pid);
+        let stranger = |pid: &i32| {
+            let known = workers.contains(pid) || self.born_with.contains(pid);
+            !known && !self.jobs.owns(*pid)
+        };
         let (mut left, mut zombies) = (Vec::new(), true);
         let mut seen = Vec::new();
         for _ in 0..LISTS {
@@ -388,7 +391,7 @@ impl Shell {
 
     /// With its group, where that is a worker's or its own: one that forks and ends all the time is
     /// gone before a signal to it alone comes, and no fork escapes one to the group.
-    fn kill_stray(&mut self, pid: i32) {
+    pub(super) fn kill_stray(&self, pid: i32) {
         let _ = signal::kill(pid, libc::SIGKILL);
         let group = procfs::group_of(pid).filter(|g| *g == pid || self.procs.is_group(*g));
         if let Some(group) = group {

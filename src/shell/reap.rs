@@ -58,6 +58,11 @@ impl Shell {
                     let exit = self.procs.as_it_was_meant(worker, exit);
                     self.worker_ended(worker, pid, exit);
                 }
+                None if self.job_ended(pid, exit) => {
+                    let _ = wait::reap(pid);
+                    // What it has left behind is ours now.
+                    self.strays_gone.get_or_insert(0);
+                }
                 None => {
                     let _ = wait::reap(pid);
                     self.asked.remove(&pid);

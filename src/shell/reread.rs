@@ -3,6 +3,7 @@
 //! all of it is known to be right, or not at all.
 
 use super::client;
+use super::lookup;
 use super::reload::Recipe;
 use super::rights::Rights;
 use super::start;
@@ -40,6 +41,7 @@ pub fn look(now: &Settings, sockets: usize) -> Result<Fresh, String> {
     }
     let rights = Rights::find(s, &fds::open_regular).map_err(sentence)?;
     let (cwd, program) = start::with_their_eyes(s, &rights, here).map_err(sentence)?;
+    lookup::check_programs(s, here).map_err(sentence)?;
     start::check_ready_fd(s, sockets).map_err(sentence)?;
     let recipe = Recipe {
         ipc: start::speaks_node(s, &program, &cwd),

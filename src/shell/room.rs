@@ -2,6 +2,7 @@
 //! says it may have. What it would lack is said before anything is bound, since the first thing to
 //! fail for want of one would be a reload, or the replacement of a worker that died.
 
+use super::jobs;
 use crate::core::codes::{EX_CONFIG, Failure};
 use crate::core::words::no_room;
 use crate::core::{MAX_WORKERS, Surge, Takeover};
@@ -15,6 +16,8 @@ const OWN: u64 = 32;
 const IN_PASSING: u64 = 16;
 /// Clients that there is always room for. (More are let in as long as there is any beside the workers.)
 const CLIENTS: u64 = 32;
+/// For programs of the operator's, if there are any.
+const PROGRAMS: u64 = jobs::MOST as u64 * jobs::DESCRIPTORS;
 /// Of each port: the lane that serves, one that takes its place and one that is spare, each kept twice.
 const PORT: u64 = 6;
 /// Of each port where each worker has a lane of its own: that, kept twice.
@@ -39,8 +42,9 @@ impl Room {
         let ports = ports.max(usize::from(learns)) as u64;
         let one = u64::from;
         let lanes = one(s.balance().spreads()) * ports * LANE;
+        let programs = one(!s.on_event.is_empty() || !s.commands.is_empty()) * PROGRAMS;
         Room {
-            fixed: inherited + OWN + IN_PASSING + CLIENTS + ports * PORT,
+            fixed: inherited + OWN + IN_PASSING + CLIENTS + ports * PORT + programs,
             // Its stderr, what it notifies us by, what its bind(2) asks us by, its lanes, ..
             worker: 2
                 + lanes
@@ -138,6 +142,10 @@ mod tests {
         s.ready_fd = Some(3);
         s.pid_dir = Some("pids".into());
         assert_eq!(Room::of(&s, true, 1, 3).worker, 5);
+        s.on_event = vec![vec!["./notify".into()]];
+        let told = Room::of(&s, true, 1, 3);
+        s.on_event.clear();
+        assert_eq!(told.fixed - Room::of(&s, true, 1, 3).fixed, PROGRAMS);
         let (one, two) = (Room::of(&s, true, 1, 3), Room::of(&s, true, 2, 13));
         assert_eq!(two.fixed - one.fixed, PORT + 10);
         s.balance = Some(Balance::Hash);

@@ -6,7 +6,9 @@ use super::census::Census;
 use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
 use super::given::{self, Passed};
+use super::hooks::Hooks;
 use super::hung::Hung;
+use super::jobs::Jobs;
 use super::launch::Programs;
 use super::log::Log;
 use super::names::{Claim, Refused};
@@ -98,6 +100,7 @@ pub(super) fn serve(
     if settings.single {
         return Err(single::run(&settings, &rights, &program, &cwd, &given));
     }
+    lookup::check_programs(&settings, &here)?;
     check_ready_fd(&settings, given.len())?;
     check_ready_port(&settings, &given)?;
     let mut shell = build(settings, rights, program, &cwd, given)?;
@@ -351,6 +354,8 @@ fn build(
         inherited,
         hung: Hung::default(),
         probes: Probes::default(),
+        jobs: Jobs::default(),
+        hooks: Hooks::default(),
         out: VecDeque::new(),
         spawned: false,
         later: VecDeque::new(),

@@ -54,6 +54,12 @@ impl Shell {
     /// As `sweep`. Members of a worker's group had the stop signal with their group: until those have
     /// gone the others, who cannot be reached without them, wait for it.
     pub(super) fn sweep_unseen(&mut self, signal: Option<i32>) {
+        if self.jobs.run() {
+            // They cannot be told from the others: they go first, and then it is looked again.
+            self.kill_jobs(self.now());
+            let (left, zombies) = (Vec::new(), true);
+            return self.queue.push_back(Event::Strays { left, zombies });
+        }
         let first = process::is_first();
         let groups = self.procs.groups_left();
         // Before they are killed: a moment later they are gone, and nobody would say that they were

@@ -238,6 +238,19 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
+/// The same the other way round: the read end is for a child and blocks, the write end is ours.
+pub fn pipe_to() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends: [RawFd; 2] = [-1; 2];
+    // SAFETY: ends has room for two; both results are new and ours alone.
+    unsafe {
+        cerr(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
+        let pair = (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]));
+        use std::os::fd::AsFd;
+        add_nonblock(pair.1.as_fd())?;
+        Ok(pair)
+    }
+}
+
 /// A pair of connected stream sockets, CLOEXEC: the first does not block, the second does.
 pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;

@@ -11,6 +11,7 @@ pub mod node_ipc;
 pub mod notify;
 pub mod outcome;
 pub mod ports_filter;
+pub mod ran;
 pub mod report;
 pub mod sock_diag;
 pub mod steering;

@@ -35,6 +35,7 @@ mod exchange;
 mod fallbacks;
 mod files;
 mod heavy;
+mod hooks;
 mod hostile;
 mod hung;
 mod odd;

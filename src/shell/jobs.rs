@@ -1,0 +1,494 @@
+//! Programs that the operator has us run: each a child with a deadline. Rules:
+//!
+//! 1. At most `MOST` run at once; `MOST_WAITING` wait for their turn, and who comes then is refused.
+//! 2. A job has ended when its first process has: what is in its pipes by then is the last of it. What it
+//!    has left behind is a stray, as what a worker leaves.
+//! 3. At its deadline its group gets a SIGTERM, so that a script can tidy up, and `GRACE` later, or when
+//!    its first process ends, a SIGKILL. One that not even that ends is given up; who asked is told.
+//! 4. In the end the master waits for jobs no longer than `LAST`, within --stop-budget. Those that wait
+//!    are not begun, and those that run are killed.
+//! 5. While a job runs it is no stray, nor is any process of its group.
+//!
+//! Nobody but `reap` waits for children; it asks here whose they are.
+
+mod child;
+mod kept;
+mod queue;
+pub mod variables;
+
+use super::{Kind, Shell};
+use crate::core::codes::EX_OSERR;
+use crate::core::words::errno_text;
+use crate::core::{Exit, Level, Time};
+use crate::sys::{process, procfs, signal};
+use crate::wire::ran::{End, Ran};
+use child::{Birth, Came, Child, Pipe};
+use kept::{Head, Tail};
+pub use queue::Lossy;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// So many run at once.
+pub const MOST: usize = 16;
+/// So many more wait.
+pub const MOST_WAITING: usize = 256;
+/// Descriptors that one takes: its pipes, and what it reports by on its way.
+pub const DESCRIPTORS: u64 = 4;
+/// So much of what one writes is kept.
+pub const MAX_OUT: usize = 1024 * 1024;
+/// So much of the end of its stderr,
+const MAX_ERR: usize = 4096;
+/// and no more lines of it.
+const LINES: usize = 10;
+/// After the deadline it has so long to end by itself.
+const GRACE: Duration = Duration::from_secs(1);
+/// In the end they have so long, all together.
+pub const LAST: Duration = Duration::from_secs(1);
+/// One that was killed is waited for so long.
+const DIES_WITHIN: Duration = Duration::from_millis(200);
+
+/// What is to be run.
+pub struct Order {
+    /// As it is named where it is told of.
+    pub name: String,
+    /// The program and its words.
+    pub words: Vec<OsString>,
+    /// Where.
+    pub cwd: PathBuf,
+    /// Variables of its own.
+    pub variables: Vec<(String, Vec<u8>)>,
+    /// What it has to read.
+    pub stdin: Vec<u8>,
+    /// Do its stdout and stderr go together?
+    pub merged: bool,
+    /// How long it may take; `None`: as long as it likes.
+    pub limit: Option<Duration>,
+}
+
+/// For whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// An event, by the serial of its hook.
+    Hook(u64),
+}
+
+/// How far one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has time.
+    Runs,
+    /// It was asked to end.
+    Asked,
+    /// It was killed.
+    Killed,
+}
+
+/// One that runs.
+struct Job {
+    child: Child,
+    purpose: Purpose,
+    name: String,
+    limit: Option<Duration>,
+    begun: Time,
+    stage: Stage,
+    /// Was that because we end?
+    stopped: bool,
+    due: Option<Time>,
+    stdin: VecDeque<u8>,
+    out: Head,
+    err: Tail,
+}
+
+/// The end of the master.
+#[derive(Clone, Copy)]
+struct Closing {
+    /// They are killed then,
+    kill_at: Time,
+    /// and waited for until then.
+    over: Time,
+    /// Have any run since? Then what they have left behind has to go, too.
+    ran: bool,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Jobs {
+    running: BTreeMap<u64, Job>,
+    waiting: VecDeque<(Purpose, Order)>,
+    last: u64,
+    /// Killed, given up, and not reaped.
+    stuck: BTreeSet<i32>,
+    /// So many were refused since there was room.
+    refused: u64,
+    closing: Option<Closing>,
+    /// Is none begun any more?
+    closed: bool,
+}
+
+impl Jobs {
+    /// Is that the first process of one?
+    fn by_pid(&self, pid: i32) -> Option<u64> {
+        let hit = |(_, job): &(&u64, &Job)| job.child.pid == pid;
+        self.running.iter().find(hit).map(|(id, _)| *id)
+    }
+
+    /// Is that child one of them, or of the group of one?
+    pub fn owns(&self, pid: i32) -> bool {
+        let ours = |pid: i32| self.stuck.contains(&pid) || self.by_pid(pid).is_some();
+        ours(pid) || !self.running.is_empty() && procfs::group_of(pid).is_some_and(ours)
+    }
+
+    /// Does one run?
+    pub fn run(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Does none run, or is to?
+    pub fn are_over(&self) -> bool {
+        self.running.is_empty() && (self.waiting.is_empty() || self.closed)
+    }
+
+    /// When something is to be done about them by the clock.
+    pub fn deadline(&self) -> Option<Time> {
+        let due = self.running.values().filter_map(|job| job.due);
+        let closing = self.closing.map(|c| match self.closed {
+            true => c.over,
+            false => c.kill_at,
+        });
+        due.chain(closing).min()
+    }
+
+    fn has_room(&self) -> bool {
+        !self.closed && self.running.len() + self.stuck.len() < MOST
+    }
+}
+
+impl Job {
+    /// Its first process has not been reaped, so its number is certainly its group's.
+    fn signal(&self, signal: i32) {
+        let _ = signal::kill_group(self.child.pid, signal);
+        // It may have left its group.
+        let _ = signal::kill(self.child.pid, signal);
+    }
+
+    fn kill(&mut self, now: Time) {
+        self.stage = Stage::Killed;
+        self.due = Some(now + GRACE);
+        self.signal(libc::SIGKILL);
+    }
+
+    fn has_ended(self, end: End, now: Time) -> (Purpose, Ran) {
+        let (out, cut) = self.out.text();
+        let ran = Ran {
+            name: self.name,
+            end,
+            out,
+            cut,
+            last: self.err.lines(LINES),
+            took: now - self.begun,
+        };
+        (self.purpose, ran)
+    }
+}
+
+impl Shell {
+    /// It is run as soon as there is room; `job_done` tells what has come of it. False: too many wait.
+    pub(super) fn run_job(&mut self, purpose: Purpose, order: Order) -> bool {
+        if self.jobs.closed || self.jobs.waiting.len() >= MOST_WAITING {
+            self.jobs.refused += 1;
+            if self.jobs.refused == 1 {
+                let message = format!(
+                    "{MOST} programs run and {MOST_WAITING} wait: others are refused, {} for one",
+                    order.name
+                );
+                self.say(Level::Warn, "program-refused", message);
+            }
+            return false;
+        }
+        self.jobs.waiting.push_back((purpose, order));
+        self.ready.insert((Kind::Job, START));
+        true
+    }
+
+    /// What is wanted of those that run: told by the poll, or left over.
+    pub(super) fn hear_jobs(&mut self, ready: &[u64]) {
+        for serial in ready.iter().copied().filter(|n| *n != START) {
+            self.hear_job(serial);
+        }
+        self.jobs_due();
+    }
+
+    fn hear_job(&mut self, serial: u64) {
+        let (id, pipe) = child::of_serial(serial);
+        let (Some(job), Some(pipe)) = (self.jobs.running.get_mut(&id), pipe) else {
+            return;
+        };
+        if pipe == Pipe::Stdin {
+            return self.feed_job(id);
+        }
+        match job.take(pipe) {
+            Came::All => {}
+            Came::More => drop(self.ready.insert((Kind::Job, serial))),
+            Came::End => self.with_job(id, |shell, job| shell.close_pipe(&mut job.child, pipe)),
+        }
+    }
+
+    /// It is given what it has to read; the end of that is the end of its stdin.
+    fn feed_job(&mut self, id: u64) {
+        self.with_job(id, |shell, job| {
+            if !job.child.write(&mut job.stdin) || job.stdin.is_empty() {
+                shell.close_stdin(&mut job.child);
+            }
+        });
+    }
+
+    fn with_job(&mut self, id: u64, what: impl FnOnce(&mut Shell, &mut Job)) {
+        if let Some(mut job) = self.jobs.running.remove(&id) {
+            what(self, &mut job);
+            self.jobs.running.insert(id, job);
+        }
+    }
+
+    /// Begins one, if one is to: no more in one turn, since workers may wait in bind(2).
+    pub(super) fn begin_job(&mut self) {
+        if !self.jobs.has_room() {
+            return;
+        }
+        let Some((purpose, order)) = self.jobs.waiting.pop_front() else {
+            return;
+        };
+        if !self.jobs.waiting.is_empty() {
+            self.ready.insert((Kind::Job, START));
+        }
+        self.say_refused();
+        self.jobs.last += 1;
+        let id = self.jobs.last;
+        let born = self.give_birth(&Birth {
+            job: id,
+            words: &order.words,
+            cwd: &order.cwd,
+            own: &order.variables,
+            reads: !order.stdin.is_empty(),
+            merged: order.merged,
+        });
+        let now = self.now();
+        match born {
+            Ok(child) => {
+                let job = Job {
+                    child,
+                    purpose,
+                    name: order.name,
+                    limit: order.limit,
+                    begun: now,
+                    stage: Stage::Runs,
+                    stopped: false,
+                    due: order.limit.map(|limit| now + limit),
+                    stdin: order.stdin.into(),
+                    out: Head::new(MAX_OUT),
+                    err: Tail::new(MAX_ERR),
+                };
+                self.jobs.running.insert(id, job);
+                self.feed_job(id);
+            }
+            Err((code, why)) => self.job_done(
+                purpose,
+                Ran {
+                    name: order.name,
+                    end: End::NotRun(code, why),
+                    out: String::new(),
+                    cut: 0,
+                    last: String::new(),
+                    took: Duration::ZERO,
+                },
+            ),
+        }
+    }
+
+    fn say_refused(&mut self) {
+        if self.jobs.refused > 0 {
+            let n = std::mem::take(&mut self.jobs.refused);
+            let message = format!("there is room for programs again; {n} were refused");
+            self.say(Level::Info, "program-room", message);
+        }
+    }
+
+    /// Is it the first process of a job, whose end is told by that? It is a zombie still.
+    pub(super) fn job_ended(&mut self, pid: i32, exit: Exit) -> bool {
+        let Some(id) = self.jobs.by_pid(pid) else {
+            // Its end was told when it was given up.
+            return self.jobs.stuck.remove(&pid);
+        };
+        let Some(mut job) = self.jobs.running.remove(&id) else {
+            return false;
+        };
+        for pipe in [Pipe::Stdout, Pipe::Stderr] {
+            job.take_rest(pipe);
+        }
+        if job.stage != Stage::Runs {
+            // Whom it has left there had their time with it.
+            let _ = signal::kill_group(pid, libc::SIGKILL);
+        }
+        self.close_pipes(&job.child);
+        let failure = job.child.failure();
+        let end = match (failure, job.stage, job.limit) {
+            (Some((step, errno)), ..) => not_run(step, errno),
+            (None, Stage::Runs, _) => End::Exited(exit),
+            (None, Stage::Asked | Stage::Killed, Some(limit)) if !job.stopped => {
+                End::TooLong(limit)
+            }
+            (None, Stage::Asked | Stage::Killed, _) => End::Stopped,
+        };
+        let (purpose, ran) = job.has_ended(end, self.now());
+        self.job_done(purpose, ran);
+        if !self.jobs.waiting.is_empty() {
+            self.ready.insert((Kind::Job, START));
+        }
+        true
+    }
+
+    /// Deadlines that have come.
+    fn jobs_due(&mut self) {
+        let now = self.now();
+        let late = |(id, job): (&u64, &Job)| job.due.is_some_and(|at| at <= now).then_some(*id);
+        let due: Vec<u64> = self.jobs.running.iter().filter_map(late).collect();
+        for id in due {
+            let Some(job) = self.jobs.running.get_mut(&id) else {
+                continue;
+            };
+            match job.stage {
+                Stage::Runs => {
+                    job.stage = Stage::Asked;
+                    job.due = Some(now + GRACE);
+                    job.signal(libc::SIGTERM);
+                    // One that is stopped hears nothing.
+                    job.signal(libc::SIGCONT);
+                }
+                Stage::Asked => job.kill(now),
+                Stage::Killed => self.give_up_job(id),
+            }
+        }
+        if let Some(c) = self.jobs.closing.filter(|c| c.kill_at <= now)
+            && !self.jobs.closed
+        {
+            self.kill_jobs(c.kill_at);
+        }
+    }
+
+    /// It is in the kernel, and does not come back.
+    fn give_up_job(&mut self, id: u64) {
+        let Some(job) = self.jobs.running.remove(&id) else {
+            return;
+        };
+        self.close_pipes(&job.child);
+        let (pid, name) = (job.child.pid, job.name.clone());
+        self.jobs.stuck.insert(pid);
+        let message = format!(
+            "{name}, pid {pid}, is still there {} after SIGKILL; it is not waited for",
+            crate::core::words::human(GRACE)
+        );
+        self.say(Level::Warn, "program-stuck", message);
+        let end = match job.limit.filter(|_| !job.stopped) {
+            Some(limit) => End::TooLong(limit),
+            None => End::Stopped,
+        };
+        let (purpose, ran) = job.has_ended(end, self.now());
+        self.job_done(purpose, ran);
+    }
+
+    /// The cluster has ended: may the master go? Asked again in each turn until it may.
+    pub(super) fn jobs_let_go(&mut self) -> bool {
+        let now = self.now();
+        let closing = *self.jobs.closing.get_or_insert_with(|| {
+            let budget = self.cluster.over_by();
+            let over = budget.map_or(now + LAST, |by| by.min(now + LAST));
+            let kill_at = over.before(DIES_WITHIN).max(now);
+            let ran = false;
+            Closing { kill_at, over, ran }
+        });
+        if self.jobs.are_over() {
+            return !closing.ran || now >= closing.over || self.nothing_is_left();
+        }
+        if let Some(c) = &mut self.jobs.closing {
+            c.ran = true;
+        }
+        if now >= closing.kill_at && !self.jobs.closed {
+            self.kill_jobs(now);
+        }
+        now >= closing.over
+    }
+
+    /// Kills what the last jobs have left behind: nobody sweeps after core has.
+    fn nothing_is_left(&mut self) -> bool {
+        let mut left = match procfs::is_ours() {
+            true => procfs::children(process::id()),
+            false => Vec::new(),
+        };
+        left.retain(|pid| !self.born_with.contains(pid));
+        for pid in &left {
+            self.kill_stray(*pid);
+        }
+        left.is_empty()
+    }
+
+    /// None is begun any more, and those that run are killed.
+    pub(super) fn kill_jobs(&mut self, now: Time) {
+        self.jobs.closed = true;
+        for job in self.jobs.running.values_mut() {
+            job.stopped = true;
+            job.kill(now);
+        }
+        for (purpose, order) in std::mem::take(&mut self.jobs.waiting) {
+            let ran = Ran {
+                name: order.name,
+                end: End::Stopped,
+                out: String::new(),
+                cut: 0,
+                last: String::new(),
+                took: Duration::ZERO,
+            };
+            self.job_done(purpose, ran);
+        }
+    }
+
+    /// What has come of one.
+    fn job_done(&mut self, purpose: Purpose, ran: Ran) {
+        match purpose {
+            Purpose::Hook(id) => self.hook_done(id, &ran),
+        }
+    }
+}
+
+/// The serial that means: begin the next.
+const START: u64 = 0;
+
+impl Job {
+    fn take(&mut self, pipe: Pipe) -> Came {
+        let Job {
+            child, out, err, ..
+        } = self;
+        match pipe {
+            Pipe::Stdout => child.read(pipe, |bytes| out.push(bytes)),
+            Pipe::Stderr => child.read(pipe, |bytes| err.push(bytes)),
+            Pipe::Stdin => Came::All,
+        }
+    }
+
+    /// What is there now; somebody else may go on writing.
+    fn take_rest(&mut self, pipe: Pipe) {
+        /// As often as it takes to read the largest pipe that anybody may have.
+        const ROUNDS: usize = 8;
+        for _ in 0..ROUNDS {
+            if self.take(pipe) != Came::More {
+                return;
+            }
+        }
+    }
+}
+
+fn not_run(step: &str, errno: i32) -> End {
+    let why = format!("cannot be run: {step}: {}", errno_text(errno));
+    let code = crate::core::codes::of_step(step, errno).unwrap_or(EX_OSERR);
+    End::NotRun(code, why)
+}

@@ -1,0 +1,265 @@
+//! A program of the operator's as a process: how it is born, and the pipes between it and us. None of
+//! them blocks us, and it has none but these of our descriptors.
+//!
+//! It is ours and not a worker's: it runs as whoever we are, in our environment, of which nothing is
+//! passed on that was said to us (`environment`); what is for workers alone (--env, --env-file, --user)
+//! it does not get. Nobody watches what it binds.
+
+use super::super::{Kind, Shell, environment, lookup, token};
+use crate::core::codes::EX_OSERR;
+use crate::core::words::reason;
+use crate::sys::spawn::{self, Plan, Report, Watch};
+use crate::sys::{errno_of, fds};
+use mio::Interest;
+use mio::unix::SourceFd;
+use std::collections::VecDeque;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Read at once.
+const CHUNK: usize = 16 * 1024;
+/// So many times in one turn.
+const TURN: usize = 8;
+
+/// Which of its pipes; the lowest bits of a token's serial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pipe {
+    /// What it reads.
+    Stdin,
+    /// What it writes.
+    Stdout,
+    /// What it complains of.
+    Stderr,
+}
+
+const BITS: u32 = 2;
+
+/// The serial that a token of that pipe has.
+pub fn serial(job: u64, pipe: Pipe) -> u64 {
+    job << BITS | pipe as u64
+}
+
+/// Which job's which pipe that is.
+pub fn of_serial(serial: u64) -> (u64, Option<Pipe>) {
+    let pipe = match serial & ((1 << BITS) - 1) {
+        0 => Some(Pipe::Stdin),
+        1 => Some(Pipe::Stdout),
+        2 => Some(Pipe::Stderr),
+        _ => None,
+    };
+    (serial >> BITS, pipe)
+}
+
+/// What is to be born.
+pub struct Birth<'a> {
+    /// Its serial among jobs.
+    pub job: u64,
+    /// What is run, and its words.
+    pub words: &'a [OsString],
+    /// Where.
+    pub cwd: &'a Path,
+    /// Variables of its own.
+    pub own: &'a [(String, Vec<u8>)],
+    /// Has it something to read?
+    pub reads: bool,
+    /// Is its stderr its stdout?
+    pub merged: bool,
+}
+
+/// One that was born.
+pub struct Child {
+    /// Its first process and its group. Whoever has this sees to it that it is not reaped.
+    pub pid: i32,
+    report: OwnedFd,
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+/// What a look at a pipe has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// All that there was for now.
+    All,
+    /// There may be more: this turn's share is used up.
+    More,
+    /// Nobody has the other end any more.
+    End,
+}
+
+impl Child {
+    /// What has come from it, in pieces.
+    pub fn read(&self, pipe: Pipe, mut each: impl FnMut(&[u8])) -> Came {
+        let fd = match pipe {
+            Pipe::Stdout => &self.stdout,
+            Pipe::Stderr => &self.stderr,
+            Pipe::Stdin => &None,
+        };
+        let Some(fd) = fd else { return Came::All };
+        let mut buf = [0u8; CHUNK];
+        for _ in 0..TURN {
+            match fds::read(fd.as_fd(), &mut buf) {
+                Ok(0) => return Came::End,
+                Ok(n) => each(buf.get(..n).unwrap_or_default()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Came::All,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Came::End,
+            }
+        }
+        Came::More
+    }
+
+    /// Gives it of that as much as it takes. False: it does not read any more.
+    pub fn write(&self, bytes: &mut VecDeque<u8>) -> bool {
+        let Some(fd) = &self.stdin else { return false };
+        while !bytes.is_empty() {
+            let (head, _) = bytes.as_slices();
+            match fds::write(fd.as_fd(), head) {
+                Ok(n) => drop(bytes.drain(..n)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        *bytes = VecDeque::new();
+        true
+    }
+
+    /// Why it was not executed, if so. Asked when it has ended.
+    pub fn failure(&self) -> Option<(&'static str, i32)> {
+        loop {
+            match spawn::receive(self.report.as_fd()) {
+                Ok(Some(Report::Failed(step, errno))) => return Some((step, errno)),
+                Ok(Some(Report::Unwatched(_) | Report::Listener(_))) => {}
+                Ok(Some(Report::Closed) | None) => return None,
+                Err(e) => return Some(("report", errno_of(&e))),
+            }
+        }
+    }
+
+    fn pipes(&self) -> impl Iterator<Item = &OwnedFd> {
+        [&self.stdin, &self.stdout, &self.stderr]
+            .into_iter()
+            .flatten()
+    }
+}
+
+impl Shell {
+    /// Runs it. An error is what a shell would exit with, and why.
+    pub(super) fn give_birth(&mut self, birth: &Birth<'_>) -> Result<Child, (u8, String)> {
+        let first = birth.words.first().map(OsString::as_os_str);
+        let first = first.unwrap_or_default();
+        let path = std::env::var_os("PATH");
+        let program = lookup::find(first, path, birth.cwd).map_err(|e| (e.code, e.message))?;
+        let born = self.fork_job(birth, &program);
+        born.map_err(|e| {
+            let shown = first.to_string_lossy();
+            (EX_OSERR, format!("{shown}: cannot be run: {}", reason(&e)))
+        })
+    }
+
+    fn fork_job(&mut self, birth: &Birth<'_>, program: &CString) -> io::Result<Child> {
+        let word = |w: &OsString| CString::new(w.as_bytes()).ok();
+        let argv: Vec<CString> = birth.words.iter().filter_map(word).collect();
+        let env = environment::of_program(birth.own);
+        let cwd = CString::new(birth.cwd.as_os_str().as_bytes()).unwrap_or_default();
+        let (report, theirs) = spawn::report_pair()?;
+        let stdin = birth.reads.then(fds::pipe_to).transpose()?;
+        let (out, out_theirs) = fds::pipe()?;
+        let err = (!birth.merged).then(fds::pipe).transpose()?;
+        let plan = Plan {
+            program,
+            argv: &argv,
+            env: &env,
+            cwd: Some(&cwd),
+            // We may be where we have no way to any more.
+            stay: true,
+            ids: None,
+            umask: None,
+            nice: None,
+            cpu: None,
+            limits: &[],
+            stdin: Some(
+                stdin
+                    .as_ref()
+                    .map_or(self.devnull.as_fd(), |(r, _)| r.as_fd()),
+            ),
+            stdout: Some(out_theirs.as_fd()),
+            stderr: Some(err.as_ref().map_or(out_theirs.as_fd(), |(_, w)| w.as_fd())),
+            pass: Vec::new(),
+            extra: Vec::new(),
+            nofile: self.nofile,
+            watch: Watch::No,
+            watch_unix: false,
+            report: Some(theirs.as_fd()),
+        };
+        let pid = spawn::fork_exec(&plan)?;
+        let child = Child {
+            pid,
+            report,
+            stdin: stdin.map(|(_, w)| w),
+            stdout: Some(out),
+            stderr: err.map(|(r, _)| r),
+        };
+        if let Some(fd) = &child.stdin {
+            let at = token(Kind::Job, serial(birth.job, Pipe::Stdin));
+            let done = self.poll.registry().register(
+                &mut SourceFd(&fd.as_raw_fd()),
+                at,
+                Interest::WRITABLE,
+            );
+            // It is fed by hand, then, as far as one pipe takes it.
+            drop(done);
+        }
+        for (fd, pipe) in [(&child.stdout, Pipe::Stdout), (&child.stderr, Pipe::Stderr)] {
+            if let Some(fd) = fd {
+                self.register(fd.as_fd(), token(Kind::Job, serial(birth.job, pipe)));
+            }
+        }
+        Ok(child)
+    }
+
+    /// It has no more to read.
+    pub(super) fn close_stdin(&self, child: &mut Child) {
+        if let Some(fd) = child.stdin.take() {
+            self.deregister(fd.as_fd());
+        }
+    }
+
+    /// Nothing comes from there any more.
+    pub(super) fn close_pipe(&self, child: &mut Child, pipe: Pipe) {
+        let fd = match pipe {
+            Pipe::Stdin => child.stdin.take(),
+            Pipe::Stdout => child.stdout.take(),
+            Pipe::Stderr => child.stderr.take(),
+        };
+        if let Some(fd) = fd {
+            self.deregister(fd.as_fd());
+        }
+    }
+
+    /// All of them, before it is dropped.
+    pub(super) fn close_pipes(&self, child: &Child) {
+        for fd in child.pipes() {
+            self.deregister(fd.as_fd());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_names_job_and_pipe() {
+        for job in [1, 2, 1 << 40] {
+            for pipe in [Pipe::Stdin, Pipe::Stdout, Pipe::Stderr] {
+                assert_eq!(of_serial(serial(job, pipe)), (job, Some(pipe)));
+            }
+        }
+        assert_eq!(of_serial(3), (0, None));
+    }
+}

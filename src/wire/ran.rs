@@ -1,0 +1,212 @@
+//! What came of a program of the operator's that somebody had run, and how that is told.
+
+use super::json::quote;
+use super::report::last_lines;
+use crate::core::Exit;
+use crate::core::codes::{FAILED, TIMED_OUT};
+use crate::core::words::{bytes, human, signal_name};
+use std::time::Duration;
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was not executed: the exit code that a shell has for that, and why.
+    NotRun(u8, String),
+    /// By itself.
+    Exited(Exit),
+    /// It was killed after that time.
+    TooLong(Duration),
+    /// It was killed, or not begun, because the master ends.
+    Stopped,
+}
+
+/// A program that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// As it was named.
+    pub name: String,
+    /// How it ended,
+    pub end: End,
+    /// what it wrote to stdout,
+    pub out: String,
+    /// how many bytes of that are missing at the end,
+    pub cut: u64,
+    /// the last lines of its stderr,
+    pub last: String,
+    /// and how long it took.
+    pub took: Duration,
+}
+
+/// An answer with an exit code, what belongs on stdout, and what on stderr.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The exit code.
+    pub code: u8,
+    /// For stdout.
+    pub out: String,
+    /// For stderr.
+    pub err: String,
+}
+
+impl End {
+    /// As the exit code of whoever asked for it.
+    pub fn code(&self) -> u8 {
+        /// Shells add the number of the signal.
+        const BY_SIGNAL: u8 = 128;
+        match self {
+            End::NotRun(code, _) => *code,
+            End::Exited(Exit::Code(code)) => u8::try_from(*code).unwrap_or(FAILED),
+            End::Exited(Exit::Signal(signal)) => {
+                BY_SIGNAL.saturating_add(u8::try_from(*signal).unwrap_or(0))
+            }
+            End::TooLong(_) => TIMED_OUT,
+            End::Stopped => FAILED,
+        }
+    }
+
+    /// What there is to say of it, if anything.
+    pub fn why(&self) -> Option<String> {
+        match self {
+            End::NotRun(_, why) => Some(why.clone()),
+            End::Exited(Exit::Code(0)) => None,
+            End::Exited(Exit::Code(code)) => Some(format!("exit {code}")),
+            End::Exited(Exit::Signal(signal)) => {
+                Some(format!("killed by SIG{}", signal_name(*signal)))
+            }
+            End::TooLong(limit) => Some(format!("killed: not done within {}", human(*limit))),
+            End::Stopped => Some("killed: the cluster stops".into()),
+        }
+    }
+}
+
+impl Ran {
+    /// What is missing of what it wrote, in a sentence.
+    fn missing(&self) -> Option<String> {
+        let all = self.out.len() as u64 + self.cut;
+        let (kept, all) = (bytes(self.out.len() as u64), bytes(all));
+        (self.cut > 0).then(|| format!("its output is cut: {kept} of {all}"))
+    }
+
+    /// For the one who asked.
+    pub fn reply(&self, json: bool) -> Reply {
+        let code = self.end.code();
+        if json {
+            return Reply {
+                code,
+                out: self.json(),
+                err: String::new(),
+            };
+        }
+        let said: Vec<String> = self.end.why().into_iter().chain(self.missing()).collect();
+        let mut err = match said.is_empty() {
+            true => String::new(),
+            false => format!("{}: {}\n", self.name, said.join("; ")),
+        };
+        if code != 0 {
+            err.push_str(&last_lines(&self.last));
+        }
+        Reply {
+            code,
+            out: self.out.clone(),
+            err,
+        }
+    }
+
+    fn json(&self) -> String {
+        let exit = match &self.end {
+            End::Exited(Exit::Code(code)) => code.to_string(),
+            End::Exited(Exit::Signal(_)) | End::NotRun(..) | End::TooLong(_) | End::Stopped => {
+                "null".into()
+            }
+        };
+        let error = self
+            .end
+            .why()
+            .map_or_else(|| "null".into(), |why| quote(&why));
+        format!(
+            "{{\"name\":{},\"exit\":{exit},\"error\":{error},\"took\":{}.{:03},\"stdout\":{},\"cut\":{},\"stderr\":{}}}\n",
+            quote(&self.name),
+            self.took.as_secs(),
+            self.took.subsec_millis(),
+            quote(&self.out),
+            self.cut,
+            quote(&self.last)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(end: End) -> Ran {
+        Ran {
+            name: "flush".into(),
+            end,
+            out: "12 keys\n".into(),
+            cut: 0,
+            last: "no \u{7}cache".into(),
+            took: Duration::from_millis(1234),
+        }
+    }
+
+    #[test]
+    fn what_it_wrote_is_the_answer_and_its_status_the_exit_code() {
+        let limit = Duration::from_secs(60);
+        let last = "    | no ?cache\n";
+        for (end, code, err) in [
+            (End::Exited(Exit::Code(0)), 0, String::new()),
+            (
+                End::Exited(Exit::Code(3)),
+                3,
+                format!("flush: exit 3\n{last}"),
+            ),
+            (
+                End::Exited(Exit::Signal(11)),
+                139,
+                format!("flush: killed by SIGSEGV\n{last}"),
+            ),
+            (
+                End::TooLong(limit),
+                124,
+                format!("flush: killed: not done within 1m\n{last}"),
+            ),
+            (
+                End::Stopped,
+                1,
+                format!("flush: killed: the cluster stops\n{last}"),
+            ),
+            (
+                End::NotRun(127, "./x: not found".into()),
+                127,
+                format!("flush: ./x: not found\n{last}"),
+            ),
+        ] {
+            let reply = ran(end).reply(false);
+            assert_eq!((reply.code, reply.err), (code, err));
+            assert_eq!(reply.out, "12 keys\n");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_even_if_all_went_well() {
+        let cut = Ran {
+            cut: 2048,
+            ..ran(End::Exited(Exit::Code(0)))
+        };
+        let reply = cut.reply(false);
+        assert_eq!(reply.code, 0);
+        assert!(
+            reply.err.starts_with("flush: its output is cut: "),
+            "{}",
+            reply.err
+        );
+        let json = super::super::json::parse(cut.reply(true).out.trim_end()).unwrap();
+        assert_eq!(json["cut"].get::<f64>(), Some(&2048.0));
+        assert_eq!(json["exit"].get::<f64>(), Some(&0.0));
+        assert_eq!(json["took"].get::<f64>(), Some(&1.234));
+        let json = ran(End::TooLong(Duration::from_secs(1))).reply(true);
+        let json = super::super::json::parse(json.out.trim_end()).unwrap();
+        assert!(json["exit"].is_null() && json["error"].is_string());
+    }
+}
