@@ -120,6 +120,7 @@ impl Shell {
         let proc = Proc {
             pid: Some(pid),
             group: pid,
+            generation,
             killed: false,
             put_down: None,
             group_asked: false,

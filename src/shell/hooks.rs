@@ -99,8 +99,12 @@ fn is_told(line: &Line) -> bool {
 impl Shell {
     /// Something has happened: what is told of it, if it is.
     pub(super) fn for_hooks(&self, line: &Line) -> Option<Told> {
-        let told = self.has_hooks() && is_told(line);
-        told.then(|| Rc::new(variables::of_event(line)))
+        if !self.has_hooks() || !is_told(line) {
+            return None;
+        }
+        let mut told = variables::of_event(line);
+        self.add_generation(&mut told);
+        Some(Rc::new(told))
     }
 
     /// It is told to all.
@@ -121,6 +125,21 @@ impl Shell {
             self.say(Level::Warn, "hook-missed", message);
         }
         self.run_hooks();
+    }
+
+    /// Of the worker that it is about, if it does not say.
+    fn add_generation(&self, told: &mut Vec<(String, Vec<u8>)>) {
+        const NAME: &str = "MINICLUSTER_GENERATION";
+        let get = |name: &str| {
+            let (_, value) = told.iter().find(|(k, _)| k == name)?;
+            std::str::from_utf8(value).ok()
+        };
+        let pid = get("MINICLUSTER_PID").and_then(|v| v.parse::<i32>().ok());
+        if get(NAME).is_none()
+            && let Some(p) = pid.and_then(|pid| self.procs.map.values().find(|p| p.group == pid))
+        {
+            told.push((NAME.into(), p.generation.to_string().into()));
+        }
     }
 
     fn has_hooks(&self) -> bool {

@@ -1,4 +1,5 @@
-//! Programs that the operator has us run: each a child with a deadline. Rules:
+//! Programs that the operator has us run: each a child with a deadline, or (`coprocess`) one that lives as
+//! long as we do. Rules:
 //!
 //! 1. At most `MOST` run at once; `MOST_WAITING` wait for their turn, and who comes then is refused.
 //! 2. A job has ended when its first process has: what is in its pipes by then is the last of it. What it
@@ -12,7 +13,10 @@
 //! Nobody but `reap` waits for children; it asks here whose they are.
 
 mod child;
+mod coprocess;
+mod end;
 mod kept;
+mod mail;
 mod queue;
 pub mod variables;
 
@@ -20,10 +24,14 @@ use super::{Kind, Shell};
 use crate::core::codes::EX_OSERR;
 use crate::core::words::errno_text;
 use crate::core::{Exit, Level, Time};
-use crate::sys::{process, procfs, signal};
+use crate::sys::{procfs, signal};
 use crate::wire::ran::{End, Ran};
 use child::{Birth, Came, Child, Pipe};
+use coprocess::Coprocess;
+use end::Closing;
+pub use end::LAST;
 use kept::{Head, Tail};
+use mail::Mail;
 pub use queue::Lossy;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
@@ -44,10 +52,6 @@ const MAX_ERR: usize = 4096;
 const LINES: usize = 10;
 /// After the deadline it has so long to end by itself.
 const GRACE: Duration = Duration::from_secs(1);
-/// In the end they have so long, all together.
-pub const LAST: Duration = Duration::from_secs(1);
-/// One that was killed is waited for so long.
-const DIES_WITHIN: Duration = Duration::from_millis(200);
 
 /// What is to be run.
 pub struct Order {
@@ -96,26 +100,17 @@ struct Job {
     /// Was that because we end?
     stopped: bool,
     due: Option<Time>,
-    stdin: VecDeque<u8>,
+    stdin: Mail,
     out: Head,
     err: Tail,
-}
-
-/// The end of the master.
-#[derive(Clone, Copy)]
-struct Closing {
-    /// They are killed then,
-    kill_at: Time,
-    /// and waited for until then.
-    over: Time,
-    /// Have any run since? Then what they have left behind has to go, too.
-    ran: bool,
 }
 
 /// All of them.
 #[derive(Default)]
 pub struct Jobs {
     running: BTreeMap<u64, Job>,
+    /// Those that live as long as we do.
+    coprocesses: BTreeMap<u64, Coprocess>,
     waiting: VecDeque<(Purpose, Order)>,
     last: u64,
     /// Killed, given up, and not reaped.
@@ -136,18 +131,20 @@ impl Jobs {
 
     /// Is that child one of them, or of the group of one?
     pub fn owns(&self, pid: i32) -> bool {
-        let ours = |pid: i32| self.stuck.contains(&pid) || self.by_pid(pid).is_some();
-        ours(pid) || !self.running.is_empty() && procfs::group_of(pid).is_some_and(ours)
+        let lives = |pid: i32| self.coprocesses.values().any(|c| c.pid() == Some(pid));
+        let runs = |pid: i32| self.by_pid(pid).is_some() || lives(pid);
+        let ours = |pid: i32| self.stuck.contains(&pid) || runs(pid);
+        ours(pid) || self.run() && procfs::group_of(pid).is_some_and(ours)
     }
 
     /// Does one run?
     pub fn run(&self) -> bool {
-        !self.running.is_empty()
+        !self.running.is_empty() || !self.coprocesses.is_empty()
     }
 
     /// Does none run, or is to?
     pub fn are_over(&self) -> bool {
-        self.running.is_empty() && (self.waiting.is_empty() || self.closed)
+        !self.run() && (self.waiting.is_empty() || self.closed)
     }
 
     /// When something is to be done about them by the clock.
@@ -157,7 +154,8 @@ impl Jobs {
             true => c.over,
             false => c.kill_at,
         });
-        due.chain(closing).min()
+        let lasting = self.coprocesses.values().filter_map(Coprocess::due);
+        due.chain(lasting).chain(closing).min()
     }
 
     fn has_room(&self) -> bool {
@@ -222,7 +220,11 @@ impl Shell {
 
     fn hear_job(&mut self, serial: u64) {
         let (id, pipe) = child::of_serial(serial);
-        let (Some(job), Some(pipe)) = (self.jobs.running.get_mut(&id), pipe) else {
+        let Some(pipe) = pipe else { return };
+        if self.hear_coprocess(id, pipe) {
+            return;
+        }
+        let Some(job) = self.jobs.running.get_mut(&id) else {
             return;
         };
         if pipe == Pipe::Stdin {
@@ -238,8 +240,10 @@ impl Shell {
     /// It is given what it has to read; the end of that is the end of its stdin.
     fn feed_job(&mut self, id: u64) {
         self.with_job(id, |shell, job| {
-            if !job.child.write(&mut job.stdin) || job.stdin.is_empty() {
-                shell.close_stdin(&mut job.child);
+            let Job { child, stdin, .. } = job;
+            let read = stdin.give(|some| child.write_some(some));
+            if read.is_err() || stdin.len() == 0 {
+                shell.close_pipe(child, Pipe::Stdin);
             }
         });
     }
@@ -285,7 +289,7 @@ impl Shell {
                     stage: Stage::Runs,
                     stopped: false,
                     due: order.limit.map(|limit| now + limit),
-                    stdin: order.stdin.into(),
+                    stdin: Mail::of(order.stdin),
                     out: Head::new(MAX_OUT),
                     err: Tail::new(MAX_ERR),
                 };
@@ -316,6 +320,9 @@ impl Shell {
 
     /// Is it the first process of a job, whose end is told by that? It is a zombie still.
     pub(super) fn job_ended(&mut self, pid: i32, exit: Exit) -> bool {
+        if self.coprocess_ended(pid, exit) {
+            return true;
+        }
         let Some(id) = self.jobs.by_pid(pid) else {
             // Its end was told when it was given up.
             return self.jobs.stuck.remove(&pid);
@@ -369,6 +376,7 @@ impl Shell {
                 Stage::Killed => self.give_up_job(id),
             }
         }
+        self.coprocesses_due();
         if let Some(c) = self.jobs.closing.filter(|c| c.kill_at <= now)
             && !self.jobs.closed
         {
@@ -397,61 +405,6 @@ impl Shell {
         self.job_done(purpose, ran);
     }
 
-    /// The cluster has ended: may the master go? Asked again in each turn until it may.
-    pub(super) fn jobs_let_go(&mut self) -> bool {
-        let now = self.now();
-        let closing = *self.jobs.closing.get_or_insert_with(|| {
-            let budget = self.cluster.over_by();
-            let over = budget.map_or(now + LAST, |by| by.min(now + LAST));
-            let kill_at = over.before(DIES_WITHIN).max(now);
-            let ran = false;
-            Closing { kill_at, over, ran }
-        });
-        if self.jobs.are_over() {
-            return !closing.ran || now >= closing.over || self.nothing_is_left();
-        }
-        if let Some(c) = &mut self.jobs.closing {
-            c.ran = true;
-        }
-        if now >= closing.kill_at && !self.jobs.closed {
-            self.kill_jobs(now);
-        }
-        now >= closing.over
-    }
-
-    /// Kills what the last jobs have left behind: nobody sweeps after core has.
-    fn nothing_is_left(&mut self) -> bool {
-        let mut left = match procfs::is_ours() {
-            true => procfs::children(process::id()),
-            false => Vec::new(),
-        };
-        left.retain(|pid| !self.born_with.contains(pid));
-        for pid in &left {
-            self.kill_stray(*pid);
-        }
-        left.is_empty()
-    }
-
-    /// None is begun any more, and those that run are killed.
-    pub(super) fn kill_jobs(&mut self, now: Time) {
-        self.jobs.closed = true;
-        for job in self.jobs.running.values_mut() {
-            job.stopped = true;
-            job.kill(now);
-        }
-        for (purpose, order) in std::mem::take(&mut self.jobs.waiting) {
-            let ran = Ran {
-                name: order.name,
-                end: End::Stopped,
-                out: String::new(),
-                cut: 0,
-                last: String::new(),
-                took: Duration::ZERO,
-            };
-            self.job_done(purpose, ran);
-        }
-    }
-
     /// What has come of one.
     fn job_done(&mut self, purpose: Purpose, ran: Ran) {
         match purpose {
@@ -459,6 +412,9 @@ impl Shell {
         }
     }
 }
+
+/// So often it is read what the largest pipe that anybody may have can hold.
+const ROUNDS: usize = 8;
 
 /// The serial that means: begin the next.
 const START: u64 = 0;
@@ -477,8 +433,6 @@ impl Job {
 
     /// What is there now; somebody else may go on writing.
     fn take_rest(&mut self, pipe: Pipe) {
-        /// As often as it takes to read the largest pipe that anybody may have.
-        const ROUNDS: usize = 8;
         for _ in 0..ROUNDS {
             if self.take(pipe) != Came::More {
                 return;

@@ -11,6 +11,8 @@ pub struct Proc {
     pub pid: Option<i32>,
     /// The number of its group, safe to use only while a member is known (see `signal_group`).
     pub group: i32,
+    /// Of that generation.
+    pub generation: u32,
     /// Has it had SIGKILL from us?
     pub killed: bool,
     /// Did it get a SIGKILL in place of that signal, which would have ended it, too?

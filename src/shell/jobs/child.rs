@@ -6,16 +6,16 @@
 //! it does not get. Nobody watches what it binds.
 
 use super::super::{Kind, Shell, environment, lookup, token};
+use crate::core::Level;
 use crate::core::codes::EX_OSERR;
 use crate::core::words::reason;
 use crate::sys::spawn::{self, Plan, Report, Watch};
 use crate::sys::{errno_of, fds};
 use mio::Interest;
 use mio::unix::SourceFd;
-use std::collections::VecDeque;
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -112,20 +112,18 @@ impl Child {
         Came::More
     }
 
-    /// Gives it of that as much as it takes. False: it does not read any more.
-    pub fn write(&self, bytes: &mut VecDeque<u8>) -> bool {
-        let Some(fd) = &self.stdin else { return false };
-        while !bytes.is_empty() {
-            let (head, _) = bytes.as_slices();
-            match fds::write(fd.as_fd(), head) {
-                Ok(n) => drop(bytes.drain(..n)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
-            }
+    /// Gives it as much of that as it takes.
+    pub fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.stdin {
+            Some(fd) => fds::write(fd.as_fd(), bytes),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
         }
-        *bytes = VecDeque::new();
-        true
+    }
+
+    /// It has no more to read.
+    #[cfg(test)]
+    pub fn hang_up(&mut self) {
+        self.stdin = None;
     }
 
     /// Why it was not executed, if so. Asked when it has ended.
@@ -147,6 +145,53 @@ impl Child {
     }
 }
 
+/// Forks it. `null` is what it reads that has nothing to read; `nofile` its limit of open files.
+pub fn fork(
+    birth: &Birth<'_>,
+    program: &CString,
+    null: BorrowedFd<'_>,
+    nofile: Option<(u64, u64)>,
+) -> io::Result<Child> {
+    let word = |w: &OsString| CString::new(w.as_bytes()).ok();
+    let argv: Vec<CString> = birth.words.iter().filter_map(word).collect();
+    let env = environment::of_program(birth.own);
+    let cwd = CString::new(birth.cwd.as_os_str().as_bytes()).unwrap_or_default();
+    let (report, theirs) = spawn::report_pair()?;
+    let stdin = birth.reads.then(fds::pipe_to).transpose()?;
+    let (out, out_theirs) = fds::pipe()?;
+    let err = (!birth.merged).then(fds::pipe).transpose()?;
+    let plan = Plan {
+        program,
+        argv: &argv,
+        env: &env,
+        cwd: Some(&cwd),
+        // We may be where we have no way to any more.
+        stay: true,
+        ids: None,
+        umask: None,
+        nice: None,
+        cpu: None,
+        limits: &[],
+        stdin: Some(stdin.as_ref().map_or(null, |(r, _)| r.as_fd())),
+        stdout: Some(out_theirs.as_fd()),
+        stderr: Some(err.as_ref().map_or(out_theirs.as_fd(), |(_, w)| w.as_fd())),
+        pass: Vec::new(),
+        extra: Vec::new(),
+        nofile,
+        watch: Watch::No,
+        watch_unix: false,
+        report: Some(theirs.as_fd()),
+    };
+    let pid = spawn::fork_exec(&plan)?;
+    Ok(Child {
+        pid,
+        report,
+        stdin: stdin.map(|(_, w)| w),
+        stdout: Some(out),
+        stderr: err.map(|(r, _)| r),
+    })
+}
+
 impl Shell {
     /// Runs it. An error is what a shell would exit with, and why.
     pub(super) fn give_birth(&mut self, birth: &Birth<'_>) -> Result<Child, (u8, String)> {
@@ -154,82 +199,31 @@ impl Shell {
         let first = first.unwrap_or_default();
         let path = std::env::var_os("PATH");
         let program = lookup::find(first, path, birth.cwd).map_err(|e| (e.code, e.message))?;
-        let born = self.fork_job(birth, &program);
-        born.map_err(|e| {
+        let child = fork(birth, &program, self.devnull.as_fd(), self.nofile).map_err(|e| {
             let shown = first.to_string_lossy();
             (EX_OSERR, format!("{shown}: cannot be run: {}", reason(&e)))
-        })
-    }
-
-    fn fork_job(&mut self, birth: &Birth<'_>, program: &CString) -> io::Result<Child> {
-        let word = |w: &OsString| CString::new(w.as_bytes()).ok();
-        let argv: Vec<CString> = birth.words.iter().filter_map(word).collect();
-        let env = environment::of_program(birth.own);
-        let cwd = CString::new(birth.cwd.as_os_str().as_bytes()).unwrap_or_default();
-        let (report, theirs) = spawn::report_pair()?;
-        let stdin = birth.reads.then(fds::pipe_to).transpose()?;
-        let (out, out_theirs) = fds::pipe()?;
-        let err = (!birth.merged).then(fds::pipe).transpose()?;
-        let plan = Plan {
-            program,
-            argv: &argv,
-            env: &env,
-            cwd: Some(&cwd),
-            // We may be where we have no way to any more.
-            stay: true,
-            ids: None,
-            umask: None,
-            nice: None,
-            cpu: None,
-            limits: &[],
-            stdin: Some(
-                stdin
-                    .as_ref()
-                    .map_or(self.devnull.as_fd(), |(r, _)| r.as_fd()),
-            ),
-            stdout: Some(out_theirs.as_fd()),
-            stderr: Some(err.as_ref().map_or(out_theirs.as_fd(), |(_, w)| w.as_fd())),
-            pass: Vec::new(),
-            extra: Vec::new(),
-            nofile: self.nofile,
-            watch: Watch::No,
-            watch_unix: false,
-            report: Some(theirs.as_fd()),
-        };
-        let pid = spawn::fork_exec(&plan)?;
-        let child = Child {
-            pid,
-            report,
-            stdin: stdin.map(|(_, w)| w),
-            stdout: Some(out),
-            stderr: err.map(|(r, _)| r),
-        };
-        if let Some(fd) = &child.stdin {
-            let at = token(Kind::Job, serial(birth.job, Pipe::Stdin));
-            let done = self.poll.registry().register(
-                &mut SourceFd(&fd.as_raw_fd()),
-                at,
-                Interest::WRITABLE,
-            );
-            // It is fed by hand, then, as far as one pipe takes it.
-            drop(done);
-        }
-        for (fd, pipe) in [(&child.stdout, Pipe::Stdout), (&child.stderr, Pipe::Stderr)] {
-            if let Some(fd) = fd {
-                self.register(fd.as_fd(), token(Kind::Job, serial(birth.job, pipe)));
-            }
-        }
+        })?;
+        self.watch_child(birth.job, &child);
         Ok(child)
     }
 
-    /// It has no more to read.
-    pub(super) fn close_stdin(&self, child: &mut Child) {
-        if let Some(fd) = child.stdin.take() {
-            self.deregister(fd.as_fd());
+    fn watch_child(&mut self, job: u64, child: &Child) {
+        if let Some(fd) = &child.stdin {
+            let at = token(Kind::Job, serial(job, Pipe::Stdin));
+            let (raw, registry) = (fd.as_raw_fd(), self.poll.registry());
+            let done = registry.register(&mut SourceFd(&raw), at, Interest::WRITABLE);
+            if let Err(e) = done {
+                self.say(Level::Error, "poll-error", format!("epoll_ctl: {e}"));
+            }
+        }
+        for (fd, pipe) in [(&child.stdout, Pipe::Stdout), (&child.stderr, Pipe::Stderr)] {
+            if let Some(fd) = fd {
+                self.register(fd.as_fd(), token(Kind::Job, serial(job, pipe)));
+            }
         }
     }
 
-    /// Nothing comes from there any more.
+    /// Nothing comes from there, or goes there, any more.
     pub(super) fn close_pipe(&self, child: &mut Child, pipe: Pipe) {
         let fd = match pipe {
             Pipe::Stdin => child.stdin.take(),

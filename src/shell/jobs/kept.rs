@@ -1,5 +1,5 @@
-//! What is kept of what a program writes: the beginning, or the end, each within a limit; and how much
-//! was left out.
+//! What is kept of what a program writes: the beginning, or the end, or line by line; each within a
+//! limit, and what was left out is known.
 
 use std::collections::VecDeque;
 
@@ -85,6 +85,59 @@ impl Tail {
     }
 }
 
+/// Whole lines, as they come.
+#[derive(Debug)]
+pub struct Lines {
+    partial: Vec<u8>,
+    limit: usize,
+    /// Is the rest of a line that was too long still to come?
+    skips: bool,
+}
+
+impl Lines {
+    /// None of them longer than that.
+    pub fn new(limit: usize) -> Lines {
+        Lines {
+            partial: Vec::new(),
+            limit,
+            skips: false,
+        }
+    }
+
+    /// The lines that are whole by now, without their ends, and how many were too long.
+    pub fn push(&mut self, bytes: &[u8]) -> (Vec<Vec<u8>>, u64) {
+        let (mut whole, mut dropped) = (Vec::new(), 0);
+        for part in bytes.split_inclusive(|b| *b == b'\n') {
+            let (text, ends) = match part.split_last() {
+                Some((b'\n', text)) => (text, true),
+                Some(_) | None => (part, false),
+            };
+            if !self.skips && self.partial.len() + text.len() > self.limit {
+                self.skips = true;
+                self.partial = Vec::new();
+                dropped += 1;
+            }
+            if !self.skips {
+                self.partial.extend_from_slice(text);
+            }
+            if ends {
+                let line = std::mem::take(&mut self.partial);
+                if !std::mem::take(&mut self.skips) {
+                    whole.push(line);
+                }
+            }
+        }
+        (whole, dropped)
+    }
+
+    /// What has come of a line that will have no end.
+    pub fn end(&mut self) -> Option<Vec<u8>> {
+        self.skips = false;
+        let line = std::mem::take(&mut self.partial);
+        (!line.is_empty()).then_some(line)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +169,17 @@ mod tests {
         tail.push(b"1\n2\n3\n4\n");
         assert_eq!(tail.lines(2), "3\n4");
         assert_eq!(Tail::new(4).lines(2), "");
+    }
+
+    #[test]
+    fn lines_come_in_pieces_and_those_too_long_are_left_out() {
+        let mut lines = Lines::new(4);
+        assert_eq!(lines.push(b"ab"), (vec![], 0));
+        assert_eq!(lines.push(b"cd\n\nx"), (vec![b"abcd".to_vec(), vec![]], 0));
+        assert_eq!(lines.push(b"12345"), (vec![], 1));
+        assert_eq!(lines.push(b"6789"), (vec![], 0));
+        assert_eq!(lines.push(b"0\nok\nend"), (vec![b"ok".to_vec()], 0));
+        assert_eq!(lines.end(), Some(b"end".to_vec()));
+        assert_eq!(lines.end(), None);
     }
 }

@@ -1,0 +1,417 @@
+//! A program that lives as long as the master does: lines in by its stdin, lines out by its stdout, and
+//! what it complains of goes to our log. Rules:
+//!
+//! 1. `MAX_WAITING` bytes may wait to be read; what does not fit is refused, and whoever has it says so.
+//! 2. A line of its own may have `MAX_LINE` bytes; longer ones are left out, and that is said.
+//! 3. When it ends it is run again, by the rules for workers: after 100 ms, doubled up to 30 s with each
+//!    failure in a row; at once if it had lived for a second. What waits goes to the next one, whole lines
+//!    only; what the last one had read is lost.
+//! 4. Its end is the end of its stdin. If that does not do, it gets a SIGTERM, and then SIGKILL, all
+//!    within `LAST` (`super`): a stop is not held up by it.
+
+use super::super::{Kind, Shell};
+use super::child::{Birth, Came, Child, Pipe, serial};
+use super::kept::Lines;
+use super::mail::Mail;
+use super::{Closing, LAST};
+use crate::core::respawn::{Backoff, Rng};
+use crate::core::words::{bytes, human};
+use crate::core::{Exit, Level, Time};
+use crate::settings::Settings;
+use crate::sys::signal;
+use crate::wire::ran::End;
+use std::ffi::OsString;
+use std::time::Duration;
+
+/// So many bytes may wait for it,
+pub const MAX_WAITING: usize = 1024 * 1024;
+/// so many a line of its own may have,
+pub const MAX_LINE: usize = 1024 * 1024;
+/// and so many a line that it complains in.
+const MAX_COMPLAINT: usize = 4096;
+
+/// For whom it works: who hears its lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// The messages of workers (--on-message).
+    Messages,
+}
+
+/// One.
+pub struct Coprocess {
+    listener: Listener,
+    /// As it is named where it is told of.
+    name: String,
+    words: Vec<OsString>,
+    run: Run,
+    mail: Mail,
+    heard: Lines,
+    complaints: Lines,
+    backoff: Backoff,
+    rng: Rng,
+    /// It is to end: it is asked then, and killed then.
+    ending: Option<(Time, Time)>,
+}
+
+/// Does it run?
+enum Run {
+    /// Not before then.
+    Not(Time),
+    /// Since then. The serial is that of its tokens.
+    Since(Time, u64, Child),
+}
+
+impl Coprocess {
+    /// One that is to be run.
+    pub fn new(listener: Listener, name: String, words: Vec<OsString>, now: Time) -> Coprocess {
+        Coprocess {
+            listener,
+            name,
+            words,
+            run: Run::Not(now),
+            mail: Mail::new(MAX_WAITING),
+            heard: Lines::new(MAX_LINE),
+            complaints: Lines::new(MAX_COMPLAINT),
+            backoff: Backoff::default(),
+            rng: Rng::new(now.0),
+            ending: None,
+        }
+    }
+
+    /// Its first process.
+    pub fn pid(&self) -> Option<i32> {
+        match &self.run {
+            Run::Since(_, _, child) => Some(child.pid),
+            Run::Not(_) => None,
+        }
+    }
+
+    /// Are these the tokens of what runs now?
+    pub fn is_run(&self, serial: u64) -> bool {
+        matches!(&self.run, Run::Since(_, n, _) if *n == serial)
+    }
+
+    /// When there is something to do: run it, ask it, kill it.
+    pub fn due(&self) -> Option<Time> {
+        match (&self.run, self.ending) {
+            (Run::Not(_), Some(_)) => None,
+            (Run::Not(at), None) => Some(*at),
+            (Run::Since(..), None) => None,
+            (Run::Since(..), Some((ask, kill))) => Some(ask.min(kill)),
+        }
+    }
+
+    /// One more line for it. An error: there is no room.
+    pub fn push(&mut self, line: &[u8]) -> Result<(), String> {
+        match self.mail.push(line) {
+            true => Ok(()),
+            false => Err(format!(
+                "{} does not keep up: {} of {} wait for it",
+                self.name,
+                bytes(self.mail.len() as u64),
+                bytes(MAX_WAITING as u64)
+            )),
+        }
+    }
+
+    /// Gives it what waits. True: it has no more to come, or does not read any more.
+    fn give(&mut self) -> bool {
+        let Run::Since(_, _, child) = &self.run else {
+            return false;
+        };
+        let read = self.mail.give(|some| child.write_some(some));
+        read.is_err() || self.ending.is_some() && self.mail.len() == 0
+    }
+
+    /// It runs.
+    pub fn begins(&mut self, child: Child, run: u64, now: Time) {
+        self.run = Run::Since(now, run, child);
+    }
+
+    /// It has ended, or could not be run: how long until it is run again?
+    pub fn ended(&mut self, now: Time) -> Duration {
+        let lived = match &self.run {
+            Run::Since(since, ..) => Some(now - *since),
+            Run::Not(_) => None,
+        };
+        // The rules are those of workers, whatever is said of these.
+        let rules = Settings::default().policy(1, 0, Vec::new());
+        let delay = self.backoff.after_death(lived, &rules, &mut self.rng);
+        self.run = Run::Not(now + delay);
+        delay
+    }
+
+    /// What has come of its output: whole lines, and how many were left out.
+    fn take(&mut self, pipe: Pipe) -> (Vec<Vec<u8>>, u64, Came) {
+        let Run::Since(_, _, child) = &self.run else {
+            return (Vec::new(), 0, Came::All);
+        };
+        let lines = match pipe {
+            Pipe::Stderr => &mut self.complaints,
+            Pipe::Stdin | Pipe::Stdout => &mut self.heard,
+        };
+        let (mut all, mut dropped) = (Vec::new(), 0);
+        let came = child.read(pipe, |some| {
+            let (whole, lost) = lines.push(some);
+            all.extend(whole);
+            dropped += lost;
+        });
+        (all, dropped, came)
+    }
+
+    fn signal(&self, sig: i32) {
+        if let Some(pid) = self.pid() {
+            let _ = signal::kill_group(pid, sig);
+            let _ = signal::kill(pid, sig);
+        }
+    }
+}
+
+impl Shell {
+    /// From here on it runs, until it is ended or the master ends. It is known by the number returned.
+    pub fn start_coprocess(&mut self, listener: Listener, name: &str, words: &[String]) -> u64 {
+        self.jobs.last += 1;
+        let id = self.jobs.last;
+        let words = words.iter().map(OsString::from).collect();
+        let one = Coprocess::new(listener, name.to_string(), words, self.now());
+        self.jobs.coprocesses.insert(id, one);
+        self.run_coprocess(id);
+        id
+    }
+
+    /// A line for it, without its end. An error says why it will not hear of it.
+    pub fn tell_coprocess(&mut self, id: u64, line: &[u8]) -> Result<(), String> {
+        let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
+            return Err("it does not run any more".into());
+        };
+        one.push(line)?;
+        self.feed_coprocess(id);
+        Ok(())
+    }
+
+    /// It is not wanted any more.
+    pub fn end_coprocess(&mut self, id: u64) {
+        let now = self.now();
+        self.end_coprocess_by(id, now + LAST);
+    }
+
+    /// All of them, in the end.
+    pub(super) fn end_coprocesses(&mut self, c: Closing) {
+        let all: Vec<u64> = self.jobs.coprocesses.keys().copied().collect();
+        for id in all {
+            self.end_coprocess_by(id, c.kill_at);
+        }
+    }
+
+    fn end_coprocess_by(&mut self, id: u64, kill_at: Time) {
+        let now = self.now();
+        let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
+            return;
+        };
+        one.ending
+            .get_or_insert((now + (kill_at - now) / 2, kill_at));
+        match one.pid() {
+            None => drop(self.jobs.coprocesses.remove(&id)),
+            Some(_) => self.feed_coprocess(id),
+        }
+    }
+
+    fn feed_coprocess(&mut self, id: u64) {
+        let Some(mut one) = self.jobs.coprocesses.remove(&id) else {
+            return;
+        };
+        let done = one.give();
+        if let (true, Run::Since(_, _, child)) = (done, &mut one.run) {
+            self.close_pipe(child, Pipe::Stdin);
+        }
+        self.jobs.coprocesses.insert(id, one);
+    }
+
+    fn run_coprocess(&mut self, id: u64) {
+        let Some(mut one) = self.jobs.coprocesses.remove(&id) else {
+            return;
+        };
+        self.jobs.last += 1;
+        let run = self.jobs.last;
+        let cwd = self.settings().sources.here.clone();
+        let own = self.program_variables();
+        let born = self.give_birth(&Birth {
+            job: run,
+            words: &one.words,
+            cwd: &cwd,
+            own: &own,
+            reads: true,
+            merged: false,
+        });
+        let now = self.now();
+        match born {
+            Ok(child) => {
+                one.begins(child, run, now);
+                self.jobs.coprocesses.insert(id, one);
+                self.feed_coprocess(id);
+            }
+            Err((_, why)) => {
+                let delay = one.ended(now);
+                let message = format!("{}: {why}; tried again in {}", one.name, human(delay));
+                self.jobs.coprocesses.insert(id, one);
+                self.say(Level::Error, "program-failed", message);
+            }
+        }
+    }
+
+    /// Something is there to be read or written. False: it is none of these.
+    pub(super) fn hear_coprocess(&mut self, run: u64, pipe: Pipe) -> bool {
+        let mut all = self.jobs.coprocesses.iter();
+        let Some(id) = all.find(|(_, c)| c.is_run(run)).map(|(id, _)| *id) else {
+            return false;
+        };
+        match pipe {
+            Pipe::Stdin => self.feed_coprocess(id),
+            Pipe::Stdout | Pipe::Stderr => match self.take_lines(id, pipe) {
+                Came::All => {}
+                Came::More => drop(self.ready.insert((Kind::Job, serial(run, pipe)))),
+                Came::End => {
+                    if let Some(mut one) = self.jobs.coprocesses.remove(&id) {
+                        if let Run::Since(_, _, child) = &mut one.run {
+                            self.close_pipe(child, pipe);
+                        }
+                        self.jobs.coprocesses.insert(id, one);
+                    }
+                }
+            },
+        }
+        true
+    }
+
+    fn take_lines(&mut self, id: u64, pipe: Pipe) -> Came {
+        let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
+            return Came::All;
+        };
+        let (name, listener) = (one.name.clone(), one.listener);
+        let (lines, dropped, came) = one.take(pipe);
+        for line in lines {
+            self.hear_line(&name, listener, pipe, &line);
+        }
+        if dropped > 0 {
+            let limit = match pipe {
+                Pipe::Stderr => MAX_COMPLAINT,
+                Pipe::Stdin | Pipe::Stdout => MAX_LINE,
+            };
+            let message = format!(
+                "{name}: {dropped} of its lines are longer than {}, and left out",
+                bytes(limit as u64)
+            );
+            self.say(Level::Warn, "program-line-dropped", message);
+        }
+        came
+    }
+
+    fn hear_line(&mut self, name: &str, listener: Listener, pipe: Pipe, line: &[u8]) {
+        let text = || String::from_utf8_lossy(line);
+        match (pipe, listener) {
+            (Pipe::Stderr, _) => {
+                let message = format!("{name}: {}", text());
+                self.say(Level::Info, "program-says", message);
+            }
+            (Pipe::Stdin | Pipe::Stdout, Listener::Messages) => {
+                let message = format!("{name} has answered: {}", text());
+                self.say(Level::Debug, "program-answers", message);
+            }
+        }
+    }
+
+    /// Is it the first process of one? It is a zombie still.
+    pub(super) fn coprocess_ended(&mut self, pid: i32, exit: Exit) -> bool {
+        let mut all = self.jobs.coprocesses.iter();
+        let Some(id) = all.find(|(_, c)| c.pid() == Some(pid)).map(|(id, _)| *id) else {
+            return false;
+        };
+        for pipe in [Pipe::Stdout, Pipe::Stderr] {
+            // Somebody else may go on writing.
+            for _ in 0..super::ROUNDS {
+                if self.take_lines(id, pipe) != Came::More {
+                    break;
+                }
+            }
+        }
+        let Some(mut one) = self.jobs.coprocesses.remove(&id) else {
+            return false;
+        };
+        let mut failure = None;
+        if let Run::Since(_, _, child) = &one.run {
+            self.close_pipes(child);
+            failure = child.failure();
+        }
+        let (name, listener) = (one.name.clone(), one.listener);
+        for (pipe, lines) in [
+            (Pipe::Stdout, &mut one.heard),
+            (Pipe::Stderr, &mut one.complaints),
+        ] {
+            if let Some(line) = lines.end() {
+                self.hear_line(&name, listener, pipe, &line);
+            }
+        }
+        if one.ending.is_some() {
+            // Whom it has left there had their time with it.
+            let _ = signal::kill_group(pid, libc::SIGKILL);
+            return true;
+        }
+        let lost = match one.mail.tear() {
+            true => "; the line that it was reading is lost",
+            false => "",
+        };
+        let end = match failure {
+            Some((step, errno)) => super::not_run(step, errno),
+            None => End::Exited(exit),
+        };
+        let why = end.why().unwrap_or_else(|| "exit 0".into());
+        let delay = one.ended(self.now());
+        self.jobs.coprocesses.insert(id, one);
+        let again = match delay {
+            Duration::ZERO => "at once".into(),
+            delay => format!("in {}", human(delay)),
+        };
+        let message = format!("{name} has ended: {why}; it is run again {again}{lost}");
+        self.say(Level::Warn, "program-ended", message);
+        true
+    }
+
+    /// Those that are to be run again, asked or killed by now.
+    pub(super) fn coprocesses_due(&mut self) {
+        let now = self.now();
+        let all = self.jobs.coprocesses.iter();
+        let late = |(id, c): (&u64, &Coprocess)| c.due().is_some_and(|at| at <= now).then_some(*id);
+        let due: Vec<u64> = all.filter_map(late).collect();
+        for id in due {
+            let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
+                continue;
+            };
+            match (&one.run, one.ending) {
+                (Run::Not(_), _) => self.run_coprocess(id),
+                (Run::Since(..), Some((ask, kill))) if now < kill && ask <= now => {
+                    one.signal(libc::SIGTERM);
+                    one.signal(libc::SIGCONT);
+                    one.ending = Some((kill, kill));
+                }
+                (Run::Since(..), Some(_)) => {
+                    one.signal(libc::SIGKILL);
+                    // Once: whoever does not even go by that is not waited for.
+                    one.ending = Some((Time(u64::MAX), Time(u64::MAX)));
+                }
+                (Run::Since(..), None) => {}
+            }
+        }
+    }
+
+    /// They are killed.
+    pub(super) fn kill_coprocesses(&mut self) {
+        for one in self.jobs.coprocesses.values_mut() {
+            one.ending = Some((Time(u64::MAX), Time(u64::MAX)));
+            one.signal(libc::SIGKILL);
+        }
+        self.jobs.coprocesses.retain(|_, c| c.pid().is_some());
+    }
+}
+
+#[cfg(test)]
+mod tests;
