@@ -10,7 +10,7 @@ use crate::options::{self, Opt, Rivals, Scope, name_of};
 use crate::settings::{self, Control, Said, Settings};
 use crate::verbs;
 use std::ffi::OsString;
-use words::{explain, misplaced, nothing_to_do, stray_word};
+use words::{explain, may_be_custom, misplaced, nothing_to_do, stray_word};
 
 /// What was asked for.
 #[derive(Debug)]
@@ -86,7 +86,9 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
     }
     let start = match (split, m.free.first()) {
         (Some(_), None) => true,
-        (_, Some(word)) if verbs::find(word).is_none() => return Err(stray_word(word, &m).into()),
+        (_, Some(word)) if verbs::find(word).is_none() && !may_be_custom(word, &m) => {
+            return Err(stray_word(&m).into());
+        }
         (_, Some(_)) => false,
         (None, None) => return Err(nothing_to_do().into()),
     };
@@ -108,7 +110,9 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
     }
     let verb = client_words.first().cloned().ok_or_else(nothing_to_do)?;
     let before = verbs::find(&verb).and_then(|v| v.before);
+    let ours = verbs::find(&verb).is_some();
     let command = match (split, before) {
+        (Some(at), None) if !ours => Some(behind(at)),
         (Some(_), None) => return Err(format!("{verb} is a verb and takes no COMMAND").into()),
         (Some(at), Some(_)) => Some(behind(at)),
         (None, _) => None,
@@ -210,6 +214,10 @@ fn client(
         match w.as_str() {
             "--json" => s.json = true,
             "--no-wait" => s.no_wait = true,
+            "-h" | "--help" if verbs::find(&verb).is_none() => {
+                let help = vec!["help".to_string(), verb];
+                return Ok(Invocation::Control(Box::new(s), help));
+            }
             "-h" | "--help" => {
                 let one = verbs::named(Some(&verb))?;
                 return Ok(Invocation::Print(verbs::help(&one)));
@@ -221,6 +229,8 @@ fn client(
             {
                 kept.push(w);
             }
+            // What it takes the master knows, and its program.
+            _ if verbs::find(&verb).is_none() => kept.push(w),
             _ if w.starts_with('-') && w.len() > 1 && !kept.is_empty() => {
                 if !verbs::find(&verb).is_some_and(|v| v.takes_number(&w)) {
                     return Err(misplaced(&w, &verb));
@@ -230,7 +240,8 @@ fn client(
             _ => kept.push(w),
         }
     }
-    if before.is_some() && !theirs.is_empty() {
+    let unknown = verbs::find(&verb).is_none();
+    if (before.is_some() || unknown) && !theirs.is_empty() {
         kept.extend(end.then(|| settings::END.into()));
         kept.extend(theirs);
     }
@@ -426,8 +437,8 @@ mod tests {
                 "-n 4 node server.js",
                 "did you mean: minicluster ... -- node server.js",
             ),
-            ("statsu", "did you mean status?"),
-            ("stat", "did you mean status?"),
+            ("-n 2 statsu", "did you mean: minicluster ... -- statsu"),
+            ("Status", "did you mean status?"),
             ("-n 0 -- x", "1 to 1024"),
             ("-n 2000 -- x", "1 to 1024"),
             ("-n four -- x", "nor auto"),
@@ -483,6 +494,24 @@ mod tests {
         ] {
             let e = refused(line);
             assert!(e.contains(want), "{line}: {e}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_verb_of_ours_may_be_one_of_the_clusters() {
+        let asked = |line: &str| match run(line) {
+            Ok(Invocation::Control(s, words)) => (words.join(" "), s.json, s.no_wait),
+            other => panic!("{line}: {other:?}"),
+        };
+        for (line, words, json, no_wait) in [
+            ("flush", "flush", false, false),
+            ("flush a --all -1", "flush a --all -1", false, false),
+            ("flush --json a --no-wait", "flush a", true, true),
+            ("flush a -- --json x", "flush a -- --json x", false, false),
+            ("flush --help", "help flush", false, false),
+            ("--name web flush", "flush", false, false),
+        ] {
+            assert_eq!(asked(line), (words.into(), json, no_wait), "{line}");
         }
     }
 

@@ -23,17 +23,19 @@ pub(super) fn nothing_to_do() -> String {
 }
 
 /// Most likely the `--` was forgotten.
-pub(super) fn stray_word(word: &str, m: &getopts::Matches) -> String {
-    let looks_like_command = word.contains('/')
-        || m.free.len() > 1
-        || options::all().any(|o| o.scope == Scope::Start && m.opt_present(o.long));
-    match looks_like_command {
-        false => verbs::unknown(word),
-        true => format!(
-            "unknown verb {word}; did you mean: minicluster ... -- {}",
-            m.free.join(" ")
-        ),
-    }
+pub(super) fn stray_word(m: &getopts::Matches) -> String {
+    let words: Vec<&str> = m.free.iter().map(String::as_str).collect();
+    verbs::no_such(&words, starts(m))
+}
+
+/// Is an option given that belongs to starting a cluster?
+fn starts(m: &getopts::Matches) -> bool {
+    options::all().any(|o| o.scope == Scope::Start && m.opt_present(o.long))
+}
+
+/// May it be a verb that the cluster has, by --command?
+pub(super) fn may_be_custom(word: &str, m: &getopts::Matches) -> bool {
+    settings::is_verb_name(word) && !starts(m)
 }
 
 pub(super) fn explain(fail: getopts::Fail) -> String {
@@ -87,8 +89,7 @@ pub fn help() -> String {
         }
     }
     text.push_str("\nVerbs:\n");
-    let all: Vec<&verbs::Verb> = verbs::VERBS.iter().collect();
-    for line in verbs::help(&all).lines() {
+    for line in verbs::help(&verbs::named(None).unwrap_or_default()).lines() {
         text.push_str(&format!("  {line}\n"));
     }
     text.push_str(

@@ -18,6 +18,8 @@ pub enum Before {
     Start,
     /// `cwd D [option --NAME=VALUE]..`
     Replace,
+    /// `[cwd D] [timeout T]`: no workers, but something to be run once.
+    Test,
 }
 
 /// What was asked for.
@@ -82,6 +84,9 @@ pub fn launch(words: &[&str], before: Before) -> Result<Launch, String> {
         match *word {
             "cwd" => found.cwd = Some(PathBuf::from(value()?)),
             "watch" => found.watch = Some(super::duration(value()?)?),
+            "timeout" if before == Before::Test => {
+                found.timeout = Some(super::duration(value()?)?);
+            }
             "timeout" => found.timeout = Some(time(value()?)?),
             "option" => found.options.push(value()?.to_string()),
             "count" => found.count = number(value()?, 1, MAX_WORKERS)?,
@@ -90,6 +95,7 @@ pub fn launch(words: &[&str], before: Before) -> Result<Launch, String> {
     }
     let one = found.target != Target::All;
     match found.command.first().map(String::as_str) {
+        None | Some("") if before == Before::Test => Err("no SCRIPT: what is to be run?".into()),
         None | Some("") => Err("no COMMAND: what are the workers to run?".into()),
         Some(_) if one && found.watch.is_some() => Err(
             "watch is for an upgrade of all: one new worker has its place as soon as it is ready"
@@ -133,6 +139,11 @@ mod tests {
         assert_eq!((l.target, l.command.len()), (Target::Number(1), 1));
         let l = launch(&["count", "3", "./worker", "count"], Before::Start).unwrap();
         assert_eq!((l.count, l.command.len()), (3, 2));
+        // To test has a time without end.
+        let l = launch(&["timeout", "0", "./smoke", "timeout", "1"], Before::Test).unwrap();
+        assert_eq!((l.timeout, l.command.len()), (Some(Duration::ZERO), 3));
+        let e = launch(&["timeout", "0"], Before::Test).unwrap_err();
+        assert!(e.contains("no SCRIPT"), "{e}");
         // To start has no target, and nothing to watch.
         let l = launch(&["all"], Before::Start).unwrap();
         assert_eq!(l.command, ["all"]);

@@ -1,19 +1,29 @@
 //! Programs of the operator's that the master runs: at events (--on-event), and as verbs (--command).
 
+use super::duration;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Most programs that events are told to.
 pub const MAX_HOOKS: usize = 8;
 /// Most verbs that --command can make.
 pub const MAX_COMMANDS: usize = 256;
+/// So long a program may take that a verb runs, unless something else is said.
+pub const RUN_LIMIT: Duration = Duration::from_secs(60);
 /// Longest name of one.
 const MAX_NAME: usize = 32;
 
 /// Verbs that --command makes, or, with nothing to run, takes away.
 pub type Commands = BTreeMap<String, Vec<String>>;
 
+/// `timeout T`, of a verb that runs a program: how long it may take; 0 is as long as it likes.
+pub fn run_limit(text: &str) -> Result<Option<Duration>, String> {
+    let limit = duration(text)?;
+    Ok(Some(limit).filter(|d| !d.is_zero()))
+}
+
 /// Verbs that stay what they are: without them a cluster could be in nobody's hands any more.
-pub const KEPT_VERBS: [&str; 5] = ["help", "kill", "replace", "stop", "version"];
+pub const KEPT_VERBS: [&str; 6] = ["console", "help", "kill", "replace", "stop", "version"];
 
 /// A program and its words, as typed on a line: blanks between, quotes around what holds blanks. No shell
 /// sees it.

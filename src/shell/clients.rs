@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// So many at once.
-const MAX_CLIENTS: usize = 256;
+pub const MAX_CLIENTS: usize = 256;
 /// A client for which there was no descriptor is tried again after that long.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// So many more may knock.
@@ -377,6 +377,12 @@ impl Clients {
         let typed = |c: &Client| c.console || c.follows == Some(How::Text);
         let all = self.map.iter().filter(|(_, c)| typed(c));
         all.map(|(id, c)| (*id, c.by)).collect()
+    }
+
+    /// Has it hung up, even if nobody has noticed yet?
+    pub fn has_gone(&self, id: ClientId) -> bool {
+        let c = self.map.get(&id);
+        c.is_none_or(|c| fds::hung_up(c.stream.as_fd()))
     }
 
     /// Forgets one. The caller deregisters it first.

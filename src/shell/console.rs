@@ -121,7 +121,7 @@ impl Shell {
 
     /// `help`
     pub(super) fn help(&self, r: &Request) -> Answer {
-        match verbs::named(behind(r).next()) {
+        match self.verbs_here(behind(r).next()) {
             Ok(all) if r.json => (0, report::help_json(&all)),
             Ok(all) => (0, verbs::help(&all)),
             Err(e) => (EX_USAGE, refusal(&format!("{e}\n"), r.json)),

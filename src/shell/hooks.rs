@@ -41,6 +41,8 @@ struct Hook {
     words: Vec<String>,
     events: Lossy<Told>,
     runs: bool,
+    /// Has it lost events since none waited for it? Said once.
+    behind: bool,
     /// Times that it has failed in a row.
     failures: u64,
 }
@@ -59,6 +61,7 @@ impl Hook {
             words: words.to_vec(),
             events: Lossy::new(MOST_EVENTS),
             runs: false,
+            behind: false,
             failures: 0,
         }
     }
@@ -114,7 +117,7 @@ impl Shell {
         self.hooks.keep_to(settings);
         let mut lost = Vec::new();
         for hook in &mut self.hooks.all {
-            if hook.events.push(told.clone()) {
+            if hook.events.push(told.clone()) && !std::mem::replace(&mut hook.behind, true) {
                 lost.push(hook.words.join(" "));
             }
         }
@@ -165,6 +168,7 @@ impl Shell {
             return;
         };
         hook.runs = true;
+        hook.behind &= hook.events.len() > 0;
         let mut variables: Vec<(String, Vec<u8>)> = told.as_ref().clone();
         if missed > 0 {
             variables.push(("MINICLUSTER_MISSED".into(), missed.to_string().into()));

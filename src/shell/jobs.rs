@@ -23,7 +23,7 @@ pub mod variables;
 use super::{Kind, Shell};
 use crate::core::codes::EX_OSERR;
 use crate::core::words::errno_text;
-use crate::core::{Exit, Level, Time};
+use crate::core::{Asker, Exit, Level, Time};
 use crate::sys::{procfs, signal};
 use crate::wire::ran::{End, Ran};
 use child::{Birth, Came, Child, Pipe};
@@ -76,6 +76,8 @@ pub struct Order {
 pub enum Purpose {
     /// An event, by the serial of its hook.
     Hook(u64),
+    /// A verb, and who waits for what comes of it.
+    Verb(Option<Asker>),
 }
 
 /// How far one is.
@@ -156,6 +158,14 @@ impl Jobs {
         });
         let lasting = self.coprocesses.values().filter_map(Coprocess::due);
         due.chain(lasting).chain(closing).min()
+    }
+
+    /// For how many of them does a client wait?
+    pub fn awaited(&self) -> usize {
+        let running = self.running.values().map(|job| job.purpose);
+        let waiting = self.waiting.iter().map(|(purpose, _)| *purpose);
+        let asked = |p: &Purpose| matches!(p, Purpose::Verb(Some(_)));
+        running.chain(waiting).filter(asked).count()
     }
 
     fn has_room(&self) -> bool {
@@ -409,6 +419,7 @@ impl Shell {
     fn job_done(&mut self, purpose: Purpose, ran: Ran) {
         match purpose {
             Purpose::Hook(id) => self.hook_done(id, &ran),
+            Purpose::Verb(asker) => self.verb_done(asker, &ran),
         }
     }
 }

@@ -9,6 +9,7 @@ mod channel;
 mod clients;
 mod coarse;
 mod console;
+mod custom;
 mod daemon;
 mod ending;
 mod environment;

@@ -5,9 +5,11 @@ use crate::core::codes::EX_USAGE;
 use crate::core::{Asker, Event, Outcome, Restart, Target, Terms, Time};
 use crate::settings;
 use crate::verbs::{self, Verb, What};
-use crate::wire::command::{self, Request, encode_answer};
+use crate::wire::command::{self, Request, encode_answer, encode_complaint};
 use crate::wire::json::quote;
 use crate::wire::outcome;
+use crate::wire::ran::{Ran, Reply};
+use crate::wire::stream;
 use mio::Interest;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,6 +47,11 @@ impl Waiting {
             self.map.insert(asker, (client, r.clone()));
         }
         asker
+    }
+
+    /// It does not wait any more: it is answered otherwise.
+    pub fn forget(&mut self, asker: Asker) {
+        self.map.remove(&asker);
     }
 
     /// It is to hear of these, too.
@@ -193,10 +200,18 @@ impl Shell {
                 self.clients.leaves(id);
                 return Some((0, String::new()));
             }
-            Some(word) => match verbs::find(word) {
-                Some(v) => v,
-                None => return Some((EX_USAGE, format!("{}\n", verbs::unknown(word)))),
-            },
+            Some(word) => {
+                if let Some(answered) = self.custom(id, r) {
+                    return answered;
+                }
+                match (verbs::find(word), self.verbs_here(Some(word))) {
+                    (Some(v), _) => v,
+                    (None, Err(why)) => return Some((EX_USAGE, format!("{why}\n"))),
+                    (None, Ok(_)) => {
+                        return Some((EX_USAGE, format!("{}\n", verbs::unknown(word))));
+                    }
+                }
+            }
         };
         let rest: Vec<&str> = behind(r).collect();
         if let Err(e) = verb.check(&rest) {
@@ -237,6 +252,7 @@ impl Shell {
             What::Rollback => self.rollback(id, r),
             What::Start => refused(self.start(id, r)),
             What::Replace => refused(self.replace(id, r)),
+            What::Test => self.test(id, r),
             What::Restart => self.restart(id, r),
             What::Resize => refused(self.resize(id, r)),
             What::Signal => refused(self.signal_workers(id, r)),
@@ -334,6 +350,33 @@ impl Shell {
             by,
         });
         Ok(())
+    }
+
+    /// What a program has come to that somebody had run. False: nobody waits for it any more.
+    pub(super) fn tell_ran(&mut self, asker: Asker, ran: &Ran) -> bool {
+        let Some((id, r)) = self.waiting.map.remove(&asker) else {
+            return false;
+        };
+        self.clients.waited(id, self.now());
+        if self.clients.has_gone(id) {
+            self.hang_up(id);
+            return false;
+        }
+        let Reply { code, out, err } = ran.reply(r.json);
+        let console = self.clients.is_console(id);
+        let text = match (r.framed || console, code, err.is_empty()) {
+            (false, _, _) => format!("{out}{err}"),
+            (true, 0, true) => encode_answer(0, &out),
+            (true, 0, false) => {
+                let frames = [encode_complaint(&err), encode_answer(0, &out)];
+                frames.concat()
+            }
+            (true, _, _) => format!("{}{}", stream::framed(&out), encode_answer(code, &err)),
+        };
+        if !self.clients.answer(id, &text, r.framed && !console) {
+            self.hang_up(id);
+        }
+        true
     }
 
     /// What a request has come to. Of the end it is told when the end has come.

@@ -7,7 +7,7 @@ mod table;
 
 pub use table::VERBS;
 
-use crate::settings::{self, Before, Order};
+use crate::settings::{self, Before, Commands, Order};
 use orders::NoOrder;
 
 type Check = fn(&[&str]) -> Result<(), String>;
@@ -90,6 +90,8 @@ pub enum What {
     Stop,
     /// Hard stop.
     Kill,
+    /// A script that looks whether all is well.
+    Test,
     /// Reopen the log files.
     Reopen,
     /// Versions of client and master.
@@ -175,27 +177,96 @@ pub fn on_signal(text: &str) -> Result<(i32, Order), String> {
 }
 
 /// All of them, or the one of that name.
-pub fn named(name: Option<&str>) -> Result<Vec<&'static Verb>, String> {
+pub fn named(name: Option<&str>) -> Result<Vec<Shown>, String> {
     match name {
-        None => Ok(VERBS.iter().collect()),
-        Some(n) => find(n).map(|v| vec![v]).ok_or_else(|| unknown(n)),
+        None => Ok(VERBS.iter().map(Shown::from).collect()),
+        Some(n) => find(n).map(|v| vec![v.into()]).ok_or_else(|| unknown(n)),
     }
 }
 
 /// A line for each.
-pub fn help(verbs: &[&Verb]) -> String {
-    let line = |v: &&Verb| {
+pub fn help(verbs: &[Shown]) -> String {
+    let line = |v: &Shown| {
         let usage = format!("{} {}", v.name, v.words);
         format!("{usage:<25} {}\n", v.help)
     };
     verbs.iter().map(line).collect()
 }
 
+/// A verb as help shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// What is typed.
+    pub name: String,
+    /// What may follow.
+    pub words: String,
+    /// One line.
+    pub help: String,
+    /// What it runs, if --command has made it.
+    pub runs: Option<Vec<String>>,
+}
+
+impl From<&Verb> for Shown {
+    fn from(v: &Verb) -> Shown {
+        Shown {
+            name: v.name.into(),
+            words: v.words.into(),
+            help: v.help.into(),
+            runs: None,
+        }
+    }
+}
+
+/// All of them, with what --command has made of them: ours that run something else, or are taken away,
+/// and others behind ours.
+pub fn shown(commands: &Commands) -> Vec<Shown> {
+    let made = |name: &str, program: &[String]| Shown {
+        name: name.into(),
+        words: "[ARG..] [JSON] [timeout T]".into(),
+        help: format!("runs {}", program.join(" ")),
+        runs: Some(program.to_vec()),
+    };
+    let ours = VERBS.iter().filter_map(|v| match commands.get(v.name) {
+        None => Some(v.into()),
+        Some(program) if program.is_empty() => None,
+        Some(program) => Some(made(v.name, program)),
+    });
+    let others = commands.iter().filter(|(name, program)| {
+        let known = find(name).is_some();
+        !known && !program.is_empty()
+    });
+    ours.chain(others.map(|(name, program)| made(name, program)))
+        .collect()
+}
+
+/// What to say of words that begin with no verb: perhaps they are a COMMAND, and only its `--` is missing.
+pub fn no_such(words: &[&str], like_a_command: bool) -> String {
+    let word = words.first().copied().unwrap_or_default();
+    match like_a_command || word.contains('/') || words.len() > 1 {
+        false => unknown(word),
+        true => format!(
+            "unknown verb {word}; did you mean: minicluster ... -- {}",
+            words.join(" ")
+        ),
+    }
+}
+
+/// Is it one of ours, but for a mistake?
+pub fn is_near(words: &[String]) -> bool {
+    let names: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
+    words.len() == 1 && words.iter().any(|w| settings::nearest(w, &names).is_some())
+}
+
 /// What to say of a word that is no verb.
 pub fn unknown(word: &str) -> String {
-    let names: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
-    let near = settings::nearest(word, &names);
-    match near {
+    let names: Vec<String> = VERBS.iter().map(|v| v.name.into()).collect();
+    unknown_among(word, &names)
+}
+
+/// The same, where there are these.
+pub fn unknown_among(word: &str, names: &[String]) -> String {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    match settings::nearest(word, &names) {
         Some(n) => format!("unknown verb {word}; did you mean {n}?"),
         None => format!(
             "unknown verb {word}; there are: {} (a COMMAND follows --)",

@@ -68,7 +68,7 @@ impl Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 31] = [
+pub static VERBS: [Verb; 32] = [
     verb(
         "status",
         What::Status,
@@ -215,6 +215,13 @@ pub static VERBS: [Verb; 31] = [
     )
     .waits()
     .order(orders::kill),
+    verb(
+        "test",
+        What::Test,
+        "[cwd D] [timeout T] [--] SCRIPT [ARG..]",
+        "run a script with PORT, HOST, .. set; what comes of it is the answer",
+    )
+    .command(Before::Test),
     verb(
         "reopen",
         What::Reopen,

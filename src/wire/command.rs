@@ -148,13 +148,20 @@ pub fn encode_answer(code: u8, out: &str) -> String {
     format!("{{\"exit\":{code},\"out\":{}}}\n", json::quote(out))
 }
 
+/// Something for who reads the errors of our client, before the answer.
+pub fn encode_complaint(text: &str) -> String {
+    format!("{{\"err\":{}}}\n", json::quote(text))
+}
+
 /// What our client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// The answer: exit code and text.
     Answer(u8, String),
-    /// Some of it, and more will follow.
+    /// Some of it, and more will follow. From here on it may take its time.
     More(String),
+    /// Something about it, for stderr; the answer will follow.
+    Complaint(String),
 }
 
 /// A line that our client has read.
@@ -164,6 +171,9 @@ pub fn decode(line: &str) -> Result<Told, String> {
     let JsonValue::Object(map) = v else {
         return Err(bad());
     };
+    if let Some(JsonValue::String(text)) = map.get("err") {
+        return Ok(Told::Complaint(text.clone()));
+    }
     match (map.get("exit"), map.get("out"), map.get("more")) {
         (Some(JsonValue::Number(n)), Some(JsonValue::String(out)), _) => {
             Ok(Told::Answer(*n as u8, out.clone()))
@@ -206,6 +216,8 @@ mod tests {
         assert_eq!(decode(&answer).unwrap(), Told::Answer(3, "x\ny\"\n".into()));
         let more = crate::wire::stream::framed("a\n");
         assert_eq!(decode(&more).unwrap(), Told::More("a\n".into()));
+        let complaint = encode_complaint("cut\n");
+        assert_eq!(decode(&complaint).unwrap(), Told::Complaint("cut\n".into()));
         assert!(decode("{}").is_err());
     }
 

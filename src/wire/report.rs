@@ -6,7 +6,7 @@ use crate::core::notice::{Cause, Next};
 use crate::core::status::{SlotView, Snapshot};
 use crate::core::words::{human, signal_name};
 use crate::core::{Exit, Oom, Phase, Time};
-use crate::verbs::Verb;
+use crate::verbs::Shown;
 use std::time::Duration;
 
 /// What the shell adds to a snapshot.
@@ -299,13 +299,18 @@ pub fn why_json(deaths: &[Death], m: &Master<'_>) -> String {
 }
 
 /// `help --json`
-pub fn help_json(verbs: &[&Verb]) -> String {
-    let item = |v: &&Verb| {
+pub fn help_json(verbs: &[Shown]) -> String {
+    let item = |v: &Shown| {
+        let runs = v.runs.iter().map(|words| {
+            let all: Vec<String> = words.iter().map(|w| quote(w)).collect();
+            format!(",\"runs\":[{}]", all.join(","))
+        });
         format!(
-            "{{\"verb\":{},\"words\":{},\"help\":{}}}",
-            quote(v.name),
-            quote(v.words),
-            quote(v.help)
+            "{{\"verb\":{},\"words\":{},\"help\":{}{}}}",
+            quote(&v.name),
+            quote(&v.words),
+            quote(&v.help),
+            runs.collect::<String>()
         )
     };
     let all: Vec<String> = verbs.iter().map(item).collect();

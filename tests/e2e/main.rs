@@ -42,6 +42,7 @@ mod odd;
 mod orders;
 mod own;
 mod portions;
+mod programs;
 mod readiness;
 mod recycle;
 mod reload;

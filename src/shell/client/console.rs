@@ -164,6 +164,10 @@ impl Console {
             let line = String::from_utf8_lossy(&line).into_owned();
             match decode(line.trim_end()).map_err(|e| (FAILED, e))? {
                 Told::More(text) => self.show(&text)?,
+                Told::Complaint(text) => match self.person {
+                    true => self.show(&text)?,
+                    false => complain(text.trim_end()),
+                },
                 Told::Answer(code, text) => self.answered(code, &text)?,
             }
         }

@@ -2,6 +2,7 @@
 //! connection is in `talk`, somebody who types in `console`.
 
 mod console;
+mod custom;
 mod talk;
 
 use super::names::{self, Running};
@@ -15,7 +16,6 @@ use crate::sys::signal::Blocked;
 use crate::sys::{fds, pidfd, procfs, unix};
 use crate::verbs::{self, What};
 use crate::wire::command::spelled_out;
-use crate::wire::report;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,7 +29,9 @@ const VANISH: Duration = Duration::from_secs(5);
 /// Does it; returns the exit code.
 pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
     let word = words.first().map(String::as_str).unwrap_or_default();
-    let verb = verbs::find(word).ok_or_else(|| (EX_USAGE, verbs::unknown(word)))?;
+    let Some(verb) = verbs::find(word) else {
+        return custom::unknown(s, words);
+    };
     let what = verb.what;
     if s.no_wait {
         words.insert(1, verbs::NO_WAIT.into());
@@ -39,14 +41,11 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
         make_absolute(&mut words, before);
     }
     let rest: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
-    verb.check(&rest).map_err(|e| (EX_USAGE, e))?;
-    // The list of verbs is the same without a cluster.
+    if let Err(why) = verb.check(&rest) {
+        return custom::misfit(s, words, why);
+    }
     if what == What::Help {
-        let all = verbs::named(rest.first().copied()).map_err(|e| (EX_USAGE, e))?;
-        return print(&match s.json {
-            true => report::help_json(&all),
-            false => verbs::help(&all),
-        });
+        return custom::help(s, words);
     }
     let path = match find(s)? {
         Way::Socket(path) => path,
@@ -88,6 +87,8 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
         0 => print(&text),
         // It was tried, and what came of it is the answer.
         FAILED if s.json && (waits || what == What::Reopen) => print(&text).map(|_| code),
+        // All has been said before.
+        _ if text.is_empty() => Ok(code),
         _ => Err((code, text.trim_end().to_string())),
     }
 }
@@ -144,8 +145,14 @@ pub fn replace(s: &Settings) -> Result<Option<u8>, Failure> {
 /// COMMAND and its directory are where they are for whoever types them; and it is told apart from here
 /// on.
 fn make_absolute(words: &mut Vec<String>, before: Before) {
-    let at = 1 + settings::begins(words.get(1..).unwrap_or_default(), before);
     let here = procfs::working_directory().unwrap_or_default();
+    let mut at = 1 + settings::begins(words.get(1..).unwrap_or_default(), before);
+    let said = words.iter().take(at).any(|w| w == "cwd");
+    if before == Before::Test && !said && at < words.len() {
+        let here = here.to_string_lossy().into_owned();
+        words.splice(1..1, ["cwd".to_string(), here]);
+        at += 2;
+    }
     let whole = |word: &str| {
         let path: PathBuf = here.join(word).components().collect();
         path.to_string_lossy().into_owned()

@@ -1,6 +1,6 @@
 //! A connection of the client's: what is sent, and what is read until the answer has come.
 
-use super::print;
+use super::{complain, print};
 use crate::core::codes::{EX_NOPERM, EX_USAGE, FAILED, Failure, NOT_RUNNING, TIMED_OUT};
 use crate::core::words::{human, reason};
 use crate::sys::unix;
@@ -69,7 +69,12 @@ fn told(mut stream: UnixStream, words: &[String]) -> Result<Option<(u8, String)>
         }
         match decode(line.trim_end()).map_err(|e| (FAILED, e))? {
             Told::Answer(code, text) => return Ok(Some((code, text))),
-            Told::More(text) => drop(print(&text)?),
+            Told::More(text) => {
+                // It has been heard, and takes its time.
+                let _ = from.get_ref().set_read_timeout(None);
+                print(&text)?;
+            }
+            Told::Complaint(text) => complain(text.trim_end()),
         }
         said = true;
     }

@@ -21,7 +21,7 @@ impl<T> Lossy<T> {
         }
     }
 
-    /// One more. True: it is the first that makes another one be lost since the last was taken.
+    /// One more. True: another one is lost for it.
     pub fn push(&mut self, one: T) -> bool {
         let full = self.all.len() >= self.limit;
         if full {
@@ -29,7 +29,7 @@ impl<T> Lossy<T> {
             self.missed += 1;
         }
         self.all.push_back(one);
-        full && self.missed == 1
+        full
     }
 
     /// The oldest, and how many were lost before it.
@@ -61,8 +61,8 @@ mod tests {
     #[test]
     fn what_is_oldest_is_lost_and_the_next_is_told_how_much() {
         let mut q = Lossy::new(3);
-        let first: Vec<bool> = (0..6).map(|n| q.push(n)).collect();
-        assert_eq!(first, [false, false, false, true, false, false]);
+        let lost: Vec<bool> = (0..6).map(|n| q.push(n)).collect();
+        assert_eq!(lost, [false, false, false, true, true, true]);
         assert_eq!(q.len(), 3);
         assert_eq!(q.pop(), Some((3, 3)));
         assert_eq!(q.pop(), Some((4, 0)));
