@@ -12,6 +12,7 @@ pub mod notify;
 pub mod outcome;
 pub mod ports_filter;
 pub mod ran;
+pub mod raw;
 pub mod report;
 pub mod sock_diag;
 pub mod steering;
