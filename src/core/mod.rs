@@ -40,10 +40,12 @@ pub mod action;
 pub mod addr;
 pub mod codes;
 pub mod death;
+pub mod delegation;
 pub mod event;
 mod exchange;
 pub mod fields;
 pub mod fleet;
+pub mod gather;
 pub mod ids;
 pub mod notice;
 pub mod outcome;
@@ -509,6 +511,12 @@ impl Cluster {
         let current = self.slots.iter().filter_map(|s| s.current);
         let workers = current.filter_map(|id| self.fleet.get(id));
         workers.filter(|w| w.is_ready()).count()
+    }
+
+    /// The worker of each slot that has one, in their order.
+    pub fn currents(&self) -> impl Iterator<Item = (SlotNr, WorkerId)> + '_ {
+        let all = self.slot_numbers().zip(self.slots.iter());
+        all.filter_map(|(nr, s)| Some((nr, s.current?)))
     }
 
     /// Every worker with a process.

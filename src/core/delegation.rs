@@ -1,0 +1,438 @@
+//! Work that workers delegate (cluster2's `{type:"delegate"}`): who waits for which answer. Rules:
+//!
+//! 1. The same work, asked for while it is under way, is done once: the same delegate and `expect`, and
+//!    the same values of the fields that `matches` names (without any: the same message). All who have
+//!    asked get the answer.
+//! 2. An answer is for every work of its delegate whose fields it has, each equal; work that names no
+//!    fields is ended by the first one. One that says what it is (`expect`, else `type`) is only for
+//!    those who expect that.
+//! 3. Who has asked says who hears: the pids in `targets`, else all workers. An answer goes to each
+//!    worker once, however many have asked.
+//! 4. Who has asked has a time of their own. When it is over, or it is clear that nobody will answer,
+//!    their own message comes back, with an error.
+//! 5. With `notification` later answers are passed on, too, whatever their fields, for as long as the one
+//!    who asked lives.
+//! 6. Nothing is kept for longer than that, and there is a limit to all.
+
+use super::ids::{Time, WorkerId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// So many may wait for answers at a time, and have notifications.
+pub const MAX_ASKS: usize = 1024;
+/// Bytes of the messages of those who wait.
+pub const MAX_KEPT: usize = 16 * 1024 * 1024;
+
+/// What a worker asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Who is to do it.
+    pub delegate: String,
+    /// What the answer is called; without it none is waited for.
+    pub expect: Option<String>,
+    /// Fields that the answer must have, with values that are equal; sorted.
+    pub matches: Vec<(String, Option<String>)>,
+    /// So long it is waited for.
+    pub within: Duration,
+    /// Pids of those who shall hear the answer; `None`: all workers.
+    pub targets: Option<Vec<i32>>,
+    /// Pass later ones on, too?
+    pub notification: bool,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// It is to be done.
+    Work,
+    /// It is being done.
+    Joined,
+    /// There is no room for it.
+    Full,
+}
+
+/// Who hears something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum To {
+    /// All workers.
+    All,
+    /// Those with these pids.
+    Pids(BTreeSet<i32>),
+}
+
+impl To {
+    /// Those with these pids.
+    pub fn of(targets: Option<&Vec<i32>>) -> To {
+        targets.map_or(To::All, |t| To::Pids(t.iter().copied().collect()))
+    }
+
+    fn join(&mut self, other: To) {
+        match (&mut *self, other) {
+            (To::All, _) => {}
+            (To::Pids(_), To::All) => *self = To::All,
+            (To::Pids(all), To::Pids(more)) => all.extend(more),
+        }
+    }
+}
+
+/// A message that comes back to whom it was from, with an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// As it was.
+    pub message: String,
+    /// What the answer would have been called.
+    pub expect: String,
+    /// Who hears it.
+    pub to: To,
+}
+
+/// Which work.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    delegate: String,
+    expect: String,
+    matches: Vec<(String, Option<String>)>,
+    /// Where there are no fields to tell one from another.
+    message: Option<String>,
+}
+
+struct Asker {
+    worker: WorkerId,
+    message: String,
+    targets: Option<Vec<i32>>,
+    notification: bool,
+    by: Time,
+}
+
+/// Who has notifications of what: delegate, expect, and the one who asked.
+type Subject = (String, String, WorkerId);
+
+/// All that is under way.
+#[derive(Default)]
+pub struct Delegations {
+    asks: BTreeMap<Key, Vec<Asker>>,
+    /// How many ask, and how many bytes they have sent.
+    count: usize,
+    kept: usize,
+    listening: BTreeMap<Subject, To>,
+}
+
+impl Delegations {
+    /// A worker asks. Unless it is `Work` the delegate hears nothing of it.
+    pub fn ask(&mut self, worker: WorkerId, wanted: Wanted, message: &str, now: Time) -> Begun {
+        let Some(expect) = wanted.expect else {
+            return Begun::Work;
+        };
+        let full = self.count >= MAX_ASKS
+            || self.kept + message.len() > MAX_KEPT
+            || wanted.notification && self.listening.len() >= MAX_ASKS;
+        if full {
+            return Begun::Full;
+        }
+        let distinct = wanted.matches.is_empty().then(|| message.to_string());
+        let key = Key {
+            delegate: wanted.delegate,
+            expect,
+            matches: wanted.matches,
+            message: distinct,
+        };
+        let askers = self.asks.entry(key).or_default();
+        let first = askers.is_empty();
+        askers.push(Asker {
+            worker,
+            message: message.to_string(),
+            targets: wanted.targets,
+            notification: wanted.notification,
+            by: now + wanted.within,
+        });
+        self.count += 1;
+        self.kept += message.len();
+        match first {
+            true => Begun::Work,
+            false => Begun::Joined,
+        }
+    }
+
+    /// A delegate answers; `field` has the answer's values. Who hears it, and under which name.
+    pub fn answered(
+        &mut self,
+        delegate: &str,
+        called: Option<&str>,
+        mut field: impl FnMut(&str) -> Option<String>,
+    ) -> BTreeMap<String, To> {
+        let mut all: BTreeMap<String, To> = BTreeMap::new();
+        let mut hear = |expect: &str, to: To| match all.get_mut(expect) {
+            Some(others) => others.join(to),
+            None => drop(all.insert(expect.to_string(), to)),
+        };
+        for ((of, expect, _), to) in &self.listening {
+            if of == delegate && called.is_none_or(|c| c == expect) {
+                hear(expect, to.clone());
+            }
+        }
+        let fits = |key: &&Key| {
+            key.delegate == delegate
+                && called.is_none_or(|c| c == key.expect)
+                && key.matches.iter().all(|(name, v)| field(name) == *v)
+        };
+        let over: Vec<Key> = self.asks.keys().filter(fits).cloned().collect();
+        for key in over {
+            for asker in self.asks.remove(&key).unwrap_or_default() {
+                hear(&key.expect, To::of(asker.targets.as_ref()));
+                self.done_with(&key, asker);
+            }
+        }
+        all
+    }
+
+    /// Those whose time is over.
+    pub fn overdue(&mut self, now: Time) -> Vec<Failed> {
+        if self.deadline().is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.fail(|_, asker| asker.by <= now)
+    }
+
+    /// A delegate will not answer any more: all who wait for it.
+    pub fn ended(&mut self, delegate: &str) -> Vec<Failed> {
+        self.fail(|key, _| key.delegate == delegate)
+    }
+
+    fn fail(&mut self, which: impl Fn(&Key, &Asker) -> bool) -> Vec<Failed> {
+        let mut failed = Vec::new();
+        for (key, askers) in std::mem::take(&mut self.asks) {
+            let (over, left): (Vec<Asker>, Vec<Asker>) =
+                askers.into_iter().partition(|a| which(&key, a));
+            for asker in over {
+                failed.push(Failed {
+                    message: asker.message.clone(),
+                    expect: key.expect.clone(),
+                    to: To::of(asker.targets.as_ref()),
+                });
+                self.done_with(&key, asker);
+            }
+            if !left.is_empty() {
+                self.asks.insert(key, left);
+            }
+        }
+        failed
+    }
+
+    /// It has had its answer, or its error: what it hears from now on.
+    fn done_with(&mut self, key: &Key, asker: Asker) {
+        self.count = self.count.saturating_sub(1);
+        self.kept = self.kept.saturating_sub(asker.message.len());
+        if asker.notification && self.listening.len() < MAX_ASKS {
+            let subject = (key.delegate.clone(), key.expect.clone(), asker.worker);
+            let to = To::of(asker.targets.as_ref());
+            match self.listening.get_mut(&subject) {
+                Some(others) => others.join(to),
+                None => drop(self.listening.insert(subject, to)),
+            }
+        }
+    }
+
+    /// A worker has gone. Others may hear the answer to what it has asked; notifications end with it.
+    pub fn gone(&mut self, worker: WorkerId) {
+        self.listening.retain(|(_, _, of), _| *of != worker);
+        for asker in self.asks.values_mut().flatten() {
+            asker.notification &= asker.worker != worker;
+        }
+    }
+
+    /// When the first one's time is over.
+    pub fn deadline(&self) -> Option<Time> {
+        self.asks.values().flatten().map(|a| a.by).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const W: [WorkerId; 3] = [WorkerId(1), WorkerId(2), WorkerId(3)];
+
+    fn wanted(domain: &str) -> Wanted {
+        Wanted {
+            delegate: "read".into(),
+            expect: Some("config".into()),
+            matches: vec![("domain".into(), Some(domain.into()))],
+            within: Duration::from_secs(10),
+            targets: None,
+            notification: false,
+        }
+    }
+
+    fn to(pids: &[i32]) -> To {
+        To::Pids(pids.iter().copied().collect())
+    }
+
+    fn answer(d: &mut Delegations, domain: &str) -> Vec<(String, To)> {
+        let all = d.answered("read", None, |f| (f == "domain").then(|| domain.into()));
+        all.into_iter().collect()
+    }
+
+    fn is_empty(d: &Delegations) -> bool {
+        d.asks.is_empty() && d.count == 0 && d.kept == 0 && d.listening.is_empty()
+    }
+
+    #[test]
+    fn the_same_work_is_done_once_and_all_who_asked_hear_of_it() {
+        let mut d = Delegations::default();
+        let of = |domain: &str, pid: i32| Wanted {
+            targets: Some(vec![pid]),
+            ..wanted(domain)
+        };
+        assert_eq!(d.ask(W[0], of("a", 11), "{1}", Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[1], of("a", 12), "{2}", Time(0)), Begun::Joined);
+        assert_eq!(d.ask(W[2], of("b", 13), "{3}", Time(0)), Begun::Work);
+        assert_eq!(answer(&mut d, "c"), []);
+        assert_eq!(answer(&mut d, "a"), [("config".into(), to(&[11, 12]))]);
+        assert_eq!(answer(&mut d, "a"), []);
+        assert_eq!(answer(&mut d, "b"), [("config".into(), to(&[13]))]);
+        // It is over: the next one is work again.
+        assert_eq!(d.ask(W[0], wanted("a"), "{1}", Time(0)), Begun::Work);
+        assert_eq!(answer(&mut d, "a"), [("config".into(), To::All)]);
+        assert!(is_empty(&d));
+    }
+
+    #[test]
+    fn without_fields_the_first_answer_is_everybodys() {
+        let mut d = Delegations::default();
+        let plain = |expect: &str| Wanted {
+            matches: Vec::new(),
+            expect: Some(expect.into()),
+            ..wanted("")
+        };
+        assert_eq!(d.ask(W[0], plain("x"), "{1}", Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[1], plain("x"), "{1}", Time(0)), Begun::Joined);
+        // Another message may be about other work, and is passed on.
+        assert_eq!(d.ask(W[1], plain("x"), "{2}", Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[1], plain("y"), "{1}", Time(0)), Begun::Work);
+        assert!(d.answered("other", None, |_| None).is_empty());
+        assert!(d.answered("read", Some("z"), |_| None).is_empty());
+        let x = d.answered("read", Some("x"), |_| None);
+        assert_eq!(x.into_iter().collect::<Vec<_>>(), [("x".into(), To::All)]);
+        assert_eq!(d.answered("read", None, |_| None).len(), 1);
+        assert!(is_empty(&d));
+    }
+
+    #[test]
+    fn who_waits_in_vain_gets_their_own_message_back() {
+        let mut d = Delegations::default();
+        let within = |secs: u64, pid: i32| Wanted {
+            within: Duration::from_secs(secs),
+            targets: Some(vec![pid]),
+            ..wanted("a")
+        };
+        d.ask(W[0], within(1, 11), "{1}", Time(0));
+        d.ask(W[1], within(2, 12), "{2}", Time(0));
+        let at = |secs: u64| Time(0) + Duration::from_secs(secs);
+        assert_eq!(d.deadline(), Some(at(1)));
+        let failed = |message: &str, pid: i32| Failed {
+            message: message.into(),
+            expect: "config".into(),
+            to: to(&[pid]),
+        };
+        assert_eq!(d.overdue(Time(1)), []);
+        assert_eq!(d.overdue(at(1)), [failed("{1}", 11)]);
+        // The other one still waits, and nothing is done twice for it.
+        assert_eq!(d.ask(W[2], within(9, 13), "{3}", at(1)), Begun::Joined);
+        assert_eq!(d.overdue(at(2)), [failed("{2}", 12)]);
+        assert_eq!(d.ended("nobody"), []);
+        assert_eq!(d.ended("read"), [failed("{3}", 13)]);
+        assert_eq!(d.deadline(), None);
+        assert!(is_empty(&d));
+    }
+
+    #[test]
+    fn notifications_follow_an_answer_and_end_with_who_asked() {
+        let mut d = Delegations::default();
+        let note = |pid: i32| Wanted {
+            notification: true,
+            targets: Some(vec![pid]),
+            ..wanted("a")
+        };
+        d.ask(W[0], note(11), "{1}", Time(0));
+        assert_eq!(answer(&mut d, "other"), [], "none before the first");
+        assert_eq!(answer(&mut d, "a"), [("config".into(), to(&[11]))]);
+        assert_eq!(answer(&mut d, "other"), [("config".into(), to(&[11]))]);
+        // Once, although it has asked twice; and another one's answer is heard along with it.
+        d.ask(W[0], note(11), "{1}", Time(0));
+        d.ask(W[1], note(12), "{2}", Time(0));
+        assert_eq!(answer(&mut d, "a"), [("config".into(), to(&[11, 12]))]);
+        d.gone(W[0]);
+        assert_eq!(answer(&mut d, "x"), [("config".into(), to(&[12]))]);
+        // Gone before its answer: that may be for others, notifications are not.
+        d.ask(W[2], note(13), "{3}", Time(0));
+        d.gone(W[2]);
+        assert_eq!(answer(&mut d, "a"), [("config".into(), to(&[12, 13]))]);
+        d.gone(W[1]);
+        assert!(is_empty(&d));
+    }
+
+    #[test]
+    fn nothing_is_waited_for_where_nothing_is_expected() {
+        let mut d = Delegations::default();
+        let forget = Wanted {
+            expect: None,
+            notification: true,
+            ..wanted("a")
+        };
+        for _ in 0..2 {
+            assert_eq!(d.ask(W[0], forget.clone(), "{}", Time(0)), Begun::Work);
+        }
+        assert!(is_empty(&d));
+    }
+
+    #[test]
+    fn there_is_a_limit_to_those_who_wait() {
+        let mut d = Delegations::default();
+        for n in 0..MAX_ASKS {
+            assert_ne!(
+                d.ask(W[0], wanted(&n.to_string()), "{}", Time(0)),
+                Begun::Full
+            );
+        }
+        assert_eq!(d.ask(W[0], wanted("a"), "{}", Time(0)), Begun::Full);
+        assert_eq!(d.ended("read").len(), MAX_ASKS);
+        let long = "x".repeat(MAX_KEPT);
+        assert_eq!(d.ask(W[0], wanted("a"), &long, Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[0], wanted("a"), "{}", Time(0)), Begun::Full);
+        d.ended("read");
+        assert!(is_empty(&d));
+    }
+
+    #[test]
+    fn after_a_hundred_thousand_nothing_is_left() {
+        let mut d = Delegations::default();
+        let mut heard = 0;
+        for n in 0..100_000u64 {
+            let now = Time(n * 1_000_000);
+            let asker = WorkerId(n % 50);
+            let w = Wanted {
+                within: Duration::from_millis(n % 300),
+                notification: n % 3 == 0,
+                targets: (n % 2 == 0).then(|| vec![n as i32 % 50]),
+                ..wanted(&(n % 70).to_string())
+            };
+            d.ask(asker, w, "{\"some\":1}", now);
+            if n % 4 == 0 {
+                heard += answer(&mut d, &(n % 90).to_string()).len();
+            }
+            heard += d.overdue(now).len();
+            if n % 11 == 0 {
+                d.gone(WorkerId(n % 50));
+            }
+            if n % 1000 == 0 {
+                heard += d.ended("read").len();
+            }
+        }
+        d.overdue(Time(u64::MAX));
+        for w in 0..50 {
+            d.gone(WorkerId(w));
+        }
+        assert!(heard > 10_000, "{heard}");
+        assert!(is_empty(&d));
+    }
+}
