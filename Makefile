@@ -12,6 +12,7 @@ MANDIR ?= $(DATADIR)/man
 BASHDIR ?= $(DATADIR)/bash-completion/completions
 ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
+NODEDIR ?= $(DATADIR)/minicluster/node
 
 # Of `make demo`.
 PORT ?= 3000
@@ -142,14 +143,15 @@ target/completions/%: $(BIN)
 	@mkdir -p $(@D)
 	./$(BIN) --completions $* >$@
 
-install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions under PREFIX (and DESTDIR)
-	$(INSTALL) -d $(addprefix "$(DESTDIR),$(addsuffix ",$(BINDIR) $(MANDIR)/man1 $(MANDIR)/man7 $(BASHDIR) $(ZSHDIR) $(FISHDIR)))
+install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions, preload.js under PREFIX (and DESTDIR)
+	$(INSTALL) -d $(addprefix "$(DESTDIR),$(addsuffix ",$(BINDIR) $(MANDIR)/man1 $(MANDIR)/man7 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(NODEDIR)))
 	$(INSTALL) -m 755 $(BIN) "$(DESTDIR)$(BINDIR)/minicluster"
 	$(INSTALL) -m 644 man/minicluster.1 "$(DESTDIR)$(MANDIR)/man1/minicluster.1"
 	$(INSTALL) -m 644 man/minicluster.7 "$(DESTDIR)$(MANDIR)/man7/minicluster.7"
 	$(INSTALL) -m 644 target/completions/bash "$(DESTDIR)$(BASHDIR)/minicluster"
 	$(INSTALL) -m 644 target/completions/zsh "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	$(INSTALL) -m 644 target/completions/fish "$(DESTDIR)$(FISHDIR)/minicluster.fish"
+	$(INSTALL) -m 644 contrib/node/preload.js "$(DESTDIR)$(NODEDIR)/preload.js"
 
 uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(BINDIR)/minicluster"
@@ -158,6 +160,7 @@ uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(BASHDIR)/minicluster"
 	rm -f "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	rm -f "$(DESTDIR)$(FISHDIR)/minicluster.fish"
+	rm -f "$(DESTDIR)$(NODEDIR)/preload.js"
 
 clean: ## what was built
 	rm -rf target
