@@ -41,13 +41,13 @@ pub struct Gathered {
 }
 
 /// Why there are no answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unanswered {
-    /// So many of so many had not answered when the time was over.
+    /// The time was over before all had answered.
     Late {
         /// Those that had not.
-        missing: usize,
-        /// All.
+        missing: Vec<WorkerId>,
+        /// How many were asked.
         of: usize,
     },
     /// They have more than `MAX_GATHERED` bytes together.
@@ -68,8 +68,13 @@ pub enum Heard {
 }
 
 impl Gather {
-    fn missing(&self) -> usize {
-        self.answers.iter().filter(|(_, a)| a.is_none()).count()
+    fn missing(&self) -> impl Iterator<Item = WorkerId> + '_ {
+        let none = self.answers.iter().filter(|(_, a)| a.is_none());
+        none.map(|(worker, _)| *worker)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.missing().next().is_none()
     }
 
     /// It is over: what has been said.
@@ -113,7 +118,7 @@ impl Gathers {
             answers: workers.into_iter().map(answer).collect(),
             size: 0,
         };
-        if gather.missing() == 0 {
+        if gather.is_whole() {
             return Some(gather.end());
         }
         self.map.insert(cmd.to_string(), gather);
@@ -136,7 +141,7 @@ impl Gathers {
             true => NOTHING.into(),
             false => msg.to_string(),
         });
-        if large || gather.missing() == 0 {
+        if large || gather.is_whole() {
             let over = self.map.remove(cmd).map(Gather::end);
             return over.map_or(Heard::Taken, Heard::Over);
         }
@@ -151,7 +156,7 @@ impl Gathers {
                 said.get_or_insert_with(|| NOTHING.into());
             }
         }
-        let over = self.take(|g| g.missing() == 0);
+        let over = self.take(Gather::is_whole);
         over.into_iter().map(Gather::end).collect()
     }
 
@@ -160,7 +165,7 @@ impl Gathers {
         let late = |g: Gather| Gathered {
             asker: g.asker,
             result: Err(Unanswered::Late {
-                missing: g.missing(),
+                missing: g.missing().collect(),
                 of: g.answers.len(),
             }),
         };
@@ -248,7 +253,10 @@ mod tests {
         assert_eq!(g.overdue(Time(8)), []);
         let late = Gathered {
             asker: A,
-            result: Err(Unanswered::Late { missing: 2, of: 3 }),
+            result: Err(Unanswered::Late {
+                missing: vec![W[1], W[2]],
+                of: 3,
+            }),
         };
         assert_eq!(g.overdue(Time(9)), [late]);
         assert_eq!(g.heard(W[1], "ping", None), Heard::NotAwaited);

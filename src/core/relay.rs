@@ -51,7 +51,7 @@ impl Cluster {
     }
 
     /// Those that are meant and run COMMAND now, by slot; `None` if there is no such slot or worker.
-    pub(super) fn meant(&self, target: Target) -> Option<Vec<(WorkerId, Who)>> {
+    pub fn meant(&self, target: Target) -> Option<Vec<(WorkerId, Who)>> {
         let runs = |w: &&Worker| match w.state {
             State::Spawning | State::Starting { execed: false } | State::Remnant => false,
             State::Starting { execed: true }

@@ -63,6 +63,30 @@ pub fn whom_within(words: &[&str]) -> Result<(Target, Option<Duration>), String>
     Ok((target, within))
 }
 
+/// `JSON [all|SLOT|PID]`: what is said to the workers, and to which.
+pub fn send<'a>(words: &[&'a str]) -> Result<(&'a str, Target), String> {
+    let first = message(words)?;
+    let whom = words.get(1).map_or(Ok(Target::All), |w| target(w))?;
+    Ok((first, whom))
+}
+
+/// `JSON [timeout T]`: what is said to all workers, and how soon all have to answer.
+pub fn sync_send<'a>(words: &[&'a str]) -> Result<(&'a str, Option<Duration>), String> {
+    let first = message(words)?;
+    let within = match words.get(1..).unwrap_or_default() {
+        [] => None,
+        ["timeout", time] => Some(between(time, Duration::from_millis(1), LONGEST)?),
+        ["timeout"] => return Err("timeout of how long? write timeout 10s".into()),
+        [word, ..] => return Err(format!("'{word}' is not timeout T, as timeout 10s")),
+    };
+    Ok((first, within))
+}
+
+fn message<'a>(words: &[&'a str]) -> Result<&'a str, String> {
+    let none = "which message? write JSON, as one word: '{\"cmd\":\"ping\"}'";
+    words.first().copied().ok_or_else(|| none.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +132,23 @@ mod tests {
             let e = whom_within(words).unwrap_err();
             assert!(e.contains(why), "{words:?}: {e}");
         }
+    }
+
+    #[test]
+    fn what_is_sent_to_whom_and_how_soon_it_is_answered() {
+        assert_eq!(send(&["{}"]), Ok(("{}", Target::All)));
+        assert_eq!(send(&["1", "slot:2"]), Ok(("1", Target::Slot(2))));
+        assert_eq!(sync_send(&["{}"]), Ok(("{}", None)));
+        let soon = Some(Duration::from_secs(2));
+        assert_eq!(sync_send(&["{}", "timeout", "2s"]), Ok(("{}", soon)));
+        assert!(send(&[]).unwrap_err().contains("which message?"));
+        assert!(send(&["{}", "who"]).unwrap_err().contains("no worker"));
+        assert!(
+            sync_send(&["{}", "2s"])
+                .unwrap_err()
+                .contains("not timeout T")
+        );
+        assert!(sync_send(&["{}", "timeout", "0"]).is_err());
     }
 
     #[test]

@@ -69,6 +69,20 @@ impl Shell {
         self.tell_hooks(told);
     }
 
+    /// Does anybody hear what is no louder than this?
+    pub(super) fn hears(&self, level: Level) -> bool {
+        self.log.hears(level) || !self.clients.followers().is_empty()
+    }
+
+    /// It is said, and not kept for those who come later: what workers say may be so much that there
+    /// would be room for nothing else.
+    pub(super) fn pass_on(&mut self, line: Line) {
+        self.events.last += 1;
+        self.log.write(&line);
+        self.watch_log();
+        deliver(&mut self.clients, &line, self.events.last);
+    }
+
     /// Says something of our own.
     pub(super) fn say(&mut self, level: Level, event: &'static str, message: String) {
         let line = self.log.own(level, event, Vec::new(), message);

@@ -118,6 +118,11 @@ impl Log {
         }
     }
 
+    /// Would something of that level be written?
+    pub fn hears(&self, level: Level) -> bool {
+        level <= self.level
+    }
+
     /// Writes it, if it is loud enough.
     pub fn write(&mut self, line: &Line) {
         if line.level <= self.level {

@@ -26,10 +26,12 @@ mod log;
 mod looking;
 mod lookup;
 mod mend;
+mod messages;
 mod names;
 mod observer;
 mod perform;
 mod pidfile;
+mod pipe;
 mod probes;
 mod procs;
 mod reap;
@@ -39,6 +41,7 @@ mod reread;
 mod rest;
 mod rights;
 mod room;
+mod sending;
 mod served;
 mod signals;
 mod single;
@@ -68,6 +71,7 @@ use hung::Hung;
 use jobs::Jobs;
 use launch::Programs;
 use log::Log;
+use messages::Messages;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use names::Claim;
@@ -164,6 +168,8 @@ pub struct Shell {
     procs: Procs,
     stderrs: BTreeMap<WorkerId, Stderr>,
     speech: BTreeMap<WorkerId, Speech>,
+    /// What workers say to each other, and to clients.
+    messages: Messages,
     pending: BTreeMap<Ask, Pending>,
     next_ask: u64,
     clients: Clients,
@@ -321,6 +327,7 @@ impl Shell {
             .chain(fork)
             .chain(again)
             .chain(self.watch_deadline())
+            .chain(self.messages.deadline())
             .chain(self.probes.deadline())
             .chain(self.jobs.deadline());
         let next = all.min()?;
@@ -379,9 +386,7 @@ impl Shell {
         for n in of(Kind::Notify) {
             self.hear_datagrams(WorkerId(n));
         }
-        for n in of(Kind::Ipc) {
-            self.hear_ipc(WorkerId(n));
-        }
+        self.hear_channels(&of(Kind::Ipc));
         for n in of(Kind::Probe) {
             self.hear_probe(WorkerId(n));
         }
@@ -413,6 +418,7 @@ impl Shell {
             self.census.rest();
         }
         self.serve_clients(!of(Kind::Door).is_empty(), &of(Kind::Client));
+        self.post();
     }
 
     /// What a child says on its way to exec.

@@ -256,6 +256,8 @@ impl Shell {
             What::Restart => self.restart(id, r),
             What::Resize => refused(self.resize(id, r)),
             What::Signal => refused(self.signal_workers(id, r)),
+            What::Send => Some(self.send(r)),
+            What::SyncSend => self.sync_send(id, r),
         }
     }
 
@@ -377,6 +379,16 @@ impl Shell {
             self.hang_up(id);
         }
         true
+    }
+
+    /// What a request has come to that core knows nothing of.
+    pub(super) fn reply(&mut self, asker: Asker, with: impl FnOnce(&Request) -> Answer) {
+        let Some((id, r)) = self.waiting.map.remove(&asker) else {
+            return;
+        };
+        let (code, text) = with(&r);
+        self.clients.waited(id, self.now());
+        self.send_answer(id, r.framed, code, text);
     }
 
     /// What a request has come to. Of the end it is told when the end has come.

@@ -1,19 +1,18 @@
-//! The ways in which a worker can speak to us: as to systemd (NOTIFY_SOCKET), over Node's channel,
-//! by a newline on a descriptor, by einhorn's acknowledgement on the control socket. All are read,
+//! The ways in which a worker can speak to us: as to systemd (NOTIFY_SOCKET), over Node's channel
+//! (`messages`), by a newline on a descriptor, by einhorn's acknowledgement on the control socket. All are read,
 //! bounded, into core's words; none is waited for.
 
+use super::pipe::Pipe;
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
 use crate::core::{Event, Level, Pid, Whom, Word, WorkerId};
 use crate::sys::{closer, fds, notify, process, procfs};
-use crate::wire::node_ipc::{DISCONNECT, Lines};
 use crate::wire::{einhorn, notify as datagrams};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Datagrams, or pieces, of one worker in one turn.
+/// Datagrams of one worker in one turn.
 const TURN: usize = 16;
-const PIECE: usize = 4096;
 /// So far up a process is looked for the worker it belongs to.
 const ANCESTORS: usize = 64;
 
@@ -22,7 +21,7 @@ const ANCESTORS: usize = 64;
 pub struct Speech {
     notify: Option<OwnedFd>,
     /// Most have none, and there may be many workers.
-    ipc: Option<Box<(OwnedFd, Lines)>>,
+    pub(super) pipe: Option<Box<Pipe>>,
     newline: Option<OwnedFd>,
     /// What it has said last of its state.
     status: Option<Box<str>>,
@@ -55,7 +54,7 @@ impl Speech {
         }
         if ipc {
             let (ours, child) = fds::stream_pair()?;
-            s.ipc = Some(Box::new((ours, Lines::default())));
+            s.pipe = Some(Box::new(Pipe::new(ours)));
             theirs.ipc = Some(child);
         }
         if newline {
@@ -74,8 +73,8 @@ impl Shell {
         if let Some(fd) = &speech.notify {
             self.register(fd.as_fd(), token(Kind::Notify, n));
         }
-        if let Some(ipc) = &speech.ipc {
-            self.register(ipc.0.as_fd(), token(Kind::Ipc, n));
+        if let Some(pipe) = &speech.pipe {
+            self.register(pipe.fd(), token(Kind::Ipc, n));
         }
         if let Some(fd) = &speech.newline {
             self.register(fd.as_fd(), token(Kind::Newline, n));
@@ -85,11 +84,11 @@ impl Shell {
 
     /// Nothing more is heard of it.
     pub(super) fn stop_listening_to(&mut self, worker: WorkerId) {
+        self.close_ipc(worker);
         let Some(s) = self.speech.remove(&worker) else {
             return;
         };
-        let ipc = s.ipc.map(|ipc| ipc.0);
-        for fd in [s.notify, ipc, s.newline].into_iter().flatten() {
+        for fd in [s.notify, s.newline].into_iter().flatten() {
             self.deregister(fd.as_fd());
         }
     }
@@ -144,31 +143,6 @@ impl Shell {
         uid == 0 || uid == process::euid() || Some(uid) == theirs
     }
 
-    /// Lines of Node's channel.
-    pub(super) fn hear_ipc(&mut self, worker: WorkerId) {
-        let mut buf = [0u8; PIECE];
-        for _ in 0..TURN {
-            let speech = self.speech.get_mut(&worker);
-            let Some(ipc) = speech.and_then(|s| s.ipc.as_mut()) else {
-                return;
-            };
-            let (fd, lines) = &mut **ipc;
-            match notify::receive(fd.as_fd(), &mut buf) {
-                Ok(None) => return,
-                Ok(Some(came)) if came.bytes > 0 => {
-                    // Node passes sockets with some messages; we have no use for any.
-                    closer::elsewhere(came.fds);
-                    let words = lines.feed(buf.get(..came.bytes).unwrap_or_default());
-                    self.say_for(worker, words);
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // It has closed its end.
-                Ok(Some(_)) | Err(_) => return self.close_ipc(worker),
-            }
-        }
-        self.ready.insert((Kind::Ipc, worker.0));
-    }
-
     /// A newline, as of s6.
     pub(super) fn hear_newline(&mut self, worker: WorkerId) {
         let mut buf = [0u8; 64];
@@ -203,18 +177,11 @@ impl Shell {
         status.map(String::from)
     }
 
-    fn say_for(&mut self, worker: WorkerId, words: Vec<Word>) {
+    pub(super) fn say_for(&mut self, worker: WorkerId, words: Vec<Word>) {
         for word in words {
             self.queue.push_back(Event::Said { worker, word });
         }
         self.settle();
-    }
-
-    pub(super) fn close_ipc(&mut self, worker: WorkerId) {
-        let speech = self.speech.get_mut(&worker);
-        if let Some(ipc) = speech.and_then(|s| s.ipc.take()) {
-            self.deregister(ipc.0.as_fd());
-        }
     }
 
     /// Asks a worker to stop: first by what its program may have a handler for, then by what ends it
@@ -228,11 +195,7 @@ impl Shell {
 
     /// By its channel, if it has one, and by the signal.
     pub(super) fn ask_to_stop(&mut self, worker: WorkerId, sig: i32) {
-        let speech = self.speech.get(&worker);
-        if let Some(ipc) = speech.and_then(|s| s.ipc.as_ref()) {
-            // Full or closed: then there is the signal.
-            let _ = fds::write(ipc.0.as_fd(), DISCONNECT);
-        }
+        self.tell_to_disconnect(worker);
         self.signal(worker, sig, Whom::Leader);
     }
 

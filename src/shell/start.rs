@@ -11,6 +11,7 @@ use super::hung::Hung;
 use super::jobs::Jobs;
 use super::launch::Programs;
 use super::log::Log;
+use super::messages::Messages;
 use super::names::{Claim, Refused};
 use super::pidfile::{PidDir, PidFile};
 use super::probes::Probes;
@@ -335,6 +336,7 @@ fn build(
         procs: Procs::default(),
         stderrs: BTreeMap::new(),
         speech: BTreeMap::new(),
+        messages: Messages::default(),
         pending: BTreeMap::new(),
         next_ask: 0,
         clients: Clients::closed(),

@@ -2,6 +2,7 @@
 
 use super::cerr;
 use super::procfs::Target;
+use nix::sys::socket::{MsgFlags, sendmsg};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -313,6 +314,12 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
         }
     };
     cerr(n).map(|n| usize::try_from(n).unwrap_or(0))
+}
+
+/// Sends these to a socket, one behind the other, without waiting: how much went.
+pub fn send_parts(fd: BorrowedFd<'_>, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    Ok(sendmsg::<()>(fd.as_raw_fd(), parts, &[], flags, None)?)
 }
 
 /// write(2) to a pipe whose description others share, so that it cannot be made not to block: this

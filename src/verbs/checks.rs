@@ -63,3 +63,13 @@ pub(super) fn emit(words: &[&str]) -> Result<(), String> {
         Some(_) => Ok(()),
     }
 }
+
+/// `JSON [all|SLOT|PID]`
+pub(super) fn send(words: &[&str]) -> Result<(), String> {
+    settings::send(words).map(drop)
+}
+
+/// `JSON [timeout T]`
+pub(super) fn sync_send(words: &[&str]) -> Result<(), String> {
+    settings::sync_send(words).map(drop)
+}

@@ -86,6 +86,10 @@ pub enum What {
     Replace,
     /// A signal to workers.
     Signal,
+    /// A message to workers.
+    Send,
+    /// A message to all workers, and what they say to it.
+    SyncSend,
     /// Graceful stop.
     Stop,
     /// Hard stop.
@@ -130,7 +134,8 @@ impl Verb {
     /// May this word, which looks like an option, be one of its own?
     pub fn takes_number(&self, word: &str) -> bool {
         let number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
-        self.what == What::Resize && word.strip_prefix('-').is_some_and(number)
+        let may = matches!(self.what, What::Resize | What::Send | What::SyncSend);
+        may && word.strip_prefix('-').is_some_and(number)
     }
 }
 

@@ -68,7 +68,7 @@ impl Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 32] = [
+pub static VERBS: [Verb; 34] = [
     verb(
         "status",
         What::Status,
@@ -199,6 +199,25 @@ pub static VERBS: [Verb; 32] = [
     .proposes("HUP INT QUIT USR1 USR2 WINCH TERM KILL")
     .checked(checks::signal)
     .order(orders::signal),
+    verb(
+        "send",
+        What::Send,
+        "JSON [all|SLOT|PID]",
+        "a message to the workers that have a channel",
+    )
+    .takes(2)
+    .checked(checks::send)
+    .order(orders::answers),
+    verb(
+        "sync-send",
+        What::SyncSend,
+        "JSON [timeout T]",
+        "the same to all, and what each says to it, as a list",
+    )
+    .takes(3)
+    .waits()
+    .checked(checks::sync_send)
+    .order(orders::answers),
     verb(
         "stop",
         What::Stop,

@@ -14,6 +14,7 @@ pub mod ports_filter;
 pub mod ran;
 pub mod raw;
 pub mod report;
+pub mod sent;
 pub mod sock_diag;
 pub mod steering;
 pub mod stream;

@@ -1,114 +1,440 @@
-//! Node's channel between processes: one JSON value a line, in both directions.
+//! Node's channel between processes: one JSON value a line, in both directions. What a worker says
+//! is understood as far as we are meant, and kept as it came: who gets it gets the very bytes.
 
-use super::json;
+use super::json::quote;
+use super::raw::Raw;
 use crate::core::Word;
-use tinyjson::JsonValue;
+use crate::core::delegation::Wanted;
+use std::time::Duration;
 
-/// Longest line that is looked at; the rest of a longer one is skipped.
-pub const MAX_LINE: usize = 64 * 1024;
+/// Longest message; of a longer one nothing is kept.
+pub const MAX_LINE: usize = 1024 * 1024;
 
 /// What a worker is told when it has to stop: its programs know it from the clusters of Node.
-pub const DISCONNECT: &[u8] = b"{\"cmd\":\"disconnect\"}\n";
+pub const DISCONNECT: &str = "{\"cmd\":\"disconnect\"}";
+
+/// What Node says itself to a sender whose socket has not come with its message. Until it hears
+/// something of it, a Node process keeps back all that it wants to send.
+pub const HANDLE_REFUSED: &str = "{\"cmd\":\"NODE_HANDLE_NACK\"}";
+
+/// Messages that begin so are Node's own.
+const INTERNAL: &str = "NODE_";
+
+/// So long is the answer to a delegation waited for, unless it says otherwise; and at most.
+const DELEGATE_WITHIN: Duration = Duration::from_secs(10);
+const DELEGATE_AT_MOST: Duration = Duration::from_secs(3600);
+/// Names in `matches`, bytes of their values, and pids in `targets`.
+const MAX_MATCHES: usize = 16;
+const MAX_MATCHED: usize = 64 * 1024;
+const MAX_TARGETS: usize = 1024;
 
 /// Lines out of what comes in pieces.
 #[derive(Debug, Default)]
 pub struct Lines {
     part: Vec<u8>,
+    /// So much of it has been searched for an end of line.
+    searched: usize,
     skipping: bool,
 }
 
+/// A line, without its end.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// It was longer than `MAX_LINE` and has been dropped.
+    TooLong,
+}
+
 impl Lines {
-    /// Takes a piece; what do the lines say that it completes?
-    pub fn feed(&mut self, piece: &[u8]) -> Vec<Word> {
-        let mut said = Vec::new();
-        for part in piece.split_inclusive(|b| *b == b'\n') {
-            let ends = part.ends_with(b"\n");
-            if self.part.len() + part.len() > MAX_LINE {
+    /// Takes a piece. Take all lines before the next one is fed: that is what bounds the memory.
+    pub fn feed(&mut self, piece: &[u8]) {
+        self.part.extend_from_slice(piece);
+    }
+
+    /// The next line that is whole.
+    pub fn line(&mut self) -> Option<Line> {
+        let new = self.part.get(self.searched..).unwrap_or_default();
+        let Some(end) = new.iter().position(|b| *b == b'\n') else {
+            self.searched = self.part.len();
+            if self.skipping || self.part.len() > MAX_LINE {
                 self.skipping = true;
-                self.part.clear();
+                (self.part, self.searched) = (Vec::new(), 0);
             }
-            if !self.skipping {
-                self.part.extend_from_slice(part);
+            // An idle channel holds nothing.
+            if self.part.is_empty() {
+                self.part = Vec::new();
             }
-            if ends {
-                said.extend(word(&self.part));
-                self.part.clear();
-                self.skipping = false;
-            }
-        }
-        // An idle channel holds nothing.
-        if self.part.is_empty() {
-            self.part = Vec::new();
-        }
-        said
+            return None;
+        };
+        let end = self.searched + end;
+        self.searched = 0;
+        let rest = self.part.split_off((end + 1).min(self.part.len()));
+        let mut line = std::mem::replace(&mut self.part, rest);
+        line.pop();
+        let long = std::mem::take(&mut self.skipping) || line.len() > MAX_LINE;
+        Some(match long {
+            true => Line::TooLong,
+            false => Line::Whole(line),
+        })
     }
 }
 
-/// `"ready"` and `{cmd:"ready"}`; and that it wants to go, `{cmd:"disconnect"}` and `{type:"suicide"}`, as the
-/// clusters of Node have it. All else is none of our business.
-fn word(line: &[u8]) -> Option<Word> {
-    let text = std::str::from_utf8(line).ok()?.trim();
-    // Most messages are somebody else's, and long: those are not parsed.
-    const WORDS: [&str; 3] = ["ready", "disconnect", "suicide"];
-    if !WORDS.iter().any(|w| text.contains(w)) {
-        return None;
+/// What a worker said.
+#[derive(Debug, PartialEq)]
+pub struct Message {
+    /// As it came, without blanks around it.
+    pub text: String,
+    /// Is it for all workers (`command`)?
+    pub to_all: bool,
+    /// What it is to us.
+    pub what: What,
+}
+
+/// What a message is to us.
+#[derive(Debug, PartialEq)]
+pub enum What {
+    /// A word about the worker itself: `"ready"` and `{cmd:"ready"}`; and that it wants to go,
+    /// `{cmd:"disconnect"}` and `{type:"suicide"}`.
+    Word(Word),
+    /// `{cmd:..}`: for who listens to that name.
+    Cmd(String),
+    /// Work that somebody else is to do.
+    Delegate(Box<Wanted>),
+    /// The same, but not as it has to be, and why.
+    BadDelegate(String),
+    /// Something for whoever listens to all.
+    Other,
+    /// A socket came with it, and the sender waits to hear that it has arrived.
+    Handle,
+    /// Between Node and Node.
+    Internal,
+}
+
+impl Message {
+    /// Understands a line; `None`: it is no JSON.
+    pub fn parse(line: Vec<u8>) -> Option<Message> {
+        let mut text = String::from_utf8(line).ok()?;
+        let raw = Raw::parse(&text)?;
+        let [cmd, kind, command] = raw.members(["cmd", "type", "command"]);
+        let to_all = command.is_some_and(Raw::is_truthy);
+        let what = what(raw, cmd, kind);
+        let whole = raw.text().len() == text.len();
+        if !whole {
+            text = raw.text().to_string();
+        }
+        let to_all = to_all && !matches!(what, What::Handle | What::Internal);
+        Some(Message { text, to_all, what })
     }
-    let is =
-        |v: Option<&JsonValue>, word: &str| matches!(v, Some(JsonValue::String(s)) if s == word);
-    match json::parse(text).ok()? {
-        JsonValue::Object(map) if is(map.get("cmd"), "ready") => Some(Word::Ready),
-        JsonValue::Object(map) if is(map.get("cmd"), "disconnect") => Some(Word::Retire),
-        JsonValue::Object(map) if is(map.get("type"), "suicide") => Some(Word::Retire),
-        value @ JsonValue::String(_) if is(Some(&value), "ready") => Some(Word::Ready),
-        _ => None,
+}
+
+fn what(raw: Raw<'_>, cmd: Option<Raw<'_>>, kind: Option<Raw<'_>>) -> What {
+    if let Some(cmd) = cmd.and_then(Raw::string) {
+        return match cmd.as_ref() {
+            "NODE_HANDLE" => What::Handle,
+            internal if internal.len() > INTERNAL.len() && internal.starts_with(INTERNAL) => {
+                What::Internal
+            }
+            "ready" => What::Word(Word::Ready),
+            "disconnect" => What::Word(Word::Retire),
+            _ if kind.is_some_and(|k| k.is("suicide")) => What::Word(Word::Retire),
+            _ if kind.is_some_and(|k| k.is("delegate")) => delegate(raw),
+            other => What::Cmd(other.to_string()),
+        };
     }
+    match kind {
+        Some(k) if k.is("suicide") => What::Word(Word::Retire),
+        Some(k) if k.is("delegate") => delegate(raw),
+        Some(_) | None if raw.is("ready") => What::Word(Word::Ready),
+        Some(_) | None => What::Other,
+    }
+}
+
+fn delegate(raw: Raw<'_>) -> What {
+    match wanted(raw) {
+        Ok(wanted) => What::Delegate(Box::new(wanted)),
+        Err(why) => What::BadDelegate(why),
+    }
+}
+
+/// The fields of a delegation. Those that are null or false are as if they were not there.
+fn wanted(raw: Raw<'_>) -> Result<Wanted, String> {
+    let fields = raw.members([
+        "delegate",
+        "expect",
+        "matches",
+        "timeOut",
+        "timeout",
+        "targets",
+        "notification",
+    ]);
+    let [
+        delegate,
+        expect,
+        matches,
+        time_out,
+        timeout,
+        targets,
+        notification,
+    ] = fields.map(|f| f.filter(|f| f.is_truthy()));
+    let name = |field: Option<Raw<'_>>, what: &str| match field.map(Raw::string) {
+        None => Ok(None),
+        Some(Some(name)) => Ok(Some(name.into_owned())),
+        Some(None) => Err(format!("{what} is not a string")),
+    };
+    let delegate = name(delegate, "delegate")?.ok_or("delegate is missing")?;
+    let within = match time_out.or(timeout).map(Raw::number) {
+        None => DELEGATE_WITHIN,
+        Some(Some(ms)) if ms > 0.0 => millis(ms).min(DELEGATE_AT_MOST),
+        Some(_) => return Err("timeOut is not a number of milliseconds".into()),
+    };
+    let targets = targets.map(pids).transpose()?;
+    Ok(Wanted {
+        delegate,
+        expect: name(expect, "expect")?,
+        matches: matches.map_or(Ok(Vec::new()), |m| matched(raw, m))?,
+        within,
+        targets,
+        notification: notification.is_some(),
+    })
+}
+
+/// So many milliseconds, as JavaScript has them; a part of one counts as one.
+pub fn millis(ms: f64) -> Duration {
+    // (A cast of what is too large, or no number, saturates.)
+    Duration::from_millis(ms.ceil() as u64)
+}
+
+fn pids(list: Raw<'_>) -> Result<Vec<i32>, String> {
+    let bad = || format!("targets is not a list of at most {MAX_TARGETS} pids");
+    let items = list.items(MAX_TARGETS).ok_or_else(bad)?;
+    let there = items.into_iter().filter(|i| i.is_truthy());
+    // Those of a worker's process.pid, or of the keys of an object.
+    let pid = |item: Raw<'_>| match item.string() {
+        Some(text) => text.parse().ok(),
+        None => item.text().parse().ok(),
+    };
+    there.map(|i| pid(i).ok_or_else(bad)).collect()
+}
+
+/// The names in `matches`, each with its value here.
+fn matched(raw: Raw<'_>, list: Raw<'_>) -> Result<Vec<(String, Option<String>)>, String> {
+    let bad = || format!("matches is not a list of at most {MAX_MATCHES} names");
+    let items = list.items(MAX_MATCHES).ok_or_else(bad)?;
+    let names = items.into_iter().map(Raw::string);
+    let mut all = Vec::new();
+    let mut size = 0;
+    for name in names {
+        let name = name.ok_or_else(bad)?.into_owned();
+        let [value] = raw.members([name.as_str()]);
+        size += name.len() + value.map_or(0, |v| v.text().len());
+        if size > MAX_MATCHED {
+            return Err(format!(
+                "the values that matches names have {size} bytes or more (limit {MAX_MATCHED})"
+            ));
+        }
+        all.push((name, value.map(Raw::canonical)));
+    }
+    // In one order, and each once: the same names ask for the same.
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+/// This message under another `type`, and perhaps with an `error`; all else as it came.
+pub fn retyped(text: &str, kind: &str, error: Option<&str>) -> String {
+    let mut out = format!("{{\"type\":{}", quote(kind));
+    if let Some(raw) = Raw::parse(text) {
+        raw.each_member(|key, value| {
+            let replaced = key.is("type") || error.is_some() && key.is("error");
+            if !replaced {
+                out.push_str(&format!(",{}:{}", key.text(), value.text()));
+            }
+        });
+    }
+    if let Some(error) = error {
+        out.push_str(&format!(",\"error\":{}", quote(error)));
+    }
+    out.push('}');
+    out
+}
+
+/// What of a message counts as its answer's `msg`.
+pub fn msg_of(text: &str) -> Option<&str> {
+    let [msg] = Raw::parse(text)?.members(["msg"]);
+    msg.map(Raw::text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_ready_worker_is_heard_however_the_bytes_arrive() {
-        for line in ["\"ready\"\n", "{\"cmd\":\"ready\",\"pid\":1}\n"] {
-            let mut whole = Lines::default();
-            assert_eq!(whole.feed(line.as_bytes()), [Word::Ready]);
-            let mut bytes = Lines::default();
-            let said: Vec<Word> = line.bytes().flat_map(|b| bytes.feed(&[b])).collect();
-            assert_eq!(said, [Word::Ready]);
-        }
+    fn parse(text: &str) -> Message {
+        Message::parse(text.as_bytes().to_vec()).unwrap_or_else(|| panic!("{text}"))
+    }
+
+    fn lines(l: &mut Lines, piece: &[u8]) -> Vec<Line> {
+        l.feed(piece);
+        std::iter::from_fn(|| l.line()).collect()
+    }
+
+    fn whole(text: &str) -> Line {
+        Line::Whole(text.as_bytes().to_vec())
     }
 
     #[test]
-    fn one_that_wants_to_go_is_heard() {
-        for line in [
-            "{\"cmd\":\"disconnect\"}\n",
-            "{\"type\":\"suicide\",\"pid\":1}\n",
-        ] {
-            assert_eq!(Lines::default().feed(line.as_bytes()), [Word::Retire]);
-        }
-    }
-
-    #[test]
-    fn what_is_not_for_us_is_skipped_and_has_a_limit() {
+    fn lines_come_out_however_the_bytes_arrive() {
+        let text = "\"ready\"\n\n{\"a\":1}\npart";
+        let want = [whole("\"ready\""), whole(""), whole("{\"a\":1}")];
+        assert_eq!(lines(&mut Lines::default(), text.as_bytes()), want);
         let mut l = Lines::default();
-        for other in [
-            "{\"type\":\"ready\"}\n",
-            "{\"type\":\"disconnect\"}\n",
-            "{\"cmd\":\"suicide\"}\n",
-            "\"disconnect\"\n",
-            "ready\n",
-            "[\"ready\"]\n",
-            "\n",
-            "{\"cmd\":\n",
-        ] {
-            assert!(l.feed(other.as_bytes()).is_empty(), "{other}");
+        let one = |b: u8| lines(&mut l, &[b]);
+        let said: Vec<Line> = text.bytes().flat_map(one).collect();
+        assert_eq!(said, want);
+        assert_eq!(l.part, b"part");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_dropped_and_the_next_one_is_heard() {
+        let mut l = Lines::default();
+        let piece = vec![b'x'; 4096];
+        for _ in 0..3 * MAX_LINE / piece.len() {
+            assert!(lines(&mut l, &piece).is_empty());
+            assert!(l.part.capacity() <= 4 * MAX_LINE);
         }
-        let long = vec![b'x'; MAX_LINE + 1];
-        assert!(l.feed(&long).is_empty());
-        assert!(l.part.is_empty());
-        assert_eq!(l.feed(b"\"ready\"\n\"ready\"\n"), [Word::Ready]);
-        let deep = format!("{}\"ready\"\n", "[".repeat(60_000));
-        assert!(l.feed(deep.as_bytes()).is_empty());
+        let said = lines(&mut l, b"xx\n\"ready\"\n");
+        assert_eq!(said, [Line::TooLong, whole("\"ready\"")]);
+        assert_eq!(l.part.capacity(), 0);
+        // One that fits exactly.
+        for _ in 0..MAX_LINE / piece.len() {
+            l.feed(&piece);
+        }
+        assert_eq!(lines(&mut l, b"\n").len(), 1);
+        assert_eq!(l.line(), None);
+    }
+
+    #[test]
+    fn words_of_a_worker_about_itself() {
+        for (text, word) in [
+            ("\"ready\"", Word::Ready),
+            ("{\"cmd\":\"ready\",\"pid\":1}", Word::Ready),
+            ("{\"cmd\":\"disconnect\"}", Word::Retire),
+            ("{\"type\":\"suicide\",\"pid\":1}", Word::Retire),
+            ("{\"type\":\"suicide\",\"cmd\":\"x\"}", Word::Retire),
+        ] {
+            assert_eq!(parse(text).what, What::Word(word), "{text}");
+        }
+        for other in [
+            "{\"type\":\"ready\"}",
+            "{\"type\":\"disconnect\"}",
+            "\"disconnect\"",
+            "[\"ready\"]",
+            "{\"x\":{\"cmd\":\"ready\"}}",
+            "{\"cmd\":7}",
+            "null",
+            "{\"cmd\":\"\",\"cmd\":null}",
+        ] {
+            assert_eq!(parse(other).what, What::Other, "{other}");
+        }
+        for bad in [
+            "",
+            "ready",
+            "{\"cmd\":",
+            "{\"cmd\":\"ready\"} x",
+            "undefined",
+        ] {
+            assert!(Message::parse(bad.into()).is_none(), "{bad}");
+        }
+        assert!(Message::parse(b"\"\xff\"".to_vec()).is_none());
+    }
+
+    #[test]
+    fn what_is_for_others_is_kept_as_it_came() {
+        let m = parse(" {\"command\":\"flush\", \"id\":12345678901234567890}\r");
+        assert_eq!(
+            m.text,
+            "{\"command\":\"flush\", \"id\":12345678901234567890}"
+        );
+        assert!(m.to_all);
+        assert!(!parse("{\"command\":null}").to_all);
+        assert!(!parse("{\"command\":\"\",\"cmd\":\"x\"}").to_all);
+        let m = parse("{\"cmd\":\"ready\",\"command\":\"hello\"}");
+        assert!(m.to_all && m.what == What::Word(Word::Ready));
+        assert_eq!(
+            parse("{\"cmd\":\"ping\",\"msg\":1}").what,
+            What::Cmd("ping".into())
+        );
+        assert_eq!(parse("{\"cmd\":\"NODE_\"}").what, What::Cmd("NODE_".into()));
+        let internal = parse("{\"cmd\":\"NODE_SOCKET_GET\",\"command\":1}");
+        assert!(internal.what == What::Internal && !internal.to_all);
+        let handle =
+            "{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Socket\",\"msg\":{\"cmd\":\"ready\"}}";
+        assert_eq!(parse(handle).what, What::Handle);
+    }
+
+    #[test]
+    fn a_delegation_has_the_fields_of_cluster2() {
+        let What::Delegate(w) = parse(
+            "{\"type\":\"delegate\",\"delegate\":\"config-read\",\"expect\":\"config\",\"matches\":[\"domain\",\"none\",\"domain\"],\
+             \"domain\":{\"b\":1,\"a\":[1.0]},\"timeOut\":1500,\"targets\":[12,null,\"13\"],\"notification\":1}",
+        )
+        .what
+        else {
+            panic!();
+        };
+        let domain = Raw::parse("{\"a\":[1],\"b\":1}").unwrap().canonical();
+        let want = Wanted {
+            delegate: "config-read".into(),
+            expect: Some("config".into()),
+            matches: vec![("domain".into(), Some(domain)), ("none".into(), None)],
+            within: Duration::from_millis(1500),
+            targets: Some(vec![12, 13]),
+            notification: true,
+        };
+        assert_eq!(*w, want);
+        let within = |field: &str| {
+            let text = format!("{{\"type\":\"delegate\",\"delegate\":\"d\"{field}}}");
+            match parse(&text).what {
+                What::Delegate(w) => Some(w.within.as_millis()),
+                What::BadDelegate(_) => None,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(within(""), Some(10_000));
+        assert_eq!(within(",\"timeOut\":0"), Some(10_000));
+        assert_eq!(within(",\"timeout\":20"), Some(20));
+        assert_eq!(within(",\"timeout\":20,\"timeOut\":30"), Some(30));
+        assert_eq!(within(",\"timeout\":0.2"), Some(1));
+        assert_eq!(within(",\"timeout\":1e300"), Some(3_600_000));
+        for bad in [
+            "\"timeOut\":-1",
+            "\"timeOut\":\"x\"",
+            "\"matches\":{}",
+            "\"matches\":[1]",
+            "\"targets\":7",
+            "\"targets\":[{}]",
+            "\"expect\":[1]",
+            "\"delegate\":null",
+        ] {
+            assert_eq!(within(&format!(",{bad}")), None, "{bad}");
+        }
+        let long = format!(",\"matches\":[\"x\"],\"x\":\"{}\"", "x".repeat(MAX_MATCHED));
+        assert_eq!(within(&long), None);
+    }
+
+    #[test]
+    fn an_answer_is_what_came_under_the_expected_type() {
+        let text = "{\"type\":\"delegate\",\"id\":12345678901234567890,\"error\":1, \"a\" : [ 1 ]}";
+        assert_eq!(
+            retyped(text, "got", None),
+            "{\"type\":\"got\",\"id\":12345678901234567890,\"error\":1,\"a\":[ 1 ]}"
+        );
+        assert_eq!(
+            retyped(text, "g\"t", Some("too\nlate")),
+            "{\"type\":\"g\\\"t\",\"id\":12345678901234567890,\"a\":[ 1 ],\"error\":\"too\\nlate\"}"
+        );
+        assert_eq!(retyped("{}", "x", None), "{\"type\":\"x\"}");
+        assert_eq!(msg_of("{\"msg\": [1, 2] }"), Some("[1, 2]"));
+        assert_eq!(msg_of("[]"), None);
     }
 }

@@ -346,7 +346,8 @@ fn signalled(signal: i32, whom: &[Who], json: bool) -> String {
     }
 }
 
-fn nobody(target: Target) -> String {
+/// That there is no worker of that name to whom something could be done.
+pub fn nobody(target: Target) -> String {
     match target {
         Target::All => "there is no worker now\n".into(),
         Target::Slot(n) | Target::Number(n) => format!(
@@ -356,7 +357,8 @@ fn nobody(target: Target) -> String {
     }
 }
 
-fn unknown(target: Target, slots: u16) -> String {
+/// That there is none of that name at all.
+pub fn unknown(target: Target, slots: u16) -> String {
     let last = slots.saturating_sub(1);
     match target {
         Target::Slot(n) => format!("there is no slot {n}: slots are 0 to {last}\n"),

@@ -38,6 +38,7 @@ mod heavy;
 mod hooks;
 mod hostile;
 mod hung;
+mod messages;
 mod odd;
 mod orders;
 mod own;

@@ -86,7 +86,9 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
     match code {
         0 => print(&text),
         // It was tried, and what came of it is the answer.
-        FAILED if s.json && (waits || what == What::Reopen) => print(&text).map(|_| code),
+        FAILED if s.json && (waits || matches!(what, What::Reopen | What::Send)) => {
+            print(&text).map(|_| code)
+        }
         // All has been said before.
         _ if text.is_empty() => Ok(code),
         _ => Err((code, text.trim_end().to_string())),
