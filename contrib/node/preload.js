@@ -15,6 +15,8 @@ const net = require('net');
 
 // How often a closing server is looked at for connections that have become idle, in ms.
 const LOOK = 50;
+// So many messages are kept for a listener that is to come.
+const EARLY = 1000;
 
 if (typeof process.send === 'function') {
   const servers = new Set();
@@ -71,14 +73,28 @@ if (typeof process.send === 'function') {
     setImmediate(() => servers.forEach(close));
   };
 
-  process.on('message', (message) => {
+  // Node keeps messages until somebody listens. That is not to end with this one.
+  const early = [];
+  const hear = (message) => {
+    if (process.listenerCount('message') === 1 && early.length < EARLY) early.push(message);
     if (message && message.cmd === 'disconnect') begin();
+  };
+  process.on('message', hear);
+  process.on('newListener', (event, listener) => {
+    if (event !== 'message' || early.length === 0) return;
+    const all = early.splice(0);
+    process.nextTick(() => all.forEach((message) => listener.call(process, message)));
   });
   // A listener keeps the process alive, and this one should not: the program's own do, as ever.
   if (process.channel && typeof process.channel.unrefCounted === 'function') {
     process.channel.unrefCounted();
   }
-  process.on('SIGTERM', () => {
-    if (process.listenerCount('SIGTERM') === 1) begin();
-  });
+  const terminate = () => {
+    if (process.listenerCount('SIGTERM') > 1) return;
+    if (servers.size > 0 || closing) return begin();
+    // There is nothing to close: it ends as without this.
+    process.removeListener('SIGTERM', terminate);
+    process.kill(process.pid, 'SIGTERM');
+  };
+  process.on('SIGTERM', terminate);
 }

@@ -19,6 +19,8 @@ use std::time::Duration;
 /// Messages of one worker in one turn, and pieces of its channel.
 const LINES: usize = 64;
 const PIECES: usize = 16;
+/// What a socket holds is less than so many of these.
+const LAST_TURNS: usize = 64;
 /// So long a turn is about messages: other workers wait in bind(2) meanwhile. Who has not had their
 /// turn is first in the next.
 const TURN: Duration = Duration::from_millis(5);
@@ -109,6 +111,15 @@ impl Shell {
             }
         }
         true
+    }
+
+    /// Its first process has ended: what it has said before that counts, and it says nothing more.
+    pub(super) fn hear_last_messages(&mut self, worker: WorkerId) {
+        let mut turns = 0..LAST_TURNS;
+        while turns.next().is_some() && self.hear_channel(worker) {}
+        for over in self.messages.gathers.gone(worker) {
+            self.gathered(over);
+        }
     }
 
     fn hear_line(&mut self, worker: WorkerId, line: Line) {

@@ -76,8 +76,9 @@ impl Shell {
     }
 
     fn worker_ended(&mut self, worker: WorkerId, pid: i32, status: Exit) {
-        // What it said last on its way: why exec failed, and what it wrote to stderr.
+        // What it said last on its way: why exec failed, to others, and what it wrote to stderr.
         self.hear_report(worker);
+        self.hear_last_messages(worker);
         self.drain_stderr(worker);
         if let Some(s) = self.stderrs.get_mut(&worker) {
             s.inherit(&mut self.log);

@@ -124,6 +124,22 @@ fn who_does_not_answer_is_not_waited_for_for_ever() {
 }
 
 #[test]
+fn what_a_worker_says_before_it_ends_is_heard() {
+    let port = free_port();
+    let mut rig = node(2, port, "once", "");
+    rig.up();
+    for round in 1..=3 {
+        let text = format!("{{\"cmd\":\"c{round}\"}}");
+        let (code, out) = said(&rig, &["sync-send", &text]);
+        assert_eq!((code, out.as_str()), (0, "[\"bye\",\"bye\"]\n"));
+        rig.wait_many("died", 2 * round);
+        rig.wait_many("ready", 2 + 2 * round);
+    }
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &["died", "log-lost"]);
+}
+
+#[test]
 fn a_message_that_can_reach_nobody_says_how_it_could() {
     let port = free_port();
     let mut rig = Rig::start(format!("-n 2 -p {port} -- ./threaded"));

@@ -42,6 +42,14 @@ const styles = {
       if (m.type === 'done') say(m.error.includes('nobody does none') ? 'refused' : 'other', m.n);
     });
   },
+  // Ends after each answer.
+  once() {
+    http.createServer(page).listen(port);
+    process.on('message', (m) => {
+      for (let n = 0; n < 500; n++) process.send({ cmd: 'other', n });
+      process.send({ cmd: m.cmd, msg: 'bye' }, () => process.exit(0));
+    });
+  },
   // Knows nothing of us but that it may get messages.
   master() {
     http.createServer(page).listen(port);
