@@ -437,4 +437,56 @@ mod tests {
         assert_eq!(msg_of("{\"msg\": [1, 2] }"), Some("[1, 2]"));
         assert_eq!(msg_of("[]"), None);
     }
+
+    #[test]
+    fn ten_thousand_hostile_streams_change_nothing_but_what_they_say() {
+        let parts: [&[u8]; 16] = [
+            b"{\"cmd\":",
+            b"\"ready\"",
+            b"{\"type\":\"delegate\",\"delegate\":\"d\",\"expect\":",
+            b",\"matches\":[",
+            b",\"targets\":[1,",
+            b"}",
+            b"]",
+            b"\n",
+            b"\n",
+            b"\\ud83d",
+            b"\"",
+            b"\xff\xfe",
+            b"NODE_HANDLE",
+            b":1e999,",
+            b"\0",
+            b"{\"command\":true}\n",
+        ];
+        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+        let mut roll = |sides: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            usize::try_from(seed % sides as u64).unwrap()
+        };
+        let (mut l, mut heard, mut dropped) = (Lines::default(), 0, 0);
+        for _ in 0..10_000 {
+            for _ in 0..roll(20) {
+                l.feed(parts[roll(parts.len())]);
+            }
+            while let Some(line) = l.line() {
+                let Line::Whole(line) = line else { panic!() };
+                let Some(m) = Message::parse(line) else {
+                    dropped += 1;
+                    continue;
+                };
+                heard += 1;
+                // Whatever goes on from here is JSON of one line.
+                for text in [&m.text, &retyped(&m.text, "x\"", Some("\n"))] {
+                    assert!(Raw::parse(text).is_some() && !text.contains('\n'), "{text}");
+                }
+            }
+        }
+        assert!(heard > 1_000 && dropped > 1_000, "{heard} {dropped}");
+        // And the next one is heard.
+        l.feed(b"\n");
+        while l.line().is_some() {}
+        assert_eq!(lines(&mut l, b"\"ready\"\n"), [whole("\"ready\"")]);
+    }
 }
