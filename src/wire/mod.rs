@@ -13,6 +13,7 @@ pub mod outcome;
 pub mod ports_filter;
 pub mod ran;
 pub mod raw;
+pub mod relayed;
 pub mod report;
 pub mod sent;
 pub mod sock_diag;
