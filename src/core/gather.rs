@@ -8,6 +8,7 @@
 
 use super::ids::{Asker, Time, WorkerId};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// So many at a time.
 pub const MAX_GATHERS: usize = 64;
@@ -25,6 +26,7 @@ pub struct Gathers {
 
 struct Gather {
     asker: Asker,
+    within: Duration,
     by: Time,
     /// In the order of the slots: who, and what it has said.
     answers: Vec<(WorkerId, Option<String>)>,
@@ -45,6 +47,10 @@ pub struct Gathered {
 pub enum Unanswered {
     /// The time was over before all had answered.
     Late {
+        /// To what.
+        cmd: String,
+        /// How long they had.
+        within: Duration,
         /// Those that had not.
         missing: Vec<WorkerId>,
         /// How many were asked.
@@ -102,7 +108,8 @@ impl Gathers {
         cmd: &str,
         asker: Asker,
         workers: Vec<(WorkerId, bool)>,
-        by: Time,
+        within: Duration,
+        now: Time,
     ) -> Option<Gathered> {
         if !self.is_free(cmd) {
             let result = Err(Unanswered::Busy);
@@ -114,7 +121,8 @@ impl Gathers {
         };
         let gather = Gather {
             asker,
-            by,
+            within,
+            by: now + within,
             answers: workers.into_iter().map(answer).collect(),
             size: 0,
         };
@@ -156,15 +164,17 @@ impl Gathers {
                 said.get_or_insert_with(|| NOTHING.into());
             }
         }
-        let over = self.take(Gather::is_whole);
-        over.into_iter().map(Gather::end).collect()
+        let over = self.take(Gather::is_whole).into_iter();
+        over.map(|(_, gather)| gather.end()).collect()
     }
 
     /// Those whose time is over.
     pub fn overdue(&mut self, now: Time) -> Vec<Gathered> {
-        let late = |g: Gather| Gathered {
+        let late = |(cmd, g): (String, Gather)| Gathered {
             asker: g.asker,
             result: Err(Unanswered::Late {
+                cmd,
+                within: g.within,
                 missing: g.missing().collect(),
                 of: g.answers.len(),
             }),
@@ -173,14 +183,15 @@ impl Gathers {
         over.into_iter().map(late).collect()
     }
 
-    fn take(&mut self, which: impl Fn(&Gather) -> bool) -> Vec<Gather> {
+    fn take(&mut self, which: impl Fn(&Gather) -> bool) -> Vec<(String, Gather)> {
         let over: Vec<String> = self
             .map
             .iter()
             .filter(|(_, g)| which(g))
             .map(|(cmd, _)| cmd.clone())
             .collect();
-        over.iter().filter_map(|cmd| self.map.remove(cmd)).collect()
+        let out = over.iter().filter_map(|cmd| self.map.remove_entry(cmd));
+        out.collect()
     }
 
     /// When the first one's time is over.
@@ -196,6 +207,10 @@ mod tests {
     const W: [WorkerId; 3] = [WorkerId(7), WorkerId(3), WorkerId(5)];
     const A: Asker = Asker(1);
 
+    fn ns(n: u64) -> Duration {
+        Duration::from_nanos(n)
+    }
+
     fn all() -> Vec<(WorkerId, bool)> {
         W.iter().map(|w| (*w, true)).collect()
     }
@@ -208,7 +223,7 @@ mod tests {
     #[test]
     fn answers_stand_in_the_order_of_the_slots_however_they_come() {
         let mut g = Gathers::default();
-        assert_eq!(g.begin("ping", A, all(), Time(9)), None);
+        assert_eq!(g.begin("ping", A, all(), ns(9), Time(0)), None);
         assert_eq!(
             g.heard(W[2], "ping", Some("12345678901234567890")),
             Heard::Taken
@@ -228,32 +243,40 @@ mod tests {
     fn who_has_gone_or_cannot_be_reached_has_said_nothing() {
         let mut g = Gathers::default();
         let some = vec![(W[0], true), (W[1], false), (W[2], true)];
-        assert_eq!(g.begin("ping", A, some, Time(9)), None);
+        assert_eq!(g.begin("ping", A, some, ns(9), Time(0)), None);
         assert_eq!(g.gone(W[1]), []);
         assert_eq!(g.heard(W[0], "ping", Some("1")), Heard::Taken);
         assert_eq!(g.gone(W[0]), [], "it has answered before");
         assert_eq!(g.gone(W[2]), [done(A, &["1", "\"\"", "\"\""])]);
         let none = vec![(W[0], false)];
-        assert_eq!(g.begin("ping", A, none, Time(9)), Some(done(A, &["\"\""])));
-        assert_eq!(g.begin("ping", A, vec![], Time(9)), Some(done(A, &[])));
+        assert_eq!(
+            g.begin("ping", A, none, ns(9), Time(0)),
+            Some(done(A, &["\"\""]))
+        );
+        assert_eq!(
+            g.begin("ping", A, vec![], ns(9), Time(0)),
+            Some(done(A, &[]))
+        );
         assert!(g.map.is_empty());
     }
 
     #[test]
     fn one_of_a_name_at_a_time_and_each_has_its_end() {
         let mut g = Gathers::default();
-        assert_eq!(g.begin("ping", A, all(), Time(9)), None);
+        assert_eq!(g.begin("ping", A, all(), ns(9), Time(0)), None);
         let busy = Gathered {
             asker: Asker(2),
             result: Err(Unanswered::Busy),
         };
-        assert_eq!(g.begin("ping", Asker(2), all(), Time(8)), Some(busy));
-        assert_eq!(g.begin("other", Asker(3), all(), Time(20)), None);
+        assert_eq!(g.begin("ping", Asker(2), all(), ns(8), Time(0)), Some(busy));
+        assert_eq!(g.begin("other", Asker(3), all(), ns(20), Time(0)), None);
         g.heard(W[0], "ping", None);
         assert_eq!(g.overdue(Time(8)), []);
         let late = Gathered {
             asker: A,
             result: Err(Unanswered::Late {
+                cmd: "ping".into(),
+                within: ns(9),
                 missing: vec![W[1], W[2]],
                 of: 3,
             }),
@@ -262,7 +285,7 @@ mod tests {
         assert_eq!(g.heard(W[1], "ping", None), Heard::NotAwaited);
         assert!(g.is_free("ping") && !g.is_free("other"));
         for n in 1..MAX_GATHERS {
-            assert_eq!(g.begin(&n.to_string(), A, all(), Time(9)), None);
+            assert_eq!(g.begin(&n.to_string(), A, all(), ns(9), Time(0)), None);
         }
         assert!(!g.is_free("one more"));
     }
@@ -271,7 +294,7 @@ mod tests {
     fn answers_that_are_too_large_together_are_not_kept() {
         let mut g = Gathers::default();
         let long = "x".repeat(MAX_GATHERED / 2 + 1);
-        g.begin("ping", A, all(), Time(9));
+        g.begin("ping", A, all(), ns(9), Time(0));
         assert_eq!(g.heard(W[0], "ping", Some(&long)), Heard::Taken);
         let end = Gathered {
             asker: A,

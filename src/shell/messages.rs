@@ -10,6 +10,7 @@ use crate::core::gather::{Gathers, Heard};
 use crate::core::{Level, Time, WorkerId};
 use crate::wire::node_ipc::{DISCONNECT, HANDLE_REFUSED, Line, MAX_LINE, Message, What};
 use crate::wire::node_ipc::{msg_of, retyped};
+use crate::wire::raw::Raw;
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::collections::BTreeSet;
@@ -25,6 +26,8 @@ const LAST_TURNS: usize = 64;
 /// turn is first in the next.
 const TURN: Duration = Duration::from_millis(5);
 
+/// So many pids are looked for among those that workers have started.
+const BEHIND: usize = 64;
 /// So much of a message an event shows.
 const SHOWN: usize = 4096;
 
@@ -155,6 +158,14 @@ impl Shell {
             },
             What::Delegate(wanted) => self.delegate(*wanted, &text),
             What::BadDelegate(why) => {
+                // It may wait for an answer.
+                let expect = Raw::parse(&text).and_then(|raw| {
+                    let [expect] = raw.members(["expect"]);
+                    expect?.string()
+                });
+                if let Some(expect) = expect {
+                    self.send_to(worker, &parcel(&retyped(&text, &expect, Some(&why))));
+                }
                 let what = format!("delegates something, but {why}");
                 self.at_fault(worker, Fault::Delegation, &what);
             }
@@ -186,10 +197,13 @@ impl Shell {
         match to {
             To::All => drop(self.broadcast(&parcel)),
             To::Pids(pids) => {
-                for pid in pids {
-                    if let Some(worker) = self.procs.by_pid(*pid) {
-                        self.send_to(worker, &parcel);
-                    }
+                // Its program may be behind a wrapper; but it can name pids that are nobody's.
+                let direct = pids.iter().filter_map(|pid| self.procs.by_pid(*pid));
+                let others = pids.iter().filter(|pid| self.procs.by_pid(**pid).is_none());
+                let behind = others.take(BEHIND).filter_map(|pid| self.worker_with(*pid));
+                let all: BTreeSet<WorkerId> = direct.chain(behind).collect();
+                for worker in all {
+                    self.send_to(worker, &parcel);
                 }
             }
         }

@@ -7,10 +7,12 @@ use super::pipe::parcel;
 use super::requests::{Answer, behind};
 use crate::core::codes::EX_USAGE;
 use crate::core::gather::{Gathered, Unanswered};
+use crate::core::words::human;
 use crate::core::{Level, Target, Time, Who, WorkerId};
 use crate::settings;
 use crate::verbs;
 use crate::wire::command::Request;
+use crate::wire::json::quote;
 use crate::wire::node_ipc::{MAX_LINE, millis};
 use crate::wire::raw::Raw;
 use crate::wire::sent::{Sent, gathered};
@@ -48,7 +50,7 @@ impl Shell {
     }
 
     /// To all who have a channel. (Not told are those in slots that have none.)
-    fn send_all(&mut self, line: &str) -> Sent {
+    pub(super) fn send_all(&mut self, line: &str) -> Sent {
         let reached = self.broadcast(&parcel(line));
         let has = |w: &WorkerId| reached.told.contains(w) || reached.deaf.contains(w);
         let currents = self.cluster.currents().map(|(_, w)| w);
@@ -123,10 +125,10 @@ impl Shell {
         };
         let ms = timeout.and_then(Raw::number).filter(|ms| *ms > 0.0);
         let within = within.or(ms.map(millis)).unwrap_or(WITHIN).min(AT_MOST);
-        let by = self.now() + within;
+        let now = self.now();
         let (asker, _, _) = self.asks(id, r, true);
-        let over = self.messages.gathers.begin(&cmd, asker, asked, by);
-        if let Some(over) = over {
+        let gathers = &mut self.messages.gathers;
+        if let Some(over) = gathers.begin(&cmd, asker, asked, within, now) {
             self.gathered(over);
         }
         None
@@ -134,14 +136,19 @@ impl Shell {
 
     /// All have answered that will.
     pub(super) fn gathered(&mut self, over: Gathered) {
-        if let Err(Unanswered::Late { missing, of }) = &over.result {
+        if let Err(Unanswered::Late {
+            cmd,
+            within,
+            missing,
+            of,
+        }) = &over.result
+        {
             let who = |w: &WorkerId| Some(self.cluster.fleet().who(*w)?.to_string());
             let names: Vec<String> = missing.iter().filter_map(who).collect();
-            let message = format!(
-                "{} of {of} workers have not answered to sync-send in time: {}",
-                missing.len(),
-                names.join(", ")
-            );
+            let (n, cmd, within) = (missing.len(), quote(cmd), human(*within));
+            let names = names.join(", ");
+            let message =
+                format!("{n} of {of} workers have not answered to {cmd} within {within}: {names}");
             self.say(Level::Info, "message-unanswered", message);
         }
         self.reply(over.asker, |r| gathered(&over.result, r.json));
@@ -156,7 +163,7 @@ impl Shell {
 }
 
 /// JSON as the channel has it: a value in one line.
-fn one_line(text: &str) -> Result<String, String> {
+pub(super) fn one_line(text: &str) -> Result<String, String> {
     let Some(raw) = Raw::parse(text) else {
         return Err(format!(
             "this is no JSON value, or one nested deeper than {}; a shell wants it in quotes: '{{\"cmd\":\"ping\"}}'\n",

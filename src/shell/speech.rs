@@ -203,19 +203,23 @@ impl Shell {
     /// if the line was one.
     pub(super) fn acknowledge(&mut self, line: &[u8], speaker: i32) -> Option<String> {
         let said = einhorn::ack(line)?;
-        let mut pid = speaker;
-        for _ in 0..ANCESTORS {
-            if let Some(worker) = self.procs.by_pid(pid) {
-                self.say_for(worker, vec![Word::Ready]);
-                return Some(einhorn::answer("worker acknowledged"));
-            }
-            match procfs::parent_of(pid) {
-                Some(parent) if parent > 1 => pid = parent,
-                Some(_) | None => break,
-            }
+        if let Some(worker) = self.worker_with(speaker) {
+            self.say_for(worker, vec![Word::Ready]);
+            return Some(einhorn::answer("worker acknowledged"));
         }
         Some(einhorn::answer(&format!(
             "pid {said} is no worker of this cluster"
         )))
+    }
+
+    /// The worker whose process this is, or of whose processes one has started it.
+    pub(super) fn worker_with(&self, mut pid: i32) -> Option<WorkerId> {
+        for _ in 0..ANCESTORS {
+            if let Some(worker) = self.procs.by_pid(pid) {
+                return Some(worker);
+            }
+            pid = procfs::parent_of(pid).filter(|parent| *parent > 1)?;
+        }
+        None
     }
 }

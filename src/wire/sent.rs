@@ -161,6 +161,8 @@ mod tests {
         );
         assert_eq!(gathered(&Ok(vec![]), true), (0, "[]\n".into()));
         let late = Err(Unanswered::Late {
+            cmd: "x".into(),
+            within: std::time::Duration::ZERO,
             missing: vec![],
             of: 2,
         });

@@ -87,6 +87,33 @@ fn workers_of_proteus_are_spoken_to_and_answer() {
     }
     said(&rig, &["send", "{\"cmd\":\"work\",\"n\":5}", "2"]);
     tell(&rig, "refused", 1, 5);
+    said(&rig, &["send", "{\"cmd\":\"bad\",\"n\":6}", "2"]);
+    tell(&rig, "faulty", 1, 6);
+    // As somebody types it.
+    use std::io::{BufRead, BufReader, Write};
+    let mut door = std::os::unix::net::UnixStream::connect(rig.socket()).unwrap();
+    for typed in [
+        "sync-send {\"cmd\": \"ping\"}\n",
+        "sync-send({\"cmd\": \"ping\"})\n",
+    ] {
+        door.write_all(typed.as_bytes()).unwrap();
+        let mut answer = String::new();
+        BufReader::new(&door).read_line(&mut answer).unwrap();
+        assert_eq!(answer, all);
+    }
+    drop(door);
+    rig.end(&["message-dropped"]);
+}
+
+#[test]
+fn a_worker_behind_a_wrapper_names_itself_by_the_pid_it_has() {
+    let port = free_port();
+    let p = port.to_string();
+    let line = "node channel.js proteus; exit";
+    let mut rig = Rig::start(["-n", "1", "-p", &p, "--ipc", "node", "--", "sh", "-c", line]);
+    rig.up();
+    assert_eq!(said(&rig, &["send", "{\"cmd\":\"work\",\"n\":5}"]).0, 0);
+    tell(&rig, "refused", 1, 5);
     rig.end(&[]);
 }
 

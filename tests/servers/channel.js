@@ -39,7 +39,10 @@ const styles = {
       if (m.cmd === 'work') {
         process.send({ type: 'delegate', delegate: 'none', expect: 'done', targets: [process.pid], n: m.n });
       }
-      if (m.type === 'done') say(m.error.includes('nobody does none') ? 'refused' : 'other', m.n);
+      if (m.cmd === 'bad') {
+        process.send({ type: 'delegate', delegate: 'none', expect: 'done', timeOut: 'soon', n: m.n });
+      }
+      if (m.type === 'done') say(m.error.includes('nobody does none') ? 'refused' : 'faulty', m.n);
     });
   },
   // Ends after each answer.
