@@ -290,7 +290,7 @@ impl Shell {
         let (name, listener) = (one.name.clone(), one.listener);
         let (lines, dropped, came) = one.take(pipe);
         for line in lines {
-            self.hear_line(&name, listener, pipe, &line);
+            self.hear_program(&name, listener, pipe, &line);
         }
         if dropped > 0 {
             let limit = match pipe {
@@ -306,7 +306,7 @@ impl Shell {
         came
     }
 
-    fn hear_line(&mut self, name: &str, listener: Listener, pipe: Pipe, line: &[u8]) {
+    fn hear_program(&mut self, name: &str, listener: Listener, pipe: Pipe, line: &[u8]) {
         let text = || String::from_utf8_lossy(line);
         match (pipe, listener) {
             (Pipe::Stderr, _) => {
@@ -348,7 +348,7 @@ impl Shell {
             (Pipe::Stderr, &mut one.complaints),
         ] {
             if let Some(line) = lines.end() {
-                self.hear_line(&name, listener, pipe, &line);
+                self.hear_program(&name, listener, pipe, &line);
             }
         }
         if one.ending.is_some() {
