@@ -2,6 +2,8 @@
 
 pub mod command;
 pub mod debt;
+pub mod door;
+pub mod ecv;
 pub mod einhorn;
 pub mod health;
 pub mod http;
@@ -18,7 +20,9 @@ pub mod raw;
 pub mod relayed;
 pub mod report;
 pub mod sent;
+pub mod routes;
 pub mod sock_diag;
+pub mod sse;
 pub mod steering;
 pub mod stream;
 pub mod syslog;

@@ -107,6 +107,14 @@ impl Response {
         }
     }
 
+    /// The same where the text is one that clients compare: without a line feed.
+    pub fn verbatim(status: Status, why: &str, json: bool) -> Response {
+        match json {
+            true => Response::error(status, why, json),
+            false => Response::text(status, why),
+        }
+    }
+
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
         self.headers.push((name, value.into()));
         self

@@ -1,0 +1,301 @@
+//! The table of routes: what can be asked over HTTP. Dispatch, what a 404 and a 405 say, and the check of
+//! the manual page all read it.
+
+use super::http::Method;
+
+/// One of them. A HEAD is answered where a GET is.
+#[derive(Debug)]
+pub struct Route {
+    pub method: Verb,
+    /// Does its path begin with that of --ecv?
+    pub of_ecv: bool,
+    pub path: &'static str,
+    pub who: Who,
+    /// One line.
+    pub help: &'static str,
+    pub what: What,
+}
+
+/// What a route is asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Get,
+    Post,
+}
+
+/// Who may ask over TCP; on the control socket all is allowed to whoever may connect to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// A probe: it knows no key, and calls us what it likes.
+    Anybody,
+    /// Who has the key.
+    Key,
+    /// Whom --ecv-control allows it.
+    Control,
+}
+
+/// Which one, for those who do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// In rotation or not, for a load balancer.
+    Ecv,
+    Disable,
+    Enable,
+    /// Does the master work?
+    Live,
+    /// Do its workers?
+    Ready,
+    Page,
+    Status,
+    Workers,
+    Events,
+    /// Any verb, as cluster-service has it.
+    Cli,
+    Restart,
+    /// A message to all workers, as proteus-cluster has it,
+    Send,
+    /// and one answer from each.
+    SyncSend,
+    Deps,
+}
+
+/// The path of --ecv unless it says otherwise.
+pub const ECV: &str = "/ecv";
+
+const fn get(path: &'static str, who: Who, what: What, help: &'static str) -> Route {
+    Route {
+        method: Verb::Get,
+        of_ecv: false,
+        path,
+        who,
+        help,
+        what,
+    }
+}
+
+const fn post(path: &'static str, who: Who, what: What, help: &'static str) -> Route {
+    Route {
+        method: Verb::Post,
+        ..get(path, who, what, help)
+    }
+}
+
+const fn ecv(route: Route) -> Route {
+    Route {
+        of_ecv: true,
+        ..route
+    }
+}
+
+const TAKE_OUT: &str = "take it out of rotation";
+const PUT_BACK: &str = "put it back";
+
+/// All of them, in the order of the manual. Those of --ecv come first: its path may be any.
+pub static ROUTES: [Route; 17] = [
+    ecv(get("", Who::Anybody, What::Ecv, "in rotation or not")),
+    ecv(post("/disable", Who::Control, What::Disable, TAKE_OUT)),
+    ecv(post("/enable", Who::Control, What::Enable, PUT_BACK)),
+    post("/disable", Who::Control, What::Disable, TAKE_OUT),
+    post("/enable", Who::Control, What::Enable, PUT_BACK),
+    get("/live", Who::Anybody, What::Live, "does the master work?"),
+    get("/ready", Who::Anybody, What::Ready, "do its workers?"),
+    get("/", Who::Key, What::Page, "the cluster at a glance"),
+    get("/status", Who::Key, What::Status, "the cluster, as JSON"),
+    get("/workers", Who::Key, What::Workers, "its workers, as JSON"),
+    get("/events", Who::Key, What::Events, "its events as they come"),
+    post("/cli", Who::Key, What::Cli, "any verb"),
+    post("/restart", Who::Key, What::Restart, "reload"),
+    get("/restart", Who::Key, What::Restart, "reload"),
+    post("/send", Who::Key, What::Send, "a message to all workers"),
+    post(
+        "/sync_send",
+        Who::Key,
+        What::SyncSend,
+        "and a reply of each",
+    ),
+    get(
+        "/deps",
+        Who::Key,
+        What::Deps,
+        "what the workers are made of",
+    ),
+];
+
+impl Route {
+    /// Its path, where --ecv is that.
+    pub fn full_path(&self, ecv: &str) -> String {
+        match self.of_ecv {
+            // Of a path that is all of it the routes below are those below the root.
+            true if self.path.is_empty() => ecv.to_string(),
+            true => format!("{}{}", ecv.trim_end_matches('/'), self.path),
+            false => self.path.to_string(),
+        }
+    }
+
+    fn is_at(&self, path: &str, ecv: &str) -> bool {
+        let below = match self.of_ecv {
+            true if self.path.is_empty() => return path == ecv,
+            true => path.strip_prefix(ecv.trim_end_matches('/')),
+            false => Some(path),
+        };
+        below == Some(self.path)
+    }
+
+    fn takes(&self, method: Method) -> bool {
+        match (self.method, method) {
+            (Verb::Get, Method::Get | Method::Head) | (Verb::Post, Method::Post) => true,
+            (Verb::Get, Method::Post | Method::Other) => false,
+            (Verb::Post, Method::Get | Method::Head | Method::Other) => false,
+        }
+    }
+}
+
+/// Why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// Nothing has that path.
+    Path,
+    /// It can be asked with these, and not with that.
+    Method { allow: String },
+}
+
+/// The route of a request, where --ecv is that.
+pub fn find(method: Method, path: &str, ecv: &str) -> Result<&'static Route, Missed> {
+    let there = || ROUTES.iter().filter(|r| r.is_at(path, ecv));
+    if let Some(route) = there().find(|r| r.takes(method)) {
+        return Ok(route);
+    }
+    let has = |verb| there().any(|r| r.method == verb);
+    let allow = match (has(Verb::Get), has(Verb::Post)) {
+        (false, false) => return Err(Missed::Path),
+        (true, false) => "GET, HEAD",
+        (false, true) => "POST",
+        (true, true) => "GET, HEAD, POST",
+    };
+    Err(Missed::Method {
+        allow: allow.to_string(),
+    })
+}
+
+/// The paths that anybody may look at.
+pub fn free(ecv: &str) -> String {
+    let free = ROUTES.iter().filter(|r| r.who == Who::Anybody);
+    let paths: Vec<String> = free.map(|r| r.full_path(ecv)).collect();
+    paths.join(", ")
+}
+
+/// Longest path of --ecv.
+pub const MAX_ECV: usize = 256;
+
+/// May --ecv be that?
+pub fn check_ecv(path: &str) -> Result<(), String> {
+    let plain = |b: u8| b.is_ascii_graphic() && !b"?#%\\\"".contains(&b);
+    if !path.starts_with('/') {
+        return Err("a path begins with a slash".into());
+    }
+    if path.len() > MAX_ECV {
+        let n = path.len();
+        return Err(format!("a path of {n} bytes (limit {MAX_ECV})"));
+    }
+    if !path.bytes().all(plain) {
+        return Err("a path is of visible ASCII characters but ? # % \\ and \"".into());
+    }
+    // The root is the page, which is not what a load balancer has to see.
+    let mut others = ROUTES.iter().filter(|r| !r.of_ecv && r.path != "/");
+    match others.find(|r| r.path == path) {
+        Some(other) => Err(format!("{path} is there already: {}", other.help)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_find_their_routes() {
+        use Method::*;
+        for (method, path, ecv, want) in [
+            (Get, "/ecv", ECV, What::Ecv),
+            (Head, "/ecv", ECV, What::Ecv),
+            (Post, "/ecv/disable", ECV, What::Disable),
+            (Post, "/ecv/enable", ECV, What::Enable),
+            (Post, "/disable", ECV, What::Disable),
+            (Post, "/enable", ECV, What::Enable),
+            (Get, "/health/x", "/health/x", What::Ecv),
+            (Post, "/health/x/disable", "/health/x", What::Disable),
+            (Get, "/", "/", What::Ecv),
+            (Post, "/disable", "/", What::Disable),
+            (Get, "/a/", "/a/", What::Ecv),
+            (Post, "/a/enable", "/a/", What::Enable),
+            (Get, "/", ECV, What::Page),
+            (Get, "/live", ECV, What::Live),
+            (Head, "/ready", ECV, What::Ready),
+            (Get, "/status", ECV, What::Status),
+            (Get, "/workers", ECV, What::Workers),
+            (Get, "/events", ECV, What::Events),
+            (Post, "/cli", ECV, What::Cli),
+            (Post, "/restart", ECV, What::Restart),
+            (Get, "/restart", ECV, What::Restart),
+            (Post, "/send", ECV, What::Send),
+            (Post, "/sync_send", ECV, What::SyncSend),
+            (Get, "/deps", ECV, What::Deps),
+        ] {
+            let got = find(method, path, ecv).map(|r| r.what);
+            assert_eq!(got, Ok(want), "{method:?} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_to_be_so() {
+        use Method::*;
+        let method = |allow: &str| Missed::Method {
+            allow: allow.into(),
+        };
+        for (how, path, want) in [
+            (Get, "/nothing", Missed::Path),
+            (Get, "", Missed::Path),
+            (Get, "*", Missed::Path),
+            (Other, "/nothing", Missed::Path),
+            (Get, "/ecv/", Missed::Path),
+            (Get, "//ecv", Missed::Path),
+            (Get, "/ECV", Missed::Path),
+            (Get, "/live/../status", Missed::Path),
+            (Get, "/./status", Missed::Path),
+            (Get, "/ecvdisable", Missed::Path),
+            (Get, "/cli", method("POST")),
+            (Get, "/ecv/disable", method("POST")),
+            (Post, "/ecv", method("GET, HEAD")),
+            (Other, "/restart", method("GET, HEAD, POST")),
+            (Other, "/", method("GET, HEAD")),
+        ] {
+            assert_eq!(find(how, path, ECV).unwrap_err(), want, "{how:?} {path}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_changes_anything_is_free() {
+        for route in &ROUTES {
+            let looks = route.method == Verb::Get && route.what != What::Restart;
+            assert!(looks || route.who != Who::Anybody, "{route:?}");
+            assert!(route.help.len() <= 60 && !route.help.is_empty());
+        }
+        assert_eq!(free("/up"), "/up, /live, /ready");
+    }
+
+    #[test]
+    fn the_path_of_ecv_may_be_any_that_is_free() {
+        for fine in ["/", "/ecv", "/health/x.html", "/a/", "/ecv.php", "/~x"] {
+            assert_eq!(check_ecv(fine), Ok(()), "{fine}");
+        }
+        let long = format!("/{}", "a".repeat(MAX_ECV));
+        for bad in [
+            "", "ecv", "/a b", "/a?b", "/a#b", "/%20", "/\u{e9}", "/a\n", "/status", "/live",
+            "/cli", "/disable", &long,
+        ] {
+            assert!(check_ecv(bad).is_err(), "{bad}");
+        }
+        let said = check_ecv("/live").unwrap_err();
+        assert_eq!(said, "/live is there already: does the master work?");
+    }
+}
