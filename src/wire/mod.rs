@@ -1,5 +1,6 @@
 //! Bytes and values: pure, with hard limits. Nothing here reads, writes or asks the time.
 
+pub mod cli_answer;
 pub mod command;
 pub mod debt;
 pub mod door;
@@ -21,6 +22,7 @@ pub mod relayed;
 pub mod report;
 pub mod sent;
 pub mod routes;
+pub mod send_answer;
 pub mod sock_diag;
 pub mod sse;
 pub mod steering;
