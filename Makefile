@@ -18,6 +18,9 @@ NODEDIR ?= $(DATADIR)/minicluster/node
 PORT ?= 3000
 # Of `make sim`.
 SEEDS ?= 20000
+# Of `make fuzz`, and the first of its seeds.
+N ?= 1000000
+SEED ?= 1
 # Of `make bench`: short, or nothing.
 BENCH ?=
 
@@ -36,7 +39,7 @@ CHECKED = $(CARGO) test $(CARGOFLAGS) --profile checked
 NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
-.PHONY: all help static static-checked demo test test-servers sim bench lint install uninstall clean deps deps-servers deps-bench
+.PHONY: all help static static-checked demo test test-servers sim fuzz bench lint install uninstall clean deps deps-servers deps-bench
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -45,7 +48,7 @@ all: $(BIN) $(COMPLETIONS) ## the release binary, target/release/minicluster
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), BENCH=short (bench), CARGO=$(CARGO)"
+	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), N=$(N) SEED=$(SEED) (fuzz), BENCH=short (bench), CARGO=$(CARGO)"
 
 # Cargo leaves a binary alone that would come out the same; the date is for us, so that
 # `make && sudo make install` needs no cargo the second time.
@@ -91,7 +94,7 @@ demo: $(BIN) $(DEMO) ## four copies of a small server on PORT
 	@echo
 	@./$(BIN) -n 4 -p $(PORT) -- ./$(DEMO)
 
-test: deps lint static-checked ## everything: lint, unit tests, simulation (short), end-to-end tests
+test: deps lint static-checked ## everything: lint, unit tests, simulation and fuzzing (short), end-to-end tests
 	$(NEED_CARGO)
 	RUST_TEST_THREADS=6 $(CHECKED)
 
@@ -102,6 +105,10 @@ test-servers: deps deps-servers static-checked ## end-to-end tests with a JVM, a
 sim: ## the simulation with SEEDS seeds
 	$(NEED_CARGO)
 	SEEDS=$(SEEDS) $(CHECKED) --test sim -- --nocapture swarm
+
+fuzz: ## N broken inputs for each parser, from SEED on
+	$(NEED_CARGO)
+	FUZZ=$(N) FUZZ_SEED=$(SEED) $(CHECKED) --test fuzz
 
 bench: deps-bench $(BIN) $(DEMO) $(BENCHED) ## reloads, serving, respawn, kills, idle cost, beside what else there is; BENCH=short: a minute
 	python3 bench/run.py $(BENCH)

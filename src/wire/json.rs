@@ -5,6 +5,8 @@ use tinyjson::JsonValue;
 
 /// Deepest nesting accepted.
 pub const MAX_DEPTH: usize = 64;
+/// Longest that is said of what is wrong with a text.
+const MAX_WHY: usize = 200;
 
 /// A JSON string, quotes included.
 pub fn quote(text: &str) -> String {
@@ -31,8 +33,11 @@ pub fn parse(text: &str) -> Result<JsonValue, String> {
     if deepest > MAX_DEPTH {
         return Err(format!("JSON nested {deepest} deep (limit {MAX_DEPTH})"));
     }
-    text.parse::<JsonValue>()
-        .map_err(|e| format!("bad JSON: {e}"))
+    text.parse::<JsonValue>().map_err(|e| {
+        // It may say again all that was said to it, as what is no key of an object.
+        let why: String = e.to_string().chars().take(MAX_WHY).collect();
+        format!("bad JSON: {why}")
+    })
 }
 
 /// An array of strings.
@@ -95,6 +100,12 @@ mod tests {
         let fine = format!("{}{}", "[".repeat(64), "]".repeat(64));
         assert!(parse(&fine).is_ok());
         assert!(parse("\"[[[[\\\"[[[\"").is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_shortly() {
+        let long = format!("{{[{}1]:2}}", "1,".repeat(10_000));
+        assert!(parse(&long).unwrap_err().len() <= 240);
     }
 
     #[test]

@@ -33,8 +33,9 @@ pub struct Message {
 /// Understands a body.
 pub fn message(body: &[u8]) -> Result<Message, Response> {
     let refuse = || Response::text(Status::BAD_REQUEST, NOT_READ);
-    let text = std::str::from_utf8(body).map_err(|_| refuse())?.trim();
+    let text = std::str::from_utf8(body).map_err(|_| refuse())?;
     let value = json::parse(text).map_err(|_| refuse())?;
+    let text = text.trim();
     let (mut cmd, mut wait) = (None, WAIT);
     if let JsonValue::Object(map) = value {
         if let Some(JsonValue::String(c)) = map.get("cmd") {

@@ -149,6 +149,8 @@ pub enum Guess {
 /// client sends begins with a bracket. Only a whole line is HTTP: method, target, version, one space
 /// between; so no line that is typed is ever taken for one, unless it is one.
 pub fn guess(bytes: &[u8]) -> Guess {
+    // What was decided when so many had come is not decided otherwise by more.
+    let bytes = bytes.get(..=MAX_LINE).unwrap_or(bytes);
     let (line, whole) = match bytes.iter().position(|b| *b == b'\n') {
         Some(end) => (bytes.get(..end).unwrap_or_default(), true),
         None => (bytes, false),
