@@ -1,7 +1,7 @@
 //! The table of routes: what can be asked over HTTP. Dispatch, what a 404 and a 405 say, and the check of
 //! the manual page all read it.
 
-use super::http::Method;
+use super::http::{MAX_BODY, Method};
 
 /// One of them. A HEAD is answered where a GET is.
 #[derive(Debug)]
@@ -61,6 +61,9 @@ pub enum What {
 
 /// The path of --ecv unless it says otherwise.
 pub const ECV: &str = "/ecv";
+
+/// Longest body where none is of any use.
+pub const SMALL_BODY: usize = 4096;
 
 const fn get(path: &'static str, who: Who, what: What, help: &'static str) -> Route {
     Route {
@@ -129,6 +132,17 @@ impl Route {
             true if self.path.is_empty() => ecv.to_string(),
             true => format!("{}{}", ecv.trim_end_matches('/'), self.path),
             false => self.path.to_string(),
+        }
+    }
+
+    /// How long a body it may come with. Most have no use for any; what clients send all the same, an
+    /// empty object or a form, is read over.
+    pub fn most_body(&self) -> usize {
+        match self.what {
+            What::Cli | What::Send | What::SyncSend => MAX_BODY,
+            What::Ecv | What::Disable | What::Enable | What::Live | What::Ready => SMALL_BODY,
+            What::Page | What::Status | What::Workers | What::Events => SMALL_BODY,
+            What::Restart | What::Deps => SMALL_BODY,
         }
     }
 

@@ -62,6 +62,10 @@ fn in_pieces(input: &[u8], chance: &mut Prng) -> Progress {
             }
             done => return done,
         }
+        // Asked again, it says nothing new.
+        if chance.one_in(8) {
+            assert_eq!(parser.parse(&buffer), Progress::More);
+        }
         assert!(told <= 1);
         assert!(parser.head().is_some() || buffer.len() < MAX_HEAD);
     }

@@ -1,7 +1,7 @@
 //! A body that comes in chunks (RFC 9112, 7.1), strictly: a reader that is lenient here is one that takes
 //! bytes of a body for the next request. Extensions and trailers are read over.
 
-use super::{MAX_BODY, MAX_FRAMING, Refusal, Status};
+use super::{MAX_FRAMING, Refusal, Status};
 
 /// Longest line that says how long a chunk is.
 const MAX_LINE: usize = 256;
@@ -42,8 +42,9 @@ enum Next {
 }
 
 impl Chunked {
-    /// Reads what there is of it, from its beginning. Is it over? Then so many bytes were its.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
+    /// Reads what there is of it, from its beginning; it may be so long. Is it over? Then so many bytes
+    /// were its.
+    pub fn read(&mut self, bytes: &[u8], most: usize) -> Result<Option<usize>, Refusal> {
         while let Some((first, _)) = bytes.get(self.at..).and_then(<[u8]>::split_first) {
             match self.next {
                 Next::Over => break,
@@ -58,7 +59,7 @@ impl Chunked {
                     };
                 }
                 next => {
-                    self.next = self.step(next, *first)?;
+                    self.next = self.step(next, *first, most)?;
                     self.at += 1;
                     self.count()?;
                 }
@@ -73,11 +74,11 @@ impl Chunked {
     }
 
     /// One byte that is not the body's.
-    fn step(&mut self, next: Next, b: u8) -> Result<Next, Refusal> {
+    fn step(&mut self, next: Next, b: u8, most: usize) -> Result<Next, Refusal> {
         let text = b == b'\t' || !b.is_ascii_control();
         match (next, b) {
-            (Next::Start, _) if b.is_ascii_hexdigit() => self.digit(0, b),
-            (Next::Size(n), _) if b.is_ascii_hexdigit() => self.digit(n, b),
+            (Next::Start, _) if b.is_ascii_hexdigit() => self.digit(0, b, most),
+            (Next::Size(n), _) if b.is_ascii_hexdigit() => self.digit(n, b, most),
             (Next::Size(n), b';') => Ok(Next::Extension(n)),
             (Next::Size(n) | Next::Extension(n), b'\r') => Ok(Next::SizeEnd(n)),
             (Next::Extension(n), _) if text => Ok(Next::Extension(n)),
@@ -97,12 +98,12 @@ impl Chunked {
         }
     }
 
-    fn digit(&self, n: usize, b: u8) -> Result<Next, Refusal> {
+    fn digit(&self, n: usize, b: u8, most: usize) -> Result<Next, Refusal> {
         let digit = char::from(b).to_digit(16).unwrap_or_default();
         let n = n.saturating_mul(16).saturating_add(digit as usize);
-        match self.body.len().saturating_add(n) > MAX_BODY {
+        match self.body.len().saturating_add(n) > most {
             true => {
-                let why = format!("a body of more than {MAX_BODY} bytes");
+                let why = format!("a body of more than {most} bytes");
                 Err(Refusal::new(Status::TOO_LARGE, why))
             }
             false => Ok(Next::Size(n)),

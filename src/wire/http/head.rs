@@ -1,6 +1,7 @@
 //! What a head says, of all that concerns us; and how long the body is, where two readers might differ.
 
 use super::line::Line;
+use super::parser::too_long;
 use super::target::{self, is_host};
 use super::{MAX_BODY, MAX_HEADERS, Refusal, Status};
 use crate::wire::key::Secret;
@@ -186,11 +187,7 @@ fn length_of(text: &str) -> Result<usize, Refusal> {
     // What is no number after that is too large for one.
     match text.parse::<usize>() {
         Ok(n) if n <= MAX_BODY => Ok(n),
-        _ => {
-            let digits = text.get(..24).unwrap_or(text);
-            let why = format!("a body of {digits} bytes (limit {MAX_BODY})");
-            Err(Refusal::new(Status::TOO_LARGE, why))
-        }
+        _ => Err(too_long(text.get(..24).unwrap_or(text), MAX_BODY)),
     }
 }
 

@@ -3,7 +3,8 @@
 
 use super::chunked::Chunked;
 use super::head::{self, Framing, Head};
-use super::{MAX_HEAD, Status, line};
+use super::{MAX_BODY, MAX_HEAD, Status, line};
+use std::fmt::Display;
 
 /// How far a request has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,8 @@ struct Open {
     body: Body,
     /// Does the client wait, and has not been told?
     waits: bool,
+    /// So long may the body be.
+    most: usize,
 }
 
 #[derive(Debug)]
@@ -91,6 +94,13 @@ impl Parser {
         self.open.as_ref().map(|o| &o.head)
     }
 
+    /// The body that is being waited for may only be so long: what the door lets in decides that.
+    pub fn limit_body(&mut self, most: usize) {
+        if let Some(open) = &mut self.open {
+            open.most = most;
+        }
+    }
+
     fn step(&mut self, buffer: &[u8]) -> Result<Progress, Refusal> {
         let mut open = match self.open.take() {
             Some(open) => open,
@@ -101,8 +111,9 @@ impl Parser {
         };
         let sent = buffer.get(open.from..).unwrap_or_default();
         let end = match &mut open.body {
+            Body::Length(n) if *n > open.most => return Err(too_long(*n, open.most)),
             Body::Length(n) => (sent.len() >= *n).then_some(*n),
-            Body::Chunked(chunked) => chunked.read(sent)?,
+            Body::Chunked(chunked) => chunked.read(sent, open.most)?,
         };
         if let Some(length) = end {
             let used = open.from + length;
@@ -155,8 +166,14 @@ impl Parser {
                 Framing::Chunked => Body::Chunked(Chunked::default()),
             },
             waits: whole.expects,
+            most: MAX_BODY,
         }))
     }
+}
+
+pub(super) fn too_long(length: impl Display, most: usize) -> Refusal {
+    let why = format!("a body of {length} bytes (limit {most})");
+    Refusal::new(Status::TOO_LARGE, why)
 }
 
 /// Behind the first empty line. A line may end with a line feed alone, as RFC 9112, 2.2 allows.

@@ -397,6 +397,45 @@ fn doubtful_chunks_are_refused() {
 }
 
 #[test]
+fn a_body_that_nobody_asked_for_is_not_waited_for() {
+    let head = "POST / HTTP/1.1\r\nHost: h\r\n";
+    for (more, most, want) in [
+        (
+            "Content-Length: 9\r\n\r\n",
+            8,
+            Some("a body of 9 bytes (limit 8)"),
+        ),
+        ("Content-Length: 9\r\n\r\n", 9, None),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n9",
+            8,
+            Some("a body of more than 8 bytes"),
+        ),
+        ("Transfer-Encoding: chunked\r\n\r\n9", 9, None),
+        (
+            "Expect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+            0,
+            Some("a body of 1 bytes (limit 0)"),
+        ),
+    ] {
+        let mut parser = Parser::default();
+        let mut text = format!("{head}{more}");
+        let last = text.pop().filter(|c| *c == '9');
+        text.extend(last.is_none().then_some('\n'));
+        let first = parser.parse(text.as_bytes());
+        assert!(matches!(first, Progress::More | Progress::Continue100));
+        parser.limit_body(most);
+        text.extend(last);
+        match (parser.parse(text.as_bytes()), want) {
+            (Progress::Refused(r), Some(why)) => {
+                assert_eq!((r.status.0, r.why.as_str()), (413, why))
+            }
+            (got, want) => assert_eq!((got, want), (Progress::More, None), "{more}"),
+        }
+    }
+}
+
+#[test]
 fn nothing_is_waited_for_without_end() {
     let body = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {MAX_BODY}\r\n\r\n");
     for begin in [
