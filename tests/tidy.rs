@@ -313,6 +313,21 @@ fn quoted(text: &str) -> impl Iterator<Item = String> {
 }
 
 #[test]
+fn the_manual_has_every_route_and_no_other() {
+    let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    let http = page.split(".Sh HTTP\n").nth(1).unwrap();
+    let http = http.split(".Sh ").next().unwrap();
+    let items = http.lines().filter_map(|l| l.strip_prefix(".It Cm "));
+    let in_page: BTreeSet<String> = items.map(|l| l.replace(" Pa ", " ")).collect();
+    let routes = minicluster::wire::routes::ROUTES.iter();
+    let in_table = routes.map(|r| {
+        let method = format!("{:?}", r.method).to_uppercase();
+        format!("{method} {}", r.full_path(minicluster::wire::routes::ECV))
+    });
+    assert_eq!(in_page, in_table.collect());
+}
+
+#[test]
 fn the_limits_in_the_manual_are_those_in_the_code() {
     let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
     let limits = page.split(".Sh LIMITS").nth(1).unwrap();
@@ -321,9 +336,31 @@ fn the_limits_in_the_manual_are_those_in_the_code() {
         (usize::from(minicluster::settings::MAX_WORKERS), "workers"),
         (minicluster::settings::MAX_PORTS, "ports"),
         (minicluster::core::MAX_REMNANTS, "dead workers"),
+        (minicluster::wire::http::MAX_HEADERS, "headers,"),
     ] {
         let entry = format!(".It {number}\n{what}");
         assert!(limits.contains(&entry), "{entry} is not in LIMITS");
+    }
+    use minicluster::wire::{http, key, routes, send_answer};
+    let size = |n: usize| match n % (1024 * 1024) {
+        0 => format!("{} MiB", n / 1024 / 1024),
+        _ => format!("{} KiB", n / 1024),
+    };
+    for said in [
+        format!(".It {}\nare the longest head", size(http::MAX_HEAD)),
+        format!("{} of them its target", size(http::MAX_TARGET)),
+        format!("{} parameters", http::MAX_PARAMETERS),
+        format!(".It {}\nis the longest body", size(http::MAX_BODY)),
+        format!("else {};", size(routes::SMALL_BODY)),
+        format!("{} more may be sizes", size(http::MAX_FRAMING)),
+    ] {
+        assert!(limits.contains(&said), "{said} is not in LIMITS");
+    }
+    for said in [
+        format!("{} to {} visible characters", key::MIN_KEY, key::MAX_KEY),
+        format!("waited for {} s", send_answer::WAIT.as_secs()),
+    ] {
+        assert!(page.contains(&said), "{said} is not in the manual");
     }
 }
 
