@@ -3,8 +3,8 @@
 //! takes a doubtful request for another one is how requests are smuggled.
 //!
 //! 1. A request is refused as early as it can be, and the same however its bytes come in pieces.
-//! 2. Whoever is not let in has no place for a body: `Parser::head` shows the head as soon as it is whole,
-//!    and the door (`door`) is asked before anything of the body is waited for.
+//! 2. Whoever is not let in has no place for a body: `Parser::look` shows the head as soon as it is whole,
+//!    and the door is asked before anything of the body is waited for (`dialogue`).
 //! 3. A key is never shown: it is taken out of the header and the query (`key::Secret`).
 
 mod chunked;

@@ -3,6 +3,7 @@
 pub mod cli_answer;
 pub mod command;
 pub mod debt;
+pub mod dialogue;
 pub mod door;
 pub mod ecv;
 pub mod einhorn;

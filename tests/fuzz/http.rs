@@ -3,6 +3,7 @@
 
 use crate::mutate::cut;
 use crate::prng::Prng;
+use minicluster::wire::dialogue::{Dialogue, Turn};
 use minicluster::wire::door::{Door, EcvControl, House, enter};
 use minicluster::wire::http::response::{Response, Way};
 use minicluster::wire::http::{
@@ -37,8 +38,45 @@ pub fn check(input: &[u8], chance: &mut Prng) {
             }
         }
     }
+    let at_once = turns(&[input]);
+    assert_eq!(turns(&cut(input, chance)), at_once, "a dialogue in pieces");
     let _ = health::parse(input);
     let _ = Key::parse(input);
+}
+
+/// What becomes of a connection. That somebody is told to go on depends on how the bytes come.
+fn turns(pieces: &[&[u8]]) -> Vec<String> {
+    let key = Key::parse(b"0123456789abcdef").unwrap();
+    let house = House {
+        key: Some(&key),
+        names: &[],
+        ecv: routes::ECV,
+        ecv_control: EcvControl::Key,
+    };
+    let (mut dialogue, mut all) = (Dialogue::default(), Vec::new());
+    for piece in pieces {
+        dialogue.hear(piece);
+        loop {
+            match dialogue.turn(Door::Tcp, &house, None) {
+                Turn::Wait => break,
+                Turn::Continue => {}
+                Turn::Asked {
+                    route,
+                    request,
+                    way,
+                } => {
+                    assert!(request.body.len() <= route.most_body());
+                    all.push(format!("{route:?} {request:?} {way:?}"));
+                }
+                Turn::Answer { answer, way } => {
+                    one_answer(&answer, way);
+                    all.push(format!("{answer:?} {way:?}"));
+                }
+            }
+        }
+        assert!(dialogue.room() > 0);
+    }
+    all
 }
 
 /// What it comes to; that somebody waits is no end.

@@ -78,20 +78,37 @@ impl Parser {
     /// Looks at all bytes that came since the request before. After `Request` take `used` bytes out of
     /// the buffer and ask again: there may be another one.
     pub fn parse(&mut self, buffer: &[u8]) -> Progress {
-        let step = match self.refused.take() {
-            Some(refusal) => Err(refusal),
-            None => self.step(buffer),
-        };
-        step.unwrap_or_else(|refusal| {
-            self.refused = Some(refusal.clone());
-            Progress::Refused(refusal)
-        })
+        match self.look(buffer) {
+            Err(refusal) => Progress::Refused(refusal),
+            Ok(None) => Progress::More,
+            Ok(Some(_)) => {
+                let step = self.read_body(buffer);
+                step.unwrap_or_else(|refusal| Progress::Refused(self.refuse(refusal)))
+            }
+        }
     }
 
-    /// The head of the request whose body is being waited for: whether it may have one is to be decided
-    /// now, not when it has all come.
+    /// Looks at them for a head alone, and leaves what is behind it: whether the request may have a body
+    /// is to be decided now, not when it has all come.
+    pub fn look(&mut self, buffer: &[u8]) -> Result<Option<&Head>, Refusal> {
+        if let Some(refusal) = &self.refused {
+            return Err(refusal.clone());
+        }
+        if self.open.is_none() {
+            let head = self.read_head(buffer);
+            self.open = head.map_err(|refusal| self.refuse(refusal))?;
+        }
+        Ok(self.head())
+    }
+
+    /// The head of the request whose body is being waited for.
     pub fn head(&self) -> Option<&Head> {
         self.open.as_ref().map(|o| &o.head)
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Refusal {
+        self.refused = Some(refusal.clone());
+        refusal
     }
 
     /// The body that is being waited for may only be so long: what the door lets in decides that.
@@ -101,13 +118,9 @@ impl Parser {
         }
     }
 
-    fn step(&mut self, buffer: &[u8]) -> Result<Progress, Refusal> {
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => match self.read_head(buffer)? {
-                Some(open) => open,
-                None => return Ok(Progress::More),
-            },
+    fn read_body(&mut self, buffer: &[u8]) -> Result<Progress, Refusal> {
+        let Some(mut open) = self.open.take() else {
+            return Ok(Progress::More);
         };
         let sent = buffer.get(open.from..).unwrap_or_default();
         let end = match &mut open.body {
