@@ -10,7 +10,7 @@ use minicluster::wire::http::{
     Guess, MAX_BODY, MAX_BUFFER, MAX_HEAD, MAX_PARAMETERS, Parser, Progress, Request, guess, range,
 };
 use minicluster::wire::key::{Key, Secret};
-use minicluster::wire::{cli_answer, health, routes, send_answer, sse};
+use minicluster::wire::{cli_answer, health, routes, sse};
 
 /// What there is to say of one input.
 pub fn check(input: &[u8], chance: &mut Prng) {
@@ -127,7 +127,6 @@ fn understood(request: &Request, chance: &mut Prng) {
     }
     let _ = sse::last_seen(head.last_event_id.as_deref());
     let _ = cli_answer::line(head, body);
-    let _ = send_answer::message(body);
     let key = Key::parse(b"0123456789abcdef").unwrap();
     let house = House {
         key: (!chance.one_in(4)).then_some(&key),

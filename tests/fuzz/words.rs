@@ -2,9 +2,9 @@
 
 use crate::mutate::cut;
 use crate::prng::Prng;
-use minicluster::core::Word;
-use minicluster::wire::node_ipc::Lines;
-use minicluster::wire::{command, einhorn as acks, json as values, notify, send_answer};
+use minicluster::wire::node_ipc::{Line, Lines, Message};
+use minicluster::wire::raw::Raw;
+use minicluster::wire::{command, einhorn as acks, json as values, node_ipc, notify};
 use tinyjson::JsonValue;
 
 /// A value is one that can be quoted, found and passed on; deep ones are refused before they are read.
@@ -19,15 +19,14 @@ pub fn json(input: &[u8], _: &mut Prng) {
         assert!(why.chars().count() < 250, "{} bytes of why", why.len());
     }
     let _ = values::parse_words(&text);
-    assert!(values::parse(&send_answer::part(&text)).is_ok());
-    let message = send_answer::message(input);
-    assert_eq!(
-        message.is_ok(),
-        parsed.is_ok() && std::str::from_utf8(input).is_ok()
-    );
-    if let Ok(message) = message {
-        assert!(!message.line.contains(['\n', '\r']));
-        assert_eq!(values::parse(&message.line), parsed, "passed on");
+    // What is looked into and passed on as it stands is what the parser would have it be.
+    // (Half of a surrogate pair is a string of JavaScript's, and none of ours.)
+    let halves = text.contains("\\u");
+    if let Some(raw) = Raw::parse(&text) {
+        assert!(parsed.is_ok() || halves, "{}", raw.text());
+    }
+    if let Some(msg) = node_ipc::msg_of(&text) {
+        assert!(values::parse(msg).is_ok() || halves, "{msg}");
     }
 }
 
@@ -44,16 +43,29 @@ pub fn command(input: &[u8], _: &mut Prng) {
     }
 }
 
-/// A worker says the same however its bytes come.
+/// A worker says the same however its bytes come, and what it says is passed on whole.
 pub fn ipc(input: &[u8], chance: &mut Prng) {
-    let whole = Lines::default().feed(input);
-    let mut lines = Lines::default();
-    let said: Vec<Word> = cut(input, chance)
-        .iter()
-        .flat_map(|p| lines.feed(p))
-        .collect();
-    assert_eq!(said, whole);
-    assert!(said.len() <= input.iter().filter(|b| **b == b'\n').count());
+    let all = |pieces: &[&[u8]]| {
+        let (mut lines, mut said) = (Lines::default(), Vec::new());
+        for piece in pieces {
+            lines.feed(piece);
+            while let Some(line) = lines.line() {
+                said.push(line);
+            }
+        }
+        said
+    };
+    let whole = all(&[input]);
+    assert_eq!(all(&cut(input, chance)), whole);
+    assert!(whole.len() <= input.iter().filter(|b| **b == b'\n').count());
+    for line in whole {
+        if let Line::Whole(line) = line
+            && let Some(message) = Message::parse(line.clone())
+        {
+            let text = String::from_utf8(line).unwrap();
+            assert_eq!(message.text, text.trim());
+        }
+    }
 }
 
 /// Nothing of it is longer than it may be, or fit to move a cursor.

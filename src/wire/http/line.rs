@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn no_verb_is_ever_taken_for_it() {
-        for verb in crate::verbs::VERBS {
+        for verb in &crate::verbs::VERBS {
             let line = format!("{} / HTTP/1.1\r\n", verb.name);
             assert_eq!(guess(line.as_bytes()), Guess::Words, "{line}");
         }
