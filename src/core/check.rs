@@ -22,6 +22,7 @@ impl Cluster {
         self.check_slots()?;
         self.check_due()?;
         self.check_swap()?;
+        self.check_rotation()?;
         self.check_limits()
     }
 

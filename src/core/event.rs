@@ -133,6 +133,12 @@ pub enum Event {
         /// What is asked for besides.
         terms: Terms,
     },
+    /// Somebody takes the cluster out of rotation, or puts it back; why, in words.
+    Rotate {
+        enable: bool,
+        why: String,
+        by: Option<By>,
+    },
     /// The reload or upgrade that is under way is to be called off.
     BackOut { asker: Asker, by: By },
     /// A client wants so many slots more, which run that, one after the other; and to hear of the
@@ -382,6 +388,8 @@ pub enum MasterSignal {
     CallerGone,
     /// Another number of workers.
     Resize(Size, &'static str),
+    /// In or out of rotation.
+    Rotate { enable: bool, why: &'static str },
     /// A signal to workers.
     Relay {
         signal: i32,

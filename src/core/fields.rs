@@ -131,6 +131,12 @@ impl Notice {
             Notice::Stopping { why, by, .. } | Notice::HardStop { why, by, .. } => {
                 asked(vec![("reason", text(why))], by)
             }
+            Notice::Disabled { why, by } | Notice::Enabled { why, by } => {
+                asked(vec![("reason", text(why))], by)
+            }
+            Notice::Unhealthy { ready, quorum } | Notice::Healthy { ready, quorum } => {
+                vec![("ready", number(ready)), ("quorum", number(quorum))]
+            }
             Notice::Resizing { from, to, why, by } => {
                 let numbers = vec![("from", number(from)), ("to", number(to))];
                 asked([numbers, vec![("reason", text(why))]].concat(), by)

@@ -15,6 +15,9 @@ impl Notice {
             | Notice::Stopped { .. }
             | Notice::Resizing { .. }
             | Notice::Resized { .. }
+            | Notice::Disabled { .. }
+            | Notice::Enabled { .. }
+            | Notice::Healthy { .. }
             | Notice::Reloading { .. }
             | Notice::Reloaded { .. }
             | Notice::Exchanged { .. }
@@ -106,6 +109,7 @@ impl Notice {
                 ..
             }
             | Notice::AtBound { .. }
+            | Notice::Unhealthy { .. }
             | Notice::NoRoom { .. }
             | Notice::NotSignalled { .. }
             | Notice::TooManyGenerations { .. }
@@ -158,6 +162,10 @@ impl Notice {
             Notice::Stopped { .. } => "stopped",
             Notice::Resizing { .. } => "resizing",
             Notice::Resized { .. } => "resized",
+            Notice::Disabled { .. } => "disabled",
+            Notice::Enabled { .. } => "enabled",
+            Notice::Unhealthy { .. } => "unhealthy",
+            Notice::Healthy { .. } => "healthy",
             Notice::AtBound { .. } => "at-bound",
             Notice::NoRoom { .. } => "no-room",
             Notice::Reloading { .. } => "reload-started",
@@ -233,6 +241,10 @@ impl Notice {
             | Notice::PartlyReady { .. }
             | Notice::Resizing { .. }
             | Notice::Resized { .. }
+            | Notice::Disabled { .. }
+            | Notice::Enabled { .. }
+            | Notice::Unhealthy { .. }
+            | Notice::Healthy { .. }
             | Notice::AtBound { .. }
             | Notice::NoRoom { .. }
             | Notice::NotSignalled { .. }

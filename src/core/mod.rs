@@ -51,6 +51,7 @@ pub mod notice;
 pub mod outcome;
 pub mod policy;
 pub mod respawn;
+pub mod rotation;
 pub mod status;
 pub mod table;
 pub mod words;
@@ -77,6 +78,7 @@ pub use policy::{
 };
 pub use recycle::Reason;
 pub use remnants::MAX_REMNANTS;
+pub use rotation::{Ground, Rotation, Standing};
 pub use status::Snapshot;
 pub use table::{BUCKETS, Deal, Key, Table};
 
@@ -166,6 +168,8 @@ pub struct Cluster {
     kept_a_lane: bool,
     /// `None` until the first bind(2) or refusal tells.
     takeover_works: Option<bool>,
+    /// Is it to have clients?
+    rotation: rotation::Kept,
     /// Were all workers ready, and said to be?
     full: bool,
     /// Is the start over, for whoever waits for it? It is once, however the cluster changes later.
@@ -216,6 +220,7 @@ impl Cluster {
             ever_ready: false,
             kept_a_lane: false,
             takeover_works: None,
+            rotation: rotation::Kept::new(now),
             full: false,
             launch: Launch::Waiting,
             unserved_looks: 0,
@@ -340,6 +345,7 @@ impl Cluster {
                 wait,
             } => self.resize_asked(asker, to, by, wait, now, out),
             Event::Restart(wish) => self.restart_asked(wish, now, out),
+            Event::Rotate { enable, why, by } => self.rotate(enable, why, by, out),
             Event::SignalWorkers {
                 asker,
                 signal,
@@ -366,6 +372,7 @@ impl Cluster {
         self.steer(out);
         self.drain_progress(now, out);
         self.retire_lanes(out);
+        self.rotation_progress(now, out);
         self.assert_invariants();
     }
 
@@ -431,6 +438,7 @@ impl Cluster {
             | Event::Served { .. }
             | Event::Waiting { .. }
             | Event::Signal(_)
+            | Event::Rotate { .. }
             | Event::AskerGone { .. }
             | Event::Tick => return,
         };

@@ -298,6 +298,22 @@ pub enum Notice {
     Resized {
         workers: u16,
     },
+    Disabled {
+        why: String,
+        by: Option<By>,
+    },
+    Enabled {
+        why: String,
+        by: Option<By>,
+    },
+    Unhealthy {
+        ready: usize,
+        quorum: u16,
+    },
+    Healthy {
+        ready: usize,
+        quorum: u16,
+    },
     AtBound {
         why: &'static str,
         workers: u16,

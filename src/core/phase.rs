@@ -89,6 +89,7 @@ impl Cluster {
                 Phase::Stopping { .. } | Phase::Done(_) => {}
             },
             MasterSignal::Resize(to, why) => self.resize_by_signal(to, why, now, out),
+            MasterSignal::Rotate { enable, why } => self.rotate(enable, why.into(), None, out),
             MasterSignal::Relay {
                 signal,
                 target,

@@ -25,6 +25,8 @@ pub struct Policy {
     pub ready_timeout: Option<Duration>,
     /// A cluster without any ready worker by then gives up; `None` is never.
     pub start_timeout: Option<Duration>,
+    /// So many have to be ready for the cluster to be in rotation.
+    pub ready_quorum: u16,
     /// First delay before a failed worker is replaced.
     pub respawn: Duration,
     /// Longest such delay; zero means that every delay is `respawn`.
@@ -240,6 +242,7 @@ pub(crate) mod tests {
             hang_timeout: None,
             ready_timeout: Some(Duration::from_secs(60)),
             start_timeout: Some(Duration::from_secs(60)),
+            ready_quorum: 1,
             respawn: Duration::from_millis(100),
             backoff: Duration::from_secs(30),
             backoff_reset: Duration::from_secs(30),

@@ -278,6 +278,22 @@ impl fmt::Display for Notice {
             Notice::Resized { workers } => {
                 write!(f, "resized: {}", count(usize::from(*workers), "worker"))
             }
+            Notice::Disabled { why, by } => {
+                write!(f, "out of rotation, serving on: {why}{}", asked_by(by))
+            }
+            Notice::Enabled { why, by } => {
+                write!(f, "in rotation again: {why}{}", asked_by(by))
+            }
+            Notice::Unhealthy { ready, quorum } => write!(
+                f,
+                "unhealthy: {} ready, {quorum} are to be (--ready-quorum)",
+                count(*ready, "worker")
+            ),
+            Notice::Healthy { ready, quorum } => write!(
+                f,
+                "healthy again: {} ready, {quorum} are to be (--ready-quorum)",
+                count(*ready, "worker")
+            ),
             Notice::Reloading {
                 generation,
                 workers,

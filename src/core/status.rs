@@ -10,6 +10,7 @@ use super::ids::{Pid, Program, SlotNr, Time};
 use super::notice::Cause;
 use super::phase::Phase;
 use super::policy::Takeover;
+use super::rotation::Rotation;
 use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub struct Snapshot {
     pub wanted: usize,
     /// How many serve.
     pub ready: usize,
+    /// Is it to have clients?
+    pub rotation: Rotation,
     /// Since when the master runs.
     pub up: Duration,
     /// Addresses served.
@@ -75,6 +78,7 @@ impl Cluster {
             generation: self.generation,
             wanted: usize::from(self.wanted),
             ready: self.ready_count(),
+            rotation: self.rotation(),
             up: now - self.started,
             lanes: self.lanes.served_addrs(),
             takeover: self.takeover_word(),

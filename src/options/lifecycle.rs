@@ -1,7 +1,7 @@
 //! When a worker is ready, when it is replaced, how it is stopped.
 
 use super::{Completes, Opt, opt};
-use crate::core::MAX_RESTARTS;
+use crate::core::{MAX_RESTARTS, MAX_WORKERS};
 use crate::settings::{self, MAX_FORKS, MAX_SERVED, Settings};
 use crate::verbs;
 use std::time::Duration;
@@ -37,6 +37,17 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "60s",
         "give up (69) if no worker was ever ready by then; 0: never",
         keep!(start_timeout, settings::duration),
+    ),
+    opt(
+        "",
+        "ready-quorum",
+        "N",
+        "1",
+        "so many workers have to be ready for health, and to be in rotation",
+        |s, v| {
+            s.ready_quorum = settings::number(v, 1, MAX_WORKERS)?;
+            Ok(())
+        },
     ),
     opt(
         "",

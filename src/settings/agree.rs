@@ -42,12 +42,18 @@ impl Settings {
             );
         }
         self.check_recycling()?;
-        self.workers.map_or(Ok(()), |n| self.check_forks(n))?;
+        self.workers.map_or(Ok(()), |n| self.check_workers(n))?;
         self.check_times()
     }
 
     /// Can there be that many workers at all?
-    pub fn check_forks(&self, workers: u16) -> Result<(), String> {
+    pub fn check_workers(&self, workers: u16) -> Result<(), String> {
+        if self.ready_quorum > workers {
+            return Err(format!(
+                "--ready-quorum {} is more than the number of workers, {workers}: the cluster could never be in rotation; {workers} or fewer",
+                self.ready_quorum
+            ));
+        }
         match self.max_forks {
             0 => Ok(()),
             n if n >= u64::from(workers) => Ok(()),
@@ -125,7 +131,12 @@ mod tests {
         );
         // That of the CPUs is known later.
         s.workers = None;
-        assert!(s.check().is_ok() && s.check_forks(3).is_ok() && s.check_forks(4).is_err());
+        assert!(s.check().is_ok() && s.check_workers(3).is_ok() && s.check_workers(4).is_err());
+        let mut s = base.clone();
+        s.ready_quorum = 3;
+        assert!(s.check().is_ok() && s.check_workers(3).is_ok());
+        let e = s.check_workers(2).unwrap_err();
+        assert!(e.contains("--ready-quorum 3 is more than the number of workers, 2"));
         let mut s = base;
         s.respawn = Duration::from_secs(60);
         assert!(s.check().unwrap_err().contains("--backoff"));

@@ -35,6 +35,7 @@ pub use sources::*;
 pub use words::*;
 
 pub use crate::core::MAX_WORKERS;
+pub use crate::core::rotation::MAX_REASON;
 
 /// --stop-budget of PID 1: whoever runs containers gives 10 s or more.
 pub const PID1_BUDGET: Duration = Duration::from_secs(9);
@@ -98,6 +99,8 @@ pub struct Settings {
     pub ready_timeout: Duration,
     /// --start-timeout; zero is never.
     pub start_timeout: Duration,
+    /// --ready-quorum
+    pub ready_quorum: u16,
     /// --respawn
     pub respawn: Duration,
     /// --backoff; zero is constant spacing.
@@ -287,6 +290,7 @@ impl Default for Settings {
             ipc: Ipc::Auto,
             ready_timeout: Duration::from_secs(60),
             start_timeout: Duration::from_secs(60),
+            ready_quorum: 1,
             respawn: Duration::from_millis(100),
             backoff: Duration::from_secs(30),
             backoff_reset: Duration::from_secs(30),
@@ -394,6 +398,7 @@ impl Settings {
             hang_timeout: self.hang_timeout,
             ready_timeout: unless_zero(self.ready_timeout),
             start_timeout: unless_zero(self.start_timeout),
+            ready_quorum: self.ready_quorum,
             respawn: self.respawn,
             backoff: self.backoff,
             backoff_reset: self.backoff_reset,

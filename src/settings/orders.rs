@@ -15,6 +15,8 @@ pub enum Order {
     Reload,
     /// Another number of slots.
     Resize(Size),
+    /// In rotation (true), or out of it.
+    Rotate(bool),
     /// A signal to workers.
     Signal(i32, Target),
     /// Graceful stop; a second one hard.

@@ -41,6 +41,7 @@ mod reread;
 mod rest;
 mod rights;
 mod room;
+mod rotation;
 mod sending;
 mod served;
 mod signals;

@@ -34,7 +34,7 @@ pub fn look(now: &Settings, sockets: usize) -> Result<Fresh, String> {
     let mut reread = reread::reread(now, cpus, &read)?;
     let s = &mut reread.settings;
     s.workers = s.workers.or(usual);
-    s.check_forks(s.wanted(cpus))?;
+    s.check_workers(s.wanted(cpus))?;
     s.stop_budget.get_or_insert_with(start::usual_budget);
     for file in &mut s.env_files {
         *file = here.join(&file);

@@ -68,6 +68,7 @@ impl Caught {
             }
             Order::Reopen => Asked::Reopen,
             Order::Reload => Asked::Reload(why),
+            Order::Rotate(enable) => Asked::Core(MasterSignal::Rotate { enable, why }),
             Order::Resize(size) => Asked::Core(MasterSignal::Resize(size, why)),
             Order::Signal(signal, target) => Asked::Core(MasterSignal::Relay {
                 signal,
@@ -86,6 +87,7 @@ fn rank(asked: &Asked) -> u8 {
     match asked {
         Asked::Reopen => 0,
         Asked::Reload(_) => 1,
+        Asked::Core(MasterSignal::Rotate { .. }) => 2,
         Asked::Core(MasterSignal::Resize(..)) => 2,
         Asked::Core(MasterSignal::Relay { .. }) => 3,
         Asked::Core(MasterSignal::HangUp | MasterSignal::CallerGone) => 4,

@@ -84,7 +84,7 @@ pub(super) fn serve(
     if settings.workers.is_none() {
         settings.workers = web_concurrency()?;
     }
-    let forks = settings.check_forks(settings.wanted(cpus::usable()));
+    let forks = settings.check_workers(settings.wanted(cpus::usable()));
     forks.map_err(|why| (EX_USAGE, why))?;
     settings.stop_budget.get_or_insert_with(usual_budget);
     make_absolute(&mut settings);

@@ -1,7 +1,7 @@
 //! What the words behind each verb have to be. Slots and names of verbs are not looked at here: who
 //! answers knows them.
 
-use crate::settings;
+use crate::settings::{self, MAX_REASON};
 
 /// Anything, as far as it is not too much.
 pub(super) fn nothing(_: &[&str]) -> Result<(), String> {
@@ -21,6 +21,17 @@ pub(super) fn resize(words: &[&str]) -> Result<(), String> {
 /// `[all|SLOT|PID] [timeout T]`
 pub(super) fn restart(words: &[&str]) -> Result<(), String> {
     settings::whom_within(words).map(drop)
+}
+
+/// `[REASON..]`
+pub(super) fn rotate(words: &[&str]) -> Result<(), String> {
+    let length = words.join(" ").len();
+    match length <= MAX_REASON {
+        true => Ok(()),
+        false => Err(format!(
+            "a reason of {length} bytes is too long (limit {MAX_REASON})"
+        )),
+    }
 }
 
 /// `SIG [all|SLOT|PID]`

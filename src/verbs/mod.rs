@@ -70,6 +70,14 @@ pub enum What {
     Emit,
     /// A connection that somebody types at.
     Console,
+    /// In rotation again.
+    Enable,
+    /// Out of it.
+    Disable,
+    /// Whether the workers do.
+    Health,
+    /// Whether clients may be sent here.
+    Ecv,
     /// Another number of slots.
     Resize,
     /// A new worker for one, or for all.
@@ -292,6 +300,8 @@ mod tests {
             ("QUIT=kill", 3, Order::Kill),
             ("TERM=stop --no-wait", 15, Order::Stop),
             ("USR2=reopen", 12, Order::Reopen),
+            ("USR1=disable", 10, Order::Rotate(false)),
+            ("USR2=enable", 12, Order::Rotate(true)),
             ("USR1=reload", 10, Order::Reload),
             ("USR1=restart all", 10, Order::Reload),
             ("USR1=restart", 10, Order::Reload),
@@ -310,6 +320,8 @@ mod tests {
         for (bad, why) in [
             ("HUP=status", "resize N|+K|-K, reload, restart"),
             ("HUP=why 2", "only looks"),
+            ("HUP=ecv", "only looks"),
+            ("HUP=disable a new disk", "takes no reason"),
             ("HUP=relaod", "did you mean reload?"),
             ("HUP=stop now", "stop does not take now"),
             ("HUP=reopen --no-wait", "does not take --no-wait"),

@@ -48,6 +48,23 @@ pub(super) const fn reopen(_: &[&str]) -> Found {
     Ok(Order::Reopen)
 }
 
+pub(super) fn enable(rest: &[&str]) -> Found {
+    rotate(true, rest)
+}
+
+pub(super) fn disable(rest: &[&str]) -> Found {
+    rotate(false, rest)
+}
+
+fn rotate(enable: bool, rest: &[&str]) -> Found {
+    match rest {
+        [] => Ok(Order::Rotate(enable)),
+        _ => Err(NoOrder::Words(
+            "a signal takes no reason with it: that it came is the reason".into(),
+        )),
+    }
+}
+
 pub(super) fn resize(rest: &[&str]) -> Found {
     let word = rest.first().copied().unwrap_or_default();
     Ok(Order::Resize(settings::size(word)?))

@@ -68,7 +68,7 @@ impl Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 34] = [
+pub static VERBS: [Verb; 38] = [
     verb(
         "status",
         What::Status,
@@ -116,6 +116,18 @@ pub static VERBS: [Verb; 34] = [
         "",
         "how many connections each worker has; and who waits",
     ),
+    verb(
+        "health",
+        What::Health,
+        "",
+        "OK, or WARNING and why: are as many ready as --ready-quorum wants?",
+    ),
+    verb(
+        "ecv",
+        What::Ecv,
+        "",
+        "AVAILABLE, WARNING or DISABLED, since when and why; exit 1 if not the first",
+    ),
     verb("options", What::Options, "", "the options that hold"),
     verb("cluster", What::Cluster, "", "the first line of status"),
     verb("repl", What::Repl, "", "the consoles that are open"),
@@ -129,6 +141,19 @@ pub static VERBS: [Verb; 34] = [
     .takes(1)
     .proposes("follow off")
     .checked(checks::events),
+    verb(
+        "disable",
+        What::Disable,
+        "[REASON..]",
+        "out of rotation: ecv says DISABLED, all else goes on",
+    )
+    .takes(usize::MAX)
+    .checked(checks::rotate)
+    .order(orders::disable),
+    verb("enable", What::Enable, "[REASON..]", "in rotation again")
+        .takes(usize::MAX)
+        .checked(checks::rotate)
+        .order(orders::enable),
     verb(
         "resize",
         What::Resize,

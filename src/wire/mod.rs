@@ -23,6 +23,7 @@ pub mod relayed;
 pub mod report;
 pub mod routes;
 pub mod send_answer;
+pub mod rotation;
 pub mod sent;
 pub mod sock_diag;
 pub mod sse;

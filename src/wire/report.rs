@@ -5,7 +5,7 @@ use crate::core::death::Death;
 use crate::core::notice::{Cause, Next};
 use crate::core::status::{SlotView, Snapshot};
 use crate::core::words::{human, signal_name};
-use crate::core::{Exit, Oom, Phase, Time};
+use crate::core::{Exit, Oom, Phase, Standing, Time};
 use crate::verbs::Shown;
 use std::time::Duration;
 
@@ -40,12 +40,16 @@ fn phase_word(phase: Phase) -> &'static str {
 /// `status` for people.
 pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
     let ports: Vec<String> = s.lanes.iter().map(|a| format!("{} ", a.url())).collect();
+    let disabled = match s.rotation.state {
+        Standing::Disabled => "disabled ",
+        Standing::Available | Standing::Warning => "",
+    };
     let stopping = match s.phase {
         Phase::Serving => "",
         Phase::Stopping { .. } | Phase::Done(_) => "stopping ",
     };
     let mut text = format!(
-        "{} pid {} up {} {stopping}{}/{} ready generation {} {}takeover {}\n",
+        "{} pid {} up {} {stopping}{disabled}{}/{} ready generation {} {}takeover {}\n",
         m.name,
         m.pid,
         human(s.up),
@@ -168,7 +172,7 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         .map(|(nth, (v, u))| slot_json(v, *u, m.says(nth)))
         .collect();
     format!(
-        "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"ports\":[{}],\"takeover\":{},\"respawns\":{},\"forks\":{},\"slots\":[{}]}}\n",
+        "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"rotation\":{},\"ports\":[{}],\"takeover\":{},\"respawns\":{},\"forks\":{},\"slots\":[{}]}}\n",
         quote(m.name),
         m.pid,
         quote(env!("CARGO_PKG_VERSION")),
@@ -177,6 +181,7 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         s.ready,
         s.wanted,
         s.generation,
+        super::rotation::object(&s.rotation, m.now),
         ports.join(","),
         quote(s.takeover),
         of(s.used.respawns.map(|(n, limit)| (n as u64, limit.into()))),
@@ -321,7 +326,7 @@ pub fn help_json(verbs: &[Shown]) -> String {
 mod tests {
     use super::*;
     use crate::core::notice::Who;
-    use crate::core::{Pid, SlotNr, Used};
+    use crate::core::{Ground, Pid, Rotation, SlotNr, Used};
 
     #[test]
     fn columns_are_as_wide_as_they_need_to_be_however_wide_that_is() {
@@ -361,6 +366,11 @@ mod tests {
             generation: 7,
             wanted: 2,
             ready: 1,
+            rotation: Rotation {
+                state: Standing::Available,
+                why: Ground::Well,
+                since: Time(1),
+            },
             up: Duration::from_secs(3 * 86_400),
             lanes: vec!["0.0.0.0:3000".parse().unwrap()],
             takeover: "on",

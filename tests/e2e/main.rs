@@ -51,6 +51,7 @@ mod resize;
 mod respawn;
 mod rights;
 mod robust;
+mod rotation;
 mod serving;
 mod single;
 mod sockets;

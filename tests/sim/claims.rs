@@ -14,6 +14,7 @@ impl Judge {
     pub fn said(&mut self, notice: &Notice, now: Time, cover: &mut Cover) {
         self.crash_said(notice, now, cover);
         self.swap_said(notice, now);
+        self.rotation_said(notice);
         match notice {
             Notice::Ready { who, .. } => {
                 let worker = self.of_pid(who.pid);

@@ -89,6 +89,8 @@ pub enum Mischief {
         /// And waits for it?
         wait: bool,
     },
+    /// The cluster is taken out of rotation, or put back.
+    Rotate(bool),
     /// A reload is asked for.
     Reload(Reload),
     /// A client asks for another worker in place of one.
@@ -208,6 +210,7 @@ pub fn manual() -> Policy {
         hang_timeout: None,
         ready_timeout: Some(secs(60)),
         start_timeout: Some(secs(60)),
+        ready_quorum: 1,
         respawn: millis(100),
         backoff: secs(30),
         backoff_reset: secs(30),
@@ -310,7 +313,7 @@ pub fn policy(r: &mut Prng) -> Policy {
     }
     let limit = |n| Some(secs(n));
     let drain_timeout = drain_timeout(r);
-    Policy {
+    let mut policy = Policy {
         workers,
         given,
         ready,
@@ -375,12 +378,20 @@ pub fn policy(r: &mut Prng) -> Policy {
         cpus: (0..r.range(1, 4) as u16).collect(),
         takeover,
         seed: r.bits(),
+        ready_quorum: 1,
         learn_from: r.pick(&[1, 1, 1024]),
         most: match r.percent(30) {
             true => workers + r.below(2) as u16,
             false => MAX_WORKERS,
         },
-    }
+    };
+    // (No dice of its own: what a seed draws else stays what it was.)
+    policy.ready_quorum = match policy.seed % 5 {
+        0 => workers,
+        1 => workers.min(2),
+        _ => 1,
+    };
+    policy
 }
 
 /// How far workers may come until they are replaced: mostly as far as they like.
@@ -432,6 +443,7 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
     let chaos = r.pick(&[secs(1), secs(5), secs(20), secs(60), secs(120)]);
     let stopped_early = r.percent(35);
     let mut mischief = nuisances::nuisances(r, chaos);
+    mischief.extend(nuisances::rotations(policy.seed, chaos));
     if stopped_early {
         let at = chaos.min(r.ms(0, 20_000));
         mischief.extend(nuisances::stops(r, at, policy));

@@ -94,6 +94,7 @@ pub struct Judge {
     pub ever_execed: bool,
     pub ever_ready: bool,
     pub ever_held: bool,
+    pub rotation: crate::rotation::Rotation,
     /// Was it said that the start is over?
     pub launched: bool,
     /// What is being told makes this worker ready, or this one's group reachable.
@@ -157,6 +158,7 @@ impl Judge {
             ever_execed: false,
             ever_ready: false,
             ever_held: false,
+            rotation: Default::default(),
             launched: false,
             evidence: None,
             ending_worker: None,
@@ -229,6 +231,7 @@ impl Judge {
         self.wanted_before = self.wanted;
         self.rolled = self.rollout.is_some();
         self.due_told(event);
+        self.rotation_told(event);
         match event {
             // The second one is hard; while it gives up by itself the first is only heard.
             // And the echo of the first is none.
@@ -248,6 +251,7 @@ impl Judge {
                 self.wish(0, false, now)
             }
             Event::Signal(MasterSignal::Resize(to, _)) => self.sized(*to, None, now, cover),
+            Event::Rotate { .. } | Event::Signal(MasterSignal::Rotate { .. }) => {}
             Event::Signal(MasterSignal::Relay { signal, .. }) => {
                 self.happens = Happens::Relay {
                     asker: None,

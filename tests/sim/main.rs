@@ -28,6 +28,7 @@ mod records;
 mod reloading;
 mod reloads;
 mod resizing;
+mod rotation;
 mod shell;
 mod sizes;
 mod sockets;

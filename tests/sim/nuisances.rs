@@ -7,6 +7,10 @@ use std::time::Duration;
 
 /// As --on-signal maps them, for one.
 const PWR: MasterSignal = MasterSignal::Resize(Size::To(2), "SIGPWR received");
+const OUT: MasterSignal = MasterSignal::Rotate {
+    enable: false,
+    why: "SIGUSR1 received",
+};
 const WINCH: MasterSignal = MasterSignal::Relay {
     signal: 10,
     target: Target::Number(1),
@@ -95,6 +99,22 @@ pub fn nuisances(r: &mut Prng, chaos: Duration) -> Vec<(Duration, Mischief)> {
         }
     }
     list
+}
+
+/// The cluster is taken out of rotation, and put back. (By dice of their own: what a seed draws else stays
+/// what it was.)
+pub fn rotations(seed: u64, chaos: Duration) -> Vec<(Duration, Mischief)> {
+    let mut r = Prng::new(seed);
+    if !r.percent(20) {
+        return Vec::new();
+    }
+    let one = |r: &mut Prng| match r.below(4) {
+        0 => Mischief::Signal(OUT),
+        1 => Mischief::Rotate(false),
+        _ => Mischief::Rotate(true),
+    };
+    let n = r.range(1, 5);
+    (0..n).map(|_| (r.upto(chaos), one(&mut r))).collect()
 }
 
 /// Another number of workers, which there can mostly be.

@@ -174,10 +174,7 @@ impl World {
                 self.gone(serial);
             }
         }
-        if self.judge.finished.is_none() {
-            self.judge.settled(self.now, &mut self.cover);
-            self.steering_settled();
-        }
+        self.all_settled();
     }
 
     /// The master is leaving: nothing is done any more, and who asks for the end hears of it.
@@ -626,6 +623,7 @@ fn order(event: &Event) -> u8 {
         | Event::BackOut { .. }
         | Event::Start(_)
         | Event::Restart(_)
+        | Event::Rotate { .. }
         | Event::SignalWorkers { .. }
         | Event::AskerGone { .. } => CLIENTS,
         // Outcomes: told at once.

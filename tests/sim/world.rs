@@ -378,6 +378,11 @@ impl World {
                     by,
                 });
             }
+            Mischief::Rotate(enable) => self.post(Event::Rotate {
+                enable,
+                why: "asked".into(),
+                by: None,
+            }),
             Mischief::Reload(reload) => self.reload(reload),
             Mischief::Restart { target, wait } => self.restart(target, wait),
             Mischief::Counted => self.count_some(),
