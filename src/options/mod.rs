@@ -19,6 +19,7 @@ pub mod reread;
 
 mod lifecycle;
 mod log;
+mod monitor;
 mod other;
 mod place;
 mod programs;
@@ -26,7 +27,7 @@ mod sockets;
 mod worker;
 
 /// All of them, in groups, in the order of --help.
-pub static GROUPS: [Group; 7] = [
+pub static GROUPS: [Group; 8] = [
     Group {
         title: "How many, and where",
         options: sockets::HOW_MANY,
@@ -42,6 +43,10 @@ pub static GROUPS: [Group; 7] = [
     Group {
         title: "Names and files",
         options: place::PLACE,
+    },
+    Group {
+        title: "Over HTTP",
+        options: monitor::MONITOR,
     },
     Group {
         title: "The log",

@@ -60,12 +60,15 @@ pub(super) static PLACE: &[Opt] = &[
         "control",
         "PATH",
         "NAME.sock",
-        "control socket; off: none",
+        "control socket; tcp://ADDRESS:PORT (with --key-file), or off",
         |s, v| {
             s.control = match v {
-                "" => return Err("a path, or off".into()),
+                "" => return Err("a path, tcp://ADDRESS:PORT, or off".into()),
                 "off" => Control::Off,
-                _ => Control::Path(PathBuf::from(v)),
+                _ => match v.strip_prefix("tcp://") {
+                    Some(at) => Control::Port(settings::control_port(at)?),
+                    None => Control::Path(PathBuf::from(v)),
+                },
             };
             Ok(())
         },

@@ -1,8 +1,9 @@
 //! What has to agree although each value alone is fine.
 
-use super::{Listen, LogTo, MAX_PORTS, MAX_WATCHED, Settings};
+use super::{Control, Listen, LogTo, MAX_PORTS, MAX_WATCHED, Settings};
 use crate::core::words::human;
 use crate::core::{ReadyRule, share_clients};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 impl Settings {
@@ -31,6 +32,7 @@ impl Settings {
                 }
             }
         }
+        self.check_doors(&all)?;
         if self.watch.len() > MAX_WATCHED {
             let n = self.watch.len();
             return Err(format!("{n} paths to watch (limit {MAX_WATCHED})"));
@@ -44,6 +46,34 @@ impl Settings {
         self.check_recycling()?;
         self.workers.map_or(Ok(()), |n| self.check_workers(n))?;
         self.check_times()
+    }
+
+    /// Those over TCP are nobody else's, and one that lets verbs in has a key.
+    fn check_doors(&self, served: &[SocketAddr]) -> Result<(), String> {
+        let port = match self.control {
+            Control::Port(at) => Some(("-C", at)),
+            Control::Named | Control::Path(_) | Control::Off => None,
+        };
+        if port.is_some() && self.key_file.is_none() {
+            return Err(
+                "-C tcp:// needs --key-file: whoever reaches the port could stop the cluster"
+                    .into(),
+            );
+        }
+        let monitor = self.monitor.map(|at| ("--monitor", at));
+        for (option, at) in [monitor, port].into_iter().flatten() {
+            if let Some(app) = served.iter().find(|a| a.port() == at.port()) {
+                return Err(format!(
+                    "{option} {at} has the port of {app}, which the workers serve: they cannot be the same"
+                ));
+            }
+        }
+        match (monitor, port) {
+            (Some((_, a)), Some((_, b))) if a.port() == b.port() => {
+                Err(format!("--monitor {a} and -C tcp://{b} have the same port"))
+            }
+            (_, _) => Ok(()),
+        }
     }
 
     /// Can there be that many workers at all?

@@ -15,6 +15,7 @@ use std::time::Duration;
 mod agree;
 mod envfile;
 mod launch;
+mod monitor;
 mod naming;
 mod orders;
 mod parse;
@@ -26,6 +27,7 @@ mod words;
 
 pub use envfile::*;
 pub use launch::*;
+pub use monitor::*;
 pub use orders::*;
 pub use parse::*;
 pub use programs::*;
@@ -155,6 +157,18 @@ pub struct Settings {
     pub rlimits: Vec<Rlimit>,
     /// --control
     pub control: Control,
+    /// --monitor
+    pub monitor: Option<SocketAddr>,
+    /// --monitor-name
+    pub monitor_name: Option<String>,
+    /// --key-file
+    pub key_file: Option<PathBuf>,
+    /// --ecv
+    pub ecv: String,
+    /// --ecv-control
+    pub ecv_control: EcvControl,
+    /// --ecv-down-status
+    pub ecv_down_status: u16,
     /// --name
     pub name: Option<String>,
     /// --pid-file
@@ -225,6 +239,8 @@ pub enum Control {
     Named,
     /// This path.
     Path(PathBuf),
+    /// This port, to those who have the key.
+    Port(SocketAddr),
     /// None.
     Off,
 }
@@ -318,6 +334,12 @@ impl Default for Settings {
             cpu_affinity: false,
             rlimits: Vec::new(),
             control: Control::Named,
+            monitor: None,
+            monitor_name: None,
+            key_file: None,
+            ecv: "/ecv".into(),
+            ecv_control: EcvControl::Key,
+            ecv_down_status: 400,
             name: None,
             pid_file: None,
             pid_dir: None,

@@ -1,27 +1,24 @@
 //! Clients of the control socket. Each is one buffer with a limit and a deadline; one that is slow
 //! or hostile is dropped, and the cluster does not notice.
 
-use crate::core::codes::EX_NOPERM;
+use super::conn::Conn;
+use super::doors::{Doors, Gate};
 use crate::core::{By, Pid, Time};
-use crate::sys::{fds, process, unix};
-use crate::wire::command::{MAX_LINE, encode_answer};
+use crate::sys::fds;
+use crate::wire::command::MAX_LINE;
+use crate::wire::dialogue::{Dialogue, Turn};
+use crate::wire::door::{Door, House};
+use crate::wire::http::response::Way;
+use crate::wire::http::{Guess, guess};
+use crate::wire::routes::What;
 use crate::wire::stream::{self, How};
-use mio::net::{UnixListener, UnixStream};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// So many at once.
 pub const MAX_CLIENTS: usize = 256;
-/// A client for which there was no descriptor is tried again after that long.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
-/// So many more may knock.
-const BACKLOG: i32 = 1024;
-/// Accepted in one turn.
-const ACCEPTS: usize = 16;
 /// Answers that may wait for one client, behind the first.
 const MAX_OUT: usize = 1024 * 1024;
 /// So much may wait for one who follows before it misses something,
@@ -30,8 +27,15 @@ const MAX_BEHIND: usize = 256 * 1024;
 const MAX_FOLLOWERS: usize = 64;
 /// What a buffer keeps of its memory when it is empty.
 const KEPT: usize = 4096;
-/// Time to send the first line.
-const FIRST_LINE: Duration = Duration::from_secs(10);
+/// Time to send the first line, or a request.
+pub const FIRST_LINE: Duration = Duration::from_secs(10);
+/// Time to read an answer over HTTP, and then to ask the next.
+const NEXT_REQUEST: Duration = Duration::from_secs(60);
+/// Time to read the last answer and to hang up: what is still being sent is read meanwhile, or the answer
+/// would be lost with it.
+const LINGER: Duration = Duration::from_secs(10);
+/// Read at once from one.
+const PIECE: usize = 16 * 1024;
 /// Time for a person to type the next.
 const NEXT_LINE: Duration = Duration::from_secs(600);
 
@@ -40,8 +44,16 @@ const NEXT_LINE: Duration = Duration::from_secs(600);
 pub struct ClientId(pub u64);
 
 /// One of them.
-struct Client {
-    stream: UnixStream,
+pub struct Client {
+    stream: Conn,
+    /// By which door it came.
+    pub(super) gate: Gate,
+    /// Does it have to say the key before anything else?
+    locked: bool,
+    /// Is it not clear yet whether it speaks HTTP?
+    undecided: bool,
+    /// What it says is HTTP.
+    http: Option<Box<Http>>,
     /// Its process and its user.
     by: By,
     input: Vec<u8>,
@@ -64,14 +76,131 @@ struct Client {
     console: bool,
 }
 
+/// One that speaks HTTP.
+#[derive(Default)]
+struct Http {
+    dialogue: Dialogue,
+    /// Has something come that was not looked at?
+    due: bool,
+    /// Who has asked what, and how it is to be answered.
+    asked: Option<(What, Way)>,
+    /// Is the answer to that JSON?
+    json: bool,
+    /// Was it told that nothing more is said?
+    ended: bool,
+}
+
 impl Client {
-    /// It will not ask again, and has had what it asked for.
-    fn is_done(&self) -> bool {
-        self.output.is_empty() && (self.last || self.heard_all && self.waits == 0)
+    /// One that has just come.
+    pub(super) fn new(stream: Conn, gate: Gate, by: By, say_by: Time) -> Client {
+        Client {
+            stream,
+            gate,
+            locked: gate == Gate::Port,
+            undecided: gate != Gate::Monitor,
+            http: (gate == Gate::Monitor).then(Box::default),
+            by,
+            input: Vec::new(),
+            output: Vec::new(),
+            first: 0,
+            say_by,
+            waits: 0,
+            last: false,
+            heard_all: false,
+            follows: None,
+            missed: (0, (0, 0)),
+            console: false,
+        }
     }
 
-    fn deadline(&self) -> Option<Time> {
+    /// It will not ask again, and has had what it asked for.
+    fn is_done(&self) -> bool {
+        // (Over HTTP it hangs up itself, in time.)
+        let last = self.last && self.http.is_none();
+        self.output.is_empty() && (last || self.heard_all && self.waits == 0)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
         (self.waits == 0 && self.follows.is_none()).then_some(self.say_by)
+    }
+
+    /// Is it not clear yet? Whoever has typed a line, or sends frames, goes on so.
+    fn may_be_http(&self) -> bool {
+        !self.console && self.undecided
+    }
+
+    /// Its last answer is out, if so: it is told that nothing follows.
+    fn end_writing(&mut self) {
+        if let Some(http) = &mut self.http
+            && self.last
+            && self.output.is_empty()
+            && !std::mem::replace(&mut http.ended, true)
+        {
+            self.stream.end_writing();
+        }
+    }
+
+    fn becomes_http(&mut self) {
+        let mut http = Box::<Http>::default();
+        http.dialogue.hear(&std::mem::take(&mut self.input));
+        http.due = true;
+        (self.http, self.undecided) = (Some(http), false);
+    }
+
+    fn locked_out(&mut self) {
+        self.undecided = false;
+    }
+
+    /// So many bytes may be read.
+    fn room(&self) -> usize {
+        match &self.http {
+            // What comes behind the last request is read to be dropped.
+            Some(http) if !self.last => http.dialogue.room(),
+            Some(_) | None => PIECE,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8], now: Time) {
+        match &mut self.http {
+            Some(http) => {
+                if http.dialogue.is_idle() {
+                    self.say_by = now + FIRST_LINE;
+                }
+                http.dialogue.hear(bytes);
+                http.due = true;
+            }
+            // One that sends without end and without a line's end runs into MAX_LINE.
+            None => self.input.extend_from_slice(bytes),
+        }
+    }
+
+    /// What there is without reading on.
+    fn heard(&mut self, now: Time) -> Option<Heard> {
+        if let Some(http) = &mut self.http {
+            return match (self.waits, http.due) {
+                _ if self.last => None,
+                // One after the other.
+                (1.., _) => Some(Heard::Nothing),
+                (0, true) => {
+                    http.due = false;
+                    Some(Heard::Http)
+                }
+                (0, false) => None,
+            };
+        }
+        if self.undecided {
+            return None;
+        }
+        if let Some(end) = self.input.iter().position(|b| *b == b'\n') {
+            let mut line: Vec<u8> = self.input.drain(..=end).collect();
+            line.pop();
+            self.say_by = now + NEXT_LINE;
+            return Some(match self.locked {
+                true => Heard::Key(line),
+                false => Heard::Line(line),
+            });
+        }
+        (self.input.len() > MAX_LINE).then_some(Heard::Gone)
     }
 
     /// What it was not told is told to it now, as a number.
@@ -83,15 +212,12 @@ impl Client {
     }
 }
 
-/// All of them, and the socket they come through.
+/// All of them, and the doors they come by.
+#[derive(Default)]
 pub struct Clients {
-    listener: Option<UnixListener>,
-    map: BTreeMap<ClientId, Client>,
-    next: u64,
-    /// There may be more to accept although no new edge will come.
-    pub more_to_accept: bool,
-    /// There is no descriptor for the next client: try again then.
-    try_again: Option<Time>,
+    pub(super) doors: Doors,
+    pub(super) map: BTreeMap<ClientId, Client>,
+    pub(super) next: u64,
 }
 
 /// Where a client stands after a turn.
@@ -99,6 +225,12 @@ pub struct Clients {
 pub enum Heard {
     /// A line, without its end.
     Line(Vec<u8>),
+    /// The key, or what it takes for that, without a line's end.
+    Key(Vec<u8>),
+    /// Something of HTTP: see `turn`.
+    Http,
+    /// Something that nobody wants to know any more.
+    Dropped,
     /// Nothing whole yet.
     Nothing,
     /// It has gone, or had to.
@@ -106,101 +238,6 @@ pub enum Heard {
 }
 
 impl Clients {
-    /// Nobody yet, and nowhere to come.
-    pub fn closed() -> Clients {
-        Clients {
-            listener: None,
-            map: BTreeMap::new(),
-            next: 0,
-            more_to_accept: false,
-            try_again: None,
-        }
-    }
-
-    /// Opens the socket: for its owner alone. It gets its name when it listens and is private: who
-    /// finds it can use it, and nobody finds it before.
-    pub fn open(&mut self, path: &Path) -> io::Result<&mut UnixListener> {
-        // Of our own, so that what it was is not somebody's file; short, since the path of a
-        // socket has to be.
-        let unnamed = path.with_file_name(format!(".{}", std::process::id()));
-        if std::fs::symlink_metadata(&unnamed).is_ok_and(|m| m.file_type().is_socket()) {
-            let _ = std::fs::remove_file(&unnamed);
-        }
-        let socket = unix::listen_unix(&unnamed, Some(0o600), BACKLOG)?;
-        fds::add_nonblock(socket.as_fd())?;
-        if let Err(e) = std::fs::rename(&unnamed, path) {
-            let _ = std::fs::remove_file(&unnamed);
-            return Err(e);
-        }
-        let listener = UnixListener::from_std(socket.into());
-        Ok(self.listener.insert(listener))
-    }
-
-    /// Takes in who knocks, as far as there is room; names those who were let in, for registration.
-    pub fn accept(&mut self, room: usize, now: Time) -> Vec<(ClientId, i32)> {
-        let most = room.min(MAX_CLIENTS);
-        let mut new = Vec::new();
-        self.more_to_accept = true;
-        self.try_again = None;
-        for _ in 0..ACCEPTS {
-            let Some(listener) = &self.listener else {
-                break;
-            };
-            let stream = match listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => {
-                    self.more_to_accept = false;
-                    // No descriptor, or no memory, for it: it waits, and no edge will tell of it.
-                    let none = e.kind() == io::ErrorKind::WouldBlock;
-                    self.try_again = (!none).then(|| now + ACCEPT_AGAIN);
-                    break;
-                }
-            };
-            let Ok((pid, uid)) = unix::peer(stream.as_fd()) else {
-                continue;
-            };
-            if uid != 0 && uid != process::euid() {
-                // Only where somebody has opened the socket's mode: its buffer takes the answer.
-                let no = format!("this cluster is of uid {}, not {uid}", process::euid());
-                let _ = (&stream).write_all(encode_answer(EX_NOPERM, &no).as_bytes());
-                continue;
-            }
-            while self.map.len() >= most && self.make_room() {}
-            if self.map.len() >= most {
-                continue;
-            }
-            let by = By { pid: Pid(pid), uid };
-            self.next += 1;
-            let id = ClientId(self.next);
-            new.push((id, stream.as_raw_fd()));
-            let client = Client {
-                stream,
-                by,
-                input: Vec::new(),
-                output: Vec::new(),
-                first: 0,
-                say_by: now + FIRST_LINE,
-                waits: 0,
-                last: false,
-                heard_all: false,
-                follows: None,
-                missed: (0, (0, 0)),
-                console: false,
-            };
-            self.map.insert(id, client);
-        }
-        new
-    }
-
-    /// Hangs up on the one that has been silent longest. Those who wait for an answer stay.
-    fn make_room(&mut self) -> bool {
-        let silent = |(id, c): (&ClientId, &Client)| Some((c.deadline()?, *id));
-        let victim = self.map.iter().filter_map(silent).min();
-        // Its descriptor leaves the poll by being closed: nobody has another one of it.
-        victim.is_some_and(|(_, id)| self.map.remove(&id).is_some())
-    }
-
     /// Who it is.
     pub fn by(&self, id: ClientId) -> By {
         let nobody = By {
@@ -211,7 +248,7 @@ impl Clients {
     }
 
     /// For registration with the poll.
-    pub fn stream(&mut self, id: ClientId) -> Option<&mut UnixStream> {
+    pub fn stream(&mut self, id: ClientId) -> Option<&mut Conn> {
         self.map.get_mut(&id).map(|c| &mut c.stream)
     }
 
@@ -220,26 +257,31 @@ impl Clients {
         let Some(c) = self.map.get_mut(&id) else {
             return Heard::Gone;
         };
-        if c.last {
+        if c.last && c.http.is_none() {
             return Heard::Nothing;
         }
         if c.heard_all && fds::hung_up(c.stream.as_fd()) {
             return Heard::Gone;
         }
         loop {
-            if let Some(end) = c.input.iter().position(|b| *b == b'\n') {
-                let mut line: Vec<u8> = c.input.drain(..=end).collect();
-                line.pop();
-                c.say_by = now + NEXT_LINE;
-                return Heard::Line(line);
+            if c.http.is_none() && !c.input.is_empty() && c.may_be_http() {
+                match guess(&c.input) {
+                    Guess::More => {}
+                    Guess::Http => c.becomes_http(),
+                    Guess::Words => c.locked_out(),
+                }
             }
-            if c.input.len() > MAX_LINE {
-                return Heard::Gone;
+            if let Some(heard) = c.heard(now) {
+                return heard;
             }
-            let mut buf = [0u8; 4096];
-            match c.stream.read(&mut buf) {
+            let mut buf = [0u8; PIECE];
+            let most = c.room().min(buf.len());
+            let Some(buf) = buf.get_mut(..most) else {
+                return Heard::Nothing;
+            };
+            match c.stream.read(buf) {
                 // `printf 'stop\n' | nc -U` has said all, and wants to hear the answer.
-                Ok(0) if !fds::hung_up(c.stream.as_fd()) => {
+                Ok(0) if !fds::hung_up(c.stream.as_fd()) && !c.last => {
                     c.heard_all = true;
                     return match c.is_done() {
                         true => Heard::Gone,
@@ -247,14 +289,116 @@ impl Clients {
                     };
                 }
                 Ok(0) => return Heard::Gone,
-                Ok(n) => {
-                    // One that sends without end and without a line's end runs into MAX_LINE.
-                    c.input.extend(buf.iter().take(n));
-                }
+                Ok(_) if c.last => return Heard::Dropped,
+                Ok(n) => c.take(buf.get(..n).unwrap_or_default(), now),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Heard::Nothing,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Heard::Gone,
             }
+        }
+    }
+
+    /// The next step of one that speaks HTTP.
+    pub fn turn(&mut self, id: ClientId, house: &House<'_>, at: u64) -> Turn {
+        let Some(c) = self.map.get_mut(&id) else {
+            return Turn::Wait;
+        };
+        let door = match c.gate {
+            Gate::Socket => Door::Control,
+            Gate::Monitor | Gate::Port => Door::Tcp,
+        };
+        match &mut c.http {
+            Some(http) => http.dialogue.turn(door, house, Some(at)),
+            None => Turn::Wait,
+        }
+    }
+
+    /// What it has said already is to be looked at.
+    pub fn look_again(&mut self, id: ClientId) {
+        if let Some(http) = self.map.get_mut(&id).and_then(|c| c.http.as_mut()) {
+            http.due = true;
+        }
+    }
+
+    /// Is the answer that it waits for JSON?
+    pub fn as_json(&mut self, id: ClientId, json: bool) {
+        if let Some(http) = self.map.get_mut(&id).and_then(|c| c.http.as_mut()) {
+            http.json = json;
+        }
+    }
+
+    /// The same, told.
+    pub fn is_json(&self, id: ClientId) -> bool {
+        let http = self.map.get(&id).and_then(|c| c.http.as_ref());
+        http.is_some_and(|h| h.json)
+    }
+
+    /// That is what it has asked.
+    pub fn asked(&mut self, id: ClientId, what: What, way: Way) {
+        if let Some(http) = self.map.get_mut(&id).and_then(|c| c.http.as_mut()) {
+            http.asked = Some((what, way));
+        }
+    }
+
+    /// What it has asked, if it speaks HTTP: to be answered once.
+    pub fn take_asked(&mut self, id: ClientId) -> Option<(What, Way)> {
+        self.map.get_mut(&id)?.http.as_mut()?.asked.take()
+    }
+
+    /// Does it speak HTTP?
+    pub fn speaks_http(&self, id: ClientId) -> bool {
+        self.map.get(&id).is_some_and(|c| c.http.is_some())
+    }
+
+    /// Has a request of it begun that is not whole?
+    pub fn is_asking(&self, id: ClientId) -> bool {
+        let http = self.map.get(&id).and_then(|c| c.http.as_ref());
+        http.is_some_and(|h| !h.dialogue.is_idle())
+    }
+
+    /// An answer over HTTP, and whether another request may follow. False: it is gone.
+    pub fn answer_http(&mut self, id: ClientId, bytes: &[u8], goes_on: bool, now: Time) -> bool {
+        let Some(c) = self.map.get_mut(&id) else {
+            return false;
+        };
+        if c.output.is_empty() {
+            c.first = bytes.len();
+        }
+        c.output.extend_from_slice(bytes);
+        c.say_by = match goes_on {
+            true => now + NEXT_REQUEST,
+            false => now + LINGER,
+        };
+        if let Some(http) = &mut c.http {
+            // What has come behind it is looked at now.
+            if !goes_on {
+                http.dialogue.end();
+            }
+        }
+        c.last |= !goes_on;
+        self.push(id)
+    }
+
+    /// What it has asked has no end but that of the connection: it asks nothing more.
+    pub fn streams(&mut self, id: ClientId) {
+        if let Some(http) = self.map.get_mut(&id).and_then(|c| c.http.as_mut()) {
+            http.dialogue.end();
+        }
+    }
+
+    /// The address that it has asked, and its own.
+    pub fn ends(
+        &self,
+        id: ClientId,
+    ) -> (Option<std::net::SocketAddr>, Option<std::net::SocketAddr>) {
+        let stream = self.map.get(&id).map(|c| &c.stream);
+        (stream.and_then(Conn::asked), stream.and_then(Conn::peer))
+    }
+
+    /// It has said the key.
+    pub fn unlock(&mut self, id: ClientId) {
+        if let Some(c) = self.map.get_mut(&id) {
+            c.locked = false;
         }
     }
 
@@ -299,6 +443,7 @@ impl Clients {
                     if c.output.is_empty() {
                         c.output.shrink_to(KEPT);
                         c.confess();
+                        c.end_writing();
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -346,9 +491,9 @@ impl Clients {
     }
 
     /// What goes out to it with the rest.
-    pub fn add(&mut self, id: ClientId, text: &str) {
+    pub fn add(&mut self, id: ClientId, text: impl AsRef<[u8]>) {
         if let Some(c) = self.map.get_mut(&id) {
-            c.output.extend_from_slice(text.as_bytes());
+            c.output.extend_from_slice(text.as_ref());
         }
     }
 
@@ -393,12 +538,7 @@ impl Clients {
     /// The earliest deadline.
     pub fn deadline(&self) -> Option<Time> {
         let all = self.map.values().filter_map(Client::deadline);
-        all.chain(self.try_again).min()
-    }
-
-    /// Is there somebody to accept, as far as we know?
-    pub fn knocking(&self, now: Time) -> bool {
-        self.more_to_accept || self.try_again.is_some_and(|at| at <= now)
+        all.chain(self.doors.deadline()).min()
     }
 
     /// Those whose deadline has passed.

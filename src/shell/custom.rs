@@ -60,6 +60,11 @@ fn asked(rest: &[&str]) -> Result<Asked, String> {
 }
 
 impl Shell {
+    /// Is that one of --command, or taken away by it?
+    pub(super) fn has_command(&self, name: &str) -> bool {
+        self.settings().commands.contains_key(name)
+    }
+
     /// Is it one of --command? `None`: no, see to it yourself. Else an answer, if there is one already.
     pub(super) fn custom(&mut self, id: ClientId, r: &Request) -> Option<Option<Answer>> {
         let name = r.words.first()?;
@@ -149,7 +154,7 @@ impl Shell {
     /// Our client need not fear that nobody hears it.
     fn takes_its_time(&mut self, id: ClientId, r: &Request) {
         if r.framed || self.clients.is_console(id) {
-            self.clients.add(id, &stream::framed(""));
+            self.clients.add(id, stream::framed(""));
             // Whether it is still there the poll tells.
             self.clients.push(id);
         }

@@ -237,6 +237,7 @@ impl Shell {
             (false, Some(path)) => (0, format!("{path}\n")),
             (false, None) => match self.settings().control {
                 Control::Off => (0, "off\n".into()),
+                Control::Port(at) => (0, format!("tcp://{at}\n")),
                 Control::Named | Control::Path(_) => (0, "none\n".into()),
             },
         }

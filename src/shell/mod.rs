@@ -8,9 +8,11 @@ mod census;
 mod channel;
 mod clients;
 mod coarse;
+mod conn;
 mod console;
 mod custom;
 mod daemon;
+mod doors;
 mod ending;
 mod environment;
 mod events;
@@ -19,8 +21,10 @@ mod given;
 mod group;
 mod handed;
 mod hooks;
+mod http;
 mod hung;
 mod jobs;
+mod keyfile;
 mod launch;
 mod log;
 mod looking;
@@ -68,6 +72,7 @@ use clients::{ClientId, Clients};
 use daemon::Caller;
 use events::Events;
 use hooks::Hooks;
+use http::Gatekeeper;
 use hung::Hung;
 use jobs::Jobs;
 use launch::Programs;
@@ -228,12 +233,14 @@ pub struct Shell {
     holders_named: BTreeSet<SocketAddr>,
     /// Strangers have been reaped, in so many turns, and core was not told yet.
     strays_gone: Option<u32>,
+    /// Who may do what over HTTP, and over TCP.
+    house: Gatekeeper,
     /// The client that was served last.
     served_last: ClientId,
     /// Requests that core has not answered yet.
     waiting: Waiting,
     /// Answers to those who asked for the end: sent when it has come.
-    farewells: Vec<(ClientId, String)>,
+    farewells: Vec<(ClientId, bool, u8, String)>,
     finished: Option<u8>,
 }
 
@@ -316,7 +323,7 @@ impl Shell {
 
     /// Until when to sleep: not at all while a bounded turn left something, for ever if nothing is due.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || self.clients.more_to_accept {
+        if !self.ready.is_empty() || self.clients.doors.more() {
             return Some(Duration::ZERO);
         }
         let core = self.cluster.deadline().map(|(at, _)| at);
@@ -325,6 +332,7 @@ impl Shell {
         let all = core
             .into_iter()
             .chain(self.clients.deadline())
+            .chain(self.house.deadline())
             .chain(fork)
             .chain(again)
             .chain(self.watch_deadline())
@@ -418,6 +426,7 @@ impl Shell {
         if !self.cluster.drains() {
             self.census.rest();
         }
+        self.keep_streams_alive();
         self.serve_clients(!of(Kind::Door).is_empty(), &of(Kind::Client));
         self.post();
     }
@@ -557,8 +566,14 @@ impl Shell {
         self.claim.release();
         self.pid_dir = None;
         self.pid_file = None;
-        for (client, text) in std::mem::take(&mut self.farewells) {
-            self.clients.answer(client, &text, true);
+        for (client, ours, code, text) in std::mem::take(&mut self.farewells) {
+            match self.clients.speaks_http(client) {
+                true => self.answer_asked(client, code, &text),
+                false => {
+                    let text = requests::framed(ours, code, text);
+                    self.clients.answer(client, &text, true);
+                }
+            }
         }
         let left = self.cluster.over_by().map(|at| at - self.now());
         self.log

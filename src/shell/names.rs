@@ -76,17 +76,17 @@ impl Claim {
         // Two that start together on one path: the second waits until the first answers there.
         let starting = match &s.control {
             Control::Path(p) => unix::lock_abstract(&lock_of(p), STARTING),
-            Control::Named | Control::Off => None,
+            Control::Named | Control::Port(_) | Control::Off => None,
         };
         // Before the lock: what is refused here leaves nothing behind.
         let explicit = match &s.control {
             Control::Path(p) => Some(explicit_socket(p)?),
-            Control::Named | Control::Off => None,
+            Control::Named | Control::Port(_) | Control::Off => None,
         };
         let base = s.name.clone().unwrap_or_else(|| s.implied_name());
         let dir = match runtime_dir(warnings) {
             Ok(dir) => Some(dir),
-            Err(e) if s.control == Control::Off => {
+            Err(e) if matches!(s.control, Control::Off | Control::Port(_)) => {
                 drop(e);
                 None
             }
@@ -102,7 +102,7 @@ impl Claim {
             None => (base, None),
         };
         let socket = match (&s.control, &lock) {
-            (Control::Off, _) => None,
+            (Control::Off | Control::Port(_), _) => None,
             (Control::Path(_), _) => explicit,
             (Control::Named, Some((_, at))) => Some(at.with_extension("sock")),
             (Control::Named, None) => None,

@@ -80,7 +80,7 @@ fn refused(done: Result<(), String>) -> Option<Answer> {
 }
 
 /// As our client reads it, or a person.
-fn framed(ours: bool, code: u8, text: String) -> String {
+pub(super) fn framed(ours: bool, code: u8, text: String) -> String {
     match ours {
         true => encode_answer(code, &text),
         false => text,
@@ -92,11 +92,9 @@ impl Shell {
     pub(super) fn serve_clients(&mut self, knock: bool, ready: &[u64]) {
         let now = self.now();
         let mut ready: Vec<ClientId> = ready.iter().map(|n| ClientId(*n)).collect();
-        if knock || self.clients.knocking(now) {
-            for (id, _) in self
-                .clients
-                .accept(self.room().clients(self.cluster.wanted()), now)
-            {
+        if knock || self.clients.doors.knocking(now) {
+            let room = self.room().clients(self.cluster.wanted());
+            for id in self.clients.accept(room, now) {
                 let registry = self.poll.registry();
                 if let Some(stream) = self.clients.stream(id) {
                     let both = Interest::READABLE | Interest::WRITABLE;
@@ -104,6 +102,7 @@ impl Shell {
                 }
                 ready.push(id);
             }
+            self.say_turned_away();
         }
         // In turn: after the one who came last the last time.
         let first = ready.iter().position(|id| *id > self.served_last);
@@ -123,7 +122,7 @@ impl Shell {
             }
         }
         for id in self.clients.overdue(now) {
-            self.hang_up(id);
+            self.too_slow(id, now);
         }
         self.settle();
     }
@@ -132,25 +131,26 @@ impl Shell {
     fn hear_lines(&mut self, id: ClientId, now: Time) -> bool {
         for _ in 0..LINES {
             match self.clients.hear(id, now) {
-                Heard::Line(line) => {
-                    self.request(id, &line);
-                    // Before the next one is answered, which may look at what this one has done.
-                    self.settle();
-                    if self.now() - now > TURN {
-                        return true;
-                    }
-                }
+                Heard::Line(line) => self.request(id, &line),
+                Heard::Key(line) => self.hear_key(id, &line),
+                Heard::Http => self.http_turn(id),
+                Heard::Dropped => {}
                 Heard::Nothing => return false,
                 Heard::Gone => {
                     self.hang_up(id);
                     return false;
                 }
             }
+            // Before the next one is answered, which may look at what this one has done.
+            self.settle();
+            if self.now() - now > TURN {
+                return true;
+            }
         }
         true
     }
 
-    fn hang_up(&mut self, id: ClientId) {
+    pub(super) fn hang_up(&mut self, id: ClientId) {
         if let Some(stream) = self.clients.stream(id) {
             let _ = self.poll.registry().deregister(stream);
             self.clients.drop_one(id);
@@ -182,7 +182,10 @@ impl Shell {
     }
 
     /// As who asked reads it: our client asks once, unless somebody types there.
-    fn send_answer(&mut self, id: ClientId, ours: bool, code: u8, text: String) {
+    pub(super) fn send_answer(&mut self, id: ClientId, ours: bool, code: u8, text: String) {
+        if self.clients.speaks_http(id) {
+            return self.answer_asked(id, code, &text);
+        }
         let console = self.clients.is_console(id);
         let text = framed(ours || console, code, text);
         if !self.clients.answer(id, &text, ours && !console) {
@@ -191,7 +194,7 @@ impl Shell {
     }
 
     /// `None`: the answer comes when it is over.
-    fn dispatch(&mut self, id: ClientId, r: &Request) -> Option<Answer> {
+    pub(super) fn dispatch(&mut self, id: ClientId, r: &Request) -> Option<Answer> {
         let verb = match r.words.first() {
             // A person pressed return.
             None => return Some((0, String::new())),
@@ -369,6 +372,10 @@ impl Shell {
             return false;
         }
         let Reply { code, out, err } = ran.reply(r.json);
+        if self.clients.speaks_http(id) {
+            self.answer_asked(id, code, &format!("{out}{err}"));
+            return true;
+        }
         let console = self.clients.is_console(id);
         let text = match (r.framed || console, code, err.is_empty()) {
             (false, _, _) => format!("{out}{err}"),
@@ -404,7 +411,7 @@ impl Shell {
         let (code, text) = outcome::answer(&outcome, r.json, &kept);
         if matches!(outcome, Outcome::Ended { .. }) {
             let ours = r.framed || self.clients.is_console(id);
-            return self.farewells.push((id, framed(ours, code, text)));
+            return self.farewells.push((id, ours, code, text));
         }
         self.clients.waited(id, self.now());
         self.send_answer(id, r.framed, code, text);

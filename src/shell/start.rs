@@ -7,6 +7,7 @@ use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
 use super::given::{self, Passed};
 use super::hooks::Hooks;
+use super::http::Gatekeeper;
 use super::hung::Hung;
 use super::jobs::Jobs;
 use super::launch::Programs;
@@ -307,6 +308,7 @@ fn build(
     for w in warnings {
         log.say(Level::Warn, "no-control", w);
     }
+    let house = Gatekeeper::of(&settings)?;
     let devnull = fds::null().map_err(os("/dev/null"))?;
     let now = Time(clock::monotonic());
     // Jitter wants no better seed than when and who we are.
@@ -339,7 +341,8 @@ fn build(
         messages: Messages::default(),
         pending: BTreeMap::new(),
         next_ask: 0,
-        clients: Clients::closed(),
+        clients: Clients::default(),
+        house,
         claim,
         pid_file,
         pid_dir,
@@ -378,7 +381,7 @@ fn build(
     };
     shell.watch_signals();
     shell.register_watch().map_err(os("cannot poll"))?;
-    if let Err(e) = shell.open_door() {
+    if let Err(e) = shell.open_monitor().and_then(|()| shell.open_door()) {
         shell.claim.release();
         return Err(e);
     }
@@ -444,7 +447,7 @@ impl Shell {
             self.claim.bound();
             return Ok(());
         };
-        let opened = self.clients.open(&path).and_then(|listener| {
+        let opened = self.clients.doors.open(&path).and_then(|listener| {
             self.poll
                 .registry()
                 .register(listener, token(Kind::Door, 0), mio::Interest::READABLE)

@@ -217,6 +217,18 @@ pub fn give_back_heap() {
     };
 }
 
+/// What the machine is called; empty if that is not known.
+pub fn hostname() -> String {
+    let mut name = [0u8; 256];
+    // SAFETY: the kernel writes no more than there is room for; what it writes may have no end.
+    let done = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) };
+    let end = name.iter().position(|b| *b == 0).unwrap_or(0);
+    match cerr(done) {
+        Ok(_) => String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,6 +31,10 @@ pub struct Verb {
     pub proposes: &'static str,
     /// Does a COMMAND follow, and which of our words may stand before it?
     pub before: Option<Before>,
+    /// Is its answer data, so that it is JSON for who asks over HTTP?
+    pub data: bool,
+    /// Is it for who types, or follows, alone?
+    pub typed: bool,
     /// May an object of options stand at its end (`{"timeout":500}`)?
     pub objects: bool,
     check: Check,

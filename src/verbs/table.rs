@@ -14,6 +14,8 @@ const fn verb(name: &'static str, what: What, words: &'static str, help: &'stati
         proposes: "",
         before: None,
         objects: false,
+        data: false,
+        typed: false,
         check: checks::nothing,
         order: orders::looks,
     }
@@ -48,6 +50,18 @@ impl Verb {
         self
     }
 
+    /// Its answer is data.
+    const fn data(mut self) -> Verb {
+        self.data = true;
+        self
+    }
+
+    /// It is for who types.
+    const fn typed(mut self) -> Verb {
+        self.typed = true;
+        self
+    }
+
     /// An object of options may stand at its end.
     const fn objects(mut self) -> Verb {
         self.objects = true;
@@ -74,13 +88,15 @@ pub static VERBS: [Verb; 38] = [
         What::Status,
         "",
         "the cluster, its ports and its workers",
-    ),
+    )
+    .data(),
     verb(
         "workers",
         What::Workers,
         "[simple|details]",
         "slot, pid and state of each worker; or all that is known of it",
     )
+    .data()
     .takes(1)
     .proposes("simple details")
     .checked(checks::workers),
@@ -90,23 +106,26 @@ pub static VERBS: [Verb; 38] = [
         "[SLOT]",
         "the last deaths: reason, status, age, last stderr lines, what followed",
     )
+    .data()
     .takes(1),
     verb(
         "info",
         What::Info,
         "",
         "workers, memory, time and connections of all together",
-    ),
-    verb("size", What::Size, "", "how many workers there are to be"),
-    verb("pids", What::Select("pid"), "", "the workers' pids"),
-    verb("ages", What::Select("age"), "", "their ages"),
-    verb("states", What::Select("state"), "", "their states"),
+    )
+    .data(),
+    verb("size", What::Size, "", "how many workers there are to be").data(),
+    verb("pids", What::Select("pid"), "", "the workers' pids").data(),
+    verb("ages", What::Select("age"), "", "their ages").data(),
+    verb("states", What::Select("state"), "", "their states").data(),
     verb(
         "select",
         What::Select(""),
         "FIELD",
         "one field of each worker, as workers details has them",
     )
+    .data()
     .takes(1)
     .proposes("pid slot generation state age rss cpu open served restarts status command")
     .checked(checks::select),
@@ -115,7 +134,8 @@ pub static VERBS: [Verb; 38] = [
         What::Connections,
         "",
         "how many connections each worker has; and who waits",
-    ),
+    )
+    .data(),
     verb(
         "health",
         What::Health,
@@ -127,10 +147,11 @@ pub static VERBS: [Verb; 38] = [
         What::Ecv,
         "",
         "AVAILABLE, WARNING or DISABLED, since when and why; exit 1 if not the first",
-    ),
-    verb("options", What::Options, "", "the options that hold"),
-    verb("cluster", What::Cluster, "", "the first line of status"),
-    verb("repl", What::Repl, "", "the consoles that are open"),
+    )
+    .data(),
+    verb("options", What::Options, "", "the options that hold").data(),
+    verb("cluster", What::Cluster, "", "the first line of status").data(),
+    verb("repl", What::Repl, "", "the consoles that are open").data(),
     verb("sock", What::Sock, "", "the path of the control socket"),
     verb(
         "events",
@@ -138,6 +159,7 @@ pub static VERBS: [Verb; 38] = [
         "[follow|off]",
         "what has happened; follow: and what happens from now on",
     )
+    .typed()
     .takes(1)
     .proposes("follow off")
     .checked(checks::events),
@@ -294,12 +316,15 @@ pub static VERBS: [Verb; 38] = [
         What::Console,
         "",
         "type verbs, one a line; .exit or the end of the input leaves",
-    ),
+    )
+    .typed(),
     verb(
         "version",
         What::Version,
         "",
         "version of the running master",
     ),
-    verb("help", What::Help, "[VERB]", "this list, or one line of it").takes(1),
+    verb("help", What::Help, "[VERB]", "this list, or one line of it")
+        .takes(1)
+        .data(),
 ];

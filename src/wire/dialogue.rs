@@ -137,7 +137,7 @@ impl Dialogue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::door::EcvControl;
+    use crate::settings::EcvControl;
     use crate::wire::http::response::Length;
     use crate::wire::key::Key;
     use crate::wire::routes::{ECV, SMALL_BODY};

@@ -13,6 +13,7 @@ use super::http::response::Response;
 use super::http::{Head, Status};
 use super::key::Key;
 use super::routes::{self, Missed, Route, Who};
+use crate::settings::EcvControl;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Where a client came in.
@@ -22,15 +23,6 @@ pub enum Door {
     Control,
     /// --monitor.
     Tcp,
-}
-
-/// --ecv-control: who may take the cluster out of rotation over TCP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EcvControl {
-    Off,
-    #[default]
-    Key,
-    Open,
 }
 
 /// What the door knows.
@@ -216,7 +208,6 @@ mod tests {
             "GET /status",
             "GET /workers",
             "GET /events",
-            "GET /deps",
             "GET /restart",
             "POST /restart",
             "POST /cli",

@@ -40,7 +40,7 @@ impl Key {
     pub fn parse(content: &[u8]) -> Result<Key, String> {
         let line = content.split(|b| *b == b'\n').next().unwrap_or_default();
         let line = line.trim_ascii();
-        let hint = "make one with: head -c 24 /dev/urandom | base64";
+        let hint = "make one with: head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \\n'";
         match line.len() {
             0 => Err(format!("its first line is empty; {hint}")),
             n if n < MIN_KEY => Err(format!(
@@ -56,6 +56,11 @@ impl Key {
                 )),
             },
         }
+    }
+
+    /// What a client says first where it has to, over TCP.
+    pub fn line(&self) -> String {
+        format!("key {}\n", self.0)
     }
 
     /// Is it that? How long this takes tells nothing of the key: every byte that is presented is

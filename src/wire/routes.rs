@@ -56,7 +56,6 @@ pub enum What {
     Send,
     /// and one answer from each.
     SyncSend,
-    Deps,
 }
 
 /// The path of --ecv unless it says otherwise.
@@ -94,7 +93,7 @@ const TAKE_OUT: &str = "take it out of rotation";
 const PUT_BACK: &str = "put it back";
 
 /// All of them, in the order of the manual. Those of --ecv come first: its path may be any.
-pub static ROUTES: [Route; 17] = [
+pub static ROUTES: [Route; 16] = [
     ecv(get("", Who::Anybody, What::Ecv, "in rotation or not")),
     ecv(post("/disable", Who::Control, What::Disable, TAKE_OUT)),
     ecv(post("/enable", Who::Control, What::Enable, PUT_BACK)),
@@ -116,12 +115,6 @@ pub static ROUTES: [Route; 17] = [
         What::SyncSend,
         "and a reply of each",
     ),
-    get(
-        "/deps",
-        Who::Key,
-        What::Deps,
-        "what the workers are made of",
-    ),
 ];
 
 impl Route {
@@ -142,7 +135,7 @@ impl Route {
             What::Cli | What::Send | What::SyncSend => MAX_BODY,
             What::Ecv | What::Disable | What::Enable | What::Live | What::Ready => SMALL_BODY,
             What::Page | What::Status | What::Workers | What::Events => SMALL_BODY,
-            What::Restart | What::Deps => SMALL_BODY,
+            What::Restart => SMALL_BODY,
         }
     }
 
@@ -253,7 +246,6 @@ mod tests {
             (Get, "/restart", ECV, What::Restart),
             (Post, "/send", ECV, What::Send),
             (Post, "/sync_send", ECV, What::SyncSend),
-            (Get, "/deps", ECV, What::Deps),
         ] {
             let got = find(method, path, ecv).map(|r| r.what);
             assert_eq!(got, Ok(want), "{method:?} {path}");

@@ -2,6 +2,7 @@
 
 use super::json::quote;
 use super::logfmt::Line;
+use super::sse;
 use crate::core::Level;
 use crate::core::fields::Value;
 use crate::core::words::count;
@@ -14,6 +15,8 @@ pub enum How {
     Text,
     /// A line of JSON.
     Json,
+    /// A Server-Sent Event.
+    Sse,
     /// Either, in a frame of our own client.
     Framed {
         /// JSON in it?
@@ -26,6 +29,7 @@ pub fn rendered(line: &Line, id: u64, how: How) -> String {
     match how {
         How::Text => line.render(LogFormat::Text),
         How::Json => line.numbered(id),
+        How::Sse => sse::event(Some(id), &line.event, line.numbered(id).trim_end()),
         How::Framed { json: false } => framed(&line.render(LogFormat::Text)),
         How::Framed { json: true } => framed(&line.numbered(id)),
     }
@@ -50,6 +54,7 @@ pub fn missed(n: u64, at: (u64, u32), how: How) -> String {
     match how {
         How::Text | How::Framed { json: false } => rendered(&line, 0, how),
         How::Json => line.render(LogFormat::Json),
+        How::Sse => sse::event(None, "missed", line.render(LogFormat::Json).trim_end()),
         How::Framed { json: true } => framed(&line.render(LogFormat::Json)),
     }
 }
@@ -84,7 +89,7 @@ mod tests {
             let v = json::parse(rendered(&line, 3, how).trim_end()).unwrap();
             assert_eq!(v["more"].get::<String>(), Some(&inner));
         }
-        for how in [How::Json, How::Framed { json: true }, How::Text] {
+        for how in [How::Json, How::Sse, How::Framed { json: true }, How::Text] {
             assert!(missed(57, (0, 0), how).contains("57 events missed"));
         }
     }

@@ -3,8 +3,9 @@
 
 use crate::mutate::cut;
 use crate::prng::Prng;
+use minicluster::settings::EcvControl;
 use minicluster::wire::dialogue::{Dialogue, Turn};
-use minicluster::wire::door::{Door, EcvControl, House, enter};
+use minicluster::wire::door::{Door, House, enter};
 use minicluster::wire::http::response::{Response, Way};
 use minicluster::wire::http::{
     Guess, MAX_BODY, MAX_BUFFER, MAX_HEAD, MAX_PARAMETERS, Parser, Progress, Request, guess, range,

@@ -5,6 +5,7 @@ mod console;
 mod custom;
 mod talk;
 
+use super::keyfile;
 use super::names::{self, Running};
 use super::pidfile::{self, Found};
 use super::sink;
@@ -16,12 +17,14 @@ use crate::sys::signal::Blocked;
 use crate::sys::{fds, pidfd, procfs, unix};
 use crate::verbs::{self, What};
 use crate::wire::command::spelled_out;
+use crate::wire::key::Key;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use talk::{PATIENCE, ask, connect};
+use talk::{PATIENCE, ask, connect, connect_port};
 
 /// How long a master may take to vanish after its last word.
 const VANISH: Duration = Duration::from_secs(5);
@@ -47,11 +50,11 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
     if what == What::Help {
         return custom::help(s, words);
     }
-    let path = match find(s)? {
-        Way::Socket(path) => path,
+    let stream = match find(s)? {
+        Way::Socket(path) => connect(&path)?,
+        Way::Port(at) => connect_port(at, &key_of(s)?)?,
         Way::Process(found) => return by_signal(s, what, &found),
     };
-    let stream = connect(&path)?;
     if what == What::Console {
         return console::run(stream);
     }
@@ -102,22 +105,23 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
 pub fn replace(s: &Settings) -> Result<Option<u8>, Failure> {
     let name = s.name.clone().unwrap_or_else(|| s.implied_name());
     let named = || names::running().into_iter().find(|r| r.name == name);
-    let path = match (&s.control, named()) {
-        (Control::Path(path), _) => path.clone(),
+    let stream = match (&s.control, named()) {
+        (Control::Port(at), _) => connect_port(*at, &key_of(s)?),
+        (Control::Path(path), _) => connect(path),
         (_, None) => return Ok(None),
         (
             _,
             Some(Running {
                 socket: Some(path), ..
             }),
-        ) => path,
+        ) => connect(&path),
         (_, Some(Running { pid, .. })) => {
             let why =
                 format!("{name} runs, pid {pid}, without a control socket: it cannot be told");
             return Err((FAILED, why));
         }
     };
-    let stream = match connect(&path) {
+    let stream = match stream {
         Ok(stream) => stream,
         Err((NOT_RUNNING, _)) => return Ok(None),
         Err(e) => return Err(e),
@@ -313,6 +317,7 @@ pub fn print(text: &str) -> Result<u8, Failure> {
 /// How a master is reached.
 enum Way {
     Socket(PathBuf),
+    Port(SocketAddr),
     Process(Found),
 }
 
@@ -326,7 +331,21 @@ fn find(s: &Settings) -> Result<Way, Failure> {
             let socket = ours.and_then(|r| r.socket);
             Ok(socket.map_or(Way::Process(found), Way::Socket))
         }
-        None => find_socket(s).map(Way::Socket),
+        None => match s.control {
+            Control::Port(at) => Ok(Way::Port(at)),
+            Control::Path(_) | Control::Named | Control::Off => find_socket(s).map(Way::Socket),
+        },
+    }
+}
+
+/// The key that opens a port.
+fn key_of(s: &Settings) -> Result<Key, Failure> {
+    match &s.key_file {
+        Some(file) => keyfile::read(file),
+        None => Err((
+            EX_USAGE,
+            "over TCP a verb needs the key: --key-file FILE in front of it".into(),
+        )),
     }
 }
 
@@ -334,7 +353,7 @@ fn find_socket(s: &Settings) -> Result<PathBuf, Failure> {
     match &s.control {
         Control::Path(p) => return Ok(p.clone()),
         Control::Off => return Err((EX_USAGE, "-C off: there is nothing to speak to".into())),
-        Control::Named => {}
+        Control::Named | Control::Port(_) => {}
     }
     if s.name.is_none()
         && let Some(p) = std::env::var_os("MINICLUSTER_CONTROL").filter(|p| !p.is_empty())

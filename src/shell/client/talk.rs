@@ -5,7 +5,10 @@ use crate::core::codes::{EX_NOPERM, EX_USAGE, FAILED, Failure, NOT_RUNNING, TIME
 use crate::core::words::{human, reason};
 use crate::sys::unix;
 use crate::wire::command::{MAX_LINE, Told, decode, encode};
+use crate::wire::key::Key;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -101,4 +104,23 @@ pub(super) fn connect(path: &Path) -> Result<UnixStream, Failure> {
             _ => (FAILED, format!("{at}: {}", reason(&e))),
         }
     })
+}
+
+/// The same over TCP, with the key.
+pub(super) fn connect_port(at: SocketAddr, key: &Key) -> Result<UnixStream, Failure> {
+    let tcp = TcpStream::connect_timeout(&at, PATIENCE).map_err(|e| match e.kind() {
+        ErrorKind::ConnectionRefused => {
+            (NOT_RUNNING, format!("not running: nobody listens on {at}"))
+        }
+        ErrorKind::TimedOut => (
+            TIMED_OUT,
+            format!("{at}: no answer within {}", human(PATIENCE)),
+        ),
+        _ => (FAILED, format!("{at}: {}", reason(&e))),
+    })?;
+    // From here on it is a stream like any other.
+    let mut stream = UnixStream::from(OwnedFd::from(tcp));
+    let lost = |e: std::io::Error| (FAILED, format!("the connection broke: {}", reason(&e)));
+    stream.write_all(key.line().as_bytes()).map_err(lost)?;
+    Ok(stream)
 }

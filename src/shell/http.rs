@@ -1,0 +1,496 @@
+//! What is asked over HTTP, answered. How it is asked and by whom it may be is `wire`'s; here it becomes a
+//! look or a verb like any other, and its answer what that client understands.
+
+use super::Shell;
+use super::clients::ClientId;
+use super::doors::Gate;
+use super::requests::Answer;
+use super::sending::one_line;
+use crate::core::codes::{EX_NOPERM, EX_USAGE, Failure, of_port};
+use crate::core::fields::Value;
+use crate::core::words::{count, reason};
+use crate::core::{Addr, Level, Standing, Time};
+use crate::settings::{Control, EcvControl, Settings};
+use crate::sys::{clock, process};
+use crate::verbs;
+use crate::wire::command::{self, Request};
+use crate::wire::dialogue::Turn;
+use crate::wire::door::House;
+use crate::wire::ecv::{self, Local, Place, Rotation};
+use crate::wire::http::response::{Response, Way};
+use crate::wire::http::{self, Request as Asked, Status};
+use crate::wire::key::{Key, Secret};
+use crate::wire::routes::{self, What};
+use crate::wire::stream::How;
+use crate::wire::{cli_answer, json, send_answer, sse};
+use mio::Interest;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// One who follows over HTTP is told so often that the stream lives, if it is not told anything else.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// A client that was cut off comes back after that long.
+const RETRY: Duration = Duration::from_secs(2);
+/// Those who are refused are told of in the log so often at most, and how many there were.
+const SAY_REFUSED: Duration = Duration::from_secs(10);
+
+/// Who may do what over HTTP and over TCP, and what is said of us there.
+pub struct Gatekeeper {
+    key: Option<Key>,
+    names: Vec<String>,
+    hostname: String,
+    ecv: String,
+    control: EcvControl,
+    down: u16,
+    /// Since when we run: seconds since 1970.
+    since: u64,
+    /// When streams are told next that they live, if there are any.
+    beat: Option<Time>,
+    /// When it was last told that somebody was refused; and how many have been since.
+    refused: Option<(Time, u64)>,
+}
+
+impl Gatekeeper {
+    /// As it was asked for.
+    pub fn of(s: &Settings) -> Result<Gatekeeper, Failure> {
+        routes::check_ecv(&s.ecv).map_err(|why| (EX_USAGE, format!("--ecv {}: {why}", s.ecv)))?;
+        let key = s
+            .key_file
+            .as_deref()
+            .map(super::keyfile::read)
+            .transpose()?;
+        let hostname = process::hostname();
+        let monitor = s.monitor_name.clone();
+        let names = [hostname.clone()].into_iter().chain(monitor);
+        Ok(Gatekeeper {
+            key,
+            names: names.filter(|n| !n.is_empty()).collect(),
+            hostname,
+            ecv: s.ecv.clone(),
+            control: s.ecv_control,
+            down: s.ecv_down_status,
+            since: clock::wall().0,
+            beat: None,
+            refused: None,
+        })
+    }
+
+    fn house(&self) -> House<'_> {
+        House {
+            key: self.key.as_ref(),
+            names: &self.names,
+            ecv: &self.ecv,
+            ecv_control: self.control,
+        }
+    }
+
+    /// When streams have to be told that they live.
+    pub fn deadline(&self) -> Option<Time> {
+        self.beat
+    }
+}
+
+impl Shell {
+    /// The ports of --monitor, before anything is started.
+    pub(super) fn open_monitor(&mut self) -> Result<(), Failure> {
+        let s = self.settings();
+        let monitor = s.monitor.map(|at| (at, Gate::Monitor, "--monitor"));
+        let control = match s.control {
+            Control::Port(at) => Some((at, Gate::Port, "-C")),
+            Control::Named | Control::Path(_) | Control::Off => None,
+        };
+        let ports = [monitor, control].into_iter().flatten();
+        for (at, gate, option) in ports {
+            let opened = self.clients.doors.open_port(at, gate);
+            let opened = opened.and_then(|l| {
+                let token = super::token(super::Kind::Door, 0);
+                let at = l.local_addr()?;
+                self.poll
+                    .registry()
+                    .register(l, token, Interest::READABLE)?;
+                Ok(at)
+            });
+            match opened {
+                Ok(at) => {
+                    let url = match gate {
+                        Gate::Monitor => format!("http://{at}"),
+                        Gate::Port | Gate::Socket => format!("tcp://{at}"),
+                    };
+                    let fields = vec![("addr", Value::Text(at.to_string()))];
+                    let message = format!("{option} listens on {url}");
+                    let line = self.log.own(Level::Info, "door-open", fields, message);
+                    self.publish(line);
+                }
+                Err(e) => {
+                    let code = of_port(crate::sys::errno_of(&e));
+                    return Err((code, port_error(option, at, &e)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next step of a client that speaks HTTP.
+    pub(super) fn http_turn(&mut self, id: ClientId) {
+        let at = clock::wall().0;
+        let house = self.house.house();
+        match self.clients.turn(id, &house, at) {
+            Turn::Wait => {}
+            Turn::Continue => {
+                self.clients.add(id, http::CONTINUE);
+                self.look_again(id);
+            }
+            Turn::Answer { answer, way } => {
+                if matches!(answer.status, Status::UNAUTHORIZED | Status::FORBIDDEN) {
+                    self.say_refused_request(id, answer.status);
+                }
+                self.answer_http(id, &answer, way);
+            }
+            Turn::Asked {
+                route,
+                request,
+                way,
+            } => {
+                self.clients.asked(id, route.what, way);
+                if let Some(answer) = self.asked(id, route.what, &request) {
+                    self.clients.take_asked(id);
+                    self.answer_http(id, &answer, way);
+                }
+            }
+        }
+    }
+
+    /// Sent it is; and the next request is looked at.
+    fn answer_http(&mut self, id: ClientId, answer: &Response, way: Way) {
+        let (bytes, goes_on) = (answer.encode(way), answer.goes_on(way));
+        let now = self.now();
+        match self.clients.answer_http(id, &bytes, goes_on, now) {
+            true => self.look_again(id),
+            false => self.hang_up(id),
+        }
+    }
+
+    /// It may have said more already.
+    fn look_again(&mut self, id: ClientId) {
+        self.clients.look_again(id);
+        self.ready.insert((super::Kind::Client, id.0));
+    }
+
+    /// `None`: it is answered when it is over, or never.
+    fn asked(&mut self, id: ClientId, what: What, r: &Asked) -> Option<Response> {
+        let json = |(_, text): Answer| Response::json(Status::OK, text);
+        match what {
+            What::Ecv => Some(self.ecv_answer(id)),
+            What::Live => Some(self.live(r)),
+            What::Ready => Some(self.is_ready(r)),
+            What::Page | What::Status => Some(json(self.status(true))),
+            What::Workers => Some(json(self.workers(Some("details"), true))),
+            What::Events => self.stream_events(id, r),
+            What::Disable => self.verb_over_http(id, &["disable"], false),
+            What::Enable => self.verb_over_http(id, &["enable"], false),
+            What::Restart if r.head.flag("async") => {
+                self.verb_over_http(id, &["reload", verbs::NO_WAIT], false)
+            }
+            What::Restart => self.verb_over_http(id, &["reload"], false),
+            What::Send => self.message_over_http(id, "send", &r.body),
+            What::SyncSend => self.message_over_http(id, "sync-send", &r.body),
+            What::Cli => self.cli(id, r),
+        }
+    }
+
+    /// A verb like any other; what comes of it goes to `answer_asked`.
+    fn verb_over_http(&mut self, id: ClientId, words: &[&str], json: bool) -> Option<Response> {
+        let request = Request {
+            words: words.iter().map(|w| w.to_string()).collect(),
+            json,
+            framed: false,
+        };
+        self.ask_verb(id, &request)
+    }
+
+    fn ask_verb(&mut self, id: ClientId, request: &Request) -> Option<Response> {
+        self.clients.patient(id);
+        if let Some((code, text)) = self.dispatch(id, request) {
+            self.clients.waited(id, self.now());
+            self.answer_asked(id, code, &text);
+        }
+        None
+    }
+
+    /// As proteus-cluster takes them.
+    fn message_over_http(&mut self, id: ClientId, verb: &str, body: &[u8]) -> Option<Response> {
+        let text = std::str::from_utf8(body).ok();
+        match text.map(one_line) {
+            Some(Ok(line)) => self.verb_over_http(id, &[verb, &line], false),
+            Some(Err(_)) | None => Some(send_answer::not_read()),
+        }
+    }
+
+    /// As cluster-service takes verbs: answers that are data are JSON, others a text.
+    fn cli(&mut self, id: ClientId, r: &Asked) -> Option<Response> {
+        let json = r.head.json;
+        let line = match cli_answer::line(&r.head, &r.body) {
+            Ok(line) => line,
+            Err(answer) => return Some(answer),
+        };
+        let mut request = match command::parse(line.as_bytes()) {
+            Ok(request) => request,
+            Err(e) => return Some(Response::error(Status::BAD_REQUEST, &e, json)),
+        };
+        let Some(word) = request.words.first() else {
+            return Some(cli_answer::unknown(json));
+        };
+        let verb = verbs::find(word);
+        if verb.is_none() && !self.has_command(word) {
+            return Some(cli_answer::unknown(json));
+        }
+        if verb.is_some_and(|v| v.typed) {
+            return Some(cli_answer::not_remote(word, json));
+        }
+        request.json |= verb.is_some_and(|v| v.data) && !self.has_command(word);
+        request.framed = false;
+        self.clients.as_json(id, request.json);
+        self.ask_verb(id, &request)
+    }
+
+    /// What a verb has come to that was asked for over HTTP.
+    pub(super) fn answer_asked(&mut self, id: ClientId, code: u8, text: &str) {
+        let json = self.clients.is_json(id);
+        let Some((what, way)) = self.clients.take_asked(id) else {
+            return;
+        };
+        let answer = match what {
+            What::Disable | What::Enable if code == 0 => ecv::done(&local(self.house.since)),
+            What::Disable | What::Enable | What::Restart | What::Send => {
+                send_answer::done(code, text)
+            }
+            What::SyncSend => send_answer::gathered(code, text),
+            What::Cli => cli_answer::answer(code, text, json),
+            What::Ecv
+            | What::Live
+            | What::Ready
+            | What::Page
+            | What::Status
+            | What::Workers
+            | What::Events => Response::error(Status::FAILED, text.trim_end(), false),
+        };
+        self.answer_http(id, &answer, way);
+    }
+
+    /// In rotation or not, as cluster2 says it.
+    fn ecv_answer(&self, id: ClientId) -> Response {
+        let (rotation, _) = self.stands();
+        let ip = self.clients.ends(id).0.map(|a| a.ip().to_string());
+        let place = Place {
+            ip: ip.as_deref().unwrap_or("127.0.0.1"),
+            hostname: &self.house.hostname,
+            port: self.first_port(),
+        };
+        let now = local(clock::wall().0);
+        ecv::answer(
+            rotation,
+            &place,
+            &now,
+            &local(self.house.since),
+            self.house.down,
+        )
+    }
+
+    /// The first port that is served.
+    fn first_port(&self) -> u16 {
+        let all = self.cluster.status(self.now()).lanes;
+        let tcp = |a: &Addr| match a {
+            Addr::Tcp(at) => Some(at.port()),
+            Addr::Unix(_) | Addr::Other(_) => None,
+        };
+        all.iter().find_map(tcp).unwrap_or(0)
+    }
+
+    /// Are clients to come, and if not, why?
+    fn stands(&self) -> (Rotation, String) {
+        let now = self.cluster.rotation();
+        let word = match now.state {
+            Standing::Available => Rotation::Available,
+            Standing::Warning => Rotation::Warning,
+            Standing::Disabled => Rotation::Disabled,
+        };
+        (word, now.why.to_string())
+    }
+
+    /// We answer: that is all there is to it.
+    fn live(&self, r: &Asked) -> Response {
+        match r.head.json {
+            true => Response::json(Status::OK, "{\"live\":true}\n"),
+            false => Response::text(Status::OK, "live\n"),
+        }
+    }
+
+    fn is_ready(&self, r: &Asked) -> Response {
+        let (rotation, why) = self.stands();
+        let ready = rotation == Rotation::Available;
+        let status = match ready {
+            true => Status::OK,
+            false => Status::UNAVAILABLE,
+        };
+        match (r.head.json, ready) {
+            (true, true) => Response::json(status, "{\"ready\":true,\"reason\":null}\n"),
+            (true, false) => {
+                let why = json::quote(&why);
+                Response::json(status, format!("{{\"ready\":false,\"reason\":{why}}}\n"))
+            }
+            (false, true) => Response::text(status, "ready\n"),
+            (false, false) => Response::text(status, format!("not ready: {why}\n")),
+        }
+    }
+
+    /// Server-Sent Events: those that are kept after the one that it has seen, and those to come.
+    fn stream_events(&mut self, id: ClientId, r: &Asked) -> Option<Response> {
+        if !self.clients.may_follow(id) {
+            let why = "too many follow the events already: let one of them go";
+            return Some(Response::error(Status::UNAVAILABLE, why, r.head.json));
+        }
+        let (_, way) = self.clients.take_asked(id)?;
+        let head = sse::opening();
+        let seen = sse::last_seen(r.head.last_event_id.as_deref());
+        let (missed, kept) = self.events.since(seen.unwrap_or(0), How::Sse);
+        let mut bytes = head.head(way, http::response::Length::Unknown);
+        if way.bodiless {
+            let now = self.now();
+            self.clients.answer_http(id, &bytes, false, now);
+            return None;
+        }
+        bytes.extend_from_slice(sse::retry(RETRY).as_bytes());
+        if missed > 0 && seen.is_some() {
+            let told = crate::wire::stream::missed(missed, clock::wall(), How::Sse);
+            bytes.extend_from_slice(told.as_bytes());
+        }
+        bytes.extend_from_slice(kept.concat().as_bytes());
+        self.clients.streams(id);
+        self.follow(id, How::Sse);
+        self.clients.add(id, &bytes);
+        if !self.clients.push(id) {
+            self.hang_up(id);
+        }
+        let next = self.now() + HEARTBEAT;
+        self.house.beat.get_or_insert(next);
+        None
+    }
+
+    /// Streams on which nothing is said for long are taken for dead by what is between.
+    pub(super) fn keep_streams_alive(&mut self) {
+        let now = self.now();
+        if self.house.beat.is_none_or(|at| at > now) {
+            return;
+        }
+        let streams = self.clients.followers().into_iter();
+        let streams: Vec<ClientId> = streams
+            .filter_map(|(id, how)| (how == How::Sse).then_some(id))
+            .collect();
+        for id in &streams {
+            self.clients.tell(*id, sse::HEARTBEAT, clock::wall());
+        }
+        self.house.beat = (!streams.is_empty()).then(|| now + HEARTBEAT);
+    }
+
+    /// It had its time.
+    pub(super) fn too_slow(&mut self, id: ClientId, now: Time) {
+        if self.clients.is_asking(id) {
+            let why = "the request was not whole in time";
+            let answer = Response::error(Status::TIMEOUT, why, false);
+            let bytes = answer.encode(Way::last(Some(clock::wall().0)));
+            if self.clients.answer_http(id, &bytes, false, now) {
+                return;
+            }
+        }
+        self.hang_up(id);
+    }
+
+    /// Over TCP the first line is the key.
+    pub(super) fn hear_key(&mut self, id: ClientId, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let said = text
+            .trim()
+            .strip_prefix("key ")
+            .map(|k| Secret::new(k.trim()));
+        let right = match (&self.house.key, said) {
+            (Some(key), Some(said)) => key.is(&said),
+            (_, _) => false,
+        };
+        if right {
+            return self.clients.unlock(id);
+        }
+        self.say_refused_request(id, Status::UNAUTHORIZED);
+        let text = "the first line has to be: key, a blank, and the key of --key-file\n";
+        let text = command::encode_answer(EX_NOPERM, text);
+        self.clients.answer(id, &text, true);
+        self.hang_up(id);
+    }
+
+    /// In the log, and not more often than it can be read.
+    fn say_refused_request(&mut self, id: ClientId, status: Status) {
+        let now = self.now();
+        let since = match &mut self.house.refused {
+            Some((at, n)) if now - *at < SAY_REFUSED => {
+                *n += 1;
+                return;
+            }
+            known => known.replace((now, 0)).map_or(0, |(_, n)| n),
+        };
+        let peer = self.clients.ends(id).1;
+        let who = peer.map_or("the control socket".into(), |p: SocketAddr| p.to_string());
+        let why = match status {
+            Status::UNAUTHORIZED => "no key, or a wrong one",
+            _ => "not allowed there, or by a foreign name",
+        };
+        let others = match since {
+            0 => String::new(),
+            n => format!(
+                "; so were {} since the last of these lines",
+                count(n as usize, "other")
+            ),
+        };
+        let message = format!("refused a request from {who}: {why}{others}");
+        let fields = vec![
+            ("peer", Value::Text(who)),
+            ("status", Value::Number(status.0.to_string())),
+        ];
+        let line = self
+            .log
+            .own(Level::Warn, "request-refused", fields, message);
+        self.publish(line);
+    }
+
+    /// Those who came by the socket and are neither root nor us.
+    pub(super) fn say_turned_away(&mut self) {
+        for by in self.clients.doors.turned_away() {
+            let now = self.now();
+            if let Some((at, n)) = &mut self.house.refused
+                && now - *at < SAY_REFUSED
+            {
+                *n += 1;
+                continue;
+            }
+            self.house.refused = Some((now, 0));
+            let message = format!(
+                "refused a client of the control socket, {by}: it belongs to uid {}",
+                process::euid()
+            );
+            self.say_for_client(Level::Warn, "client-refused", Vec::new(), message, by);
+        }
+    }
+}
+
+fn local(unix: u64) -> Local<'static> {
+    let offset = i32::try_from(clock::local_offset(unix)).unwrap_or(0);
+    let zone = "";
+    Local { unix, offset, zone }
+}
+
+fn port_error(option: &str, at: SocketAddr, e: &std::io::Error) -> String {
+    let holder = crate::sys::procfs::holder_of(at.port());
+    let held = match (e.kind(), holder) {
+        (std::io::ErrorKind::AddrInUse, Some(holder)) => format!(": held by {holder}"),
+        (_, _) => String::new(),
+    };
+    format!("{option} {at}: {}{held}", reason(e))
+}
