@@ -12,7 +12,10 @@
 //!    their own message comes back, with an error.
 //! 5. With `notification` later answers are passed on, too, whatever their fields, for as long as the one
 //!    who asked lives.
-//! 6. Nothing is kept for longer than that, and there is a limit to all.
+//! 6. Work is given to a program, as a line with a number (`Ticket`). Lines that it has read are done by
+//!    it or by nobody: when it has ended, who waits for those is told.
+//! 7. A worker that has gone hears nothing: what only it waits for is not waited for any more.
+//! 8. Nothing is kept for longer than that, and there is a limit to all.
 
 use super::ids::{Time, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,15 +43,24 @@ pub struct Wanted {
     pub notification: bool,
 }
 
-/// What becomes of it.
+/// Where some work was put: which program has it, and the how manieth of its lines it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// A serial of its runs and successors, all the same program.
+    pub program: u64,
+    /// Counted from 1.
+    pub line: u64,
+}
+
+/// What becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begun {
     /// It is to be done.
     Work,
     /// It is being done.
     Joined,
     /// There is no room for it.
-    Full,
+    Full(Failed),
 }
 
 /// Who hears something.
@@ -78,6 +90,8 @@ impl To {
 /// A message that comes back to whom it was from, with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
+    /// Who was to do it.
+    pub delegate: String,
     /// As it was.
     pub message: String,
     /// What the answer would have been called.
@@ -96,6 +110,12 @@ struct Key {
     message: Option<String>,
 }
 
+/// Work under way, and who waits for it.
+struct Work {
+    ticket: Ticket,
+    askers: Vec<Asker>,
+}
+
 struct Asker {
     worker: WorkerId,
     message: String,
@@ -104,13 +124,25 @@ struct Asker {
     by: Time,
 }
 
+impl Asker {
+    /// That pid hears nothing any more. Does now nobody?
+    fn was_only_for(&mut self, pid: i32) -> bool {
+        let Some(targets) = &mut self.targets else {
+            return false;
+        };
+        let before = targets.len();
+        targets.retain(|p| *p != pid);
+        targets.len() < before && targets.is_empty()
+    }
+}
+
 /// Who has notifications of what: delegate, expect, and the one who asked.
 type Subject = (String, String, WorkerId);
 
 /// All that is under way.
 #[derive(Default)]
 pub struct Delegations {
-    asks: BTreeMap<Key, Vec<Asker>>,
+    asks: BTreeMap<Key, Work>,
     /// How many ask, and how many bytes they have sent.
     count: usize,
     kept: usize,
@@ -118,8 +150,15 @@ pub struct Delegations {
 }
 
 impl Delegations {
-    /// A worker asks. Unless it is `Work` the delegate hears nothing of it.
-    pub fn ask(&mut self, worker: WorkerId, wanted: Wanted, message: &str, now: Time) -> Begun {
+    /// A worker asks. Unless it is `Work` the delegate hears nothing of it; if it is, that goes there.
+    pub fn ask(
+        &mut self,
+        worker: WorkerId,
+        wanted: Wanted,
+        message: &str,
+        ticket: Ticket,
+        now: Time,
+    ) -> Begun {
         let Some(expect) = wanted.expect else {
             return Begun::Work;
         };
@@ -127,7 +166,12 @@ impl Delegations {
             || self.kept + message.len() > MAX_KEPT
             || wanted.notification && self.listening.len() >= MAX_ASKS;
         if full {
-            return Begun::Full;
+            return Begun::Full(Failed {
+                delegate: wanted.delegate,
+                message: message.to_string(),
+                expect,
+                to: To::of(wanted.targets.as_ref()),
+            });
         }
         let distinct = wanted.matches.is_empty().then(|| message.to_string());
         let key = Key {
@@ -136,7 +180,11 @@ impl Delegations {
             matches: wanted.matches,
             message: distinct,
         };
-        let askers = self.asks.entry(key).or_default();
+        let new = || Work {
+            ticket,
+            askers: Vec::new(),
+        };
+        let askers = &mut self.asks.entry(key).or_insert_with(new).askers;
         let first = askers.is_empty();
         askers.push(Asker {
             worker,
@@ -177,7 +225,7 @@ impl Delegations {
         };
         let over: Vec<Key> = self.asks.keys().filter(fits).cloned().collect();
         for key in over {
-            for asker in self.asks.remove(&key).unwrap_or_default() {
+            for asker in self.asks.remove(&key).into_iter().flat_map(|w| w.askers) {
                 hear(&key.expect, To::of(asker.targets.as_ref()));
                 self.done_with(&key, asker);
             }
@@ -193,29 +241,41 @@ impl Delegations {
         self.fail(|_, asker| asker.by <= now)
     }
 
-    /// A delegate will not answer any more: all who wait for it.
-    pub fn ended(&mut self, delegate: &str) -> Vec<Failed> {
-        self.fail(|key, _| key.delegate == delegate)
+    /// That work will not be done: all who wait for it.
+    pub fn lost(&mut self, which: impl Fn(Ticket) -> bool) -> Vec<Failed> {
+        self.fail(|ticket, _| which(ticket))
     }
 
-    fn fail(&mut self, which: impl Fn(&Key, &Asker) -> bool) -> Vec<Failed> {
+    fn fail(&mut self, which: impl Fn(Ticket, &Asker) -> bool) -> Vec<Failed> {
         let mut failed = Vec::new();
-        for (key, askers) in std::mem::take(&mut self.asks) {
-            let (over, left): (Vec<Asker>, Vec<Asker>) =
-                askers.into_iter().partition(|a| which(&key, a));
+        for (key, work) in std::mem::take(&mut self.asks) {
+            let ticket = work.ticket;
+            let (over, askers): (Vec<Asker>, Vec<Asker>) =
+                work.askers.into_iter().partition(|a| which(ticket, a));
             for asker in over {
                 failed.push(Failed {
+                    delegate: key.delegate.clone(),
                     message: asker.message.clone(),
                     expect: key.expect.clone(),
                     to: To::of(asker.targets.as_ref()),
                 });
                 self.done_with(&key, asker);
             }
-            if !left.is_empty() {
-                self.asks.insert(key, left);
+            if !askers.is_empty() {
+                self.asks.insert(key, Work { ticket, askers });
             }
         }
         failed
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Does nobody wait, or listen?
+    pub fn is_empty(&self) -> bool {
+        self.count == 0 && self.listening.is_empty()
     }
 
     /// It has had its answer, or its error: what it hears from now on.
@@ -232,17 +292,37 @@ impl Delegations {
         }
     }
 
-    /// A worker has gone. Others may hear the answer to what it has asked; notifications end with it.
-    pub fn gone(&mut self, worker: WorkerId) {
-        self.listening.retain(|(_, _, of), _| *of != worker);
-        for asker in self.asks.values_mut().flatten() {
-            asker.notification &= asker.worker != worker;
-        }
+    /// A worker has gone, whose pid that was: the next one with that pid does not hear what was for it.
+    /// Others may hear the answer to what it has asked; notifications end with it.
+    pub fn gone(&mut self, worker: WorkerId, pid: Option<i32>) {
+        self.listening.retain(|(_, _, of), to| {
+            let nobody = match to {
+                To::All => false,
+                To::Pids(all) => pid.is_some_and(|pid| all.remove(&pid)) && all.is_empty(),
+            };
+            *of != worker && !nobody
+        });
+        let (mut count, mut kept) = (0, 0);
+        self.asks.retain(|_, work| {
+            work.askers.retain_mut(|asker| {
+                asker.notification &= asker.worker != worker;
+                let stays = !pid.is_some_and(|pid| asker.was_only_for(pid));
+                if !stays {
+                    count += 1;
+                    kept += asker.message.len();
+                }
+                stays
+            });
+            !work.askers.is_empty()
+        });
+        self.count = self.count.saturating_sub(count);
+        self.kept = self.kept.saturating_sub(kept);
     }
 
     /// When the first one's time is over.
     pub fn deadline(&self) -> Option<Time> {
-        self.asks.values().flatten().map(|a| a.by).min()
+        let all = self.asks.values().flat_map(|w| &w.askers);
+        all.map(|a| a.by).min()
     }
 }
 
@@ -250,6 +330,10 @@ impl Delegations {
 mod tests {
     use super::*;
 
+    const T: Ticket = Ticket {
+        program: 1,
+        line: 1,
+    };
     const W: [WorkerId; 3] = [WorkerId(1), WorkerId(2), WorkerId(3)];
 
     fn wanted(domain: &str) -> Wanted {
@@ -283,15 +367,15 @@ mod tests {
             targets: Some(vec![pid]),
             ..wanted(domain)
         };
-        assert_eq!(d.ask(W[0], of("a", 11), "{1}", Time(0)), Begun::Work);
-        assert_eq!(d.ask(W[1], of("a", 12), "{2}", Time(0)), Begun::Joined);
-        assert_eq!(d.ask(W[2], of("b", 13), "{3}", Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[0], of("a", 11), "{1}", T, Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[1], of("a", 12), "{2}", T, Time(0)), Begun::Joined);
+        assert_eq!(d.ask(W[2], of("b", 13), "{3}", T, Time(0)), Begun::Work);
         assert_eq!(answer(&mut d, "c"), []);
         assert_eq!(answer(&mut d, "a"), [("config".into(), to(&[11, 12]))]);
         assert_eq!(answer(&mut d, "a"), []);
         assert_eq!(answer(&mut d, "b"), [("config".into(), to(&[13]))]);
         // It is over: the next one is work again.
-        assert_eq!(d.ask(W[0], wanted("a"), "{1}", Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[0], wanted("a"), "{1}", T, Time(0)), Begun::Work);
         assert_eq!(answer(&mut d, "a"), [("config".into(), To::All)]);
         assert!(is_empty(&d));
     }
@@ -304,11 +388,11 @@ mod tests {
             expect: Some(expect.into()),
             ..wanted("")
         };
-        assert_eq!(d.ask(W[0], plain("x"), "{1}", Time(0)), Begun::Work);
-        assert_eq!(d.ask(W[1], plain("x"), "{1}", Time(0)), Begun::Joined);
+        assert_eq!(d.ask(W[0], plain("x"), "{1}", T, Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[1], plain("x"), "{1}", T, Time(0)), Begun::Joined);
         // Another message may be about other work, and is passed on.
-        assert_eq!(d.ask(W[1], plain("x"), "{2}", Time(0)), Begun::Work);
-        assert_eq!(d.ask(W[1], plain("y"), "{1}", Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[1], plain("x"), "{2}", T, Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[1], plain("y"), "{1}", T, Time(0)), Begun::Work);
         assert!(d.answered("other", None, |_| None).is_empty());
         assert!(d.answered("read", Some("z"), |_| None).is_empty());
         let x = d.answered("read", Some("x"), |_| None);
@@ -325,11 +409,12 @@ mod tests {
             targets: Some(vec![pid]),
             ..wanted("a")
         };
-        d.ask(W[0], within(1, 11), "{1}", Time(0));
-        d.ask(W[1], within(2, 12), "{2}", Time(0));
+        d.ask(W[0], within(1, 11), "{1}", T, Time(0));
+        d.ask(W[1], within(2, 12), "{2}", T, Time(0));
         let at = |secs: u64| Time(0) + Duration::from_secs(secs);
         assert_eq!(d.deadline(), Some(at(1)));
         let failed = |message: &str, pid: i32| Failed {
+            delegate: "read".into(),
             message: message.into(),
             expect: "config".into(),
             to: to(&[pid]),
@@ -337,10 +422,10 @@ mod tests {
         assert_eq!(d.overdue(Time(1)), []);
         assert_eq!(d.overdue(at(1)), [failed("{1}", 11)]);
         // The other one still waits, and nothing is done twice for it.
-        assert_eq!(d.ask(W[2], within(9, 13), "{3}", at(1)), Begun::Joined);
+        assert_eq!(d.ask(W[2], within(9, 13), "{3}", T, at(1)), Begun::Joined);
         assert_eq!(d.overdue(at(2)), [failed("{2}", 12)]);
-        assert_eq!(d.ended("nobody"), []);
-        assert_eq!(d.ended("read"), [failed("{3}", 13)]);
+        assert_eq!(d.lost(|t| t.line > 1), []);
+        assert_eq!(d.lost(|t| t == T), [failed("{3}", 13)]);
         assert_eq!(d.deadline(), None);
         assert!(is_empty(&d));
     }
@@ -353,21 +438,21 @@ mod tests {
             targets: Some(vec![pid]),
             ..wanted("a")
         };
-        d.ask(W[0], note(11), "{1}", Time(0));
+        d.ask(W[0], note(11), "{1}", T, Time(0));
         assert_eq!(answer(&mut d, "other"), [], "none before the first");
         assert_eq!(answer(&mut d, "a"), [("config".into(), to(&[11]))]);
         assert_eq!(answer(&mut d, "other"), [("config".into(), to(&[11]))]);
         // Once, although it has asked twice; and another one's answer is heard along with it.
-        d.ask(W[0], note(11), "{1}", Time(0));
-        d.ask(W[1], note(12), "{2}", Time(0));
+        d.ask(W[0], note(11), "{1}", T, Time(0));
+        d.ask(W[1], note(12), "{2}", T, Time(0));
         assert_eq!(answer(&mut d, "a"), [("config".into(), to(&[11, 12]))]);
-        d.gone(W[0]);
+        d.gone(W[0], None);
         assert_eq!(answer(&mut d, "x"), [("config".into(), to(&[12]))]);
         // Gone before its answer: that may be for others, notifications are not.
-        d.ask(W[2], note(13), "{3}", Time(0));
-        d.gone(W[2]);
+        d.ask(W[2], note(13), "{3}", T, Time(0));
+        d.gone(W[2], None);
         assert_eq!(answer(&mut d, "a"), [("config".into(), to(&[12, 13]))]);
-        d.gone(W[1]);
+        d.gone(W[1], None);
         assert!(is_empty(&d));
     }
 
@@ -380,26 +465,32 @@ mod tests {
             ..wanted("a")
         };
         for _ in 0..2 {
-            assert_eq!(d.ask(W[0], forget.clone(), "{}", Time(0)), Begun::Work);
+            assert_eq!(d.ask(W[0], forget.clone(), "{}", T, Time(0)), Begun::Work);
         }
         assert!(is_empty(&d));
     }
 
     #[test]
     fn there_is_a_limit_to_those_who_wait() {
+        let full = || {
+            Begun::Full(Failed {
+                delegate: "read".into(),
+                message: "{}".into(),
+                expect: "config".into(),
+                to: To::All,
+            })
+        };
         let mut d = Delegations::default();
         for n in 0..MAX_ASKS {
-            assert_ne!(
-                d.ask(W[0], wanted(&n.to_string()), "{}", Time(0)),
-                Begun::Full
-            );
+            let begun = d.ask(W[0], wanted(&n.to_string()), "{}", T, Time(0));
+            assert_eq!(begun, Begun::Work);
         }
-        assert_eq!(d.ask(W[0], wanted("a"), "{}", Time(0)), Begun::Full);
-        assert_eq!(d.ended("read").len(), MAX_ASKS);
+        assert_eq!(d.ask(W[0], wanted("a"), "{}", T, Time(0)), full());
+        assert_eq!(d.lost(|t| t == T).len(), MAX_ASKS);
         let long = "x".repeat(MAX_KEPT);
-        assert_eq!(d.ask(W[0], wanted("a"), &long, Time(0)), Begun::Work);
-        assert_eq!(d.ask(W[0], wanted("a"), "{}", Time(0)), Begun::Full);
-        d.ended("read");
+        assert_eq!(d.ask(W[0], wanted("a"), &long, T, Time(0)), Begun::Work);
+        assert_eq!(d.ask(W[0], wanted("a"), "{}", T, Time(0)), full());
+        d.lost(|t| t == T);
         assert!(is_empty(&d));
     }
 
@@ -416,23 +507,62 @@ mod tests {
                 targets: (n % 2 == 0).then(|| vec![n as i32 % 50]),
                 ..wanted(&(n % 70).to_string())
             };
-            d.ask(asker, w, "{\"some\":1}", now);
+            d.ask(asker, w, "{\"some\":1}", T, now);
             if n % 4 == 0 {
                 heard += answer(&mut d, &(n % 90).to_string()).len();
             }
             heard += d.overdue(now).len();
             if n % 11 == 0 {
-                d.gone(WorkerId(n % 50));
+                d.gone(WorkerId(n % 50), Some(n as i32 % 50));
             }
             if n % 1000 == 0 {
-                heard += d.ended("read").len();
+                heard += d.lost(|t| t == T).len();
             }
         }
         d.overdue(Time(u64::MAX));
         for w in 0..50 {
-            d.gone(WorkerId(w));
+            d.gone(WorkerId(w), None);
         }
         assert!(heard > 10_000, "{heard}");
+        assert!(is_empty(&d));
+    }
+
+    #[test]
+    fn what_a_program_has_read_is_lost_with_it_and_what_it_has_not_is_for_the_next() {
+        let mut d = Delegations::default();
+        let at = |program, line| Ticket { program, line };
+        for (n, domain) in ["a", "b", "c"].into_iter().enumerate() {
+            let ticket = at(1, n as u64 + 1);
+            d.ask(W[0], wanted(domain), domain, ticket, Time(0));
+        }
+        d.ask(W[0], wanted("d"), "d", at(2, 1), Time(0));
+        // Whoever joins has the ticket of the first.
+        let joined = d.ask(W[1], wanted("a"), "a2", at(1, 9), Time(0));
+        assert_eq!(joined, Begun::Joined);
+        let lost = d.lost(|t| t.program == 1 && t.line <= 2);
+        let lost: Vec<&str> = lost.iter().map(|f| f.message.as_str()).collect();
+        assert_eq!(lost, ["a", "a2", "b"]);
+        assert_eq!(answer(&mut d, "c").len(), 1);
+        assert_eq!(d.lost(|t| t.program == 2).len(), 1);
+        assert!(is_empty(&d) && d.is_empty());
+    }
+
+    #[test]
+    fn what_only_one_waits_for_that_has_gone_is_not_kept() {
+        let mut d = Delegations::default();
+        let of = |pids: &[i32]| Wanted {
+            targets: Some(pids.to_vec()),
+            notification: true,
+            ..wanted("a")
+        };
+        d.ask(W[0], of(&[11]), "{1}", T, Time(0));
+        d.ask(W[1], of(&[11, 12]), "{2}", T, Time(0));
+        assert_eq!(d.len(), 2);
+        d.gone(W[0], Some(11));
+        assert_eq!(d.len(), 1);
+        assert_eq!(answer(&mut d, "a"), [("config".into(), to(&[12]))]);
+        // The next one with that pid hears none of its notifications.
+        d.gone(W[2], Some(12));
         assert!(is_empty(&d));
     }
 }

@@ -1,7 +1,7 @@
 //! Programs of the operator's that the master runs.
 
 use super::{Opt, opt};
-use crate::settings::{self, MAX_COMMANDS, MAX_HOOKS};
+use crate::settings::{self, MAX_COMMANDS, MAX_DELEGATES, MAX_HOOKS, MAX_LISTENERS};
 
 /// In the order of --help.
 pub(super) static PROGRAMS: &[Opt] = &[
@@ -22,6 +22,39 @@ pub(super) static PROGRAMS: &[Opt] = &[
         },
     )
     .many(),
+    opt(
+        "",
+        "on-message",
+        "CMD",
+        "",
+        "hears the workers' messages, a line of JSON each; what it writes goes to them",
+        |s, v| {
+            if s.on_message.len() >= MAX_LISTENERS {
+                return Err(format!(
+                    "at most {MAX_LISTENERS} programs can hear the workers' messages"
+                ));
+            }
+            s.on_message.push(settings::program(v)?);
+            Ok(())
+        },
+    )
+    .many(),
+    opt(
+        "",
+        "delegate",
+        "NAME=CMD",
+        "",
+        "does the work NAME that workers delegate, a line of JSON each",
+        |s, v| {
+            let (name, words) = settings::delegate(v)?;
+            s.delegates.insert(name, words);
+            if s.delegates.len() > MAX_DELEGATES {
+                return Err(format!("at most {MAX_DELEGATES} programs can do work"));
+            }
+            Ok(())
+        },
+    )
+    .keyed(),
     opt(
         "",
         "command",

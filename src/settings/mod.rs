@@ -193,6 +193,10 @@ pub struct Settings {
     pub no_wait: bool,
     /// --on-event: a program and its words, each.
     pub on_event: Vec<Vec<String>>,
+    /// --on-message: the same.
+    pub on_message: Vec<Vec<String>>,
+    /// --delegate: who does which work.
+    pub delegates: Delegates,
     /// --command: what runs instead of, or beside, the verbs that there are.
     pub commands: Commands,
     /// What to run.
@@ -352,6 +356,8 @@ impl Default for Settings {
             json: false,
             no_wait: false,
             on_event: Vec::new(),
+            on_message: Vec::new(),
+            delegates: Delegates::new(),
             commands: Commands::new(),
             command: Vec::new(),
             sources: Sources::default(),

@@ -1,4 +1,5 @@
-//! Programs of the operator's that the master runs: at events (--on-event), and as verbs (--command).
+//! Programs of the operator's that the master runs: at events (--on-event), as verbs (--command), and as
+//! long as it lives itself, for the workers' messages (--on-message) and the work they delegate (--delegate).
 
 use super::duration;
 use std::collections::BTreeMap;
@@ -6,6 +7,12 @@ use std::time::Duration;
 
 /// Most programs that events are told to.
 pub const MAX_HOOKS: usize = 8;
+/// Most programs that hear the workers' messages,
+pub const MAX_LISTENERS: usize = 8;
+/// and most that do work for them.
+pub const MAX_DELEGATES: usize = 32;
+/// Longest name of some work.
+const MAX_WORK: usize = 64;
 /// Most verbs that --command can make.
 pub const MAX_COMMANDS: usize = 256;
 /// So long a program may take that a verb runs, unless something else is said.
@@ -15,6 +22,9 @@ const MAX_NAME: usize = 32;
 
 /// Verbs that --command makes, or, with nothing to run, takes away.
 pub type Commands = BTreeMap<String, Vec<String>>;
+
+/// Who does which work: a program for each name, or, with nothing to run, none.
+pub type Delegates = BTreeMap<String, Vec<String>>;
 
 /// `timeout T`, of a verb that runs a program: how long it may take; 0 is as long as it likes.
 pub fn run_limit(text: &str) -> Result<Option<Duration>, String> {
@@ -93,6 +103,23 @@ pub fn command(text: &str) -> Result<(String, Vec<String>), String> {
     }
 }
 
+/// `NAME=CMD`: some work, and who does it; with nothing to run nobody does.
+pub fn delegate(text: &str) -> Result<(String, Vec<String>), String> {
+    let (name, line) = text
+        .split_once('=')
+        .ok_or_else(|| format!("'{text}' is not NAME=CMD: write resize=./resize.py"))?;
+    let harmless = |c: char| !c.is_whitespace() && !c.is_control();
+    if name.is_empty() || name.len() > MAX_WORK || !name.chars().all(harmless) {
+        return Err(format!(
+            "'{name}' cannot be the name of some work: no blanks, and 1 to {MAX_WORK} bytes"
+        ));
+    }
+    match line.trim() {
+        "" => Ok((name.into(), Vec::new())),
+        line => program(line).map(|words| (name.into(), words)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +175,28 @@ mod tests {
         ] {
             let e = command(bad).unwrap_err();
             assert!(e.contains(why), "{bad}: {e}");
+        }
+    }
+
+    #[test]
+    fn work_has_the_name_that_workers_give_it() {
+        let words = |name: &str, w: &[&str]| {
+            let words = w.iter().map(|w| w.to_string()).collect();
+            (name.to_string(), words)
+        };
+        for (text, want) in [
+            (
+                "read-config=./read a=b",
+                words("read-config", &["./read", "a=b"]),
+            ),
+            ("com.x/Y:1=node w.js", words("com.x/Y:1", &["node", "w.js"])),
+            ("gone=", words("gone", &[])),
+        ] {
+            assert_eq!(delegate(text).unwrap(), want);
+        }
+        let long = format!("{}=x", "x".repeat(MAX_WORK + 1));
+        for bad in ["x", "=x", "a b=x", &long, "x='"] {
+            assert!(delegate(bad).is_err(), "{bad}");
         }
     }
 }

@@ -125,6 +125,16 @@ pub struct Jobs {
 }
 
 impl Jobs {
+    /// The number that the next line has for that one that lives as long as we do.
+    pub fn next_line(&self, id: u64) -> u64 {
+        self.coprocesses.get(&id).map_or(1, |c| c.told() + 1)
+    }
+
+    /// Does it keep up?
+    pub fn is_at_ease(&self, id: u64) -> bool {
+        self.coprocesses.get(&id).is_some_and(Coprocess::is_at_ease)
+    }
+
     /// Is that the first process of one?
     fn by_pid(&self, pid: i32) -> Option<u64> {
         let hit = |(_, job): &(&u64, &Job)| job.child.pid == pid;

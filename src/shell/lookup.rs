@@ -48,8 +48,8 @@ pub fn find(command: &OsStr, path: Option<OsString>, cwd: &Path) -> Result<CStri
     }))
 }
 
-/// Can what the operator wants run at events, and as verbs, be run at all? Better said now than at the
-/// first event.
+/// Can what the operator wants run at events, as verbs, and for messages be run at all? Better said now
+/// than at the first event.
 pub fn check_programs(s: &Settings, here: &Path) -> Result<(), Failure> {
     let hooks = s
         .on_event
@@ -57,7 +57,12 @@ pub fn check_programs(s: &Settings, here: &Path) -> Result<(), Failure> {
         .map(|words| ("--on-event".to_string(), words));
     let verbs = s.commands.iter();
     let verbs = verbs.map(|(name, words)| (format!("--command {name}"), words));
-    for (option, words) in hooks.chain(verbs) {
+    let listeners = s.on_message.iter();
+    let listeners = listeners.map(|words| ("--on-message".to_string(), words));
+    let delegates = s.delegates.iter();
+    let delegates = delegates.map(|(name, words)| (format!("--delegate {name}"), words));
+    let lasting = listeners.chain(delegates);
+    for (option, words) in hooks.chain(verbs).chain(lasting) {
         let Some(first) = words.first() else { continue };
         find(OsStr::new(first), std::env::var_os("PATH"), here)
             .map_err(|e| (EX_CONFIG, format!("{option}: {}", e.message)))?;

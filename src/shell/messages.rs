@@ -4,7 +4,7 @@
 
 use super::pipe::{Fault, Parcel, Pipe, Read, parcel};
 use super::{Kind, Shell, token};
-use crate::core::delegation::{To, Wanted};
+use crate::core::delegation::{Delegations, To};
 use crate::core::fields::Value;
 use crate::core::gather::{Gathers, Heard};
 use crate::core::{Level, Time, WorkerId};
@@ -36,6 +36,8 @@ const SHOWN: usize = 4096;
 pub struct Messages {
     /// Who waits for an answer of each worker.
     pub gathers: Gathers,
+    /// What they have delegated.
+    pub delegations: Delegations,
     /// Something has been put into the pipes of these, or there is room again.
     to_post: BTreeSet<WorkerId>,
     /// The one that was heard last.
@@ -45,7 +47,8 @@ pub struct Messages {
 impl Messages {
     /// When something is to be given up.
     pub fn deadline(&self) -> Option<Time> {
-        self.gathers.deadline()
+        let gathers = self.gathers.deadline().into_iter();
+        gathers.chain(self.delegations.deadline()).min()
     }
 }
 
@@ -80,6 +83,7 @@ impl Shell {
         }
         let now = self.now();
         self.gathers_due(now);
+        self.delegations_due(now);
         self.post();
     }
 
@@ -120,9 +124,7 @@ impl Shell {
     pub(super) fn hear_last_messages(&mut self, worker: WorkerId) {
         let mut turns = 0..LAST_TURNS;
         while turns.next().is_some() && self.hear_channel(worker) {}
-        for over in self.messages.gathers.gone(worker) {
-            self.gathered(over);
-        }
+        self.says_no_more(worker);
     }
 
     fn hear_line(&mut self, worker: WorkerId, line: Line) {
@@ -156,7 +158,7 @@ impl Shell {
                 Heard::Taken => {}
                 Heard::Over(over) => self.gathered(over),
             },
-            What::Delegate(wanted) => self.delegate(*wanted, &text),
+            What::Delegate(wanted) => self.delegate(worker, *wanted, &text),
             What::BadDelegate(why) => {
                 // It may wait for an answer.
                 let expect = Raw::parse(&text).and_then(|raw| {
@@ -182,17 +184,8 @@ impl Shell {
         }
     }
 
-    /// Nobody does what it wants done.
-    fn delegate(&mut self, wanted: Wanted, text: &str) {
-        if let Some(expect) = &wanted.expect {
-            let error = format!("nobody does {}", wanted.delegate);
-            let answer = retyped(text, expect, Some(&error));
-            self.deliver(&answer, &To::of(wanted.targets.as_ref()));
-        }
-    }
-
     /// To those who shall hear it.
-    fn deliver(&mut self, text: &str, to: &To) {
+    pub(super) fn deliver(&mut self, text: &str, to: &To) {
         let parcel = parcel(text);
         match to {
             To::All => drop(self.broadcast(&parcel)),
@@ -292,6 +285,13 @@ impl Shell {
             let message = format!("{n} messages were not sent to {who}, which did not read");
             self.say(Level::Info, "message-refused", message);
         }
+        self.says_no_more(worker);
+    }
+
+    /// Nothing more comes from it, or reaches it.
+    fn says_no_more(&mut self, worker: WorkerId) {
+        let pid = self.cluster.fleet().who(worker).and_then(|who| who.pid);
+        self.messages.delegations.gone(worker, pid.map(|p| p.0));
         for over in self.messages.gathers.gone(worker) {
             self.gathered(over);
         }
@@ -299,17 +299,12 @@ impl Shell {
 
     /// A message for whoever listens to all of them.
     fn message(&mut self, worker: WorkerId, text: &str) {
+        self.tell_listeners(worker, text);
         let who = self.cluster.fleet().who(worker);
         let Some(who) = who.filter(|_| self.hears(Level::Debug)) else {
             return;
         };
-        let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
-        let end = ends.take_while(|end| *end <= SHOWN).last().unwrap_or(0);
-        let shown = text.get(..end).unwrap_or_default();
-        let cut = match text.len() {
-            n if n > shown.len() => format!(" ({n} bytes, cut at {SHOWN})"),
-            _ => String::new(),
-        };
+        let (shown, cut) = shown(text);
         let pid = who.pid.map(|pid| ("pid", Value::Number(pid.to_string())));
         let fields = [("slot", Value::Number(who.slot.to_string()))];
         let fields = fields.into_iter().chain(pid);
@@ -320,4 +315,16 @@ impl Shell {
             .own(Level::Debug, "message", fields.collect(), sentence);
         self.pass_on(line);
     }
+}
+
+/// So much of a message as an event shows, and what is said of the rest.
+pub(super) fn shown(text: &str) -> (&str, String) {
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|end| *end <= SHOWN).last().unwrap_or(0);
+    let shown = text.get(..end).unwrap_or_default();
+    let cut = match text.len() {
+        n if n > shown.len() => format!(" ({n} bytes, cut at {SHOWN})"),
+        _ => String::new(),
+    };
+    (shown, cut)
 }

@@ -39,6 +39,7 @@ mod pipe;
 mod probes;
 mod procs;
 mod reap;
+mod relays;
 mod reload;
 mod requests;
 mod reread;
@@ -85,6 +86,7 @@ use nix::sys::inotify::Inotify;
 use pidfile::{PidDir, PidFile};
 use probes::Probes;
 use procs::Procs;
+use relays::Relays;
 use reload::{Recipe, Recipes};
 use requests::Waiting;
 use rights::Rights;
@@ -202,8 +204,10 @@ pub struct Shell {
     probes: Probes,
     /// Programs of the operator's that run, and that are to,
     jobs: Jobs,
-    /// those of them that are told of events.
+    /// those of them that are told of events,
     hooks: Hooks,
+    /// and those that hear what workers say.
+    relays: Relays,
     /// Whom the kernel kills for want of memory.
     oom: Kills,
     devnull: OwnedFd,
@@ -254,6 +258,7 @@ impl Shell {
         let mut events = mio::Events::with_capacity(256);
         let mut out = Vec::new();
         self.begin_counting();
+        self.keep_programs();
         self.cluster.begin(Time(clock::monotonic()), &mut out);
         self.out.extend(out);
         loop {
@@ -406,6 +411,7 @@ impl Shell {
         for n in of(Kind::Stderr) {
             self.drain_stderr(WorkerId(n));
         }
+        self.keep_programs();
         self.hear_jobs(&of(Kind::Job));
         if !of(Kind::OurStderr).is_empty() || self.log_stalls() {
             self.log.flush();

@@ -64,6 +64,11 @@ impl Recipes {
         older.unwrap_or(&self.newest)
     }
 
+    /// The newest one, and its settings.
+    pub fn newest(&self) -> (u32, &Settings) {
+        (self.of, &self.newest.settings)
+    }
+
     /// From now on there is this one, too; of the others those that are still needed.
     fn add(&mut self, of: u32, recipe: Recipe, needed: impl Fn(u32) -> bool) {
         let before = std::mem::replace(&mut self.newest, recipe);

@@ -18,6 +18,8 @@ const IN_PASSING: u64 = 16;
 const CLIENTS: u64 = 32;
 /// For programs of the operator's, if there are any.
 const PROGRAMS: u64 = jobs::MOST as u64 * jobs::DESCRIPTORS;
+/// Of each that lives as long as we do: as long as one takes the place of another there are two.
+const LASTING: u64 = 2 * jobs::DESCRIPTORS;
 /// Of each port: the lane that serves, one that takes its place and one that is spare, each kept twice.
 const PORT: u64 = 6;
 /// Of each port where each worker has a lane of its own: that, kept twice.
@@ -43,6 +45,9 @@ impl Room {
         let one = u64::from;
         let lanes = one(s.balance().spreads()) * ports * LANE;
         let programs = one(!s.on_event.is_empty() || !s.commands.is_empty()) * PROGRAMS;
+        let delegates = s.delegates.values().filter(|words| !words.is_empty());
+        let lasting = (s.on_message.len() + delegates.count()) as u64 * LASTING;
+        let programs = programs + lasting;
         Room {
             fixed: inherited + OWN + IN_PASSING + CLIENTS + ports * PORT + programs,
             // Its stderr, what it notifies us by, what its bind(2) asks us by, its lanes, ..
@@ -146,6 +151,13 @@ mod tests {
         let told = Room::of(&s, true, 1, 3);
         s.on_event.clear();
         assert_eq!(told.fixed - Room::of(&s, true, 1, 3).fixed, PROGRAMS);
+        s.on_message = vec![vec!["./x".into()], vec!["./y".into()]];
+        s.delegates.insert("work".into(), vec!["./z".into()]);
+        s.delegates.insert("gone".into(), Vec::new());
+        let heard = Room::of(&s, true, 1, 3);
+        s.on_message.clear();
+        s.delegates.clear();
+        assert_eq!(heard.fixed - Room::of(&s, true, 1, 3).fixed, 3 * LASTING);
         let (one, two) = (Room::of(&s, true, 1, 3), Room::of(&s, true, 2, 13));
         assert_eq!(two.fixed - one.fixed, PORT + 10);
         s.balance = Some(Balance::Hash);

@@ -17,6 +17,7 @@ use super::names::{Claim, Refused};
 use super::pidfile::{PidDir, PidFile};
 use super::probes::Probes;
 use super::procs::Procs;
+use super::relays::Relays;
 use super::reload::{Recipe, Recipes};
 use super::requests::Waiting;
 use super::rights::Rights;
@@ -361,6 +362,7 @@ fn build(
         probes: Probes::default(),
         jobs: Jobs::default(),
         hooks: Hooks::default(),
+        relays: Relays::default(),
         out: VecDeque::new(),
         spawned: false,
         later: VecDeque::new(),

@@ -100,7 +100,7 @@ fn object(line: &[u8]) -> Result<Raw<'_>, String> {
 mod tests {
     use super::*;
     use crate::core::WorkerId;
-    use crate::core::delegation::{Begun, Delegations, To};
+    use crate::core::delegation::{Begun, Delegations, Ticket, To};
     use crate::core::ids::Time;
     use crate::wire::node_ipc::{Message, What};
 
@@ -136,7 +136,12 @@ mod tests {
             panic!();
         };
         let mut d = Delegations::default();
-        assert_eq!(d.ask(WorkerId(1), *wanted, text, Time(0)), Begun::Work);
+        let ticket = Ticket {
+            program: 1,
+            line: 1,
+        };
+        let begun = d.ask(WorkerId(1), *wanted, text, ticket, Time(0));
+        assert_eq!(begun, Begun::Work);
         let line = work(2, 77, text);
         assert!(
             line.ends_with(",\"origin\":{\"slot\":2,\"pid\":77}}"),

@@ -92,7 +92,12 @@ pub enum Came {
 
 impl Child {
     /// What has come from it, in pieces.
-    pub fn read(&self, pipe: Pipe, mut each: impl FnMut(&[u8])) -> Came {
+    pub fn read(&self, pipe: Pipe, each: impl FnMut(&[u8])) -> Came {
+        self.read_some(pipe, TURN, each)
+    }
+
+    /// The same, so many pieces at most.
+    pub fn read_some(&self, pipe: Pipe, most: usize, mut each: impl FnMut(&[u8])) -> Came {
         let fd = match pipe {
             Pipe::Stdout => &self.stdout,
             Pipe::Stderr => &self.stderr,
@@ -100,7 +105,7 @@ impl Child {
         };
         let Some(fd) = fd else { return Came::All };
         let mut buf = [0u8; CHUNK];
-        for _ in 0..TURN {
+        for _ in 0..most {
             match fds::read(fd.as_fd(), &mut buf) {
                 Ok(0) => return Came::End,
                 Ok(n) => each(buf.get(..n).unwrap_or_default()),

@@ -2,50 +2,52 @@
 //! what it complains of goes to our log. Rules:
 //!
 //! 1. `MAX_WAITING` bytes may wait to be read; what does not fit is refused, and whoever has it says so.
-//! 2. A line of its own may have `MAX_LINE` bytes; longer ones are left out, and that is said.
+//! 2. A line of its own may have `MAX_LINE` bytes; longer ones are left out, and that is said. They are
+//!    heard in turns: whatever it writes, workers that wait in bind(2) do not wait for long.
 //! 3. When it ends it is run again, by the rules for workers: after 100 ms, doubled up to 30 s with each
 //!    failure in a row; at once if it had lived for a second. What waits goes to the next one, whole lines
 //!    only; what the last one had read is lost.
 //! 4. Its end is the end of its stdin. If that does not do, it gets a SIGTERM, and then SIGKILL, all
-//!    within `LAST` (`super`): a stop is not held up by it.
+//!    within a second (10 after a reload): a stop is not held up by it.
 
 use super::super::{Kind, Shell};
+use super::Closing;
 use super::child::{Birth, Came, Child, Pipe, serial};
 use super::kept::Lines;
 use super::mail::Mail;
-use super::{Closing, LAST};
 use crate::core::respawn::{Backoff, Rng};
 use crate::core::words::{bytes, human};
 use crate::core::{Exit, Level, Time};
 use crate::settings::Settings;
 use crate::sys::signal;
+use crate::wire::node_ipc;
 use crate::wire::ran::End;
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// So many bytes may wait for it,
-pub const MAX_WAITING: usize = 1024 * 1024;
-/// so many a line of its own may have,
-pub const MAX_LINE: usize = 1024 * 1024;
+/// So many bytes may wait for it: the longest message of a worker fits, with who it is from,
+pub const MAX_WAITING: usize = node_ipc::MAX_LINE + 1024;
+/// so many a line of its own may have: the longest message to a worker, with who it is for,
+pub const MAX_LINE: usize = node_ipc::MAX_LINE + 1024;
 /// and so many a line that it complains in.
 const MAX_COMPLAINT: usize = 4096;
 
-/// For whom it works: who hears its lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listener {
-    /// The messages of workers (--on-message).
-    Messages,
-}
+/// So long its lines are heard in one turn,
+const TURN: Duration = Duration::from_millis(5);
+/// and so many times it is read.
+const PIECES: usize = 8;
 
 /// One.
 pub struct Coprocess {
-    listener: Listener,
     /// As it is named where it is told of.
     name: String,
     words: Vec<OsString>,
     run: Run,
     mail: Mail,
     heard: Lines,
+    /// Whole lines that the next turn is for.
+    unheard: VecDeque<Vec<u8>>,
     complaints: Lines,
     backoff: Backoff,
     rng: Rng,
@@ -63,14 +65,14 @@ enum Run {
 
 impl Coprocess {
     /// One that is to be run.
-    pub fn new(listener: Listener, name: String, words: Vec<OsString>, now: Time) -> Coprocess {
+    pub fn new(name: String, words: Vec<OsString>, now: Time) -> Coprocess {
         Coprocess {
-            listener,
             name,
             words,
             run: Run::Not(now),
             mail: Mail::new(MAX_WAITING),
             heard: Lines::new(MAX_LINE),
+            unheard: VecDeque::new(),
             complaints: Lines::new(MAX_COMPLAINT),
             backoff: Backoff::default(),
             rng: Rng::new(now.0),
@@ -114,6 +116,16 @@ impl Coprocess {
         }
     }
 
+    /// How many lines it was told so far,
+    pub fn told(&self) -> u64 {
+        self.mail.pushed()
+    }
+
+    /// Is there much room?
+    pub fn is_at_ease(&self) -> bool {
+        self.mail.len() < MAX_WAITING / 2
+    }
+
     /// Gives it what waits. True: it has no more to come, or does not read any more.
     fn give(&mut self) -> bool {
         let Run::Since(_, _, child) = &self.run else {
@@ -141,7 +153,7 @@ impl Coprocess {
         delay
     }
 
-    /// What has come of its output: whole lines, and how many were left out.
+    /// The next piece of its output: whole lines, and how many were left out.
     fn take(&mut self, pipe: Pipe) -> (Vec<Vec<u8>>, u64, Came) {
         let Run::Since(_, _, child) = &self.run else {
             return (Vec::new(), 0, Came::All);
@@ -151,7 +163,7 @@ impl Coprocess {
             Pipe::Stdin | Pipe::Stdout => &mut self.heard,
         };
         let (mut all, mut dropped) = (Vec::new(), 0);
-        let came = child.read(pipe, |some| {
+        let came = child.read_some(pipe, 1, |some| {
             let (whole, lost) = lines.push(some);
             all.extend(whole);
             dropped += lost;
@@ -168,14 +180,13 @@ impl Coprocess {
 }
 
 impl Shell {
-    /// From here on it runs, until it is ended or the master ends. It is known by the number returned.
-    pub fn start_coprocess(&mut self, listener: Listener, name: &str, words: &[String]) -> u64 {
+    /// It is run in the next turn, until it is ended or the master ends. It is known by the number returned.
+    pub fn start_coprocess(&mut self, name: &str, words: &[String]) -> u64 {
         self.jobs.last += 1;
         let id = self.jobs.last;
         let words = words.iter().map(OsString::from).collect();
-        let one = Coprocess::new(listener, name.to_string(), words, self.now());
+        let one = Coprocess::new(name.to_string(), words, self.now());
         self.jobs.coprocesses.insert(id, one);
-        self.run_coprocess(id);
         id
     }
 
@@ -189,10 +200,10 @@ impl Shell {
         Ok(())
     }
 
-    /// It is not wanted any more.
-    pub fn end_coprocess(&mut self, id: u64) {
+    /// It is not wanted any more, and has so long to come to its end.
+    pub fn end_coprocess(&mut self, id: u64, within: Duration) {
         let now = self.now();
-        self.end_coprocess_by(id, now + LAST);
+        self.end_coprocess_by(id, now + within);
     }
 
     /// All of them, in the end.
@@ -208,10 +219,14 @@ impl Shell {
         let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
             return;
         };
-        one.ending
-            .get_or_insert((now + (kill_at - now) / 2, kill_at));
+        let ask = now + (kill_at - now) / 2;
+        let (ask_before, kill_before) = one.ending.unwrap_or((ask, kill_at));
+        one.ending = Some((ask.min(ask_before), kill_at.min(kill_before)));
         match one.pid() {
-            None => drop(self.jobs.coprocesses.remove(&id)),
+            None => {
+                self.jobs.coprocesses.remove(&id);
+                self.program_is_over(id);
+            }
             Some(_) => self.feed_coprocess(id),
         }
     }
@@ -267,7 +282,7 @@ impl Shell {
         };
         match pipe {
             Pipe::Stdin => self.feed_coprocess(id),
-            Pipe::Stdout | Pipe::Stderr => match self.take_lines(id, pipe) {
+            Pipe::Stdout | Pipe::Stderr => match self.take_lines(id, pipe, Some(TURN)) {
                 Came::All => {}
                 Came::More => drop(self.ready.insert((Kind::Job, serial(run, pipe)))),
                 Came::End => {
@@ -283,40 +298,64 @@ impl Shell {
         true
     }
 
-    fn take_lines(&mut self, id: u64, pipe: Pipe) -> Came {
-        let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
-            return Came::All;
-        };
-        let (name, listener) = (one.name.clone(), one.listener);
-        let (lines, dropped, came) = one.take(pipe);
-        for line in lines {
-            self.hear_program(&name, listener, pipe, &line);
-        }
-        if dropped > 0 {
-            let limit = match pipe {
-                Pipe::Stderr => MAX_COMPLAINT,
-                Pipe::Stdin | Pipe::Stdout => MAX_LINE,
+    /// Hears what it has written, for so long.
+    fn take_lines(&mut self, id: u64, pipe: Pipe, within: Option<Duration>) -> Came {
+        let begun = self.now();
+        for _ in 0..PIECES {
+            let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
+                return Came::All;
             };
-            let message = format!(
-                "{name}: {dropped} of its lines are longer than {}, and left out",
-                bytes(limit as u64)
-            );
-            self.say(Level::Warn, "program-line-dropped", message);
+            let left = pipe == Pipe::Stdout && !one.unheard.is_empty();
+            let (mut lines, dropped, came) = match left {
+                true => (std::mem::take(&mut one.unheard), 0, Came::More),
+                false => {
+                    let (lines, dropped, came) = one.take(pipe);
+                    (lines.into(), dropped, came)
+                }
+            };
+            self.leave_out(id, pipe, dropped);
+            while let Some(line) = lines.pop_front() {
+                self.hear_program(id, pipe, &line);
+                let over = within.is_some_and(|t| self.now() - begun > t);
+                if over
+                    && pipe == Pipe::Stdout
+                    && !lines.is_empty()
+                    && let Some(one) = self.jobs.coprocesses.get_mut(&id)
+                {
+                    one.unheard = lines;
+                    return Came::More;
+                }
+            }
+            if came != Came::More {
+                return came;
+            }
         }
-        came
+        Came::More
     }
 
-    fn hear_program(&mut self, name: &str, listener: Listener, pipe: Pipe, line: &[u8]) {
-        let text = || String::from_utf8_lossy(line);
-        match (pipe, listener) {
-            (Pipe::Stderr, _) => {
-                let message = format!("{name}: {}", text());
-                self.say(Level::Info, "program-says", message);
-            }
-            (Pipe::Stdin | Pipe::Stdout, Listener::Messages) => {
-                let message = format!("{name} has answered: {}", text());
-                self.say(Level::Debug, "program-answers", message);
-            }
+    /// So many of its lines were too long.
+    fn leave_out(&mut self, id: u64, pipe: Pipe, dropped: u64) {
+        let Some(one) = self.jobs.coprocesses.get(&id).filter(|_| dropped > 0) else {
+            return;
+        };
+        let longer = |limit: usize| format!("longer than {}", bytes(limit as u64));
+        if pipe == Pipe::Stderr {
+            let (name, longer) = (&one.name, longer(MAX_COMPLAINT));
+            let message = format!("{name}: {dropped} of its lines are {longer}, and left out");
+            return self.say(Level::Warn, "program-line-dropped", message);
+        }
+        for _ in 0..dropped {
+            self.program_is_wrong(id, &format!("a line is {}", longer(MAX_LINE)));
+        }
+    }
+
+    fn hear_program(&mut self, id: u64, pipe: Pipe, line: &[u8]) {
+        if pipe != Pipe::Stderr {
+            return self.program_writes(id, line);
+        }
+        if let Some(one) = self.jobs.coprocesses.get(&id) {
+            let message = format!("{}: {}", one.name, String::from_utf8_lossy(line));
+            self.say(Level::Info, "program-says", message);
         }
     }
 
@@ -326,14 +365,7 @@ impl Shell {
         let Some(id) = all.find(|(_, c)| c.pid() == Some(pid)).map(|(id, _)| *id) else {
             return false;
         };
-        for pipe in [Pipe::Stdout, Pipe::Stderr] {
-            // Somebody else may go on writing.
-            for _ in 0..super::ROUNDS {
-                if self.take_lines(id, pipe) != Came::More {
-                    break;
-                }
-            }
-        }
+        self.hear_the_rest(id);
         let Some(mut one) = self.jobs.coprocesses.remove(&id) else {
             return false;
         };
@@ -342,21 +374,19 @@ impl Shell {
             self.close_pipes(child);
             failure = child.failure();
         }
-        let (name, listener) = (one.name.clone(), one.listener);
-        for (pipe, lines) in [
-            (Pipe::Stdout, &mut one.heard),
-            (Pipe::Stderr, &mut one.complaints),
-        ] {
-            if let Some(line) = lines.end() {
-                self.hear_program(&name, listener, pipe, &line);
-            }
-        }
+        let torn = one.mail.tear();
         if one.ending.is_some() {
             // Whom it has left there had their time with it.
             let _ = signal::kill_group(pid, libc::SIGKILL);
+            let unread = one.mail.pushed() - one.mail.gone() + u64::from(torn);
+            if unread > 0 {
+                let message = format!("{} has ended; {unread} lines for it are lost", one.name);
+                self.say(Level::Warn, "program-ended", message);
+            }
+            self.program_is_over(id);
             return true;
         }
-        let lost = match one.mail.tear() {
+        let lost = match torn {
             true => "; the line that it was reading is lost",
             false => "",
         };
@@ -366,6 +396,7 @@ impl Shell {
         };
         let why = end.why().unwrap_or_else(|| "exit 0".into());
         let delay = one.ended(self.now());
+        let (name, gone) = (one.name.clone(), one.mail.gone());
         self.jobs.coprocesses.insert(id, one);
         let again = match delay {
             Duration::ZERO => "at once".into(),
@@ -373,7 +404,30 @@ impl Shell {
         };
         let message = format!("{name} has ended: {why}; it is run again {again}{lost}");
         self.say(Level::Warn, "program-ended", message);
+        self.program_ended(id, gone);
         true
+    }
+
+    /// What it has said before it ended.
+    fn hear_the_rest(&mut self, id: u64) {
+        for pipe in [Pipe::Stdout, Pipe::Stderr] {
+            // Somebody else may go on writing.
+            for _ in 0..super::ROUNDS {
+                if self.take_lines(id, pipe, None) != Came::More {
+                    break;
+                }
+            }
+            let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
+                return;
+            };
+            let lines = match pipe {
+                Pipe::Stderr => &mut one.complaints,
+                Pipe::Stdin | Pipe::Stdout => &mut one.heard,
+            };
+            if let Some(line) = lines.end() {
+                self.hear_program(id, pipe, &line);
+            }
+        }
     }
 
     /// Those that are to be run again, asked or killed by now.
@@ -382,12 +436,18 @@ impl Shell {
         let all = self.jobs.coprocesses.iter();
         let late = |(id, c): (&u64, &Coprocess)| c.due().is_some_and(|at| at <= now).then_some(*id);
         let due: Vec<u64> = all.filter_map(late).collect();
+        let mut forked = false;
         for id in due {
             let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
                 continue;
             };
             match (&one.run, one.ending) {
-                (Run::Not(_), _) => self.run_coprocess(id),
+                // One fork a turn: workers may wait in bind(2).
+                (Run::Not(_), _) if forked => {}
+                (Run::Not(_), _) => {
+                    forked = true;
+                    self.run_coprocess(id);
+                }
                 (Run::Since(..), Some((ask, kill))) if now < kill && ask <= now => {
                     one.signal(libc::SIGTERM);
                     one.signal(libc::SIGCONT);

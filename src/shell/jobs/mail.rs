@@ -11,6 +11,9 @@ pub struct Mail {
     limit: usize,
     /// Has the reader the beginning of the first one?
     torn: bool,
+    /// Lines that have come, and those that no reader will get any more: they have been given, or lost.
+    pushed: u64,
+    gone: u64,
 }
 
 impl Mail {
@@ -20,6 +23,8 @@ impl Mail {
             bytes: VecDeque::new(),
             limit,
             torn: false,
+            pushed: 0,
+            gone: 0,
         }
     }
 
@@ -29,6 +34,8 @@ impl Mail {
             limit: bytes.len(),
             bytes: bytes.into(),
             torn: false,
+            pushed: 0,
+            gone: 0,
         }
     }
 
@@ -38,8 +45,19 @@ impl Mail {
         if fits {
             self.bytes.extend(line);
             self.bytes.push_back(b'\n');
+            self.pushed += 1;
         }
         fits
+    }
+
+    /// How many lines have come so far,
+    pub fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// and how many of those, the oldest, are not here any more.
+    pub fn gone(&self) -> u64 {
+        self.gone
     }
 
     /// How many bytes wait.
@@ -53,8 +71,10 @@ impl Mail {
             let (head, _) = self.bytes.as_slices();
             match write(head) {
                 Ok(n) => {
-                    let last = self.bytes.drain(..n).next_back();
-                    self.torn = last.map_or(self.torn, |b| b != b'\n');
+                    for b in self.bytes.drain(..n) {
+                        self.torn = b != b'\n';
+                        self.gone += u64::from(b == b'\n');
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -72,6 +92,7 @@ impl Mail {
         }
         let end = self.bytes.iter().position(|b| *b == b'\n');
         self.bytes.drain(..end.map_or(0, |at| at + 1));
+        self.gone += 1;
         true
     }
 }
@@ -103,7 +124,9 @@ mod tests {
             }
         };
         mail.give(&mut took).unwrap();
+        assert_eq!((mail.pushed(), mail.gone()), (3, 1));
         assert!(mail.tear() && !mail.tear());
+        assert_eq!(mail.gone(), 2);
         let mut read = Vec::new();
         mail.give(|bytes| {
             read.extend_from_slice(bytes);

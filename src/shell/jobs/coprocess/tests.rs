@@ -11,7 +11,7 @@ const SECOND: Time = Time(1_000_000_000);
 
 fn program(script: &str) -> Coprocess {
     let words = ["sh", "-c", script].map(OsString::from).to_vec();
-    Coprocess::new(Listener::Messages, "--x".into(), words, SECOND)
+    Coprocess::new("--x".into(), words, SECOND)
 }
 
 fn run(one: &mut Coprocess, now: Time) {
