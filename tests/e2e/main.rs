@@ -31,6 +31,7 @@ mod control;
 mod crashes;
 mod daemon;
 mod doors;
+mod delegates;
 mod drain;
 mod empty_root;
 mod exchange;

@@ -45,6 +45,17 @@ const styles = {
       if (m.type === 'done') say(m.error.includes('nobody does none') ? 'refused' : 'faulty', m.n);
     });
   },
+  // Sends what it is told to, with its pid for "me", and tells what comes of it.
+  puppet() {
+    http.createServer(page).listen(port);
+    process.on('message', (m) => {
+      if (m.cmd === 'do') {
+        const text = JSON.stringify(m.say).replaceAll('"me"', process.pid);
+        process.send(JSON.parse(text));
+      } else if (m.type) say(m.error ? 'error' : m.type, m.n);
+      else if (m.thanks) say('thanks', m.thanks);
+    });
+  },
   // Ends after each answer.
   once() {
     http.createServer(page).listen(port);

@@ -5,6 +5,10 @@
   flood   says more than anybody can want, for ever: messages for all, garbage, lines without an end
   deaf    ready; reads nothing of its channel until the file `go` is there, then tells how much it got
 
+  puppet  ready; sends what it is told to, with its pid for "me", and tells what comes of it
+  asks    ready; told {"cmd":"load","count":N} it delegates N pieces of work, some at a time, and tells how many
+          were answered
+
 All serve what LISTEN_FDS passes; what they do they tell in the file $SAY.
 """
 
@@ -60,6 +64,42 @@ def flood(channel, lines):
             say("flooded")
 
 
+def puppet(channel, lines):
+    channel.sendall(b'{"cmd":"ready"}\n')
+    for line in lines:
+        m = json.loads(line)
+        if m.get("cmd") == "do":
+            text = json.dumps(m["say"]).replace('"me"', str(os.getpid()))
+            channel.sendall(text.encode() + b"\n")
+        elif "type" in m:
+            say("error" if "error" in m else m["type"], m.get("n"))
+            if "error" in m:
+                with open("errors", "a") as errors:
+                    errors.write(m["error"] + "\n")
+        elif "thanks" in m:
+            say("thanks", m["thanks"])
+
+
+def asks(channel, lines):
+    channel.sendall(b'{"cmd":"ready"}\n')
+    at_once = 100
+    for line in lines:
+        count = json.loads(line).get("count")
+        if not count:
+            continue
+        sent = answered = 0
+        while answered < count:
+            while sent < count and sent - answered < at_once:
+                work = {"type": "delegate", "delegate": "work", "expect": "done", "matches": ["n"]}
+                work |= {"n": sent * 1000 + os.getpid() % 1000, "targets": [os.getpid()]}
+                channel.sendall(json.dumps(work).encode() + b"\n")
+                sent += 1
+            m = json.loads(next(lines))
+            if m.get("type") == "done" and "error" not in m:
+                answered += 1
+        say("loaded", answered)
+
+
 def deaf(channel, lines):
     channel.sendall(b'{"cmd":"ready"}\n')
     while not os.path.exists("go"):
@@ -77,7 +117,8 @@ def main():
     lines = channel.makefile("rb")
     for fd in range(3, 3 + int(os.environ["LISTEN_FDS"])):
         threading.Thread(target=serve, args=(fd,), daemon=True).start()
-    {"echo": echo, "flood": flood, "deaf": deaf}[sys.argv[1]](channel, lines)
+    styles = {"echo": echo, "flood": flood, "puppet": puppet, "asks": asks, "deaf": deaf}
+    styles[sys.argv[1]](channel, lines)
     threading.Event().wait()
 
 
