@@ -150,7 +150,7 @@ target/completions/%: $(BIN)
 	@mkdir -p $(@D)
 	./$(BIN) --completions $* >$@
 
-install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions, preload.js under PREFIX (and DESTDIR)
+install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions, preload.js, an example under PREFIX (and DESTDIR)
 	$(INSTALL) -d $(addprefix "$(DESTDIR),$(addsuffix ",$(BINDIR) $(MANDIR)/man1 $(MANDIR)/man7 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(NODEDIR)))
 	$(INSTALL) -m 755 $(BIN) "$(DESTDIR)$(BINDIR)/minicluster"
 	$(INSTALL) -m 644 man/minicluster.1 "$(DESTDIR)$(MANDIR)/man1/minicluster.1"
@@ -159,6 +159,7 @@ install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions, preload.js 
 	$(INSTALL) -m 644 target/completions/zsh "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	$(INSTALL) -m 644 target/completions/fish "$(DESTDIR)$(FISHDIR)/minicluster.fish"
 	$(INSTALL) -m 644 contrib/node/preload.js "$(DESTDIR)$(NODEDIR)/preload.js"
+	$(INSTALL) -m 644 contrib/delegate.py "$(DESTDIR)$(DATADIR)/minicluster/delegate.py"
 
 uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(BINDIR)/minicluster"
@@ -168,6 +169,7 @@ uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	rm -f "$(DESTDIR)$(FISHDIR)/minicluster.fish"
 	rm -f "$(DESTDIR)$(NODEDIR)/preload.js"
+	rm -f "$(DESTDIR)$(DATADIR)/minicluster/delegate.py"
 
 clean: ## what was built
 	rm -rf target

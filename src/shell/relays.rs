@@ -341,6 +341,11 @@ impl Shell {
     pub(super) fn program_is_over(&mut self, program: u64) {
         let failed = self.messages.delegations.lost(|t| t.program == program);
         self.fail(failed, has_ended);
+        let relay = self.relays.get(program);
+        if let Some((refused @ 1.., name)) = relay.map(|r| (r.refused, r.name.clone())) {
+            let message = format!("{name} has ended; {refused} messages did not reach it");
+            self.say(Level::Info, "program-room", message);
+        }
         self.relays.all.retain(|r| r.program != program);
     }
 

@@ -285,6 +285,64 @@ fn a_program_that_cannot_be_run_is_told_at_the_start_and_refuses_a_reload() {
 }
 
 #[test]
+fn new_workers_find_who_does_new_work_and_a_reload_that_fails_takes_it_back() {
+    let port = free_port();
+    let words = format!("-n 1 -p {port} --config a.conf {PYTHON} puppet");
+    let mut rig = Rig::dressed(words, |_, dir| {
+        fs::write(dir.join("a.conf"), "ready-timeout 20s\n").unwrap();
+    });
+    rig.wait("all-ready", |_| true);
+    // The new worker does not get ready before it is killed; its work is there meanwhile.
+    let conf = rig.dir().join("a.conf");
+    let new = "env HOLD=1\ndelegate work=python3 lines.py work\n";
+    fs::write(&conf, new).unwrap();
+    let reload = rig.meanwhile("reload");
+    rig.until("somebody does it", || !rig.tales("begun").is_empty());
+    make(&rig, Some(0), &work(1, ""));
+    tell(&rig, "done", 1, 1);
+    // Its attempts are over by a rollback.
+    assert_eq!(rig.verb("rollback").code, 0);
+    assert_ne!(reload.join().unwrap().code, 0);
+    rig.until("nobody does it", || !rig.tales("over").is_empty());
+    make(&rig, Some(0), &work(2, ""));
+    tell(&rig, "error", 1, 2);
+    rig.end(&["reload-failed", "died", "killed"]);
+}
+
+#[test]
+fn a_program_that_never_rests_does_not_keep_workers_from_serving() {
+    let port = free_port();
+    let mut rig = Rig::start([
+        "-n",
+        "2",
+        "-p",
+        &port.to_string(),
+        "--on-message=yes '{\"msg\":{\"x\":1}}'",
+        "--on-message=yes rubbish",
+        "--ipc",
+        "node",
+        "--",
+        "./threaded",
+    ]);
+    rig.wait("all-ready", |_| true);
+    // (These workers read nothing of their channels.)
+    rig.wait_many("message-refused", 2);
+    rig.wait_many("program-line-dropped", 1);
+    for _ in 0..20 {
+        let begun = Instant::now();
+        get(v4(port), "/").unwrap();
+        assert_eq!(rig.status().ready, 2);
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+    assert_eq!(rig.events("message-refused").len(), 2);
+    assert_eq!(rig.events("program-line-dropped").len(), 1);
+    let begun = Instant::now();
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &["message-refused", "program-line-dropped", "log-lost"]);
+    assert!(begun.elapsed() < Duration::from_secs(8));
+}
+
+#[test]
 fn a_program_that_goes_by_nothing_does_not_hold_up_a_stop() {
     let rig = with(1, "delegate=work=", "deaf", &format!("{PYTHON} puppet"));
     let begun = Instant::now();

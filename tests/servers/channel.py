@@ -65,7 +65,8 @@ def flood(channel, lines):
 
 
 def puppet(channel, lines):
-    channel.sendall(b'{"cmd":"ready"}\n')
+    if "HOLD" not in os.environ:
+        channel.sendall(b'{"cmd":"ready"}\n')
     for line in lines:
         m = json.loads(line)
         if m.get("cmd") == "do":
