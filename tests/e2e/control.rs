@@ -93,7 +93,7 @@ fn somebody_elses_cluster_does_not_listen_and_says_so() {
     let said = run(cmd, rig.deadline());
     assert_eq!(said.code, 77, "{said:?}");
     assert!(said.err.contains("of uid 0, not 65534"), "{said:?}");
-    rig.end(&[]);
+    rig.end(&["client-refused"]);
 }
 
 #[test]

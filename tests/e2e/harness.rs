@@ -450,7 +450,9 @@ impl Rig {
         });
         for line in &lines.all {
             if let Line::Ours(e) = line {
-                let expected = !e.is_loud() || allowed.contains(&e.name.as_str());
+                // Where workers are expected to go by themselves there may be too few of them.
+                let too_few = e.name == "unhealthy" && !allowed.is_empty();
+                let expected = !e.is_loud() || too_few || allowed.contains(&e.name.as_str());
                 assert!(expected, "unexpected {}: {}: {}", e.level, e.name, e.msg);
             }
         }
