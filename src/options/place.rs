@@ -79,6 +79,18 @@ pub(super) static PLACE: &[Opt] = &[
     .rivals(Rivals::Which),
     opt(
         "",
+        "console",
+        "",
+        "",
+        "take verbs from standard input, one a line",
+        |s, _| {
+            s.console = true;
+            Ok(())
+        },
+    )
+    .lasting(),
+    opt(
+        "",
         "name",
         "NAME",
         "COMMAND[-PORT]",

@@ -263,7 +263,7 @@ mod tests {
     }
 
     /// Something else than the default of each option that is of the master.
-    const OTHER: [&str; 28] = [
+    const OTHER: [&str; 29] = [
         "replace",
         "balance ip",
         "max-connections 9",
@@ -286,6 +286,7 @@ mod tests {
         "log-file x.log",
         "log-format json",
         "port 81",
+        "console",
         "monitor 82",
         "monitor-name web",
         "key-file k",

@@ -43,6 +43,12 @@ impl Settings {
                     .into(),
             );
         }
+        if self.daemon && self.console {
+            return Err(
+                "-d lets go of the terminal, so there is no --console: type minicluster console"
+                    .into(),
+            );
+        }
         self.check_recycling()?;
         self.workers.map_or(Ok(()), |n| self.check_workers(n))?;
         self.check_times()

@@ -159,6 +159,8 @@ pub struct Settings {
     pub control: Control,
     /// --monitor
     pub monitor: Option<SocketAddr>,
+    /// --console
+    pub console: bool,
     /// --monitor-name
     pub monitor_name: Option<String>,
     /// --key-file
@@ -339,6 +341,7 @@ impl Default for Settings {
             rlimits: Vec::new(),
             control: Control::Named,
             monitor: None,
+            console: false,
             monitor_name: None,
             key_file: None,
             ecv: "/ecv".into(),

@@ -4,7 +4,6 @@
 use super::conn::Conn;
 use super::doors::{Doors, Gate};
 use crate::core::{By, Pid, Time};
-use crate::sys::fds;
 use crate::wire::command::MAX_LINE;
 use crate::wire::dialogue::{Dialogue, Turn};
 use crate::wire::door::{Door, House};
@@ -14,7 +13,6 @@ use crate::wire::routes::What;
 use crate::wire::stream::{self, How};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// So many at once.
@@ -72,6 +70,8 @@ pub struct Client {
     follows: Option<How>,
     /// What it was not told of that, since it did not read; and when the last of it was.
     missed: (u64, (u64, u32)),
+    /// What stands at the end of the screen of who types at ours.
+    prompt: String,
     /// Our own client, with somebody who types: lines come as they are typed, answers go in frames.
     console: bool,
 }
@@ -109,6 +109,7 @@ impl Client {
             heard_all: false,
             follows: None,
             missed: (0, (0, 0)),
+            prompt: String::new(),
             console: false,
         }
     }
@@ -121,7 +122,9 @@ impl Client {
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        (self.waits == 0 && self.follows.is_none()).then_some(self.say_by)
+        // Whoever sits at our own terminal may take their time.
+        let own = matches!(self.stream, Conn::Own);
+        (!own && self.waits == 0 && self.follows.is_none()).then_some(self.say_by)
     }
 
     /// Is it not clear yet? Whoever has typed a line, or sends frames, goes on so.
@@ -238,6 +241,16 @@ pub enum Heard {
 }
 
 impl Clients {
+    /// One at our own standard input; with a prompt if that is a terminal.
+    pub fn at_our_own(&mut self, by: By, prompt: String) -> ClientId {
+        self.next += 1;
+        let id = ClientId(self.next);
+        let mut client = Client::new(Conn::Own, Gate::Socket, by, Time(u64::MAX));
+        (client.prompt, client.undecided) = (prompt, false);
+        self.map.insert(id, client);
+        id
+    }
+
     /// Who it is.
     pub fn by(&self, id: ClientId) -> By {
         let nobody = By {
@@ -260,7 +273,7 @@ impl Clients {
         if c.last && c.http.is_none() {
             return Heard::Nothing;
         }
-        if c.heard_all && fds::hung_up(c.stream.as_fd()) {
+        if c.heard_all && c.stream.has_hung_up() {
             return Heard::Gone;
         }
         loop {
@@ -281,7 +294,7 @@ impl Clients {
             };
             match c.stream.read(buf) {
                 // `printf 'stop\n' | nc -U` has said all, and wants to hear the answer.
-                Ok(0) if !fds::hung_up(c.stream.as_fd()) && !c.last => {
+                Ok(0) if !c.stream.has_hung_up() && !c.last => {
                     c.heard_all = true;
                     return match c.is_done() {
                         true => Heard::Gone,
@@ -426,6 +439,7 @@ impl Clients {
             c.first = text.len();
         }
         c.output.extend_from_slice(text.as_bytes());
+        c.output.extend_from_slice(c.prompt.as_bytes());
         c.last |= last;
         self.push(id)
     }
@@ -486,7 +500,13 @@ impl Clients {
             return;
         }
         c.confess();
-        self.add(id, text);
+        if c.prompt.is_empty() {
+            self.add(id, text);
+        } else {
+            // Above the prompt.
+            let text = format!("\r\u{1b}[K{text}{}", c.prompt);
+            self.add(id, text);
+        }
         self.push(id);
     }
 
@@ -519,7 +539,8 @@ impl Clients {
     /// Those connections that somebody types at, as far as can be told: our consoles, and those that
     /// follow in lines for people; and whose they are.
     pub fn consoles(&self) -> Vec<(ClientId, By)> {
-        let typed = |c: &Client| c.console || c.follows == Some(How::Text);
+        let own = |c: &Client| matches!(c.stream, Conn::Own);
+        let typed = |c: &Client| own(c) || c.console || c.follows == Some(How::Text);
         let all = self.map.iter().filter(|(_, c)| typed(c));
         all.map(|(id, c)| (*id, c.by)).collect()
     }
@@ -527,7 +548,7 @@ impl Clients {
     /// Has it hung up, even if nobody has noticed yet?
     pub fn has_gone(&self, id: ClientId) -> bool {
         let c = self.map.get(&id);
-        c.is_none_or(|c| fds::hung_up(c.stream.as_fd()))
+        c.is_none_or(|c| c.stream.has_hung_up())
     }
 
     /// Forgets one. The caller deregisters it first.

@@ -1,14 +1,23 @@
 //! A connection of a client, by whichever door it came.
 
+use crate::sys::signal::Blocked;
+use crate::sys::{fds, process};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Either.
+/// Standard input and output.
+const STDIN: BorrowedFd<'static> = process::STDIN;
+const STDOUT: BorrowedFd<'static> = process::STDOUT;
+
+/// Any of them.
 pub enum Conn {
+    /// Our own standard input and output (--console).
+    Own,
     /// By the control socket.
     Unix(UnixStream),
     /// By a port, and from there.
@@ -19,15 +28,25 @@ impl Conn {
     /// Nothing more is said; what the other side says still comes.
     pub fn end_writing(&self) {
         let _ = match self {
+            Conn::Own => Ok(()),
             Conn::Unix(s) => s.shutdown(Shutdown::Write),
             Conn::Tcp(s, _) => s.shutdown(Shutdown::Write),
         };
     }
 
+    /// Has the other side gone altogether? (A file of lines, or a pipe, whose end has come may still be
+    /// answered.)
+    pub fn has_hung_up(&self) -> bool {
+        match self {
+            Conn::Own => false,
+            Conn::Unix(_) | Conn::Tcp(..) => fds::hung_up(self.as_fd()),
+        }
+    }
+
     /// From where, if that is an address.
     pub fn peer(&self) -> Option<SocketAddr> {
         match self {
-            Conn::Unix(_) => None,
+            Conn::Own | Conn::Unix(_) => None,
             Conn::Tcp(_, peer) => Some(*peer),
         }
     }
@@ -35,7 +54,7 @@ impl Conn {
     /// The address that was asked, if it is one.
     pub fn asked(&self) -> Option<SocketAddr> {
         match self {
-            Conn::Unix(_) => None,
+            Conn::Own | Conn::Unix(_) => None,
             Conn::Tcp(s, _) => s.local_addr().ok(),
         }
     }
@@ -44,6 +63,7 @@ impl Conn {
 impl AsFd for Conn {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
+            Conn::Own => STDIN,
             Conn::Unix(s) => s.as_fd(),
             Conn::Tcp(s, _) => s.as_fd(),
         }
@@ -53,6 +73,7 @@ impl AsFd for Conn {
 impl Read for Conn {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
+            Conn::Own => own_read(into),
             Conn::Unix(s) => s.read(into),
             Conn::Tcp(s, _) => s.read(into),
         }
@@ -62,6 +83,7 @@ impl Read for Conn {
 impl Write for Conn {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
+            Conn::Own => own_write(bytes),
             Conn::Unix(s) => s.write(bytes),
             Conn::Tcp(s, _) => s.write(bytes),
         }
@@ -75,6 +97,7 @@ impl Write for Conn {
 impl Source for Conn {
     fn register(&mut self, at: &Registry, token: Token, wanted: Interest) -> io::Result<()> {
         match self {
+            Conn::Own => SourceFd(&0).register(at, token, Interest::READABLE),
             Conn::Unix(s) => s.register(at, token, wanted),
             Conn::Tcp(s, _) => s.register(at, token, wanted),
         }
@@ -82,6 +105,7 @@ impl Source for Conn {
 
     fn reregister(&mut self, at: &Registry, token: Token, wanted: Interest) -> io::Result<()> {
         match self {
+            Conn::Own => SourceFd(&0).reregister(at, token, Interest::READABLE),
             Conn::Unix(s) => s.reregister(at, token, wanted),
             Conn::Tcp(s, _) => s.reregister(at, token, wanted),
         }
@@ -89,8 +113,33 @@ impl Source for Conn {
 
     fn deregister(&mut self, at: &Registry) -> io::Result<()> {
         match self {
+            Conn::Own => SourceFd(&0).deregister(at),
             Conn::Unix(s) => s.deregister(at),
             Conn::Tcp(s, _) => s.deregister(at),
         }
     }
 }
+
+/// The description may be the shell's, too: it is not made one that does not block. From the background
+/// of a terminal nothing is read: that would stop us.
+fn own_read(into: &mut [u8]) -> io::Result<usize> {
+    match fds::readable_now(STDIN) && !process::is_in_background(STDIN) {
+        true => fds::read(STDIN, into),
+        false => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// As the log is written: a terminal that takes nothing, or belongs to another job, is not waited for.
+fn own_write(bytes: &[u8]) -> io::Result<usize> {
+    let piece = bytes.get(..PIECE).unwrap_or(bytes);
+    match fds::writable_now(STDOUT) {
+        true => {
+            let _blocked = Blocked::all();
+            fds::write(STDOUT, piece)
+        }
+        false => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// What a terminal or a pipe that can be written takes without waiting.
+const PIECE: usize = 512;

@@ -3,9 +3,10 @@
 use super::Shell;
 use super::clients::ClientId;
 use super::requests::{Answer, behind};
-use crate::core::Level;
 use crate::core::codes::{EX_TEMPFAIL, EX_USAGE};
 use crate::core::fields::Value;
+use crate::core::{By, Level, Pid};
+use crate::sys::{fds, process};
 use crate::verbs;
 use crate::wire::command::Request;
 use crate::wire::json::{self, quote};
@@ -26,6 +27,41 @@ impl Shell {
             self.clients.set_console(id);
         }
         (0, text)
+    }
+
+    /// --console: whoever sits where we were started types verbs there.
+    pub(super) fn open_own_console(&mut self) {
+        if !self.settings().console {
+            return;
+        }
+        let by = By {
+            pid: Pid(i32::try_from(std::process::id()).unwrap_or(0)),
+            uid: process::euid(),
+        };
+        let person = fds::is_terminal(process::STDIN) && fds::is_terminal(process::STDOUT);
+        let prompt = match person {
+            true => format!("{}> ", self.claim.name),
+            false => String::new(),
+        };
+        let id = self.clients.at_our_own(by, prompt);
+        let token = super::token(super::Kind::Client, id.0);
+        let registry = self.poll.registry();
+        let stream = self.clients.stream(id);
+        let done = stream.map(|s| registry.register(s, token, mio::Interest::READABLE));
+        if let Some(Err(e)) = done {
+            // A file, or nothing at all.
+            self.clients.drop_one(id);
+            let why = crate::core::words::reason(&e);
+            let message = format!(
+                "--console: standard input is neither a terminal nor a pipe ({why}): there is no console"
+            );
+            return self.say(Level::Warn, "no-console", message);
+        }
+        if person {
+            let (_, greeting) = self.console(id, &Request::default());
+            self.clients.answer(id, &greeting, false);
+        }
+        self.ready.insert((super::Kind::Client, id.0));
     }
 
     /// `events`: those that are kept, and from now on, for who wants that or types.

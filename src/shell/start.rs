@@ -387,6 +387,7 @@ fn build(
         shell.claim.release();
         return Err(e);
     }
+    shell.open_own_console();
     Ok(shell)
 }
 

@@ -2,6 +2,7 @@
 
 use super::cerr;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Orphaned descendants become our children, not init's: so they are reaped and, at the end, ended.
 pub fn become_subreaper() -> io::Result<()> {
@@ -226,6 +227,22 @@ pub fn hostname() -> String {
     match cerr(done) {
         Ok(_) => String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned(),
         Err(_) => String::new(),
+    }
+}
+
+/// Ours from birth: never closed, so that nothing else gets its number.
+// SAFETY: see above.
+pub const STDIN: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(0) };
+/// The same.
+// SAFETY: see above.
+pub const STDOUT: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(1) };
+
+/// Is that a terminal in which another job is in the foreground?
+pub fn is_in_background(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: plain numbers; of what is no terminal there is no foreground.
+    unsafe {
+        let front = libc::tcgetpgrp(fd.as_raw_fd());
+        front > 0 && front != libc::getpgrp()
     }
 }
 

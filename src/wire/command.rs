@@ -13,7 +13,7 @@ use tinyjson::JsonValue;
 pub const MAX_LINE: usize = 64 * 1024;
 
 /// What was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// The verb and what follows it.
     pub words: Vec<String>,

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -363,6 +363,44 @@ fn options_say_what_holds_and_keep_secrets() {
     rig.end(&[]);
 }
 
+/// The other side of a terminal.
+struct Screen {
+    far: std::fs::File,
+    shown: String,
+}
+
+impl Screen {
+    fn of(far: OwnedFd) -> Screen {
+        Screen {
+            far: far.into(),
+            shown: String::new(),
+        }
+    }
+
+    fn types(&mut self, line: &str) {
+        self.far.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// All that is shown up to that.
+    fn until(&mut self, what: &str) -> String {
+        let mut buf = [0u8; 4096];
+        while !self.shown.contains(what) {
+            let mut one = [PollFd::new(self.far.as_fd(), PollFlags::POLLIN)];
+            assert_eq!(
+                poll(&mut one, 20_000u16),
+                Ok(1),
+                "no {what} in {}",
+                self.shown
+            );
+            let n = self.far.read(&mut buf).unwrap();
+            self.shown.push_str(&String::from_utf8_lossy(&buf[..n]));
+        }
+        let end = self.shown.find(what).unwrap() + what.len();
+        let rest = self.shown.split_off(end);
+        std::mem::replace(&mut self.shown, rest)
+    }
+}
+
 #[test]
 fn a_console_on_a_terminal_has_a_prompt_and_an_interrupt_harms_nobody() {
     let (rig, _) = rig(1);
@@ -374,38 +412,25 @@ fn a_console_on_a_terminal_has_a_prompt_and_an_interrupt_harms_nobody() {
     birth::on_terminal(&mut cmd, near);
     let child = cmd.stdin(i).stdout(o).spawn().unwrap();
     drop(cmd);
-    let mut far = std::fs::File::from(far);
-    let mut shown = String::new();
-    let mut until = |far: &mut std::fs::File, what: &str| {
-        let mut buf = [0u8; 4096];
-        while !shown.contains(what) {
-            let mut one = [PollFd::new(far.as_fd(), PollFlags::POLLIN)];
-            assert_eq!(poll(&mut one, 20_000u16), Ok(1), "no {what} in {shown}");
-            let n = far.read(&mut buf).unwrap();
-            shown.push_str(&String::from_utf8_lossy(&buf[..n]));
-        }
-        let end = shown.find(what).unwrap() + what.len();
-        let rest = shown.split_off(end);
-        std::mem::replace(&mut shown, rest)
-    };
+    let mut screen = Screen::of(far);
     let name = format!(
         "threaded-{}",
         rig.socket().file_stem().unwrap().to_string_lossy()
     );
     let prompt = format!("{}> ", name.strip_prefix("threaded-").unwrap());
-    assert!(until(&mut far, &prompt).contains("help lists the verbs"));
-    far.write_all(b"size\n").unwrap();
-    assert!(until(&mut far, &prompt).contains("1\r\n"));
-    far.write_all(b"bogus\n").unwrap();
-    let red = until(&mut far, &prompt);
+    assert!(screen.until(&prompt).contains("help lists the verbs"));
+    screen.types("size");
+    assert!(screen.until(&prompt).contains("1\r\n"));
+    screen.types("bogus");
+    let red = screen.until(&prompt);
     assert!(red.contains("\u{1b}[31munknown verb bogus"), "{red}");
     // Somebody else makes something happen: it stands above the prompt.
-    far.write_all(b"events follow\n").unwrap();
-    until(&mut far, "the worker is ready");
-    until(&mut far, &prompt);
+    screen.types("events follow");
+    screen.until("the worker is ready");
+    screen.until(&prompt);
     rig.verb("debug hello");
-    assert!(until(&mut far, &prompt).contains("minicluster: hello"));
-    far.write_all(b"resize 2\n").unwrap();
+    assert!(screen.until(&prompt).contains("minicluster: hello"));
+    screen.types("resize 2");
     rig.wait_status("the resize has begun", |s| s.wanted == 2);
     kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
     assert_eq!(ended(child), None);
@@ -440,4 +465,54 @@ fn a_console_is_told_that_the_master_has_gone() {
     );
     drop(stdin);
     rig.finish(0, &[]);
+}
+
+#[test]
+fn the_terminal_of_the_master_is_a_console_if_it_is_asked_for() {
+    let port = free_port();
+    let (far, near) = birth::open_terminal();
+    let words = format!("-n 1 -p {port} --console -- ./threaded");
+    let mut rig = Rig::dressed(words, |cmd, _| {
+        let (i, o) = (near.try_clone().unwrap(), near.try_clone().unwrap());
+        birth::on_terminal(cmd, near);
+        cmd.stdin(i).stdout(o);
+    });
+    rig.up();
+    let mut screen = Screen::of(far);
+    let prompt = format!("threaded-{port}> ");
+    assert!(screen.until(&prompt).contains("help lists the verbs"));
+    screen.types("size");
+    assert!(screen.until(&prompt).contains("1\r\n"));
+    screen.types("resize(2)");
+    assert!(screen.until(&prompt).contains("2 workers\r\n"));
+    assert!(rig.verb("repl").out.starts_with("1 console\n"));
+    screen.types("events");
+    screen.until(&prompt);
+    rig.verb("debug hello");
+    assert!(screen.until(&prompt).contains("minicluster: hello"));
+    screen.types("stop");
+    rig.finish(0, &[]);
+}
+
+#[test]
+fn lines_may_come_from_a_pipe_and_their_end_is_not_that_of_the_cluster() {
+    let port = free_port();
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let (told, tell) = nix::unistd::pipe().unwrap();
+    let words = format!("-n 1 -p {port} --console -- ./threaded");
+    let mut rig = Rig::dressed(words, |cmd, _| {
+        cmd.stdin(read).stdout(tell);
+    });
+    rig.up();
+    let mut to = std::fs::File::from(write);
+    to.write_all(b"size\nnonsense\nreload\n").unwrap();
+    drop(to);
+    rig.wait("reload-finished", |_| true);
+    assert_eq!(rig.status().ready, 1);
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &[]);
+    let mut said = String::new();
+    std::fs::File::from(told).read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("1\nunknown verb nonsense"), "{said}");
+    assert!(said.contains("\ngeneration 2 serves"), "{said}");
 }
