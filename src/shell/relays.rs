@@ -28,6 +28,10 @@ const RETIRES: Duration = Duration::from_secs(10);
 /// After so many lines that were right those that were wrong are history.
 const RIGHT: u32 = 64;
 
+/// Lines are shown no closer than that: one that never stops writing must not fill the log, nor take the
+/// time that this costs from others.
+const SHOWN_EACH: Duration = Duration::from_millis(10);
+
 /// What one is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Role {
@@ -54,6 +58,8 @@ struct Relay {
     right: u32,
     /// Has it let somebody's time pass since it has answered?
     late: bool,
+    /// When a line of it was shown.
+    shown: Option<Time>,
 }
 
 /// All of them.
@@ -147,6 +153,7 @@ impl Shell {
             wrong: 0,
             right: 0,
             late: false,
+            shown: None,
         });
     }
 
@@ -241,8 +248,12 @@ impl Shell {
         let Some(relay) = self.relays.get(program).filter(|_| !line.is_empty()) else {
             return;
         };
-        let (role, name) = (relay.role.clone(), relay.name.clone());
-        if self.hears(Level::Debug) {
+        let (role, name, before) = (relay.role.clone(), relay.name.clone(), relay.shown);
+        let now = self.now();
+        if before.is_none_or(|t| now - t >= SHOWN_EACH) && self.hears(Level::Debug) {
+            if let Some(relay) = self.relays.get(program) {
+                relay.shown = Some(now);
+            }
             let text = String::from_utf8_lossy(line);
             let (shown, cut) = shown(&text);
             let message = format!("{name} writes{cut}: {shown}");

@@ -202,17 +202,22 @@ fn a_program_that_does_not_read_has_a_limit_and_is_no_matter_to_others() {
     // 1 MiB waits, and what the pipe holds.
     assert!((15..40).contains(&n), "{n}");
     rig.until("each has had its answer", || {
-        rig.tales("error").len() == 2 * n as usize
+        errors(&rig).lines().count() == 2 * n as usize
     });
-    assert!(errors(&rig).contains("does not keep up"));
+    // (Each of the two hears of each.)
+    let refused = errors(&rig).matches("does not keep up").count() / 2;
+    assert!(refused > 0);
     fs::write(rig.dir().join("go"), "").unwrap();
     rig.until("it has read all that it was given", || {
-        rig.tales("asked").len() == n as usize - 1
+        rig.tales("asked").len() == n as usize - refused
     });
     make(&rig, Some(1), &work(1000, ""));
     tell(&rig, "done", 2, 1000);
     let room = rig.wait_many("program-room", 1);
-    assert!(room[0].msg.contains("1 messages"), "{room:?}");
+    assert!(
+        room[0].msg.contains(&format!("{refused} messages")),
+        "{room:?}"
+    );
     rig.end(&["program-behind", "program-late"]);
 }
 
@@ -280,7 +285,10 @@ fn a_program_that_cannot_be_run_is_told_at_the_start_and_refuses_a_reload() {
     rig.until("all are over", || rig.tales("over").len() == 4);
     make(&rig, Some(0), &work(6, ""));
     tell(&rig, "error", 1, 6);
-    assert_eq!(proc::children(rig.pid()).len(), 1);
+    // (They tell that before they end.)
+    rig.until("only the worker is left", || {
+        proc::children(rig.pid()).len() == 1
+    });
     rig.end(&["reload-failed"]);
 }
 
@@ -298,7 +306,7 @@ fn new_workers_find_who_does_new_work_and_a_reload_that_fails_takes_it_back() {
     fs::write(&conf, new).unwrap();
     let reload = rig.meanwhile("reload");
     rig.until("somebody does it", || !rig.tales("begun").is_empty());
-    make(&rig, Some(0), &work(1, ""));
+    make(&rig, Some(0), &work(1, ",\"targets\":[\"me\"]"));
     tell(&rig, "done", 1, 1);
     // Its attempts are over by a rollback.
     assert_eq!(rig.verb("rollback").code, 0);
@@ -307,39 +315,6 @@ fn new_workers_find_who_does_new_work_and_a_reload_that_fails_takes_it_back() {
     make(&rig, Some(0), &work(2, ""));
     tell(&rig, "error", 1, 2);
     rig.end(&["reload-failed", "died", "killed"]);
-}
-
-#[test]
-fn a_program_that_never_rests_does_not_keep_workers_from_serving() {
-    let port = free_port();
-    let mut rig = Rig::start([
-        "-n",
-        "2",
-        "-p",
-        &port.to_string(),
-        "--on-message=yes '{\"msg\":{\"x\":1}}'",
-        "--on-message=yes rubbish",
-        "--ipc",
-        "node",
-        "--",
-        "./threaded",
-    ]);
-    rig.wait("all-ready", |_| true);
-    // (These workers read nothing of their channels.)
-    rig.wait_many("message-refused", 2);
-    rig.wait_many("program-line-dropped", 1);
-    for _ in 0..20 {
-        let begun = Instant::now();
-        get(v4(port), "/").unwrap();
-        assert_eq!(rig.status().ready, 2);
-        assert!(begun.elapsed() < Duration::from_secs(2));
-    }
-    assert_eq!(rig.events("message-refused").len(), 2);
-    assert_eq!(rig.events("program-line-dropped").len(), 1);
-    let begun = Instant::now();
-    rig.signal(Signal::SIGTERM);
-    rig.finish(0, &["message-refused", "program-line-dropped", "log-lost"]);
-    assert!(begun.elapsed() < Duration::from_secs(8));
 }
 
 #[test]

@@ -65,8 +65,9 @@ def flood(channel, lines):
 
 
 def puppet(channel, lines):
-    if "HOLD" not in os.environ:
-        channel.sendall(b'{"cmd":"ready"}\n')
+    if "HOLD" in os.environ:
+        return
+    channel.sendall(b'{"cmd":"ready"}\n')
     for line in lines:
         m = json.loads(line)
         if m.get("cmd") == "do":
