@@ -318,6 +318,41 @@ fn new_workers_find_who_does_new_work_and_a_reload_that_fails_takes_it_back() {
 }
 
 #[test]
+fn a_program_that_never_rests_does_not_keep_workers_from_serving() {
+    let port = free_port();
+    let mut rig = Rig::start([
+        "-n",
+        "2",
+        "-p",
+        &port.to_string(),
+        "--on-message=yes '{\"msg\":{\"x\":1}}'",
+        "--on-message=yes rubbish",
+        "--ipc",
+        "node",
+        "--",
+        "./threaded",
+    ]);
+    rig.wait("all-ready", |_| true);
+    // (These workers read nothing of their channels. The log has all that is written, and lags behind.)
+    rig.until("there is no room in their channels", || {
+        // (With an error when it is so with both.)
+        rig.verb("send {}").err.contains("too much waits already")
+    });
+    for _ in 0..20 {
+        let begun = Instant::now();
+        get(v4(port), "/").unwrap();
+        assert_eq!(rig.status().ready, 2);
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+    assert!(rig.events("message-refused").len() <= 2);
+    assert!(rig.events("program-line-dropped").len() <= 1);
+    let begun = Instant::now();
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &["message-refused", "program-line-dropped", "log-lost"]);
+    assert!(begun.elapsed() < Duration::from_secs(8));
+}
+
+#[test]
 fn a_program_that_goes_by_nothing_does_not_hold_up_a_stop() {
     let rig = with(1, "delegate=work=", "deaf", &format!("{PYTHON} puppet"));
     let begun = Instant::now();
