@@ -34,7 +34,7 @@ type Up = Vec<(u16, LaneId)>;
 pub(super) struct Dealt {
     /// The slots that serve, in order, and by which lane.
     up: Up,
-    /// How many slots there are to be.
+    /// Their numbers are below that. (One that is closed keeps its home, in which others stand in.)
     wanted: u16,
     /// Those of them that serve, or have since this table was dealt out for the first time. One that is
     /// added gets its clients when it serves: until then they stay where they were, rather than to come
@@ -246,12 +246,12 @@ impl Cluster {
         port: PortId,
         lanes: &[&Lane],
     ) -> Option<(Table, Option<Dealt>)> {
-        let wanted = self.wanted();
+        let bound = self.slots.bound();
         let ready = |(nr, id): (u16, WorkerId)| {
             let w = self.fleet.get(id).filter(|w| w.is_ready())?;
             Some((nr, self.lane_of(port, w)?, w.announced))
         };
-        let current = (0u16..).zip(self.slots.iter()).take(usize::from(wanted));
+        let current = (0u16..).zip(self.slots.iter()).filter(|(_, s)| !s.closed);
         let current = current.filter_map(|(nr, s)| Some((nr, s.current?)));
         let all: Vec<(u16, LaneId, bool)> = current.filter_map(ready).collect();
         // One that is on its way out by itself may take nothing any more.
@@ -264,7 +264,7 @@ impl Cluster {
             [(_, only)] => (Table::only(*only), None),
             [_, _, ..] => {
                 let before = self.lanes.dealt.get(&port);
-                let dealt = Dealt::after(before, up, wanted);
+                let dealt = Dealt::after(before, up, bound);
                 if before == Some(&dealt) {
                     return None;
                 }
@@ -289,8 +289,7 @@ impl Cluster {
     /// Nobody is ready: it stays as it is, as far as somebody will be; else it is for the first slot.
     /// This is asked after each event while a thousand start or stop: nothing is looked for in a list.
     fn kept_table(&self, port: PortId, lanes: &[&Lane]) -> Option<Table> {
-        let wanted = self.slots.iter().take(usize::from(self.wanted()));
-        let wanted = wanted.filter(|s| s.rest.is_none());
+        let wanted = self.slots.open().filter(|s| s.rest.is_none());
         let of: BTreeSet<Of> = wanted.filter_map(|s| s.seat).map(Of::Seat).collect();
         let mut table = self.lanes.steered.get(&port)?.clone();
         let named = table.lanes();

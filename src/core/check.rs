@@ -10,7 +10,7 @@ use super::own::MAX_OWN;
 use super::phase::{MAX_ASKERS, Phase, Step};
 use super::readiness::Launch;
 use super::remnants::MAX_REMNANTS;
-use super::slot::Place;
+use super::slot::{Place, Slot};
 use super::worker::State;
 use std::collections::BTreeMap;
 
@@ -142,8 +142,14 @@ impl Cluster {
     /// I7: a wanted slot has a worker or a date for one, or rests; another one neither a date nor a worker that
     /// may stay; none is missing. I8: no date while stopping.
     fn check_slots(&self) -> Result<(), String> {
-        if self.slots.len() < usize::from(self.wanted) {
-            return Err(format!("I7: {} slots of {}", self.slots.len(), self.wanted));
+        let open = self.slots.open().count();
+        if open != usize::from(self.wanted) {
+            return Err(format!("I7: {open} slots of {}", self.wanted));
+        }
+        // (In a stop those that are empty may stay in the list.)
+        let gone = |s: &Slot| s.closed && s.current.is_none();
+        if self.phase == Phase::Serving && self.slots.last().is_some_and(gone) {
+            return Err("I7: an empty slot behind all is there still".into());
         }
         for (nr, slot) in self.slot_numbers().zip(self.slots.iter()) {
             let (current, rests) = (slot.current, slot.rest.is_some());

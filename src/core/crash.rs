@@ -130,7 +130,10 @@ impl Cluster {
 
     /// What was given up is tried again.
     pub(super) fn revive(&mut self, now: Time) {
-        for nr in self.slot_numbers().take(usize::from(self.wanted)) {
+        for nr in self.slot_numbers() {
+            if !self.is_wanted(nr) {
+                continue;
+            }
             let Some(slot) = self.slots.of_mut(nr) else {
                 continue;
             };
@@ -301,18 +304,16 @@ impl Cluster {
 
     /// Have all wanted slots come to rest, with nothing under way to fill them?
     fn over(&self) -> bool {
-        let rests = self
-            .slots
-            .first(self.wanted)
-            .iter()
-            .all(|s| s.rest.is_some());
+        let rests = self.slots.open().all(|s| s.rest.is_some());
         let filled = |to: u32| !self.all_replaced(to);
         rests && self.opened && !self.rollout.as_ref().is_some_and(|r| filled(r.to))
     }
 
     /// Do all workers that there are, or were, belong to slots that get no other one of the old code?
     pub(super) fn all_rest(&self) -> bool {
-        self.slots.iter().all(|s| s.rest.is_some())
+        self.slots
+            .iter()
+            .all(|s| s.rest.is_some() || s.closed && s.current.is_none())
     }
 
     /// The ends of all, if they have finished and none was given up.
@@ -321,7 +322,7 @@ impl Cluster {
             Some(Rest::Finished(exit)) => Some(exit),
             Some(Rest::GivenUp) | None => None,
         };
-        self.slots.first(self.wanted).iter().map(end).collect()
+        self.slots.open().map(end).collect()
     }
 
     /// Leaves if there is a reason to.

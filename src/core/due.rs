@@ -164,7 +164,7 @@ impl Cluster {
 
     /// The one that has its place and can be replaced.
     fn one_meant(&self, target: Target) -> Result<(WorkerId, Who), Outcome> {
-        let slots = self.wanted;
+        let slots = self.slots.bound();
         let all = self
             .meant(target)
             .ok_or(Outcome::Unknown { target, slots })?;

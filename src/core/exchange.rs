@@ -18,13 +18,13 @@ use super::{Cluster, Out};
 impl Cluster {
     /// With new before old they are by the time they have their place; with old before new not yet.
     pub(super) fn replaced_are_ready(&self) -> bool {
-        let slots = self.slots.first(self.goal()).iter();
+        let mut slots = self.slots.first(self.goal());
         let ready = |s: &Slot| {
             s.current
                 .and_then(|id| self.fleet.get(id))
                 .is_some_and(Worker::is_ready)
         };
-        self.surge() > 0 || slots.into_iter().all(|s| s.rest.is_some() || ready(s))
+        self.surge() > 0 || slots.all(|s| s.rest.is_some() || ready(s))
     }
 
     /// Workers beyond those in slots on account of this rollout: successors, and those that made room for
@@ -54,11 +54,11 @@ impl Cluster {
             let there = self.slots.iter().filter(|s| s.successor.is_some());
             room = room.min(n.saturating_sub(there.count()));
         }
-        for nr in 0..self.goal() {
+        let goal: Vec<SlotNr> = self.goal_slots().collect();
+        for slot_nr in goal {
             if room == 0 {
                 return;
             }
-            let slot_nr = SlotNr(nr);
             let Some(slot) = self.slots.of(slot_nr) else {
                 continue;
             };
@@ -113,7 +113,7 @@ impl Cluster {
 
     /// Old before new, one slot at a time: one that serves when all others do.
     pub(super) fn replace_in_place(&mut self, to: u32, now: Time, out: &mut Out) {
-        let wanted = || (0..self.goal()).map(SlotNr);
+        let wanted = || self.goal_slots();
         let ready = |nr: &SlotNr| {
             let current = self.slots.of(*nr)?.current;
             current

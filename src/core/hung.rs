@@ -160,7 +160,7 @@ impl Cluster {
         let tables = self.lanes.steered.values();
         let steered: BTreeSet<LaneId> = tables.flat_map(|t| t.lanes()).collect();
         let ready = |id: &WorkerId| self.fleet.get(*id).is_some_and(Worker::is_ready);
-        let slots = self.slots.iter().take(usize::from(self.wanted()));
+        let slots = self.slots.open();
         let ids = slots.clone().filter_map(|s| s.current).filter(ready);
         let with = |id: WorkerId| (id, self.its_lanes(id, &steered));
         // (Where canaries have no part of the traffic there is nobody who could wait for them.)

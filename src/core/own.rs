@@ -334,7 +334,7 @@ impl Cluster {
                     let may = w.unreaped() && !w.owns.contains(&l.port);
                     l.is_for(w.reader()) && may
                 };
-                let wanted = self.slots.iter().take(self.wanted.into());
+                let wanted = self.slots.open();
                 // (One that has just ended is in its slot still.)
                 let mut vacant = wanted.filter(|s| {
                     let worker = s.current.and_then(|id| self.fleet.get(id));

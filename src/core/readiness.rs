@@ -223,9 +223,9 @@ impl Cluster {
     /// Says once that all workers are ready, or those that will do.
     pub(super) fn say_if_full(&mut self, now: Time, out: &mut Out) {
         let ready = self.ready_count();
-        let wanted = self.slots.first(self.wanted);
+        let wanted = self.slots.open();
         let finished = |s: &&Slot| matches!(s.rest, Some(Rest::Finished(_)));
-        let rest = wanted.iter().filter(finished).count();
+        let rest = wanted.filter(finished).count();
         if ready > 0 && ready + rest == usize::from(self.wanted) && !self.full {
             self.full = true;
             self.launched();
@@ -252,7 +252,7 @@ impl Cluster {
         self.launched();
         let limit = self.policy.start_timeout.unwrap_or_default();
         let rests = |s: &&Slot| s.rest.is_some();
-        let rest = self.slots.first(self.wanted).iter().filter(rests).count();
+        let rest = self.slots.open().filter(rests).count();
         let notice = Notice::PartlyReady {
             ready,
             wanted,

@@ -21,7 +21,7 @@ impl Cluster {
         let outcome = match self.meant(target) {
             None => Outcome::Unknown {
                 target,
-                slots: self.wanted,
+                slots: self.slots.bound(),
             },
             Some(all) if all.is_empty() => Outcome::Nobody { target },
             Some(all) => {
@@ -63,8 +63,7 @@ impl Cluster {
         };
         let slot_there = |n: u32| {
             let slot = usize::try_from(n).ok().and_then(|n| self.slots.get(n));
-            let wanted = n < u32::from(self.wanted);
-            wanted || slot.is_some_and(|s| s.current.is_some())
+            slot.is_some_and(|s| !s.closed || s.current.is_some())
         };
         let pid_of = |n: u32| i32::try_from(n).ok().map(Pid);
         let (slot, pid) = match target {

@@ -1,8 +1,10 @@
 //! How many slots there are to be. Rules:
 //!
-//! 1. What is wanted is one number, and what there is is compared with it (I7): a slot below it has
-//!    a worker or a date for one; one above it is being emptied, or is not there.
-//! 2. Growing spawns at once. Shrinking empties the highest slots: their workers are asked to stop,
+//! 1. What is wanted is one number, so many slots are open, and what there is is compared with that
+//!    (I7): an open slot has a worker or a date for one; a closed one is being emptied, or is not there.
+//!    Mostly the closed ones are above all open ones; one that was shut down (`shutdown`) leaves a hole.
+//! 2. Growing opens the lowest closed slots and spawns at once. Shrinking closes the highest open ones
+//!    and empties them: their workers are asked to stop,
 //!    and killed at the stop timeout. A slot goes when its worker is reaped, an empty one at once.
 //! 3. A slot that is wanted again while its worker goes begins anew when that has gone.
 //! 4. Who asked hears once: that all wanted slots have been ready and nothing is left above them; or
@@ -47,7 +49,7 @@ impl Cluster {
 
     /// Is it one of those that there are to be?
     pub(super) fn is_wanted(&self, nr: SlotNr) -> bool {
-        nr.0 < self.wanted
+        self.slots.get(nr.index()).is_some_and(|s| !s.closed)
     }
 
     /// Is this worker, which was asked for, still to be forked?
@@ -144,6 +146,23 @@ impl Cluster {
         self.resize_with(to, Program::default(), why, by, now, out);
     }
 
+    /// That slot is to go, and no other.
+    pub(super) fn close(
+        &mut self,
+        nr: SlotNr,
+        why: &'static str,
+        by: Option<By>,
+        now: Time,
+        out: &mut Out,
+    ) {
+        if self.is_wanted(nr) {
+            let to = self.wanted.saturating_sub(1);
+            self.begin_size(to, why, by, out);
+            self.shrink(&[nr], now, out);
+            self.end_size(to, why, by, out);
+        }
+    }
+
     /// Slots that are added run that.
     pub(super) fn resize_with(
         &mut self,
@@ -158,25 +177,48 @@ impl Cluster {
         if to == from {
             return;
         }
-        self.wanted = to;
+        self.begin_size(to, why, by, out);
+        match to > from {
+            true => self.grow(to - from, program, now, out),
+            false => {
+                let mut open: Vec<SlotNr> = self.open_slots().collect();
+                let highest = open.split_off(usize::from(to).min(open.len()));
+                self.shrink(&highest, now, out);
+            }
+        }
+        self.end_size(to, why, by, out);
+    }
+
+    fn begin_size(&mut self, to: u16, why: &'static str, by: Option<By>, out: &mut Out) {
+        let from = std::mem::replace(&mut self.wanted, to);
         self.resizing = true;
         self.answer_resizers(&Hitch::Superseded { to, why, by }, out);
         out.push(Action::Note(Notice::Resizing { from, to, why, by }));
-        match to > from {
-            true => self.grow(from, program, now, out),
-            false => self.shrink(now, out),
-        }
+    }
+
+    fn end_size(&mut self, to: u16, why: &'static str, by: Option<By>, out: &mut Out) {
         self.swap_unwanted(to, why, by, out);
         self.resize_progress(out);
     }
 
-    fn grow(&mut self, from: u16, program: Program, now: Time, out: &mut Out) {
+    /// Those that there are to be, in their order.
+    pub(super) fn open_slots(&self) -> impl Iterator<Item = SlotNr> + '_ {
+        self.slot_numbers().filter(|nr| self.is_wanted(*nr))
+    }
+
+    fn grow(&mut self, more: u16, program: Program, now: Time, out: &mut Out) {
         self.full = false;
-        let len = self.slots.len().max(usize::from(self.wanted));
         let generation = self.generation;
-        self.slots.resize_with(len, || Slot::added(generation));
-        let new = self.slots.iter_mut().take(usize::from(self.wanted));
-        for slot in new.skip(usize::from(from)) {
+        let closed = self.slots.iter().filter(|s| s.closed).count();
+        let behind = usize::from(more).saturating_sub(closed);
+        let len = self.slots.len() + behind;
+        let anew = || Slot {
+            closed: true,
+            ..Slot::added(generation)
+        };
+        self.slots.resize_with(len, anew);
+        let new = self.slots.iter_mut().filter(|s| s.closed);
+        for slot in new.take(usize::from(more)) {
             match slot.current {
                 None => {
                     *slot = Slot {
@@ -187,7 +229,7 @@ impl Cluster {
                 }
                 // Its worker is on its way out, or not yet on its way in.
                 Some(id) => {
-                    (slot.proven, slot.program) = (false, program);
+                    (slot.closed, slot.proven, slot.program) = (false, false, program);
                     let stays = self.fleet.get(id).filter(|w| w.state == State::Spawning);
                     // (Not if it is of what ran before.)
                     slot.generation = stays.map_or(generation, |w| w.generation.max(generation));
@@ -210,12 +252,13 @@ impl Cluster {
         }
     }
 
-    fn shrink(&mut self, now: Time, out: &mut Out) {
-        for nr in self.slot_numbers().skip(usize::from(self.wanted)) {
-            self.deadlines.stop(Why::Respawn(nr));
+    fn shrink(&mut self, to_close: &[SlotNr], now: Time, out: &mut Out) {
+        for nr in to_close {
+            self.deadlines.stop(Why::Respawn(*nr));
             let Some(slot) = self.slots.get_mut(nr.index()) else {
                 continue;
             };
+            slot.closed = true;
             let (successor, current) = (slot.successor.take(), slot.current);
             let kept = slot.kept.take();
             for id in successor.into_iter().chain(kept) {
@@ -229,17 +272,18 @@ impl Cluster {
         self.say_if_full(now, out);
     }
 
-    /// Slots above the wanted number are not there when they are empty. One below an occupied one
-    /// keeps its place in the list, and nothing else.
+    /// Closed slots are not there when they are empty. One below another one keeps its place in the
+    /// list, and nothing else.
     pub(super) fn drop_empty_slots(&mut self) {
-        let wanted = usize::from(self.wanted);
-        while self.slots.len() > wanted && self.slots.last().is_some_and(|s| s.current.is_none()) {
+        let gone = |s: &Slot| s.closed && s.current.is_none();
+        while self.slots.last().is_some_and(gone) {
             self.slots.pop();
         }
-        for slot in self.slots.iter_mut().skip(wanted) {
-            if slot.current.is_none() {
-                *slot = Slot::default();
-            }
+        for slot in self.slots.iter_mut().filter(|s| gone(s)) {
+            *slot = Slot {
+                closed: true,
+                ..Slot::default()
+            };
         }
         self.trim_deaths();
     }
@@ -247,8 +291,8 @@ impl Cluster {
     /// Are there so many as are wanted, each once ready, and none beside them?
     pub(super) fn has_size(&self) -> bool {
         let seen = |s: &Slot| s.proven || s.rest.is_some();
-        let mut surplus = self.slots.iter().skip(usize::from(self.wanted));
-        self.slots.first(self.wanted).iter().all(seen) && surplus.all(|s| s.current.is_none())
+        let mut surplus = self.slots.iter().filter(|s| s.closed);
+        self.slots.open().all(seen) && surplus.all(|s| s.current.is_none())
     }
 
     /// Compares what there is with what is wanted; says so when it is the same.

@@ -191,6 +191,11 @@ impl Cluster {
         then.map_or(self.wanted, |n| n.min(self.wanted))
     }
 
+    /// Those.
+    pub(super) fn goal_slots(&self) -> impl Iterator<Item = SlotNr> + '_ {
+        self.open_slots().take(usize::from(self.goal()))
+    }
+
     pub(super) fn surge(&self) -> u16 {
         self.policy.surge.of(self.goal())
     }
@@ -206,10 +211,8 @@ impl Cluster {
 
     /// Are all slots of that generation?
     pub(super) fn all_replaced(&self, to: u32) -> bool {
-        let wanted = self.slots.first(self.goal());
-        wanted
-            .iter()
-            .all(|s| s.generation == to && s.successor.is_none())
+        let mut wanted = self.slots.first(self.goal());
+        wanted.all(|s| s.generation == to && s.successor.is_none())
     }
 
     /// Successors that have no place yet go.

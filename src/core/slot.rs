@@ -24,6 +24,8 @@ const HEELS: Duration = Duration::from_millis(1);
 /// One numbered place.
 #[derive(Clone, Debug, Default)]
 pub struct Slot {
+    /// Is there to be no such slot? It keeps its place in the list while there are others behind it.
+    pub closed: bool,
     /// The worker in it, until it is reaped.
     pub current: Option<WorkerId>,
     /// The one that is to take its place when it is ready.
@@ -233,8 +235,10 @@ impl Cluster {
             return;
         }
         let to = self.in_place_to();
-        for nr in 0..usize::from(self.wanted) {
-            let slot_nr = SlotNr(u16::try_from(nr).unwrap_or(u16::MAX));
+        for slot_nr in self.slot_numbers() {
+            if !self.is_wanted(slot_nr) {
+                continue;
+            }
             let Some(slot) = self.slots.of(slot_nr) else {
                 continue;
             };

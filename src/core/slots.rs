@@ -10,7 +10,7 @@ use super::ids::SlotNr;
 use super::slot::Slot;
 use std::ops::{Deref, DerefMut};
 
-/// In the order of their numbers, those that are wanted first.
+/// In the order of their numbers; closed ones behind the last open one only while they have a worker.
 #[derive(Clone, Debug)]
 pub(super) struct Slots(Vec<Slot>);
 
@@ -34,11 +34,28 @@ impl Slots {
         slot
     }
 
-    /// The first of them: those that are wanted.
-    pub(super) fn first(&self, n: u16) -> &[Slot] {
-        let n = usize::from(n);
-        debug_assert!(n <= self.0.len(), "{n} slots of {}", self.0.len());
-        self.0.get(..n).unwrap_or(&self.0)
+    /// Those that there are to be.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Slot> + Clone {
+        self.0.iter().filter(|s| !s.closed)
+    }
+
+    /// The first of these.
+    pub(super) fn first(&self, n: u16) -> impl Iterator<Item = &Slot> + Clone {
+        self.open().take(usize::from(n))
+    }
+
+    /// One more than the number of the last of them.
+    pub(super) fn bound(&self) -> u16 {
+        let last = self.0.iter().rposition(|s| !s.closed);
+        let bound = last.map_or(0, |n| n + 1);
+        u16::try_from(bound).unwrap_or(u16::MAX)
+    }
+
+    /// Which one is opened next: the lowest that is closed, or one behind all.
+    pub(super) fn next_to_open(&self) -> SlotNr {
+        let closed = self.0.iter().position(|s| s.closed);
+        let next = closed.unwrap_or(self.0.len());
+        SlotNr(u16::try_from(next).unwrap_or(u16::MAX))
     }
 }
 

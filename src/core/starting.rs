@@ -61,7 +61,7 @@ impl Cluster {
         self.starting = Some(Starting {
             program: more.program,
             ready: more.ready,
-            slot: SlotNr(self.wanted),
+            slot: self.slots.next_to_open(),
             done: 0,
             left: more.count,
             asker: more.wait.then_some(asker),
@@ -72,12 +72,13 @@ impl Cluster {
 
     /// The next of them.
     fn add_slot(&mut self, now: Time, out: &mut Out) {
-        let nr = SlotNr(self.wanted);
+        let nr = self.slots.next_to_open();
+        let to = self.wanted.saturating_add(1);
         let Some(s) = &mut self.starting else { return };
         s.slot = nr;
         s.left = s.left.saturating_sub(1);
         let (program, by) = (s.program, s.by);
-        self.resize_with(nr.0 + 1, program, "added by a client", Some(by), now, out);
+        self.resize_with(to, program, "added by a client", Some(by), now, out);
     }
 
     /// Is it the slot that is being added, and goes again if its worker fails?
@@ -140,8 +141,8 @@ impl Cluster {
         };
         self.end_starting(hitch, out);
         let slot = self.slots.get(nr.index());
-        if self.wanted == nr.0 + 1 && slot.is_some_and(|s| !s.proven) {
-            self.resize(nr.0, "its start is called off", Some(by), now, out);
+        if self.is_wanted(nr) && slot.is_some_and(|s| !s.proven) {
+            self.close(nr, "its start is called off", Some(by), now, out);
         }
     }
 
@@ -153,8 +154,8 @@ impl Cluster {
         };
         let by = s.by;
         self.end_starting(hitch, out);
-        if self.wanted == nr.0 + 1 {
-            self.resize(nr.0, "the added slot has failed", Some(by), now, out);
+        if self.is_wanted(nr) {
+            self.close(nr, "the added slot has failed", Some(by), now, out);
         }
     }
 }

@@ -325,7 +325,9 @@ impl Cluster {
         out: &mut Out,
     ) {
         let hitch = Hitch::Superseded { to, why, by };
-        let goes = |s: &mut Swap| s.slot.0 >= to && s.stage != Stage::Leaving;
+        let slots = &self.slots;
+        let closed = |nr: SlotNr| slots.get(nr.index()).is_none_or(|s| s.closed);
+        let goes = |s: &mut Swap| closed(s.slot) && s.stage != Stage::Leaving;
         if let Some(s) = self.swap.take_if(goes) {
             self.not_restarted(&s.due.askers, &hitch, out);
         }
