@@ -17,6 +17,7 @@ use super::ids::{Time, WorkerId};
 use super::notice::{Cause, Limit};
 use super::phase::Phase;
 use super::policy::Drain;
+use super::shutdown::Own;
 use super::speech::HANG_GRACE;
 use super::worker::{KILLED_GRACE, Worker};
 use std::time::Duration;
@@ -151,10 +152,27 @@ impl Cluster {
         }
     }
 
+    /// The same of one that may have a time of its own, of which a part is for the last connections.
+    pub(super) fn drain_by_of(&self, id: WorkerId, now: Time) -> Time {
+        let by = self.drain_by(now);
+        match (self.own_time(id), self.phase, self.policy.drain) {
+            (None, _, _) => by,
+            (Some(own), Phase::Serving, Drain::Connections) => own
+                .leave_by
+                .before(CLOSING.min(own.time / CLOSING_PART))
+                .max(now),
+            (Some(own), Phase::Serving, Drain::Server | Drain::None) => own.leave_by.max(now),
+            (Some(own), Phase::Stopping { .. } | Phase::Done(_), _) => {
+                by.min(own.leave_by).max(now)
+            }
+        }
+    }
+
     /// When one whose rest is ended from now on is asked to stop.
-    pub(super) fn closing_by(&self, now: Time) -> Time {
+    pub(super) fn closing_by(&self, id: WorkerId, now: Time) -> Time {
         let latest = self.asked_by().unwrap_or(now + CLOSING);
-        (now + CLOSING).min(latest.max(now))
+        let own = self.own_time(id).map_or(latest, |own| own.leave_by);
+        (now + CLOSING).min(latest.min(own).max(now))
     }
 
     /// When a worker that is asked to stop now is killed.
@@ -163,6 +181,21 @@ impl Cluster {
             Phase::Serving | Phase::Stopping { .. } => self.killed_by(now),
             Phase::Done(_) => now,
         }
+    }
+
+    /// The same of one that may have a time of its own.
+    pub(super) fn kill_by_of(&self, id: WorkerId, now: Time) -> Time {
+        let by = self.kill_by(now);
+        match (self.own_time(id), self.phase) {
+            (Some(own), Phase::Serving) => own.kill_by.max(now),
+            (Some(own), Phase::Stopping { .. } | Phase::Done(_)) => by.min(own.kill_by.max(now)),
+            (None, _) => by,
+        }
+    }
+
+    /// Has it one?
+    pub(super) fn own_time(&self, id: WorkerId) -> Option<Own> {
+        self.fleet.get(id)?.own_time
     }
 
     /// When one that is killed now counts as stuck.

@@ -77,7 +77,7 @@ impl Cluster {
     /// The worker has to go, for this cause: emptied first, if it may serve. (One that is not ready by
     /// the rule may listen already, and share the queue of those that are.)
     pub(super) fn retire(&mut self, id: WorkerId, cause: Cause, now: Time, out: &mut Out) {
-        let drain_by = self.drain_by(now);
+        let drain_by = self.drain_by_of(id, now);
         let Some(w) = self.fleet.get_mut(id) else {
             return;
         };
@@ -269,7 +269,7 @@ impl Cluster {
         if let (Stage::Drained, Drain::Connections, true, Some(by)) =
             (stage, self.policy.drain, early, by)
         {
-            let by = self.closing_by(by);
+            let by = self.closing_by(id, by);
             self.deadlines.set(Why::Drain(id), by);
         }
     }
@@ -307,7 +307,7 @@ impl Cluster {
             w.comes_to(Stage::Closing);
             w.last_moments = true;
         }
-        let by = self.closing_by(now);
+        let by = self.closing_by(id, now);
         self.deadlines.set(Why::Drain(id), by);
         self.deadlines.set(Why::Census, now);
         self.looks = 0;

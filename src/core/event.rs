@@ -117,6 +117,16 @@ pub enum Event {
     Signal(MasterSignal),
     /// A client (that process, of that user) wants the cluster stopped, and to hear of the end.
     Stop { asker: Asker, hard: bool, by: By },
+    /// The same by SIGKILL, but the master leaves with 0.
+    Exit { asker: Asker, by: By },
+    /// A graceful stop that is to be over in that time, whatever --stop-budget says.
+    StopWithin {
+        asker: Asker,
+        within: Duration,
+        by: By,
+    },
+    /// One slot is to go.
+    Shutdown(Shutdown),
     /// All workers are to be replaced by new ones. What was read again has led to this policy, or to
     /// an error.
     Reload {
@@ -190,6 +200,21 @@ pub struct Restart {
     /// The new one has to be ready in that time.
     pub within: Option<Duration>,
     pub by: By,
+    pub wait: bool,
+}
+
+/// That one slot is to go, and no other.
+#[derive(Clone, Copy, Debug)]
+pub struct Shutdown {
+    /// Who wants to hear of it,
+    pub asker: Asker,
+    /// which one,
+    pub target: Target,
+    /// in what time its worker is killed, if not that of the policy,
+    pub within: Option<Duration>,
+    /// who it is,
+    pub by: By,
+    /// and whether the end is waited for.
     pub wait: bool,
 }
 

@@ -41,6 +41,7 @@ impl Fleet {
             untouched: false,
             at_rest_asked: false,
             last_moments: false,
+            own_time: None,
             looked: 0,
             announced: false,
             share: 1.0,

@@ -26,6 +26,7 @@ mod remnants;
 mod resize;
 mod rollout;
 mod sentences;
+mod shutdown;
 mod slot;
 mod slots;
 mod speech;
@@ -63,8 +64,8 @@ pub use crash::{MAX_RESTARTS, Used, status_of};
 pub use deadlines::Why;
 pub use drain::{LAST_LOOK, Stage};
 pub use event::{
-    By, Event, Exit, LaneLook, Load, MasterSignal, More, Oom, Restart, Seen, Sight, Size, Snag,
-    Target, Terms, Wait, Waits, Word,
+    By, Event, Exit, LaneLook, Load, MasterSignal, More, Oom, Restart, Seen, Shutdown, Sight, Size,
+    Snag, Target, Terms, Wait, Waits, Word,
 };
 pub use hung::Hang;
 pub use ids::{Ask, Asker, LaneId, Pid, PortId, Program, Seat, SlotNr, Time, WorkerId};
@@ -142,6 +143,8 @@ pub struct Cluster {
     askers: Vec<Asker>,
     /// Who waits for there to be as many slots as are wanted.
     resizers: Vec<Asker>,
+    /// Who waits for the worker of a slot that was shut down.
+    closers: Vec<shutdown::Closer>,
     /// Was another number asked for, and not said to be reached?
     resizing: bool,
     /// When a final stop that has begun is to be over.
@@ -205,6 +208,7 @@ impl Cluster {
             tally: Tally::default(),
             askers: Vec::new(),
             resizers: Vec::new(),
+            closers: Vec::new(),
             resizing: false,
             over_by: None,
             asked_to_stop: false,
@@ -345,6 +349,11 @@ impl Cluster {
                 wait,
             } => self.resize_asked(asker, to, by, wait, now, out),
             Event::Restart(wish) => self.restart_asked(wish, now, out),
+            Event::Shutdown(wish) => self.shutdown_asked(wish, now, out),
+            Event::Exit { asker, by } => self.exit_asked(asker, by, now, out),
+            Event::StopWithin { asker, within, by } => {
+                self.stop_within(asker, within, by, now, out)
+            }
             Event::Rotate { enable, why, by } => self.rotate(enable, why, by, out),
             Event::SignalWorkers {
                 asker,
@@ -360,6 +369,7 @@ impl Cluster {
                     r.askers.retain(|a| *a != asker);
                 }
                 self.starter_gone(asker);
+                self.closer_gone(asker);
             }
             Event::Tick => self.expire(now, out),
         }
@@ -372,6 +382,7 @@ impl Cluster {
         self.steer(out);
         self.drain_progress(now, out);
         self.retire_lanes(out);
+        self.shutdown_progress(out);
         self.rotation_progress(now, out);
         self.assert_invariants();
     }
@@ -379,7 +390,9 @@ impl Cluster {
     /// Nothing follows Finish; but who asks in this very turn hears of it.
     fn too_late(&self, event: Event, code: u8, out: &mut Out) {
         let (asker, outcome) = match event {
-            Event::Stop { asker, .. } => {
+            Event::Stop { asker, .. }
+            | Event::Exit { asker, .. }
+            | Event::StopWithin { asker, .. } => {
                 let stuck = Vec::new();
                 (asker, Outcome::Ended { code, stuck })
             }
@@ -405,6 +418,10 @@ impl Cluster {
             Event::Restart(Restart { asker, .. }) => {
                 let (hitch, ready) = (Hitch::Stopping, 0);
                 (asker, Outcome::NotRestarted { hitch, ready })
+            }
+            Event::Shutdown(Shutdown { asker, .. }) => {
+                let hitch = Hitch::Stopping;
+                (asker, Outcome::NotShutDown { hitch })
             }
             Event::SignalWorkers { asker, target, .. } => (asker, Outcome::Nobody { target }),
             Event::Spawned { .. }

@@ -48,6 +48,14 @@ pub enum Outcome {
     Restarted { old: Who, new: Who, took: Duration },
     /// That one goes on as if nothing had been, or is replaced by other means; so many are ready.
     NotRestarted { hitch: Hitch, ready: usize },
+    /// Of a shutdown of one slot that is not waited for: it has begun.
+    ShuttingDown { who: Who },
+    /// That one has gone, and its slot; so many there are to be now.
+    ShutDown { who: Who, workers: u16 },
+    /// It has not, on account of that.
+    NotShutDown { hitch: Hitch },
+    /// There would be no slot left.
+    LastSlot { slot: SlotNr },
     /// There cannot be so many.
     OutOfBounds { workers: u16, asked: Size },
     /// There is no room for so many.

@@ -124,11 +124,39 @@ impl Cluster {
         }
     }
 
+    /// A client wants the end at once, and a good one.
+    pub(super) fn exit_asked(&mut self, asker: Asker, by: By, now: Time, out: &mut Out) {
+        let was_hard = self.stop_is_hard() == Some(true);
+        self.stop_asked(asker, true, by, now, out);
+        match &mut self.phase {
+            // (One that was hard already has its code.)
+            Phase::Stopping { code, .. } if !was_hard => *code = 0,
+            Phase::Serving | Phase::Stopping { .. } | Phase::Done(_) => {}
+        }
+    }
+
+    /// A client wants a graceful stop that is over in that time. One that is under way already has its
+    /// own.
+    pub(super) fn stop_within(
+        &mut self,
+        asker: Asker,
+        within: Duration,
+        by: By,
+        now: Time,
+        out: &mut Out,
+    ) {
+        if self.phase == Phase::Serving {
+            self.policy.stop_budget = Some(within);
+        }
+        self.stop_asked(asker, false, by, now, out);
+    }
+
     /// How many clients wait.
     pub(super) fn waiting(&self) -> usize {
         let reloaders = self.rollout.as_ref().map_or(0, |r| r.askers.len());
         let starter = usize::from(self.starter_waits());
-        self.askers.len() + self.resizers.len() + reloaders + starter + self.restarters()
+        let sizes = self.resizers.len() + self.closers.len();
+        self.askers.len() + sizes + reloaders + starter + self.restarters()
     }
 
     fn stop_or_harder(&mut self, why: &'static str, now: Time, out: &mut Out) {

@@ -42,6 +42,11 @@ impl Cluster {
         self.wanted
     }
 
+    /// All their numbers are below that; there may be gaps (`shutdown`).
+    pub fn bound(&self) -> u16 {
+        self.slots.bound()
+    }
+
     /// Is there no room for so many more? Fewer there can always be.
     fn is_too_many(&self, to: u16) -> bool {
         to > self.wanted && to > self.policy.most

@@ -18,10 +18,11 @@ use super::deadlines::Why;
 use super::drain::Stage;
 use super::ids::{LaneId, Pid, PortId, Program, Seat, SlotNr, Time, WorkerId};
 use super::lanes::Reader;
-use super::notice::{Cause, Notice, Who};
+use super::notice::{Cause, Limit, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;
 use super::respawn::FORK_AGAIN;
+use super::shutdown::Own;
 use super::slot::{Place, Slot, Vacancy};
 use super::{Cluster, Out};
 use std::collections::BTreeSet;
@@ -121,6 +122,8 @@ pub struct Worker {
     pub at_rest_asked: bool,
     /// --drain-timeout is over for it: it has `CLOSING` for the rest.
     pub last_moments: bool,
+    /// When it has to go, if an operator has given it a time of its own.
+    pub own_time: Option<Own>,
     /// How often it was looked at while starting.
     pub looked: u32,
     /// Has it said that it is on its way out?
@@ -432,7 +435,8 @@ impl Cluster {
             }
             (State::Draining { cause, since }, Why::Kill(_)) => {
                 let (who, after) = (w.who(), now - since);
-                let limit = self.limit_met(cause, after);
+                let own = w.own_time.map(|own| Limit::Timeout(own.time));
+                let limit = own.unwrap_or_else(|| self.limit_met(cause, after));
                 out.push(Action::Note(Notice::TooSlowToStop { who, after, limit }));
                 self.kill_worker(id, cause, now, out);
             }
@@ -537,7 +541,7 @@ impl Cluster {
 
     /// It is asked to stop. False: it leaves by itself.
     pub(super) fn has_to_stop(&mut self, id: WorkerId, why: Cause, now: Time) -> bool {
-        let kill_by = self.kill_by(now);
+        let kill_by = self.kill_by_of(id, now);
         self.asked_at = now;
         let Some(w) = self.fleet.get_mut(id) else {
             return false;

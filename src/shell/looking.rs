@@ -250,7 +250,7 @@ impl Shell {
             ..
         } = self.cluster.status(self.now());
         if let Some(word) = slot {
-            let wanted = self.cluster.wanted();
+            let wanted = self.cluster.bound();
             let nr = word.parse::<u16>().ok();
             // One that is not there any more may still have a story.
             let known = |n: u16| n < wanted || deaths.iter().any(|d| d.who.slot.0 == n);

@@ -2,9 +2,9 @@
 
 use super::{Kind, Shell, token};
 use crate::core::codes::EX_USAGE;
-use crate::core::{Asker, Event, Outcome, Restart, Target, Terms, Time};
+use crate::core::{Asker, Event, Outcome, Restart, Shutdown, Target, Terms, Time};
 use crate::settings;
-use crate::verbs::{self, Verb, What};
+use crate::verbs::{self, What};
 use crate::wire::command::{self, Request, encode_answer, encode_complaint};
 use crate::wire::json::quote;
 use crate::wire::outcome;
@@ -23,6 +23,8 @@ pub(super) type Answer = (u8, String);
 /// Said by a person at a bare connection who wants to leave.
 const LEAVE: &str = ".exit";
 
+/// What cluster-service says to `exit now`.
+const EXITING: &str = "Exiting now.\n";
 /// Lines of one client in one turn.
 const LINES: usize = 16;
 /// So long a turn is about clients: an answer may need a look at every worker, and workers wait in
@@ -253,7 +255,8 @@ impl Shell {
             }
             What::Version => Some(self.version(r.json)),
             What::Help => Some(self.help(r)),
-            What::Stop | What::Kill => self.stop(id, verb, r),
+            What::Stop | What::Kill | What::Exit => self.stop(id, verb.what, None, r),
+            What::Shutdown => self.shutdown(id, r),
             What::Reload => self.reload(id, r),
             What::Upgrade => refused(self.upgrade(id, r)),
             What::Rollback => self.rollback(id, r),
@@ -268,12 +271,42 @@ impl Shell {
         }
     }
 
-    fn stop(&mut self, id: ClientId, verb: &Verb, r: &Request) -> Option<Answer> {
-        let hard = verb.what == What::Kill;
+    /// Of all it is a stop; of one slot core does it, and answers in the end.
+    fn shutdown(&mut self, id: ClientId, r: &Request) -> Option<Answer> {
+        let (no_wait, words): (Vec<&str>, Vec<&str>) =
+            behind(r).partition(|w| *w == verbs::NO_WAIT);
+        let (target, within) = match settings::whom_within(&words) {
+            Ok((Target::All, within)) => return self.stop(id, What::Stop, within, r),
+            Ok(found) => found,
+            Err(e) => return Some((EX_USAGE, format!("{e}\n"))),
+        };
+        let (asker, by, wait) = self.asks(id, r, no_wait.is_empty());
+        self.queue.push_back(Event::Shutdown(Shutdown {
+            asker,
+            target,
+            within,
+            by,
+            wait,
+        }));
+        None
+    }
+
+    fn stop(
+        &mut self,
+        id: ClientId,
+        what: What,
+        within: Option<Duration>,
+        r: &Request,
+    ) -> Option<Answer> {
+        let hard = what == What::Kill;
         let by = self.clients.by(id);
         let wait = !behind(r).any(|w| w == verbs::NO_WAIT);
         let asker = self.waiting.add(id, wait.then_some(r));
-        self.queue.push_back(Event::Stop { asker, hard, by });
+        self.queue.push_back(match (what, within) {
+            (What::Exit, _) => Event::Exit { asker, by },
+            (_, Some(within)) => Event::StopWithin { asker, within, by },
+            (_, None) => Event::Stop { asker, hard, by },
+        });
         if wait {
             return None;
         }
@@ -408,7 +441,11 @@ impl Shell {
             return;
         };
         let kept = self.waiting.kept.remove(&asker).unwrap_or_default();
-        let (code, text) = outcome::answer(&outcome, r.json, &kept);
+        let (code, mut text) = outcome::answer(&outcome, r.json, &kept);
+        let exits = r.words.first().is_some_and(|w| w == "exit");
+        if exits && !r.json && code == 0 {
+            text = EXITING.into();
+        }
         if matches!(outcome, Outcome::Ended { .. }) {
             let ours = r.framed || self.clients.is_console(id);
             return self.farewells.push((id, ours, code, text));

@@ -38,7 +38,7 @@ impl Shell {
             Target::All => self.send_all(&line).answer(r.json),
             Target::Slot(_) | Target::Number(_) | Target::Pid(_) => {
                 let Some(meant) = self.cluster.meant(target) else {
-                    let slots = self.cluster.wanted();
+                    let slots = self.cluster.bound();
                     return (EX_USAGE, outcome::unknown(target, slots));
                 };
                 if meant.is_empty() {

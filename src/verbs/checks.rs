@@ -34,6 +34,14 @@ pub(super) fn rotate(words: &[&str]) -> Result<(), String> {
     }
 }
 
+/// `now`
+pub(super) fn exit(words: &[&str]) -> Result<(), String> {
+    match words {
+        ["now"] => Ok(()),
+        _ => Err("'now' is required: exit now".into()),
+    }
+}
+
 /// `SIG [all|SLOT|PID]`
 pub(super) fn signal(words: &[&str]) -> Result<(), String> {
     settings::signal_to(words).map(drop)

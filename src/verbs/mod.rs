@@ -104,8 +104,12 @@ pub enum What {
     SyncSend,
     /// Graceful stop.
     Stop,
+    /// Graceful stop of all, or of one slot.
+    Shutdown,
     /// Hard stop.
     Kill,
+    /// The same, but a good end.
+    Exit,
     /// A script that looks whether all is well.
     Test,
     /// Reopen the log files.
@@ -325,6 +329,8 @@ mod tests {
             ("HUP=status", "resize N|+K|-K, reload, restart"),
             ("HUP=why 2", "only looks"),
             ("HUP=ecv", "only looks"),
+            ("HUP=shutdown 2", "shutdown all, which is stop"),
+            ("HUP=exit", "'now' is required"),
             ("HUP=disable a new disk", "takes no reason"),
             ("HUP=relaod", "did you mean reload?"),
             ("HUP=stop now", "stop does not take now"),

@@ -36,6 +36,16 @@ pub(super) const fn stop(_: &[&str]) -> Found {
     Ok(Order::Stop)
 }
 
+pub(super) fn shutdown(rest: &[&str]) -> Found {
+    match rest {
+        [] | ["all"] => Ok(Order::Stop),
+        _ => Err(NoOrder::Words(
+            "a signal can ask for shutdown all, which is stop; one worker is for a client to name"
+                .into(),
+        )),
+    }
+}
+
 pub(super) const fn kill(_: &[&str]) -> Found {
     Ok(Order::Kill)
 }

@@ -82,7 +82,7 @@ impl Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 38] = [
+pub static VERBS: [Verb; 40] = [
     verb(
         "status",
         What::Status,
@@ -274,6 +274,18 @@ pub static VERBS: [Verb; 38] = [
     .waits()
     .order(orders::stop),
     verb(
+        "shutdown",
+        What::Shutdown,
+        "[all|SLOT|PID] [timeout T]",
+        "stop; or end one worker gracefully, and its slot: one fewer",
+    )
+    .takes(3)
+    .waits()
+    .proposes("all")
+    .objects()
+    .checked(checks::restart)
+    .order(orders::shutdown),
+    verb(
         "kill",
         What::Kill,
         "",
@@ -281,6 +293,17 @@ pub static VERBS: [Verb; 38] = [
     )
     .waits()
     .order(orders::kill),
+    verb(
+        "exit",
+        What::Exit,
+        "now",
+        "stop at once, by SIGKILL; the master exits 0",
+    )
+    .takes(1)
+    .waits()
+    .proposes("now")
+    .checked(checks::exit)
+    .order(orders::answers),
     verb(
         "test",
         What::Test,

@@ -52,6 +52,18 @@ pub fn answer(outcome: &Outcome, json: bool, kept: &[String]) -> (u8, String) {
         },
         Outcome::Restarted { old, new, took } => (0, restarted(old, new, *took, json)),
         Outcome::NotRestarted { hitch, ready } => (FAILED, not_restarted(hitch, *ready, json)),
+        Outcome::ShuttingDown { who } => (0, shutting_down(who, None, json)),
+        Outcome::ShutDown { who, workers } => (0, shutting_down(who, Some(*workers), json)),
+        Outcome::NotShutDown { hitch } => {
+            (FAILED, refusal(&format!("not shut down: {hitch}\n"), json))
+        }
+        Outcome::LastSlot { slot } => (
+            FAILED,
+            refusal(
+                &format!("slot {slot} is the last one: stop, or shutdown all, ends the cluster\n"),
+                json,
+            ),
+        ),
         Outcome::OutOfBounds { workers, asked } => (EX_USAGE, out_of_bounds(*workers, *asked)),
         Outcome::NoRoom {
             workers,
@@ -308,6 +320,23 @@ fn not_started(started: u16, hitch: &Hitch, json: bool) -> String {
     }
 }
 
+/// `workers`: so many there are to be now; `None`: it has only begun.
+fn shutting_down(who: &Who, workers: Option<u16>, json: bool) -> String {
+    if json {
+        let or_null = |n: Option<String>| n.unwrap_or_else(|| "null".into());
+        return format!(
+            "{{\"slot\":{},\"pid\":{},\"workers\":{},\"error\":null}}\n",
+            who.slot,
+            or_null(who.pid.map(|p| p.to_string())),
+            or_null(workers.map(|n| n.to_string()))
+        );
+    }
+    match workers {
+        Some(n) => format!("{who} shut down, {}\n", count(usize::from(n), "worker")),
+        None => format!("shutting down {who}\n"),
+    }
+}
+
 fn out_of_bounds(workers: u16, asked: Size) -> String {
     let there = match workers {
         1 => "there is 1 worker".to_string(),
@@ -361,6 +390,9 @@ pub fn nobody(target: Target) -> String {
 pub fn unknown(target: Target, slots: u16) -> String {
     let last = slots.saturating_sub(1);
     match target {
+        Target::Slot(n) | Target::Number(n) if n < u32::from(slots) => {
+            format!("slot {n} was shut down: a resize to more opens it again\n")
+        }
         Target::Slot(n) => format!("there is no slot {n}: slots are 0 to {last}\n"),
         Target::Pid(n) => format!("pid {n} is no worker; minicluster workers lists them\n"),
         Target::Number(n) => format!(

@@ -57,6 +57,7 @@ mod rights;
 mod robust;
 mod rotation;
 mod serving;
+mod shutdown;
 mod single;
 mod sockets;
 mod speech;

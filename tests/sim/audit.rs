@@ -96,7 +96,7 @@ impl World {
             );
             // One that became ours late, when its parent ended, may have had less time than that.
             // And with a budget there is what is left of it.
-            let grace = match (p.adopted, self.policy.stop_budget) {
+            let grace = match (p.adopted, self.judge.policy.stop_budget) {
                 (Some(_), _) | (_, Some(_)) => Duration::ZERO,
                 (None, None) => GRACE,
             };
@@ -113,7 +113,7 @@ impl World {
         let nameless = self.faults.nameless && self.judge.gave_up_stuck;
         if nameless && stuck.is_empty() {
             // With a budget there is what is left of it, and the news of their end may be under way.
-            let grace = match self.policy.stop_budget {
+            let grace = match self.judge.policy.stop_budget {
                 Some(_) => Duration::ZERO,
                 None => GRACE,
             };

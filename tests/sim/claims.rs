@@ -1,5 +1,6 @@
 //! The judge of claims: what core says has to be true.
 
+use crate::closing::CLOSES;
 use crate::cover::Cover;
 use crate::judge::{Judge, SETTLED};
 use crate::records::{Job, Lane, Limits, Place};
@@ -70,7 +71,7 @@ impl Judge {
                 let empty = |p: &&Place| {
                     p.rest.is_none() && p.worker.is_none_or(|w| !self.jobs[&w].serves())
                 };
-                let open = self.places.iter().take(self.wanted).filter(empty);
+                let open = self.open().filter(empty);
                 assert_eq!(*tries, open.count() > 0, "do the others try?");
                 let late = self.opened.is_some_and(|t| now - t >= *limit);
                 let legit = late && self.policy.start_timeout == Some(*limit);
@@ -102,6 +103,9 @@ impl Judge {
                 assert!(by != Drain::None, "nobody is to be drained");
                 (job.drain, job.drain_most, job.drained_by) = (Some(now), most, Some(by));
                 job.stop_most = stop_most;
+                if let Some((_, time)) = job.own_time {
+                    job.drain_most = time - stop_most.min(time / 3);
+                }
             }
             Notice::StillThere { who, .. } => {
                 let worker = self.of_pid(who.pid);
@@ -148,7 +152,10 @@ impl Judge {
             } => {
                 assert_eq!(usize::from(*to), self.wanted + 1, "one after the other");
                 assert!(self.rollout.is_none() && !self.starters.is_empty() || *to > 0);
-                self.added = Some(SlotNr(*to - 1));
+                let next = self.places.iter().position(|p| p.closed);
+                let next = next.unwrap_or(self.places.len());
+                self.added = Some(SlotNr(next as u16));
+                self.added_last = self.added;
                 if let Some(asked) = self.start_asked.take() {
                     (self.start_ready, self.start_program) = asked;
                 }
@@ -161,22 +168,25 @@ impl Judge {
                 why: "the added slot has failed",
                 ..
             } => {
-                let slot = SlotNr(*to);
+                self.added = None;
+                let slot = self.added_last.take().expect("none was added");
                 let failed = matches!(self.happens, Happens::Ended(of) if of == slot);
                 assert!(failed, "slot {slot} has not failed");
-                self.added = None;
-                self.want(usize::from(*to), now, cover);
+                self.want_without(usize::from(*to), Some(slot), now, cover);
             }
             Notice::Resizing {
                 to,
                 why: "its start is called off",
                 ..
             } => {
-                let nr = usize::from(*to);
-                assert!(nr + 1 == self.wanted && !self.places[nr].proven);
                 self.added = None;
-                self.want(usize::from(*to), now, cover);
+                let slot = self.added_last.take().expect("none was added");
+                assert!(!self.places[usize::from(slot.0)].proven);
+                self.want_without(usize::from(*to), Some(slot), now, cover);
             }
+            Notice::Resizing {
+                to, why: CLOSES, ..
+            } => self.closes(usize::from(*to), now, cover),
             Notice::Stuck { pids, .. } => (self.stuck, self.gave_up_stuck) = (pids.clone(), true),
             _ => {}
         }

@@ -20,7 +20,7 @@ macro_rules! census {
 }
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
-    ListenAsked Listens Seen Probed Said Served Waiting LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Dismissed Closed Weighed Counted Reload BackOut Start Restart Rotate Exited TreeGone StrayReaped Strays
+    ListenAsked Listens Seen Probed Said Served Waiting LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Dismissed Closed Weighed Counted Reload BackOut Start Restart Shutdown Exit StopWithin Rotate Exited TreeGone StrayReaped Strays
     StraysUnnamed Signal Stop Resize SignalWorkers AskerGone Tick);
 census!(ACTIONS, action_name, Action: Spawn Signal Dismiss DismissAtRest Lend Bound Pass Refuse Listen CheckHeld LookAt Probe
     LookForServers OpenLane Steer RefuseNew TakeCensus Weigh LookHung CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
@@ -80,6 +80,8 @@ pub enum Mark {
     AskerLeft,
     /// There were more waiting clients than the limit.
     AskersRefused,
+    /// One slot went, and its number with it.
+    Closed,
     /// Even for a resize.
     SizesRefused,
     /// A resize was waited for, and reached.
@@ -237,7 +239,7 @@ pub enum Mark {
 census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos 
     StoppedBeforeExec TreeGoneOvertook AskOvertookExec EndedBeforeExec StuckBeforeExec ForkCancelled
     AskedTooLate RemnantAsked StrangerAsked
-    KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused SizesRefused Resized ResizeFailed
+    KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused Closed SizesRefused Resized ResizeFailed
     ResizeSuperseded ResizeStopped NoRoom Triggered HungQueue HungShared HungBytes NotAtRest ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown

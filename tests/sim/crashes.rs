@@ -69,7 +69,7 @@ impl Judge {
 
     /// Slots that were given up are tried again.
     pub fn revived(&mut self, now: Time, cover: &mut Cover) {
-        for place in &mut self.places[..self.wanted] {
+        for place in self.places.iter_mut().filter(|p| !p.closed) {
             if place.rest == Some(Rest::GivenUp) {
                 cover.mark(Mark::Revived);
                 (place.rest, place.proven) = (None, false);
@@ -92,12 +92,12 @@ impl Judge {
 
     /// How many slots are finished.
     pub fn finished_slots(&self) -> usize {
-        self.places[..self.wanted].iter().filter_map(ended).count()
+        self.open().filter_map(ended).count()
     }
 
     /// How many rest.
     pub fn resting(&self) -> usize {
-        let places = self.places[..self.wanted].iter();
+        let places = self.open();
         places.filter(|p| p.rest.is_some()).count()
     }
 
@@ -167,8 +167,7 @@ impl Judge {
             }
             Notice::NoneLeft { end } => {
                 assert!(self.none_to_come(), "a slot may have a worker yet");
-                let ends: Option<Vec<Exit>> =
-                    self.places[..self.wanted].iter().map(ended).collect();
+                let ends: Option<Vec<Exit>> = self.open().map(ended).collect();
                 let code = match ends {
                     Some(all) => all.into_iter().map(status_of).max().unwrap(),
                     None => 69,
@@ -187,7 +186,7 @@ impl Judge {
 
     /// Does every slot rest, and is no reload under way that would fill one?
     fn none_to_come(&self) -> bool {
-        let rests = self.places[..self.wanted].iter().all(|p| p.rest.is_some());
+        let rests = self.open().all(|p| p.rest.is_some());
         let fills = |to: u32| !self.all_replaced(to);
         rests && self.opened.is_some() && !self.rollout.as_ref().is_some_and(|r| fills(r.to))
     }

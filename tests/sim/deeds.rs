@@ -30,12 +30,12 @@ impl Judge {
         );
         if self.opened.is_none() {
             self.opened = Some(now);
-            for place in &mut self.places[..self.wanted] {
+            for place in self.places.iter_mut().filter(|p| !p.closed) {
                 place.vacant = Some((now, Duration::ZERO, LEAD));
             }
         }
         assert!(
-            usize::from(slot.0) < self.wanted,
+            !self.places[usize::from(slot.0)].closed,
             "slot {slot} is not wanted"
         );
         let to = self.rollout.as_ref().map(|r| r.to);
@@ -140,6 +140,7 @@ impl Judge {
         let p = &self.policy;
         let job = self.jobs.get_mut(&worker).expect("signal to nobody");
         let over = |from: Option<Time>, limit: Duration| from.is_some_and(|t| now - t >= limit);
+        let own_over = job.own_time.is_some_and(|(at, time)| now - at >= time);
         if self.happens.relays(signal, whom) {
             // (One that is drained has listened, though the news of its exec may still be on its way.)
             let runs = job.execed.or(job.drain).or(job.stop).or(job.kill);
@@ -150,7 +151,7 @@ impl Judge {
             // What it left, when its own time would have been over.
             let known = !job.gone_told && !job.forgotten && whom == Whom::Group;
             let asked = job.stop.or(job.drain);
-            let late = over(asked, job.stop_most) && signal == SIGKILL;
+            let late = (own_over || over(asked, job.stop_most)) && signal == SIGKILL;
             assert!(known && late, "signal to {worker:?}, which is gone");
             return;
         }
@@ -203,6 +204,7 @@ impl Judge {
         // One that hangs has no more time than others.
         let hurries = job.abort.is_some() && over(since, p.stop_timeout);
         let asked = hurries
+            || own_over
             || over(job.stop, most)
             || over(leaves, p.stop_timeout)
             || goes.is_some() && cut;

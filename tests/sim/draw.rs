@@ -91,6 +91,15 @@ pub enum Mischief {
     },
     /// The cluster is taken out of rotation, or put back.
     Rotate(bool),
+    /// A client wants that slot to go.
+    Shutdown {
+        target: Target,
+        within: Option<Duration>,
+        wait: bool,
+    },
+    /// A client wants the end at once, or in so much time.
+    Exit,
+    StopWithin(Duration),
     /// A reload is asked for.
     Reload(Reload),
     /// A client asks for another worker in place of one.
@@ -444,6 +453,7 @@ pub fn faults(r: &mut Prng, policy: &Policy) -> Faults {
     let stopped_early = r.percent(35);
     let mut mischief = nuisances::nuisances(r, chaos);
     mischief.extend(nuisances::rotations(policy.seed, chaos));
+    mischief.extend(nuisances::closings(policy.seed, chaos));
     if stopped_early {
         let at = chaos.min(r.ms(0, 20_000));
         mischief.extend(nuisances::stops(r, at, policy));

@@ -11,7 +11,7 @@ use crate::swaps::Swap;
 use minicluster::core::Addr;
 use minicluster::core::{
     Ask, Asker, Event, LaneId, MasterSignal, Oom, Pid, Policy, PortId, Program, ReadyRule, Seen,
-    SlotNr, Takeover, Time, Word, WorkerId,
+    Shutdown, SlotNr, Takeover, Time, Word, WorkerId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -57,6 +57,7 @@ pub struct Judge {
     pub starters: BTreeMap<Asker, u16>,
     pub start_ready: Option<Duration>,
     pub added: Option<SlotNr>,
+    pub added_last: Option<SlotNr>,
     pub start_program: Program,
     pub start_asked: Option<(Option<Duration>, Program)>,
     /// What slots run that are added now.
@@ -73,6 +74,9 @@ pub struct Judge {
     /// Was a rollout under way before what is being told?
     pub rolled: bool,
     pub restarters: BTreeSet<Asker>,
+    /// Those that wait for a slot to go; and which one is to.
+    pub closers: BTreeSet<Asker>,
+    pub closing: Option<Shutdown>,
     /// An end that is to be told, and whether it is a good one; and what was told.
     pub ends: Option<(u32, bool)>,
     pub over: Option<u32>,
@@ -131,6 +135,7 @@ impl Judge {
             starters: BTreeMap::new(),
             start_ready: None,
             added: None,
+            added_last: None,
             start_program: Program(0),
             start_asked: None,
             grows_by: Program(0),
@@ -142,6 +147,8 @@ impl Judge {
             swap: None,
             rolled: false,
             restarters: BTreeSet::new(),
+            closers: BTreeSet::new(),
+            closing: None,
             ends: None,
             over: None,
             tried: None,
@@ -232,6 +239,7 @@ impl Judge {
         self.rolled = self.rollout.is_some();
         self.due_told(event);
         self.rotation_told(event);
+        self.closing_told(event, now);
         match event {
             // The second one is hard; while it gives up by itself the first is only heard.
             // And the echo of the first is none.
@@ -251,6 +259,7 @@ impl Judge {
                 self.wish(0, false, now)
             }
             Event::Signal(MasterSignal::Resize(to, _)) => self.sized(*to, None, now, cover),
+            Event::Exit { .. } | Event::StopWithin { .. } | Event::Shutdown(_) => {}
             Event::Rotate { .. } | Event::Signal(MasterSignal::Rotate { .. }) => {}
             Event::Signal(MasterSignal::Relay { signal, .. }) => {
                 self.happens = Happens::Relay {
@@ -276,6 +285,7 @@ impl Judge {
             Event::AskerGone { asker } => {
                 let waited = self.askers.remove(asker).is_some()
                     | self.resizers.remove(asker)
+                    | self.closers.remove(asker)
                     | self.starters.remove(asker).is_some()
                     | self.restarters.remove(asker);
                 if waited | self.reloaders.remove(asker).is_some() {
@@ -513,7 +523,7 @@ impl Judge {
     ) {
         let p = &self.policy;
         let place = &mut self.places[usize::from(slot.0)];
-        let wanted = usize::from(slot.0) < self.wanted;
+        let wanted = !place.closed;
         // The place of one that had been too many begins anew.
         let surplus = place.worker.and_then(|w| self.jobs.get(&w));
         let surplus = !wanted || surplus.is_some_and(|j| j.surplus.is_some());
@@ -525,6 +535,7 @@ impl Judge {
                 successor: place.successor,
                 kept: place.kept,
                 proven: place.proven && !surplus,
+                closed: place.closed,
                 ..Place::default()
             };
             return;
@@ -566,7 +577,7 @@ impl Judge {
     pub fn waiting(&self) -> usize {
         let ends = self.askers.values().filter(|a| a.is_none()).count();
         let askers = self.resizers.len() + self.reloaders.len() + self.starters.len();
-        ends + askers + self.restarters.len()
+        ends + askers + self.restarters.len() + self.closers.len()
     }
 
     /// The outcomes of one piece of news are all known.
@@ -594,7 +605,7 @@ impl Judge {
         if self.stopping() || self.opened.is_none() {
             return;
         }
-        for (nr, place) in self.places.iter().take(self.wanted).enumerate() {
+        for (nr, place) in self.places.iter().enumerate().filter(|(_, p)| !p.closed) {
             let held = self.held_most();
             let held = if place.failed { held } else { Duration::ZERO };
             let waits = place
@@ -622,6 +633,7 @@ impl Judge {
         assert!(self.resizers.is_empty(), "somebody waits for a resize");
         assert!(self.reloaders.is_empty(), "somebody waits for a reload");
         assert!(self.restarters.is_empty(), "somebody waits for a restart");
+        assert!(self.closers.is_empty(), "somebody waits for a slot to go");
         let right: BTreeSet<_> = self.askers.values().collect();
         assert!(
             right.iter().all(|a| **a == Some(code)),

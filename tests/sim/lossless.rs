@@ -290,7 +290,13 @@ impl World {
         };
         let slot = |id: &LaneId| self.slot_of(*id).expect("nobody's lane has a bucket");
         let now: Vec<SlotNr> = lanes.iter().map(slot).collect();
-        let wanted = self.judge.wanted;
+        let open = |p: &crate::records::Place| !p.closed;
+        let wanted = self
+            .judge
+            .places
+            .iter()
+            .rposition(open)
+            .map_or(0, |n| n + 1);
         if let Some((n, before)) = self.net.homes.get(&port).filter(|(n, _)| *n == wanted) {
             let had: BTreeSet<SlotNr> = before.iter().copied().collect();
             let has: BTreeSet<SlotNr> = now.iter().copied().collect();

@@ -9,6 +9,7 @@
 
 mod audit;
 mod claims;
+mod closing;
 mod cover;
 mod crashes;
 mod crashing;

@@ -117,6 +117,38 @@ pub fn rotations(seed: u64, chaos: Duration) -> Vec<(Duration, Mischief)> {
     (0..n).map(|_| (r.upto(chaos), one(&mut r))).collect()
 }
 
+/// Slots are shut down. (By dice of their own, too.)
+pub fn closings(seed: u64, chaos: Duration) -> Vec<(Duration, Mischief)> {
+    let mut r = Prng::new(seed.wrapping_add(1));
+    if !r.percent(25) {
+        return Vec::new();
+    }
+    let one = |r: &mut Prng| {
+        let n = r.range(0, 10) as u32;
+        Mischief::Shutdown {
+            target: r.pick(&[Target::Slot(n), Target::Number(n), Target::Pid(n + 100)]),
+            within: r
+                .percent(30)
+                .then(|| r.pick(&[millis(1), millis(300), secs(5)])),
+            wait: r.percent(80),
+        }
+    };
+    let n = r.range(1, 6);
+    (0..n).map(|_| (r.upto(chaos), one(&mut r))).collect()
+}
+
+/// The end that is asked for is sometimes another one.
+pub fn other_end(seed: u64, end: Mischief) -> Mischief {
+    let mut r = Prng::new(seed.wrapping_add(2));
+    match (end, r.below(10)) {
+        (Mischief::Stop { hard: true }, 0..=4) => Mischief::Exit,
+        (Mischief::Stop { hard: false }, 0..=2) => {
+            Mischief::StopWithin(r.pick(&[secs(9), secs(1), secs(20)]))
+        }
+        (end, _) => end,
+    }
+}
+
 /// Another number of workers, which there can mostly be.
 fn resize(r: &mut Prng) -> Mischief {
     let n = r.range(1, 10) as u16;
@@ -145,7 +177,7 @@ pub fn stops(r: &mut Prng, at: Duration, policy: &Policy) -> Vec<(Duration, Misc
         (4, Mischief::Stop { hard: false }),
         (1, Mischief::Stop { hard: true }),
     ]);
-    let mut list = vec![(at, first)];
+    let mut list = vec![(at, other_end(policy.seed, first))];
     if r.percent(2) {
         list.push((at, Mischief::Crowd));
     }

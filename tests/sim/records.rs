@@ -66,6 +66,8 @@ pub struct Job {
     pub drain_most: Duration,
     pub stop_most: Duration,
     pub drained_by: Option<Drain>,
+    /// Since when it has a time of its own, and how long that is.
+    pub own_time: Option<(Time, Duration)>,
     /// Why it may lose what it has, if it may; and is it of one generation too many?
     pub excuse: Option<&'static str>,
     pub queue_late: bool,
@@ -120,6 +122,7 @@ impl Job {
             stop: None,
             kill: None,
             drain_most: Duration::ZERO,
+            own_time: None,
             stop_most: Duration::ZERO,
             drained_by: None,
             excuse: None,
@@ -210,6 +213,8 @@ pub struct Ending {
 /// One slot, as the policy wants it.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
+    /// Is there to be no such slot?
+    pub closed: bool,
     pub worker: Option<WorkerId>,
     /// Who is to take its place, when all of them are ready.
     pub successor: Option<WorkerId>,

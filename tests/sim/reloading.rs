@@ -49,13 +49,13 @@ pub fn hitch(outcome: Outcome) -> Hitch {
 
 /// Of the workers in their places; those on their way in or out stand beside them.
 pub fn pids(w: &World) -> Vec<i32> {
-    let placed = w.judge.places[..w.judge.wanted].iter();
+    let placed = w.judge.open();
     let jobs = placed.filter_map(|p| w.judge.jobs.get(&p.worker?));
     jobs.filter_map(|j| j.pid).map(|p| p.0).collect()
 }
 
 pub fn generations(w: &World) -> Vec<u32> {
-    let placed = w.judge.places[..w.judge.wanted].iter();
+    let placed = w.judge.open();
     placed.map(|p| p.generation).collect()
 }
 

@@ -152,7 +152,7 @@ impl Judge {
 
     /// Are all slots of that generation?
     pub fn all_replaced(&self, to: u32) -> bool {
-        let mut wanted = self.places[..self.goal()].iter();
+        let mut wanted = self.open().take(self.goal());
         wanted.all(|p| p.generation == to && p.successor.is_none())
     }
 
@@ -290,9 +290,9 @@ impl Judge {
             let job = p.worker.and_then(|w| self.jobs.get(&w));
             job.is_some_and(|j| j.replaced.is_some() && !j.exit_told)
         };
-        let others = self.places[..self.goal()].iter().filter(|p| going(p));
+        let others = self.open().take(self.goal()).filter(|p| going(p)).count();
         let serves = job.serves();
-        let fine = !serves || others.count() == 0;
+        let fine = !serves || others == 0;
         assert!(fine, "I4: more than one is replaced at a time");
         if self.places[nr].worker != Some(worker) || job.generation == to {
             return false;
@@ -358,7 +358,7 @@ impl Judge {
         let Some(to) = self.rollout.as_ref().map(|r| r.to) else {
             return;
         };
-        let slots = self.places[..self.goal()].iter();
+        let slots = self.open().take(self.goal());
         let serves = |w: WorkerId| self.jobs.get(&w).is_some_and(|j| j.serves());
         let there = |p: &&Place| p.rest.is_some() || p.worker.is_some_and(serves);
         let ready = slots.filter(there).count();
@@ -396,7 +396,7 @@ impl Judge {
             "I5: generation {waits:?} is waited for for ever"
         );
         let mut drained: Vec<u32> = Vec::new();
-        for place in &self.places[self.wanted..] {
+        for place in self.places.iter().filter(|p| p.closed) {
             assert!(place.successor.is_none(), "{place:?} is not wanted");
         }
         for job in self.living.iter().map(|w| &self.jobs[w]) {

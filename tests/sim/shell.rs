@@ -11,8 +11,8 @@ use crate::sizes::Happens;
 use crate::world::{Mail, World};
 use minicluster::core::notice::Limit;
 use minicluster::core::{
-    Action, Ask, Drain, Event, Hitch, LaneId, More, Notice, Opening, Outcome, PassWhy, Restart,
-    Seen, Takeover, Time, Whom, WorkerId,
+    Action, Ask, Drain, Event, Hitch, LaneId, Notice, Opening, Outcome, PassWhy, Seen, Takeover,
+    Time, Whom, WorkerId,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -179,18 +179,7 @@ impl World {
 
     /// The master is leaving: nothing is done any more, and who asks for the end hears of it.
     fn too_late(&mut self, event: Event) {
-        let asker = match event {
-            Event::Stop { asker, .. }
-            | Event::Resize { asker, .. }
-            | Event::BackOut { asker, .. }
-            | Event::Start(More { asker, .. })
-            | Event::Restart(Restart { asker, .. })
-            | Event::Reload {
-                asker: Some(asker), ..
-            }
-            | Event::SignalWorkers { asker, .. } => Some(asker),
-            _ => None,
-        };
+        let asker = crate::closing::asks(&event);
         let mut out = Vec::new();
         self.cluster.handle(event, self.now, &mut out);
         match (asker, out.as_slice()) {
@@ -202,6 +191,7 @@ impl World {
                     Outcome::Ended { code, .. } => assert_eq!(Some(*code), self.judge.finished),
                     Outcome::NothingToBackOut => {}
                     Outcome::NotResized { hitch, .. }
+                    | Outcome::NotShutDown { hitch }
                     | Outcome::NotStarted { hitch, .. }
                     | Outcome::NotReloaded { hitch, .. }
                     | Outcome::NotRestarted { hitch, .. } => {
@@ -624,6 +614,9 @@ fn order(event: &Event) -> u8 {
         | Event::Start(_)
         | Event::Restart(_)
         | Event::Rotate { .. }
+        | Event::Exit { .. }
+        | Event::StopWithin { .. }
+        | Event::Shutdown(_)
         | Event::SignalWorkers { .. }
         | Event::AskerGone { .. } => CLIENTS,
         // Outcomes: told at once.

@@ -1,6 +1,7 @@
 //! The judge of sizes: how many slots are wanted, whether those that are not are emptied at once, and
 //! what clients are told of it: each once, and the truth. And of signals that they ask for.
 
+use crate::closing::CLOSES;
 use crate::cover::{Cover, Mark};
 use crate::judge::Judge;
 use crate::records::{Limits, Place};
@@ -89,17 +90,47 @@ impl Judge {
         }
     }
 
+    /// Those that there are to be.
+    pub fn open(&self) -> impl Iterator<Item = &Place> + Clone {
+        self.places.iter().filter(|p| !p.closed)
+    }
+
     pub fn want(&mut self, n: usize, now: Time, cover: &mut Cover) {
+        self.want_without(n, None, now, cover);
+    }
+
+    /// The lowest that are closed are opened, or that one or the highest that are open are closed.
+    pub fn want_without(&mut self, n: usize, which: Option<SlotNr>, now: Time, cover: &mut Cover) {
         let from = std::mem::replace(&mut self.wanted, n);
-        let len = self.places.len().max(n);
         let generation = self.generation;
         let anew = || Place {
             generation,
+            closed: n < from,
             ..Place::default()
         };
-        self.places.resize_with(len, anew);
-        for nr in from.min(n)..from.max(n) {
+        let closed = self.places.iter().filter(|p| p.closed).count();
+        let len = self.places.len() + n.saturating_sub(from + closed);
+        let behind = || Place {
+            closed: true,
+            ..anew()
+        };
+        self.places.resize_with(len, behind);
+        let like = |p: &(usize, &Place)| p.1.closed == (n > from);
+        let mut list: Vec<usize> = self
+            .places
+            .iter()
+            .enumerate()
+            .filter(like)
+            .map(|p| p.0)
+            .collect();
+        match (n > from, which) {
+            (true, _) => list.truncate(n - from),
+            (false, None) => drop(list.drain(..n)),
+            (false, Some(slot)) => list = vec![usize::from(slot.0)],
+        }
+        for nr in list {
             let place = &mut self.places[nr];
+            place.closed = n < from;
             let kept = place.kept.take();
             for worker in place.successor.take().into_iter().chain(kept) {
                 if let Some(job) = self.jobs.get_mut(&worker) {
@@ -140,14 +171,13 @@ impl Judge {
 
     /// Is nobody left above the wanted number?
     pub fn none_above(&self) -> bool {
-        self.places[self.wanted..]
-            .iter()
-            .all(|p| p.worker.is_none())
+        let mut closed = self.places.iter().filter(|p| p.closed);
+        closed.all(|p| p.worker.is_none())
     }
 
     fn reached(&self) -> bool {
         let there = |p: &Place| p.proven || p.rest.is_some();
-        self.none_above() && self.places[..self.wanted].iter().all(there)
+        self.none_above() && self.open().all(there)
     }
 
     /// When one piece of news has had all its consequences.
@@ -164,7 +194,7 @@ impl Judge {
             "there are {} workers, and nobody is told",
             self.wanted
         );
-        for place in &self.places[self.wanted..] {
+        for place in self.places.iter().filter(|p| p.closed) {
             let job = place.worker.and_then(|w| self.jobs.get(&w));
             let fine = job.is_none_or(|j| {
                 let asked = j.drain.or(j.stop).or(j.kill).or(j.abort).is_some() || j.failed;
@@ -193,6 +223,9 @@ impl Judge {
             let done = matches!(outcome, Outcome::BackedOut { .. });
             assert_eq!((of, under_way), (asker, done));
             return;
+        }
+        if self.closers.contains(&asker) {
+            return self.close_replied(asker, outcome);
         }
         if self.restarters.contains(&asker) {
             return self.restart_replied(asker, outcome, cover);
@@ -250,6 +283,10 @@ impl Judge {
                 | Outcome::Reloaded { .. }
                 | Outcome::NotReloaded { .. }
                 | Outcome::Restarting { .. }
+                | Outcome::ShuttingDown { .. }
+                | Outcome::ShutDown { .. }
+                | Outcome::NotShutDown { .. }
+                | Outcome::LastSlot { .. }
                 | Outcome::Restarted { .. }
                 | Outcome::NotRestarted { .. },
                 _,
@@ -283,6 +320,7 @@ impl Judge {
                             "added by a client",
                             "the added slot has failed",
                             "its start is called off",
+                            CLOSES,
                         ];
                         usize::from(*to) == n && ours.contains(why)
                     }
@@ -298,7 +336,7 @@ impl Judge {
     fn hitch(&self, hitch: &Hitch, now: Time, cover: &mut Cover) {
         let unproven = |slot: SlotNr| {
             let nr = usize::from(slot.0);
-            nr < self.wanted.max(self.wanted_before) && !self.places[nr].proven
+            !self.places[nr].proven
         };
         match (hitch, self.happens) {
             (Hitch::Died(d), Happens::Ended(slot)) => {
@@ -314,7 +352,7 @@ impl Judge {
                 let worker = self.places[nr].worker.expect("nobody is stuck");
                 // Which was not too soon, or it would have been a breach.
                 let again = self.jobs[&worker].kill == Some(now);
-                assert!(again && (nr >= self.wanted || unproven(who.slot)));
+                assert!(again && (self.places[nr].closed || unproven(who.slot)));
                 cover.mark(Mark::ResizeStuck);
             }
             (
@@ -325,6 +363,7 @@ impl Judge {
                     "added by a client",
                     "the added slot has failed",
                     "its start is called off",
+                    CLOSES,
                 ];
                 assert!(usize::from(*to) == self.wanted || ours.contains(why));
                 cover.mark(Mark::ResizeSuperseded);

@@ -102,8 +102,9 @@ impl Judge {
             Outcome::Started { count: n, workers } => {
                 assert_eq!(*n, count);
                 assert_eq!(usize::from(*workers), self.wanted);
-                let places = &self.places[self.wanted - usize::from(count)..self.wanted];
-                assert!(places.iter().all(|p| p.proven), "{places:?}");
+                // (Which they are hangs on what was closed before.)
+                let proven = self.open().filter(|p| p.proven).count();
+                assert!(proven >= usize::from(count), "{:?}", self.places);
                 self.added = None;
                 cover.mark(Mark::SlotsStarted);
             }

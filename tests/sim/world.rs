@@ -383,6 +383,13 @@ impl World {
                 why: "asked".into(),
                 by: None,
             }),
+            Mischief::Shutdown {
+                target,
+                within,
+                wait,
+            } => self.shut_down(target, within, wait),
+            Mischief::Exit => self.exit(),
+            Mischief::StopWithin(within) => self.stop_within(within),
             Mischief::Reload(reload) => self.reload(reload),
             Mischief::Restart { target, wait } => self.restart(target, wait),
             Mischief::Counted => self.count_some(),
@@ -522,7 +529,7 @@ impl World {
         let slack = self.faults.latency * 20 + Duration::from_secs(1);
         let all = more + self.judge.limits().kill() + grace + slack;
         // That one is a promise.
-        self.policy.stop_budget.map_or(all, |b| all.min(b))
+        self.judge.policy.stop_budget.map_or(all, |b| all.min(b))
     }
 
     /// Is nothing on its way any more?

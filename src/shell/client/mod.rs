@@ -9,10 +9,11 @@ use super::keyfile;
 use super::names::{self, Running};
 use super::pidfile::{self, Found};
 use super::sink;
+use crate::core::Target;
 use crate::core::codes::{EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, Failure, NOT_RUNNING};
 use crate::core::words::reason;
 use crate::options::config::MAX_BYTES;
-use crate::settings::{self, Before, Control, Settings};
+use crate::settings::{self, Before, Control, Settings, whom_within};
 use crate::sys::signal::Blocked;
 use crate::sys::{fds, pidfd, procfs, unix};
 use crate::verbs::{self, What};
@@ -68,7 +69,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
         .and_then(|(pid, _)| pidfd::open(pid))
         .ok();
     let waits = verb.waits && !s.no_wait;
-    let ends = waits && matches!(what, What::Stop | What::Kill);
+    let ends = waits && ends_it(what, &words);
     if !waits {
         // What only looks is answered at once by a master that is well.
         let _ = stream.set_read_timeout(Some(PATIENCE));
@@ -182,6 +183,22 @@ fn make_absolute(words: &mut Vec<String>, before: Before) {
 /// Has it gone, or does it go in a moment?
 fn has_gone(master: Option<&OwnedFd>) -> bool {
     master.is_some_and(|m| pidfd::wait_gone(m.as_fd(), VANISH))
+}
+
+/// Is the end of the master what it asks for?
+fn ends_it(what: What, words: &[String]) -> bool {
+    let ours = |w: &&str| !w.starts_with("--");
+    let rest: Vec<&str> = words
+        .iter()
+        .skip(1)
+        .map(String::as_str)
+        .filter(ours)
+        .collect();
+    match what {
+        What::Stop | What::Kill | What::Exit => true,
+        What::Shutdown => matches!(whom_within(&rest), Ok((Target::All, _))),
+        _ => false,
+    }
 }
 
 fn gone(json: bool) -> &'static str {
