@@ -96,7 +96,7 @@ impl Log {
     /// What core has to say, as a line of this moment.
     pub fn line_of(&self, notice: &Notice) -> Line {
         let at = clock::wall();
-        Line::of(notice, at, self.offset(at.0))
+        Line::of(notice, at, clock::local_offset(at.0))
     }
 
     /// Something of the shell's own.
@@ -110,7 +110,7 @@ impl Log {
         let at = clock::wall();
         Line {
             at,
-            offset: self.offset(at.0),
+            offset: clock::local_offset(at.0),
             level,
             event: event.into(),
             fields,
@@ -134,13 +134,6 @@ impl Log {
     pub fn say(&mut self, level: Level, event: &'static str, message: String) {
         let line = self.own(level, event, Vec::new(), message);
         self.write(&line);
-    }
-
-    fn offset(&self, secs: u64) -> i64 {
-        match self.format {
-            Some(LogFormat::Logfmt | LogFormat::Json) => 0,
-            None | Some(LogFormat::Text) => clock::local_offset(secs),
-        }
     }
 
     fn emit(&mut self, line: &Line) {

@@ -7,6 +7,7 @@ use crate::core::Level;
 use crate::core::fields::Value;
 use crate::core::words::count;
 use crate::settings::LogFormat;
+use std::borrow::Cow;
 
 /// In which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +25,40 @@ pub enum How {
     },
 }
 
-/// It, with its end.
-pub fn rendered(line: &Line, id: u64, how: How) -> String {
-    match how {
-        How::Text => line.render(LogFormat::Text),
-        How::Json => line.numbered(id),
-        How::Sse => sse::event(Some(id), &line.event, line.numbered(id).trim_end()),
-        How::Framed { json: false } => framed(&line.render(LogFormat::Text)),
-        How::Framed { json: true } => framed(&line.numbered(id)),
+/// An event as it is told and kept: rendered once, and in little room.
+pub struct Told {
+    /// Its number.
+    pub id: u64,
+    event: Cow<'static, str>,
+    text: Box<str>,
+    json: Box<str>,
+}
+
+impl Told {
+    /// That one.
+    pub fn of(line: &Line, id: u64) -> Told {
+        Told {
+            id,
+            event: line.event.clone(),
+            text: line.render(LogFormat::Text).into(),
+            json: line.numbered(id).into(),
+        }
+    }
+
+    /// It, with its end.
+    pub fn rendered(&self, how: How) -> String {
+        match how {
+            How::Text => self.text.to_string(),
+            How::Json => self.json.to_string(),
+            How::Sse => sse::event(Some(self.id), &self.event, self.json.trim_end()),
+            How::Framed { json: false } => framed(&self.text),
+            How::Framed { json: true } => framed(&self.json),
+        }
+    }
+
+    /// Bytes that it takes, about.
+    pub fn weight(&self) -> usize {
+        size_of::<Told>() + self.text.len() + self.json.len()
     }
 }
 
@@ -52,7 +79,8 @@ pub fn missed(n: u64, at: (u64, u32), how: How) -> String {
         message: format!("{events} missed: you did not keep up, or came too late for them"),
     };
     match how {
-        How::Text | How::Framed { json: false } => rendered(&line, 0, how),
+        How::Text => line.render(LogFormat::Text),
+        How::Framed { json: false } => framed(&line.render(LogFormat::Text)),
         How::Json => line.render(LogFormat::Json),
         How::Sse => sse::event(None, "missed", line.render(LogFormat::Json).trim_end()),
         How::Framed { json: true } => framed(&line.render(LogFormat::Json)),
@@ -74,19 +102,21 @@ mod tests {
             fields: vec![("data", Value::Json("{\"a\":[1,2]}".into()))],
             message: "hello, by pid 7".into(),
         };
+        let told = Told::of(&line, 3);
+        let rendered = |how| told.rendered(how);
         assert_eq!(
-            rendered(&line, 3, How::Text),
+            rendered(How::Text),
             "23:53:34 minicluster: hello, by pid 7\n"
         );
-        let json = rendered(&line, 3, How::Json);
+        let json = rendered(How::Json);
         let v = json::parse(json.trim_end()).unwrap();
         assert_eq!(v["id"].get::<f64>(), Some(&3.0));
         assert_eq!(v["data"]["a"][1].get::<f64>(), Some(&2.0));
         for (how, inner) in [
             (How::Framed { json: true }, json.clone()),
-            (How::Framed { json: false }, rendered(&line, 3, How::Text)),
+            (How::Framed { json: false }, rendered(How::Text)),
         ] {
-            let v = json::parse(rendered(&line, 3, how).trim_end()).unwrap();
+            let v = json::parse(rendered(how).trim_end()).unwrap();
             assert_eq!(v["more"].get::<String>(), Some(&inner));
         }
         for how in [How::Json, How::Sse, How::Framed { json: true }, How::Text] {

@@ -133,7 +133,7 @@ fn slots_are_added_as_cluster_service_had_it() {
     assert!(t.reads().contains("generation 2 serves"));
     let out = rig.verb("restart timeout 1ms");
     assert_eq!(out.code, 1, "{out:?}");
-    assert!(out.err.contains("not ready"), "{out:?}");
+    assert!(out.err.contains("not reloaded"), "{out:?}");
     assert_eq!(rig.verb("stop").code, 0);
     rig.finish(0, &["died", "not-ready", "reload-failed", "exec-failed"]);
 }
