@@ -223,6 +223,10 @@ impl Shell {
             return Some((EX_USAGE, format!("{e}\n")));
         }
         match verb.what {
+            What::Status if rest.first() == Some(&"watch") => Some((
+                EX_USAGE,
+                "status watch is for a shell; here events follow tells what happens\n".into(),
+            )),
             What::Status => Some(self.status(r.json)),
             What::Workers => Some(self.workers(rest.first().copied(), r.json)),
             What::Why => Some(self.why(rest.first().copied(), r.json)),

@@ -281,6 +281,11 @@ pub fn hung_up(fd: BorrowedFd<'_>) -> bool {
     poll_now(fd, 0) & libc::POLLHUP != 0
 }
 
+/// Is it a pipe, or a socket, that nobody reads any more?
+pub fn has_no_reader(fd: BorrowedFd<'_>) -> bool {
+    poll_now(fd, 0) & libc::POLLERR != 0
+}
+
 /// Waits until something can be written, at most that long. For the very end only.
 pub fn wait_writable(fd: BorrowedFd<'_>, limit: std::time::Duration) -> bool {
     let ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);

@@ -8,6 +8,14 @@ pub(super) fn nothing(_: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
+/// `[watch]`
+pub(super) fn status(words: &[&str]) -> Result<(), String> {
+    match words.first() {
+        None | Some(&"watch") => Ok(()),
+        Some(word) => Err(format!("status does not take {word}")),
+    }
+}
+
 /// `simple|details`
 pub(super) fn workers(words: &[&str]) -> Result<(), String> {
     super::details(words.first().copied()).map(drop)

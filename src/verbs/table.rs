@@ -86,9 +86,12 @@ pub static VERBS: [Verb; 40] = [
     verb(
         "status",
         What::Status,
-        "",
-        "the cluster, its ports and its workers",
+        "[watch]",
+        "the cluster, its ports and its workers; watch: again each second",
     )
+    .takes(1)
+    .proposes("watch")
+    .checked(checks::status)
     .data(),
     verb(
         "workers",

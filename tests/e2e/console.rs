@@ -312,6 +312,27 @@ fn who_does_not_read_is_told_how_much_is_missing_and_nobody_waits_for_it() {
 }
 
 #[test]
+fn status_can_be_watched_until_the_master_goes() {
+    let (mut rig, _) = rig(1);
+    let (child, mut out) = follow(&rig, &["status", "watch"]);
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert!(line.contains(" 1/1 ready generation 1 "), "{line}");
+    assert_eq!(rig.verb("reload").code, 0);
+    while !line.contains(" generation 2 ") {
+        line.clear();
+        assert!(out.read_line(&mut line).unwrap() > 0, "it has ended");
+    }
+    let mut typed = Typist::at(&rig);
+    typed.types("status watch");
+    assert!(typed.reads().starts_with("status watch is for a shell"));
+    rig.signal(Signal::SIGTERM);
+    rig.wait_exit();
+    assert_eq!(ended(child), Some(0));
+    rig.finish(0, &[]);
+}
+
+#[test]
 fn connections_are_counted_from_outside() {
     let (rig, port) = rig(2);
     let held: Vec<TcpStream> = (0..5)

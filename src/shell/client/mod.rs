@@ -4,6 +4,7 @@
 mod console;
 mod custom;
 mod talk;
+mod watch;
 
 use super::keyfile;
 use super::names::{self, Running};
@@ -56,6 +57,16 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
         Way::Port(at) => connect_port(at, &key_of(s)?)?,
         Way::Process(found) => return by_signal(s, what, &found),
     };
+    if what == What::Status && words.iter().any(|w| w == "watch") {
+        drop(stream);
+        let flag = s.json.then(|| "--json".to_string());
+        let words: Vec<String> = ["status".to_string()].into_iter().chain(flag).collect();
+        return watch::run(&words, || match find(s)? {
+            Way::Socket(path) => connect(&path),
+            Way::Port(at) => connect_port(at, &key_of(s)?),
+            Way::Process(_) => Err((NOT_RUNNING, String::new())),
+        });
+    }
     if what == What::Console {
         return console::run(stream);
     }
