@@ -224,7 +224,8 @@ impl Cluster {
 
     /// Generations that have workers, or are to have some.
     pub(super) fn generations(&self) -> BTreeSet<u32> {
-        let slots = self.slots.iter().map(|s| s.generation);
+        // (Who still goes from a closed one is among the workers.)
+        let slots = self.slots.open().map(|s| s.generation);
         let workers = self.fleet.iter().map(|w| w.generation);
         let target = self.rollout.as_ref().map(|r| r.to);
         let mut all = BTreeSet::from([self.generation]);

@@ -5,6 +5,7 @@ use crate::cover::{Cover, Mark};
 use crate::draw::Mischief;
 use crate::judge::Judge;
 use crate::plan::Kind;
+use crate::reloading::{broken, good, reload};
 use crate::stories::{end, ms, of, secs, stopping_in, told};
 use crate::world::World;
 use minicluster::core::{
@@ -214,6 +215,22 @@ fn one_slot_goes_and_the_others_stay_what_they_are_until_it_is_opened_again() {
     });
     w.run(secs(2));
     assert_eq!(numbers(&w), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_slot_that_is_closed_keeps_nothing_of_before_alive() {
+    let mut w = told(of(3), vec![], Kind::Good);
+    w.run(secs(5));
+    w.mischief(slot(1, None));
+    w.run(secs(2));
+    // One that is taken back gives all slots what they had.
+    reload(&mut w, broken(Kind::Crash));
+    w.run(secs(30));
+    reload(&mut w, good());
+    w.run(secs(60));
+    assert_eq!(numbers(&w), [0, 2]);
+    assert!(!w.cluster.is_alive(1));
+    w.old_lanes_are_gone();
 }
 
 #[test]
