@@ -14,6 +14,9 @@ ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 NODEDIR ?= $(DATADIR)/minicluster/node
 
+# The options of those clusters that others come from.
+COMING_FROM = $(wildcard contrib/*.conf)
+
 # Of `make demo`.
 PORT ?= 3000
 # Of `make sim`.
@@ -150,7 +153,7 @@ target/completions/%: $(BIN)
 	@mkdir -p $(@D)
 	./$(BIN) --completions $* >$@
 
-install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions, preload.js, an example under PREFIX (and DESTDIR)
+install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions, what contrib/ has under PREFIX (and DESTDIR)
 	$(INSTALL) -d $(addprefix "$(DESTDIR),$(addsuffix ",$(BINDIR) $(MANDIR)/man1 $(MANDIR)/man7 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(NODEDIR)))
 	$(INSTALL) -m 755 $(BIN) "$(DESTDIR)$(BINDIR)/minicluster"
 	$(INSTALL) -m 644 man/minicluster.1 "$(DESTDIR)$(MANDIR)/man1/minicluster.1"
@@ -159,7 +162,7 @@ install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions, preload.js,
 	$(INSTALL) -m 644 target/completions/zsh "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	$(INSTALL) -m 644 target/completions/fish "$(DESTDIR)$(FISHDIR)/minicluster.fish"
 	$(INSTALL) -m 644 contrib/node/preload.js "$(DESTDIR)$(NODEDIR)/preload.js"
-	$(INSTALL) -m 644 contrib/delegate.py "$(DESTDIR)$(DATADIR)/minicluster/delegate.py"
+	$(INSTALL) -m 644 contrib/delegate.py $(COMING_FROM) "$(DESTDIR)$(DATADIR)/minicluster"
 
 uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(BINDIR)/minicluster"
@@ -169,7 +172,7 @@ uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	rm -f "$(DESTDIR)$(FISHDIR)/minicluster.fish"
 	rm -f "$(DESTDIR)$(NODEDIR)/preload.js"
-	rm -f "$(DESTDIR)$(DATADIR)/minicluster/delegate.py"
+	rm -f $(foreach file,delegate.py $(notdir $(COMING_FROM)),"$(DESTDIR)$(DATADIR)/minicluster/$(file)")
 
 clean: ## what was built
 	rm -rf target

@@ -251,6 +251,34 @@ fn the_page_on_the_lifecycle_names_what_there_is() {
     }
 }
 
+/// Both what holds and what is there to be uncommented; and each is named in the manual.
+#[test]
+fn the_files_for_those_who_come_from_elsewhere_are_right() {
+    let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    let files = fs::read_dir(root().join("contrib")).unwrap().flatten();
+    let files = files.filter(|f| f.path().extension().is_some_and(|e| e == "conf"));
+    let mut seen = 0;
+    for file in files {
+        let name = file.file_name().into_string().unwrap();
+        let text = fs::read_to_string(file.path()).unwrap();
+        for line in text.lines() {
+            assert!(line.len() <= 120, "{name}: {line}");
+            // `#option value`; a sentence has a blank behind the mark.
+            let bare = line.strip_prefix('#').filter(|l| !l.starts_with(' '));
+            let (entries, wrong) = options::config::parse(&name, bare.unwrap_or(line).as_bytes());
+            assert_eq!(wrong, None, "{line}");
+            for entry in entries {
+                let mut settings = minicluster::settings::Settings::default();
+                let fits = (entry.opt.apply)(&mut settings, &entry.value);
+                assert_eq!(fits, Ok(()), "{name}: {line}");
+            }
+        }
+        assert!(page.contains(&name), "{name} is not in the manual");
+        seen += 1;
+    }
+    assert_eq!(seen, 5);
+}
+
 #[test]
 fn the_manual_names_the_options_that_a_reload_does_not_take() {
     let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();

@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use tinyjson::JsonValue;
@@ -24,31 +25,35 @@ fn rig(n: usize) -> (Rig, u16) {
 }
 
 /// Somebody at a bare connection, as with `nc -U`.
-struct Typist {
+pub struct Typist {
     to: UnixStream,
     from: BufReader<UnixStream>,
 }
 
 impl Typist {
     fn at(rig: &Rig) -> Typist {
-        let to = UnixStream::connect(rig.socket()).unwrap();
+        Typist::on(&rig.socket())
+    }
+
+    pub fn on(socket: &Path) -> Typist {
+        let to = UnixStream::connect(socket).unwrap();
         to.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let from = BufReader::new(to.try_clone().unwrap());
         Typist { to, from }
     }
 
-    fn types(&mut self, line: &str) {
+    pub fn types(&mut self, line: &str) {
         self.to.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
-    fn reads(&mut self) -> String {
+    pub fn reads(&mut self) -> String {
         let mut line = String::new();
         self.from.read_line(&mut line).unwrap();
         line.trim_end().to_string()
     }
 
     /// Reads on until a line has that in it.
-    fn reads_of(&mut self, what: &str) -> String {
+    pub fn reads_of(&mut self, what: &str) -> String {
         loop {
             let line = self.reads();
             assert!(!line.is_empty(), "hung up on before '{what}'");
@@ -59,7 +64,7 @@ impl Typist {
     }
 
     /// Says that it has no more to say, and reads to the end.
-    fn rest(mut self) -> String {
+    pub fn rest(mut self) -> String {
         self.to.shutdown(std::net::Shutdown::Write).unwrap();
         let mut rest = String::new();
         self.from.read_to_string(&mut rest).unwrap();

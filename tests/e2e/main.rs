@@ -56,6 +56,7 @@ mod respawn;
 mod rights;
 mod robust;
 mod rotation;
+mod seeds;
 mod serving;
 mod shutdown;
 mod single;
