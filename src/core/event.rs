@@ -264,6 +264,14 @@ pub struct By {
     pub uid: u32,
 }
 
+impl By {
+    /// Who came over TCP: whose process that is nobody tells. (No user has this number.)
+    pub const REMOTE: By = By {
+        pid: Pid(0),
+        uid: u32::MAX,
+    };
+}
+
 /// Why a swap of the worker's socket would harm it: it keeps its own, then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Snag {

@@ -27,7 +27,7 @@ fn text(t: impl ToString) -> Value {
 
 /// And who asked for it.
 fn asked(mut fields: Vec<(&'static str, Value)>, by: &Option<By>) -> Vec<(&'static str, Value)> {
-    if let Some(by) = by {
+    if let Some(by) = by.filter(|by| *by != By::REMOTE) {
         fields.push(("by_pid", number(by.pid)));
         fields.push(("by_uid", number(by.uid)));
     }

@@ -37,6 +37,7 @@ pub(super) fn all_workers(n: usize) -> String {
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.pid.0 {
+            0 if *self == By::REMOTE => f.write_str("over TCP"),
             // The number of a process in another pid namespace is not seen here.
             0 => write!(f, "of uid {}, in another pid namespace", self.uid),
             pid => write!(f, "pid {pid} of uid {}", self.uid),

@@ -3,7 +3,7 @@
 
 use super::conn::Conn;
 use super::doors::{Doors, Gate};
-use crate::core::{By, Pid, Time};
+use crate::core::{By, Time};
 use crate::wire::command::MAX_LINE;
 use crate::wire::dialogue::{Dialogue, Turn};
 use crate::wire::door::{Door, House};
@@ -253,11 +253,7 @@ impl Clients {
 
     /// Who it is.
     pub fn by(&self, id: ClientId) -> By {
-        let nobody = By {
-            pid: Pid(0),
-            uid: u32::MAX,
-        };
-        self.map.get(&id).map_or(nobody, |c| c.by)
+        self.map.get(&id).map_or(By::REMOTE, |c| c.by)
     }
 
     /// For registration with the poll.

@@ -139,10 +139,7 @@ impl Doors {
     /// Whose it is; `None`: somebody else's, who is told so.
     fn who(&mut self, conn: &mut Conn) -> Option<By> {
         if conn.peer().is_some() {
-            return Some(By {
-                pid: Pid(0),
-                uid: u32::MAX,
-            });
+            return Some(By::REMOTE);
         }
         let (pid, uid) = unix::peer(conn.as_fd()).ok()?;
         let by = By { pid: Pid(pid), uid };
