@@ -251,6 +251,60 @@ fn the_page_on_the_lifecycle_names_what_there_is() {
     }
 }
 
+/// Verbs are marked Ic there, events Em, routes Cm and Pa; options are looked at above.
+#[test]
+fn what_others_come_to_is_there() {
+    let page = fs::read_to_string(root().join("man/minicluster.7")).unwrap();
+    let section = page.split(".Sh COMING FROM\n").nth(1).unwrap();
+    let section = section.split(".Sh ").next().unwrap();
+    let words: Vec<&str> = section.split_whitespace().collect();
+    let marked = |mark: &str| -> BTreeSet<&str> {
+        let pairs = words.windows(2);
+        let hits = pairs.filter(|p| p[0].trim_start_matches('.') == mark);
+        hits.map(|p| p[1]).collect()
+    };
+    // Programs that are typed.
+    let mut verbs: BTreeSet<&str> = ["minicluster", "nc", "curl", "node"].into();
+    verbs.extend(VERBS.iter().map(|v| v.name));
+    // They come with the verbs that stop one worker, or all and well.
+    verbs.extend(["shutdown", "exit"]);
+    let named = marked("Ic");
+    assert!(named.is_subset(&verbs), "{:?}", named.difference(&verbs));
+    assert!(named.len() > 20);
+    let manual = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    let events = events_in(&manual);
+    let events: BTreeSet<&str> = events.iter().map(String::as_str).collect();
+    let named = marked("Em");
+    assert!(named.is_subset(&events), "{:?}", named.difference(&events));
+    assert!(named.len() > 8);
+    let routes = minicluster::wire::routes::ROUTES.iter();
+    let routes = routes.map(|r| {
+        let method = format!("{:?}", r.method).to_uppercase();
+        (method, r.full_path(minicluster::wire::routes::ECV))
+    });
+    let routes: BTreeSet<(String, String)> = routes.collect();
+    let asked = words.windows(3).filter(|w| w[1] == "Pa");
+    let asked = asked.map(|w| (w[0].to_string(), w[2].to_string()));
+    let asked: BTreeSet<(String, String)> = asked.collect();
+    assert!(asked.is_subset(&routes), "{:?}", asked.difference(&routes));
+    assert!(asked.len() > 8);
+}
+
+/// A story shows what it does: it is typed, called or asked for somewhere.
+#[test]
+fn every_verb_has_a_story() {
+    let stories: String = rust_files("tests/e2e").into_iter().map(|f| f.1).collect();
+    for verb in &VERBS {
+        let name = verb.name;
+        let there = ["\"", "cmd=", "--json "].iter().any(|before| {
+            let ends = ["\"", " ", "("].iter();
+            let mut forms = ends.map(|after| format!("{before}{name}{after}"));
+            forms.any(|form| stories.contains(&form))
+        });
+        assert!(there, "no story has {name}");
+    }
+}
+
 /// Both what holds and what is there to be uncommented; and each is named in the manual.
 #[test]
 fn the_files_for_those_who_come_from_elsewhere_are_right() {
@@ -299,15 +353,7 @@ fn the_manual_names_the_options_that_a_reload_does_not_take() {
 #[test]
 fn the_manual_has_every_event_and_no_other() {
     let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
-    let events = page.split(".Sh EVENTS").nth(1).unwrap();
-    let events = events.split(".Sh ").next().unwrap();
-    let list = events.split(".Bl ").nth(1).unwrap();
-    let in_page: BTreeSet<String> = list
-        .lines()
-        .filter_map(|l| l.strip_prefix(".Cm "))
-        .flat_map(|l| l.split([' ', ',']).map(String::from).collect::<Vec<_>>())
-        .filter(|w| is_a_name(w))
-        .collect();
+    let in_page = events_in(&page);
     let notices = fs::read_to_string(root().join("src/core/kinds.rs")).unwrap();
     let names = notices.split("pub fn event(&self)").nth(1).unwrap();
     let names = names.split("pub fn who(&self)").next().unwrap();
@@ -326,6 +372,17 @@ fn the_manual_has_every_event_and_no_other() {
     in_code.insert("lane-silenced".into()); // its level depends
     in_code.insert("missed".into()); // for one who follows, not in the log
     assert_eq!(in_page, in_code);
+}
+
+fn events_in(page: &str) -> BTreeSet<String> {
+    let events = page.split(".Sh EVENTS").nth(1).unwrap();
+    let events = events.split(".Sh ").next().unwrap();
+    let list = events.split(".Bl ").nth(1).unwrap();
+    list.lines()
+        .filter_map(|l| l.strip_prefix(".Cm "))
+        .flat_map(|l| l.split([' ', ',']).map(String::from).collect::<Vec<_>>())
+        .filter(|w| is_a_name(w))
+        .collect()
 }
 
 fn is_a_name(word: &str) -> bool {
