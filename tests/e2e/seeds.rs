@@ -202,11 +202,16 @@ fn one_who_knows_proteus_cluster_restarts_and_sends_by_http_and_signals() {
     // One at a time, and each is replaced before it goes.
     let one_by_one = [true, true, true, false, true, false];
     assert_eq!(g.rig.births_and_deaths(), one_by_one);
+    // As it was there: answered before anything has happened.
+    let r = g.asks("GET /restart?async=1", "");
+    assert_eq!((r.status, r.body.as_str()), (200, "OK"));
+    g.rig
+        .wait("reload-finished", |e| e.number("generation") == 3.0);
     g.rig.signal(Signal::SIGHUP);
     g.rig.signal(Signal::SIGUSR2);
     g.rig
-        .wait("reload-finished", |e| e.number("generation") == 3.0);
-    assert_eq!(g.rig.events("reload-started").len(), 2);
+        .wait("reload-finished", |e| e.number("generation") == 4.0);
+    assert_eq!(g.rig.events("reload-started").len(), 3);
     g.rig.signal(Signal::SIGINT);
     g.rig.finish(0, &["request-refused"]);
 }
@@ -284,6 +289,14 @@ fn one_who_knows_cluster_master_types_what_was_typed_there() {
     g.rig.signal(Signal::SIGHUP);
     g.rig
         .wait("reload-finished", |e| e.number("generation") == 3.0);
+    // workers[0].kill(), and what replaces it first.
+    let pids = g.types("pids").out;
+    one.types("signal TERM 0");
+    g.rig
+        .wait("died", |e| e.slot() == 0 && e.text("signal") == "SIGTERM");
+    g.rig.wait("ready", |e| e.slot() == 0);
+    assert_eq!(g.types("restart 1").code, 0);
+    assert_ne!(g.types("pids").out, pids);
     // What is no word of ours is not run.
     one.types("process.exit(1)");
     one.reads_of("unknown verb");
@@ -293,7 +306,7 @@ fn one_who_knows_cluster_master_types_what_was_typed_there() {
     one.types("stop()");
     one.reads_of("stopped");
     assert!(!socket.exists());
-    g.rig.finish(0, &[]);
+    g.rig.finish(0, &["died"]);
     let g = Guest::of("cluster-master", "", "./threaded");
     let mut one = Typist::on(&g.rig.dir().join("cluster-master-socket"));
     one.types("kill()");
@@ -302,7 +315,7 @@ fn one_who_knows_cluster_master_types_what_was_typed_there() {
 
 #[test]
 fn one_who_knows_cluster_service_runs_its_commands_from_afar() {
-    let more = "--canary 1:100ms --command os=uname";
+    let more = "--canary 1:100ms --command os=uname --command select=";
     let mut g = Guest::of("cluster-service", more, "./threaded");
     let here = g.rig.dir().display().to_string();
     let cli = |line: &str| g.asks("POST /cli", line);
@@ -373,6 +386,9 @@ fn one_who_knows_cluster_service_runs_its_commands_from_afar() {
         assert_eq!(r.status, status, "{line}: {r:?}");
     }
     assert_eq!(cli("nonsense").status, 404);
+    // One that nobody is to have.
+    let r = cli("select pid");
+    assert!(r.status == 400 && r.body.contains("select"), "{r:?}");
     let r = cli("stop");
     assert_eq!((r.status, r.body.as_str()), (200, "\"stopped\""));
     let _ = g.rig.wait_exit();
