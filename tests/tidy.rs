@@ -266,8 +266,6 @@ fn what_others_come_to_is_there() {
     // Programs that are typed.
     let mut verbs: BTreeSet<&str> = ["minicluster", "nc", "curl", "node"].into();
     verbs.extend(VERBS.iter().map(|v| v.name));
-    // They come with the verbs that stop one worker, or all and well.
-    verbs.extend(["shutdown", "exit"]);
     let named = marked("Ic");
     assert!(named.is_subset(&verbs), "{:?}", named.difference(&verbs));
     assert!(named.len() > 20);

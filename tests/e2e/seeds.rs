@@ -303,6 +303,10 @@ fn one_who_knows_cluster_master_types_what_was_typed_there() {
     // A console that is left is no matter.
     two.types(".exit");
     two.rest();
+    // workers[0].disconnect()
+    one.types("shutdown 0");
+    g.rig.wait("died", |e| e.slot() == 0);
+    assert_eq!(g.types("size").out, "1\n");
     one.types("stop()");
     one.reads_of("stopped");
     assert!(!socket.exists());
@@ -389,8 +393,13 @@ fn one_who_knows_cluster_service_runs_its_commands_from_afar() {
     // One that nobody is to have.
     let r = cli("select pid");
     assert!(r.status == 400 && r.body.contains("select"), "{r:?}");
-    let r = cli("stop");
-    assert_eq!((r.status, r.body.as_str()), (200, "\"stopped\""));
+    // One goes, and the others stay who they are; then all do.
+    let now = g.rig.status().pids();
+    let r = cli(&format!("shutdown {} {{\"timeout\":60000}}", now[1]));
+    assert_eq!(r.status, 200, "{r:?}");
+    assert_eq!(g.rig.status().pids(), [now[0], now[2], now[3]]);
+    assert_eq!(cli("exit").status, 400, "'now' is required");
+    assert_eq!(cli("exit now").status, 200);
     let _ = g.rig.wait_exit();
     g.rig.finish(
         0,
@@ -399,6 +408,7 @@ fn one_who_knows_cluster_service_runs_its_commands_from_afar() {
             "not-ready",
             "reload-failed",
             "exec-failed",
+            "hard-stop",
             "request-refused",
         ],
     );
