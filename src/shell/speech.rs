@@ -100,7 +100,8 @@ impl Shell {
         for _ in 0..TURN {
             let speech = self.speech.get(&worker);
             let Some(fd) = speech.and_then(|s| s.notify.as_ref()) else {
-                break;
+                // It has gone meanwhile: nothing of it may be ready for ever.
+                return closer::elsewhere(fds);
             };
             match notify::receive(fd.as_fd(), &mut buf) {
                 Ok(None) => return closer::elsewhere(fds),

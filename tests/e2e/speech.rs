@@ -2,8 +2,10 @@
 //! has promised to say that it is well, and does not, is replaced.
 
 use crate::client::{get, v4};
-use crate::harness::Rig;
-use crate::place::free_port;
+use crate::harness::{Rig, sigkill};
+use crate::place::{free_port, python};
+use crate::proc;
+use nix::sys::signal::Signal;
 use std::fs;
 use tinyjson::JsonValue;
 
@@ -307,4 +309,27 @@ fn what_a_worker_says_of_its_state_and_when_it_was_well_is_shown() {
     rig.wait("ready", |e| e.pid() != pid);
     assert!(shown(&rig, "status --json")["status"].is_null());
     rig.end(&["hangs", "died"]);
+}
+
+#[test]
+fn a_worker_that_dies_with_something_still_to_be_heard_keeps_nobody_awake() {
+    let port = free_port();
+    let words = format!("-n 1 -p {port} --ipc node -- {} channel.py storm", python());
+    let mut rig = Rig::dressed(words, |_, dir| fs::write(dir.join("storm"), "").unwrap());
+    rig.up();
+    // Its last words and its death are news of the same turn.
+    rig.signal(Signal::SIGSTOP);
+    let victim = rig.told("notified").0;
+    let before = rig.tales("notified").len();
+    rig.until("it has said more", || {
+        rig.tales("notified").len() > before + 1
+    });
+    fs::remove_file(rig.dir().join("storm")).unwrap();
+    sigkill(victim);
+    rig.until("it has ended", || !proc::alive(victim));
+    rig.signal(Signal::SIGCONT);
+    rig.wait("died", |e| e.pid() == victim);
+    rig.wait("ready", |e| e.pid() != victim);
+    rig.until("the master sleeps", || proc::sleeps_for_good(rig.pid()));
+    rig.end(&["died", "message-dropped", "message-refused"]);
 }

@@ -4,6 +4,7 @@
   echo    ready; answers every message {"cmd":..} with the same cmd and, as msg, what it has heard, as text
   flood   says more than anybody can want, for ever: messages for all, garbage, lines without an end
   deaf    ready; reads nothing of its channel until the file `go` is there, then tells how much it got
+  storm   ready; says more than is good, to its master and to its NOTIFY_SOCKET, as long as the file `storm` is there
 
   puppet  ready; sends what it is told to, with its pid for "me", and tells what comes of it
   asks    ready; told {"cmd":"load","count":N} it delegates N pieces of work, some at a time, and tells how many
@@ -40,6 +41,18 @@ def serve(fd):
         conn.close()
 
 
+def notify(texts):
+    """Datagrams to whoever started us; those that find no room are lost."""
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.setblocking(False)
+    for text in texts:
+        try:
+            s.sendto(text, os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+        except OSError:
+            pass
+    s.close()
+
+
 def echo(channel, lines):
     channel.sendall(b'{"cmd":"ready"}\n')
     for line in lines:
@@ -62,6 +75,21 @@ def flood(channel, lines):
         if not said:
             said = True
             say("flooded")
+
+
+def storm(channel, lines):
+    channel.sendall(b'{"cmd":"ready"}\n')
+    threading.Thread(target=lambda: [0 for _ in lines], daemon=True).start()
+    said = b'{"command":"noise","x":"' + b"x" * 1000 + b'"}\n' + b'{"cmd":"noise"}\n' * 20
+    said += b'garbage\n{"type":"delegate","delegate":"nobody"}\n' + b"[" * 200 + b"\n"
+    told = [b"READY=1", b"STATUS=" + b"s" * 3000, b"\xff\0=\n", b"x" * 9000, b"WATCHDOG=1\nSTATUS=\xfe"]
+    while os.path.exists("storm"):
+        channel.sendall(said)
+        notify(told * 10)
+        say("notified")
+        if os.getpid() % 7 == 0:
+            channel.sendall(b"y" * 3_000_000 + b"\n")
+        time.sleep(0.05)
 
 
 def puppet(channel, lines):
@@ -119,7 +147,7 @@ def main():
     lines = channel.makefile("rb")
     for fd in range(3, 3 + int(os.environ["LISTEN_FDS"])):
         threading.Thread(target=serve, args=(fd,), daemon=True).start()
-    styles = {"echo": echo, "flood": flood, "puppet": puppet, "asks": asks, "deaf": deaf}
+    styles = {"echo": echo, "flood": flood, "puppet": puppet, "asks": asks, "deaf": deaf, "storm": storm}
     styles[sys.argv[1]](channel, lines)
     threading.Event().wait()
 
