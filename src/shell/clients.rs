@@ -2,7 +2,7 @@
 //! or hostile is dropped, and the cluster does not notice.
 
 use super::conn::Conn;
-use super::doors::{Doors, Gate};
+use super::doors::{Doors, Gate, share_of_tcp};
 use crate::core::{By, Time};
 use crate::wire::command::MAX_LINE;
 use crate::wire::dialogue::{Dialogue, Turn};
@@ -23,6 +23,9 @@ const MAX_OUT: usize = 1024 * 1024;
 const MAX_BEHIND: usize = 256 * 1024;
 /// and so many may follow.
 const MAX_FOLLOWERS: usize = 64;
+/// Of all there is room for, and of those over TCP, one in so many is kept for who asks and goes: those who
+/// follow, or wait for an end, have no deadline, and nobody may take their place.
+const IN_PASSING: usize = 16;
 /// What a buffer keeps of its memory when it is empty.
 const KEPT: usize = 4096;
 /// Time to send the first line, or a request.
@@ -34,6 +37,8 @@ const NEXT_REQUEST: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(10);
 /// Read at once from one.
 const PIECE: usize = 16 * 1024;
+/// Whoever has just come makes no room for others for that long.
+const MOMENT: Duration = Duration::from_millis(100);
 /// Time for a person to type the next.
 const NEXT_LINE: Duration = Duration::from_secs(600);
 
@@ -60,6 +65,12 @@ pub struct Client {
     first: usize,
     /// By when it has to say its next line. Does not count while it waits.
     say_by: Time,
+    /// When it came, or last said something whole, or was last told what it waited for: it is silent since.
+    pub(super) since: Time,
+    /// Has it said something whole?
+    spoke: bool,
+    /// Has all been read once that was there? When much is to be done that takes a while.
+    heard: bool,
     /// Answers that take their time.
     waits: u32,
     /// To be closed once the output is out.
@@ -92,7 +103,7 @@ struct Http {
 
 impl Client {
     /// One that has just come.
-    pub(super) fn new(stream: Conn, gate: Gate, by: By, say_by: Time) -> Client {
+    pub(super) fn new(stream: Conn, gate: Gate, by: By, now: Time) -> Client {
         Client {
             stream,
             gate,
@@ -103,7 +114,10 @@ impl Client {
             input: Vec::new(),
             output: Vec::new(),
             first: 0,
-            say_by,
+            say_by: now + FIRST_LINE,
+            since: now,
+            spoke: false,
+            heard: false,
             waits: 0,
             last: false,
             heard_all: false,
@@ -124,7 +138,21 @@ impl Client {
     pub(super) fn deadline(&self) -> Option<Time> {
         // Whoever sits at our own terminal may take their time.
         let own = matches!(self.stream, Conn::Own);
-        (!own && self.waits == 0 && self.follows.is_none()).then_some(self.say_by)
+        (!own && !self.lasts()).then_some(self.say_by)
+    }
+
+    fn speaks(&mut self, now: Time) {
+        (self.since, self.spoke) = (now, true);
+    }
+
+    /// Has it had no time yet to say anything?
+    pub(super) fn is_new(&self, now: Time) -> bool {
+        !self.spoke && (!self.heard || now - self.since < MOMENT)
+    }
+
+    /// Does it follow, or wait for an end that may be far away?
+    pub(super) fn lasts(&self) -> bool {
+        self.waits > 0 || self.follows.is_some()
     }
 
     /// Is it not clear yet? Whoever has typed a line, or sends frames, goes on so.
@@ -198,6 +226,7 @@ impl Client {
             let mut line: Vec<u8> = self.input.drain(..=end).collect();
             line.pop();
             self.say_by = now + NEXT_LINE;
+            self.speaks(now);
             return Some(match self.locked {
                 true => Heard::Key(line),
                 false => Heard::Line(line),
@@ -221,6 +250,8 @@ pub struct Clients {
     pub(super) doors: Doors,
     pub(super) map: BTreeMap<ClientId, Client>,
     pub(super) next: u64,
+    /// So many there was room for when the last of them came.
+    pub(super) most: usize,
 }
 
 /// Where a client stands after a turn.
@@ -300,7 +331,10 @@ impl Clients {
                 Ok(0) => return Heard::Gone,
                 Ok(_) if c.last => return Heard::Dropped,
                 Ok(n) => c.take(buf.get(..n).unwrap_or_default(), now),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Heard::Nothing,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    c.heard = true;
+                    return Heard::Nothing;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Heard::Gone,
             }
@@ -378,6 +412,7 @@ impl Clients {
             true => now + NEXT_REQUEST,
             false => now + LINGER,
         };
+        c.speaks(now);
         if let Some(http) = &mut c.http {
             // What has come behind it is looked at now.
             if !goes_on {
@@ -423,6 +458,7 @@ impl Clients {
         if let Some(c) = self.map.get_mut(&id) {
             c.waits = c.waits.saturating_sub(1);
             c.say_by = now + NEXT_LINE;
+            c.speaks(now);
         }
     }
 
@@ -477,7 +513,18 @@ impl Clients {
             .map
             .iter()
             .filter(|(i, c)| **i != id && c.follows.is_some());
-        others.count() < MAX_FOLLOWERS
+        others.count() < MAX_FOLLOWERS && self.may_last(id)
+    }
+
+    /// May one more follow, or wait for an end that may be far away, and leave room for others?
+    pub fn may_last(&self, id: ClientId) -> bool {
+        let tcp = |c: &Client| c.gate != Gate::Socket;
+        let by_tcp = self.map.get(&id).is_some_and(tcp);
+        let others = self.map.iter().filter(|(i, c)| **i != id && c.lasts());
+        let (over_tcp, by_socket): (Vec<_>, Vec<_>) = others.partition(|(_, c)| tcp(c));
+        let most = |of: usize| of - of / IN_PASSING;
+        over_tcp.len() + by_socket.len() < most(self.most)
+            && (!by_tcp || over_tcp.len() < most(share_of_tcp(self.most)))
     }
 
     /// Those who do.

@@ -106,7 +106,7 @@ impl Shell {
                         let text: String = all.collect();
                         self.clients.add(id, &text);
                         if !self.clients.push(id) {
-                            self.clients.drop_one(id);
+                            self.hang_up(id);
                         }
                         None
                     }

@@ -5,7 +5,7 @@
 use super::Shell;
 use super::clients::ClientId;
 use super::jobs::{Order, Purpose};
-use super::requests::{Answer, behind};
+use super::requests::{Answer, behind, no_room_to_wait};
 use crate::core::codes::{EX_TEMPFAIL, EX_USAGE};
 use crate::core::{Asker, Level};
 use crate::settings::{self, Before, RUN_LIMIT};
@@ -127,6 +127,9 @@ impl Shell {
         if waits && self.jobs.awaited() >= MOST_CLIENTS {
             let why = format!("{MOST_CLIENTS} clients wait for programs already: try again\n");
             return Some((EX_TEMPFAIL, why));
+        }
+        if waits && !self.clients.may_last(id) {
+            return Some(no_room_to_wait());
         }
         let asker = waits.then(|| self.asks(id, r, true).0);
         if !self.run_job(Purpose::Verb(asker), order) {

@@ -1,7 +1,7 @@
 //! The doors that clients come in by: the control socket, and the ports of --monitor and of -C. Who knocks
 //! is let in while there is room; over TCP no more than would leave room for those who come by the socket.
 
-use super::clients::{Client, ClientId, Clients, FIRST_LINE, MAX_CLIENTS};
+use super::clients::{Client, ClientId, Clients, MAX_CLIENTS};
 use super::conn::Conn;
 use crate::core::codes::EX_NOPERM;
 use crate::core::{By, Pid, Time};
@@ -23,6 +23,8 @@ const BACKLOG: i32 = 1024;
 const ACCEPTS: usize = 16;
 /// A client for which there was no descriptor is tried again after that long.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+/// Where all those that might make room have just come it is tried again after that.
+const CROWDED_AGAIN: Duration = Duration::from_millis(10);
 
 /// By which one, and so what may be said there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,11 @@ pub enum Gate {
     Monitor,
     /// -C tcp://: HTTP, or the key and then lines.
     Port,
+}
+
+/// So many of those that there is room for may come over TCP.
+pub(super) fn share_of_tcp(most: usize) -> usize {
+    MAX_TCP.min(most / 4 * 3)
 }
 
 /// All of them.
@@ -120,6 +127,14 @@ impl Doors {
         std::mem::take(&mut self.turned_away)
     }
 
+    /// What door that is.
+    fn gate(&self, nth: usize) -> Option<Gate> {
+        match nth.checked_sub(1) {
+            None => Some(Gate::Socket),
+            Some(nth) => self.ports.get(nth).map(|(_, gate)| *gate),
+        }
+    }
+
     /// The next one at that door.
     fn next(&self, nth: usize) -> Option<(Knock, Gate)> {
         match nth.checked_sub(1) {
@@ -160,14 +175,22 @@ impl Clients {
         let mut new = Vec::new();
         self.doors.more = false;
         self.doors.try_again = None;
+        self.most = room.min(MAX_CLIENTS);
         for nth in 0..=self.doors.ports.len() {
-            self.accept_at(nth, room, now, &mut new);
+            self.accept_at(nth, now, &mut new);
         }
         new
     }
 
-    fn accept_at(&mut self, nth: usize, room: usize, now: Time, new: &mut Vec<ClientId>) {
+    fn accept_at(&mut self, nth: usize, now: Time, new: &mut Vec<ClientId>) {
         for _ in 0..ACCEPTS {
+            let Some(gate) = self.doors.gate(nth) else {
+                return;
+            };
+            if self.is_crowded(gate, now) {
+                self.doors.try_again = Some(now + CROWDED_AGAIN);
+                return;
+            }
             let Some((knock, gate)) = self.doors.next(nth) else {
                 return;
             };
@@ -183,12 +206,12 @@ impl Clients {
             let Some(by) = self.doors.who(&mut conn) else {
                 continue;
             };
-            if !self.make_room_for(gate, room.min(MAX_CLIENTS)) {
+            if !self.make_room_for(gate, now) {
                 continue;
             }
             self.next += 1;
             let id = ClientId(self.next);
-            let client = Client::new(conn, gate, by, now + FIRST_LINE);
+            let client = Client::new(conn, gate, by, now);
             self.map.insert(id, client);
             new.push(id);
         }
@@ -197,39 +220,154 @@ impl Clients {
 
     /// One more may come by this door. Those who come over TCP make room for each other alone, and whoever
     /// comes by the socket has the place of one of them first.
-    fn make_room_for(&mut self, gate: Gate, most: usize) -> bool {
-        let tcp = gate != Gate::Socket;
-        let share = match tcp {
-            true => MAX_TCP.min(most / 4 * 3),
-            false => most,
-        };
-        loop {
-            let over_tcp = self.map.values().filter(|c| c.gate != Gate::Socket).count();
-            let fits = match tcp {
-                true => over_tcp < share && self.map.len() < most,
-                false => self.map.len() < most,
-            };
-            if fits {
-                return true;
-            }
-            let made = match (tcp, over_tcp) {
-                (false, 0) => self.drop_silent(|_| true),
-                (_, _) => {
-                    self.drop_silent(|g| g != Gate::Socket) || !tcp && self.drop_silent(|_| true)
-                }
-            };
-            if !made {
+    fn make_room_for(&mut self, gate: Gate, now: Time) -> bool {
+        while !self.has_room_for(gate) {
+            let Some(victim) = self.victim(gate, now) else {
                 return false;
-            }
+            };
+            // Its descriptor leaves the poll by being closed: nobody has another one of it.
+            self.map.remove(&victim);
+        }
+        true
+    }
+
+    fn has_room_for(&self, gate: Gate) -> bool {
+        let over_tcp = || self.map.values().filter(|c| c.gate != Gate::Socket).count();
+        let fits = self.map.len() < self.most;
+        fits && (gate == Gate::Socket || over_tcp() < share_of_tcp(self.most))
+    }
+
+    /// The one that has been silent longest. Those who wait for an answer stay, and those who came a moment
+    /// ago. (Not by their deadlines: who has just come has less time than who has said a line, and would
+    /// have to go first, unheard.)
+    fn victim(&self, gate: Gate, now: Time) -> Option<ClientId> {
+        let silent = |of: &dyn Fn(Gate) -> bool| {
+            let some = self.map.iter().filter(|(_, c)| of(c.gate));
+            let some = some.filter(|(_, c)| !c.lasts() && !c.is_new(now));
+            some.map(|(id, c)| (c.since, *id)).min()
+        };
+        let over_tcp = silent(&|g| g != Gate::Socket);
+        let any = || (gate == Gate::Socket).then(|| silent(&|_| true)).flatten();
+        over_tcp.or_else(any).map(|(_, id)| id)
+    }
+
+    /// Is there no room by this door, but in a moment? Then whoever knocks waits, in the kernel's queue.
+    fn is_crowded(&self, gate: Gate, now: Time) -> bool {
+        !self.has_room_for(gate)
+            && self.victim(gate, now).is_none()
+            && self.map.values().any(|c| c.is_new(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clients::Heard;
+    use super::*;
+    use crate::core::Time;
+    use crate::wire::stream::How;
+    use mio::net::UnixStream;
+
+    const NOBODY: By = By {
+        pid: Pid(0),
+        uid: 0,
+    };
+
+    fn at(s: u64) -> Time {
+        Time(0) + Duration::from_secs(s)
+    }
+
+    /// One more comes by that door, and what it has to say is there.
+    fn comes(all: &mut Clients, gate: Gate, said: &[u8], now: Time) -> (ClientId, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(said).unwrap();
+        assert!(all.make_room_for(gate, now), "no room");
+        all.next += 1;
+        let id = ClientId(all.next);
+        let client = Client::new(Conn::Unix(ours), gate, NOBODY, now);
+        all.map.insert(id, client);
+        (id, theirs)
+    }
+
+    fn room_for(most: usize) -> Clients {
+        Clients {
+            most,
+            ..Clients::default()
         }
     }
 
-    /// Hangs up on the one of these that has been silent longest. Those who wait for an answer stay.
-    fn drop_silent(&mut self, of: impl Fn(Gate) -> bool) -> bool {
-        let silent = |(id, c): (&ClientId, &Client)| Some((c.deadline()?, *id));
-        let some = self.map.iter().filter(|(_, c)| of(c.gate));
-        let victim = some.filter_map(silent).min();
-        // Its descriptor leaves the poll by being closed: nobody has another one of it.
-        victim.is_some_and(|(_, id)| self.map.remove(&id).is_some())
+    #[test]
+    fn who_has_just_come_is_heard_before_those_who_are_silent_have_all_gone() {
+        let mut all = room_for(8);
+        let mut crowd = Vec::new();
+        for s in 0..8 {
+            let (id, stream) = comes(&mut all, Gate::Socket, b"version\n", at(s));
+            assert_eq!(all.hear(id, at(s)), Heard::Line(b"version".to_vec()));
+            crowd.push((id, stream));
+        }
+        // They have ten minutes for their next lines, these have ten seconds for their first.
+        for s in 10..17 {
+            let one = comes(&mut all, Gate::Socket, b"status\n", at(s));
+            crowd.push(one);
+        }
+        for (id, _) in crowd.iter().skip(8) {
+            assert_eq!(all.hear(*id, at(17)), Heard::Line(b"status".to_vec()));
+        }
+        assert_eq!(all.map.len(), 8);
+    }
+
+    #[test]
+    fn where_all_have_just_come_the_next_one_has_to_wait_a_moment() {
+        let mut all = room_for(8);
+        let mut crowd: Vec<_> = (0..8)
+            .map(|_| comes(&mut all, Gate::Socket, b"", at(1)))
+            .collect();
+        assert!(all.is_crowded(Gate::Socket, at(2)), "nobody has listened");
+        for (id, _) in &crowd {
+            assert_eq!(all.hear(*id, at(1)), Heard::Nothing);
+        }
+        assert!(all.is_crowded(Gate::Socket, at(1)));
+        assert!(!all.is_crowded(Gate::Socket, at(2)), "they had their time");
+        // One that has said something may go.
+        crowd[3].1.write_all(b"\n").unwrap();
+        assert_eq!(all.hear(crowd[3].0, at(1)), Heard::Line(Vec::new()));
+        assert!(!all.is_crowded(Gate::Socket, at(1)));
+        assert_eq!(all.victim(Gate::Socket, at(1)), Some(crowd[3].0));
+        assert_eq!(all.victim(Gate::Monitor, at(1)), None);
+    }
+
+    #[test]
+    fn those_who_wait_and_follow_leave_room_for_those_who_ask_and_go() {
+        let mut all = room_for(256);
+        let mut crowd = Vec::new();
+        let mut refused = 0;
+        for n in 0..260 {
+            let one = comes(&mut all, Gate::Socket, b"", at(n));
+            match (all.may_last(one.0), n % 8) {
+                (false, _) => refused += 1,
+                (true, 0) => all.follows(one.0, Some(How::Text)),
+                (true, _) => all.patient(one.0),
+            }
+            crowd.push(one);
+        }
+        assert_eq!((all.map.len(), refused), (256, 20));
+        assert_eq!(all.map.values().filter(|c| c.lasts()).count(), 240);
+        // Whoever waits already may wait for something else, too.
+        assert!(all.may_last(crowd[1].0));
+    }
+
+    #[test]
+    fn those_over_tcp_leave_room_for_each_other() {
+        let mut all = room_for(256);
+        let mut crowd = Vec::new();
+        for n in 0..200 {
+            let one = comes(&mut all, Gate::Monitor, b"", at(n));
+            if all.may_last(one.0) {
+                all.patient(one.0);
+            }
+            crowd.push(one);
+        }
+        assert_eq!(all.map.values().filter(|c| c.lasts()).count(), 180);
+        let (id, _s) = comes(&mut all, Gate::Socket, b"", at(200));
+        assert!(all.may_last(id));
     }
 }

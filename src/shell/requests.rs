@@ -1,7 +1,7 @@
 //! What clients ask, answered: looking is answered here from a snapshot; doing goes to core.
 
 use super::{Kind, Shell, token};
-use crate::core::codes::EX_USAGE;
+use crate::core::codes::{EX_TEMPFAIL, EX_USAGE};
 use crate::core::{Asker, Event, Outcome, Restart, Shutdown, Target, Terms, Time};
 use crate::settings;
 use crate::verbs::{self, What};
@@ -79,6 +79,12 @@ pub(super) fn behind(r: &Request) -> impl Iterator<Item = &str> {
 /// `None`: core answers.
 fn refused(done: Result<(), String>) -> Option<Answer> {
     done.err().map(|e| (EX_USAGE, format!("{e}\n")))
+}
+
+/// So many wait already that nobody else would be heard.
+pub(super) fn no_room_to_wait() -> Answer {
+    let why = "too many clients wait and follow already, and nothing was done: try again, or with --no-wait\n";
+    (EX_TEMPFAIL, why.into())
 }
 
 /// As our client reads it, or a person.
@@ -221,6 +227,11 @@ impl Shell {
         let rest: Vec<&str> = behind(r).collect();
         if let Err(e) = verb.check(&rest) {
             return Some((EX_USAGE, format!("{e}\n")));
+        }
+        // (A stop is done for everybody.)
+        let waits = verb.waits && !matches!(verb.what, What::Stop | What::Kill | What::Exit);
+        if waits && !verbs::no_wait(&rest) && !self.clients.may_last(id) {
+            return Some(no_room_to_wait());
         }
         match verb.what {
             What::Status if rest.first() == Some(&"watch") => Some((
