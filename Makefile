@@ -24,6 +24,8 @@ SEEDS ?= 20000
 # Of `make fuzz`, and the first of its seeds.
 N ?= 1000000
 SEED ?= 1
+# Of `make soak`.
+SECONDS ?= 600
 # Of `make bench`: short, or nothing.
 BENCH ?=
 
@@ -42,7 +44,7 @@ CHECKED = $(CARGO) test $(CARGOFLAGS) --profile checked
 NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
-.PHONY: all help static static-checked demo test test-servers sim fuzz bench lint install uninstall clean deps deps-servers deps-bench
+.PHONY: all help static static-checked demo test test-servers sim fuzz soak bench lint install uninstall clean deps deps-servers deps-bench
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -51,7 +53,7 @@ all: $(BIN) $(COMPLETIONS) ## the release binary, target/release/minicluster
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), N=$(N) SEED=$(SEED) (fuzz), BENCH=short (bench), CARGO=$(CARGO)"
+	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), N=$(N) SEED=$(SEED) (fuzz), SECONDS=$(SECONDS) (soak), BENCH=short (bench), CARGO=$(CARGO)"
 
 # Cargo leaves a binary alone that would come out the same; the date is for us, so that
 # `make && sudo make install` needs no cargo the second time.
@@ -112,6 +114,10 @@ sim: ## the simulation with SEEDS seeds
 fuzz: ## N broken inputs for each parser, from SEED on
 	$(NEED_CARGO)
 	FUZZ=$(N) FUZZ_SEED=$(SEED) $(CHECKED) --test fuzz
+
+soak: deps ## SECONDS of clients that misbehave, crashes and reloads; SOAK_SEED=N replays
+	$(NEED_CARGO)
+	SOAK_SECONDS=$(SECONDS) $(CHECKED) --test e2e -- --exact --nocapture soak::a_storm_of_clients_crashes_and_reloads_leaves_nothing_behind
 
 bench: deps-bench $(BIN) $(DEMO) $(BENCHED) ## reloads, serving, respawn, kills, idle cost, beside what else there is; BENCH=short: a minute
 	python3 bench/run.py $(BENCH)

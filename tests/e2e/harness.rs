@@ -157,7 +157,10 @@ impl Rig {
         if !words.iter().any(said) {
             cmd.args("--canary 0".words());
         }
-        cmd.args("--log-format json --log-level debug".words())
+        if !words.iter().any(|w| w == "--log-level") {
+            cmd.args("--log-level debug".words());
+        }
+        cmd.args("--log-format json".words())
             .args(words)
             .stderr(Stdio::piped());
         dress(&mut cmd, &place.dir);
@@ -236,6 +239,16 @@ impl Rig {
     /// When all of this has to be over.
     pub fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// It has so long again from now on, beside what this takes.
+    pub fn patient(&mut self, takes: Duration) {
+        self.deadline = Instant::now() + takes + DEADLINE;
+    }
+
+    /// All that was said on the master's stderr so far.
+    pub fn everything(&self) -> Vec<Line> {
+        self.log.lock().all.clone()
     }
 
     /// Waits until all workers are ready; from then on the number of descriptors must not change.

@@ -17,7 +17,11 @@ mod harness;
 mod house;
 mod load;
 mod log;
+mod pests;
 mod place;
+#[path = "../sim/prng.rs"]
+#[allow(dead_code, clippy::unreachable)]
+mod prng;
 mod proc;
 
 mod answers;
@@ -60,6 +64,7 @@ mod seeds;
 mod serving;
 mod shutdown;
 mod single;
+mod soak;
 mod sockets;
 mod speech;
 mod start;

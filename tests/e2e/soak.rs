@@ -1,0 +1,305 @@
+//! "One client is one buffer with a limit and a deadline", all of it at once: hundreds of clients that
+//! misbehave by the control socket and by the monitor, workers that say too much, reloads, and in the
+//! second half of each storm workers that are killed. Meanwhile real clients ask the workers.
+//!
+//! A first storm warms up; what the master has when all is calm behind it, and every worker replaced, is
+//! what it has to have behind each of the others: as many descriptors and children, and as much resident
+//! memory (VmRSS).
+//! `make soak SECONDS=600` makes them long; SOAK_SEED replays what the clients drew.
+
+use crate::client::v4;
+use crate::harness::{Rig, sigkill};
+use crate::house::{KEY, key_file};
+use crate::load::{Load, Tally};
+use crate::pests::Swarm;
+use crate::place::{LOOK, free_port, python};
+use crate::prng::Prng;
+use crate::proc;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Of the storms that are measured, unless SOAK_SECONDS says how long.
+const SECONDS: u64 = 5;
+/// One of them lasts no longer than that.
+const STORM: u64 = 60;
+/// Misbehaving clients at a time: as many as may be connected at all.
+const PESTS: usize = 256;
+const WORKERS: usize = 4;
+const COMMAND: &str = "channel.py storm";
+/// Whoever behaves is answered within that,
+const PATIENCE: Duration = Duration::from_secs(2);
+/// and asks that often.
+const PROBES: Duration = Duration::from_millis(50);
+/// So much more memory than after the first storm may be resident, in KiB.
+const GROWTH: u64 = 200;
+/// Between two reloads.
+const RELOADS: Duration = Duration::from_millis(700);
+
+/// What is said loudly in such a storm.
+const ALLOWED: [&str; 9] = [
+    "command-failed",
+    "died",
+    "killed",
+    "message-dropped",
+    "message-refused",
+    "program-line-dropped",
+    "program-refused",
+    "reload-failed",
+    "request-refused",
+];
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|e| panic!("{variable}={text}: {e}")),
+    )
+}
+
+/// Those who behave: they ask all the time, and are answered in time.
+struct Probes {
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<(usize, Duration)>,
+}
+
+impl Probes {
+    fn start(socket: PathBuf, monitor: SocketAddr) -> Probes {
+        let over = Arc::new(AtomicBool::new(false));
+        let until = over.clone();
+        let thread = std::thread::spawn(move || {
+            let (mut count, mut slowest) = (0, Duration::ZERO);
+            while !until.load(Ordering::Relaxed) {
+                slowest = slowest.max(status(&socket)).max(live(monitor));
+                count += 2;
+                std::thread::sleep(PROBES);
+            }
+            (count, slowest)
+        });
+        Probes { over, thread }
+    }
+
+    /// How many were answered, and how long the slowest answer took.
+    fn end(self) -> (usize, Duration) {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// How long the answer takes.
+fn status(socket: &Path) -> Duration {
+    let asked = Instant::now();
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut said = Vec::new();
+    let done = stream
+        .write_all(b"[\"status\"]\n")
+        .and_then(|()| stream.read_to_end(&mut said));
+    let said = String::from_utf8_lossy(&said);
+    let took = asked.elapsed();
+    let well = done.is_ok() && said.contains(" ready generation ");
+    assert!(well, "status, after {took:?}: {done:?}, {said:?}");
+    took
+}
+
+/// The same over HTTP, without a key.
+fn live(monitor: SocketAddr) -> Duration {
+    let asked = Instant::now();
+    let mut stream = TcpStream::connect(monitor).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut said = Vec::new();
+    let done = stream
+        .write_all(b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .and_then(|()| stream.read_to_end(&mut said));
+    let said = String::from_utf8_lossy(&said);
+    let took = asked.elapsed();
+    let well = done.is_ok() && said.starts_with("HTTP/1.1 200 ");
+    assert!(well, "/live, after {took:?}: {done:?}, {said:?}");
+    took
+}
+
+/// What the master has when all is calm.
+#[derive(Clone, Copy, Debug)]
+struct Calm {
+    descriptors: usize,
+    children: usize,
+    resident: u64,
+}
+
+struct Soak {
+    rig: Rig,
+    port: u16,
+    monitor: SocketAddr,
+    swarm: Swarm,
+    chance: Prng,
+}
+
+impl Soak {
+    fn start(seed: u64) -> Soak {
+        let (port, monitor) = (free_port(), free_port());
+        let words = format!(
+            "-n {WORKERS} -p {port} --monitor {monitor} --key-file key --log-level info --ipc node \
+             --on-message cat --command hang=./hang --command loud=./loud --command quick=true \
+             -- {} {COMMAND}",
+            python()
+        );
+        let mut rig = Rig::dressed(words, |_, dir| {
+            key_file(dir, 0o600, KEY);
+            script(dir, "hang", "trap '' TERM\nexec sleep 1000\n");
+            script(dir, "loud", "exec head -c 3000000 /dev/zero\n");
+        });
+        rig.up();
+        let (socket, monitor) = (rig.socket(), v4(monitor));
+        Soak {
+            rig,
+            port,
+            monitor,
+            swarm: Swarm::new(seed, PESTS, socket, monitor),
+            chance: Prng::new(seed ^ 1),
+        }
+    }
+
+    /// Half of it with reloads alone, which lose nothing; then workers are killed, too.
+    fn storm(&mut self, lasts: Duration) {
+        let flag = self.rig.dir().join("storm");
+        std::fs::write(&flag, "").unwrap();
+        let probes = Probes::start(self.rig.socket(), self.monitor);
+        let (_, tally) = self.blow(lasts / 2, false);
+        for lost in ["fresh", "half", "refused", "connect", "timeout", "status"] {
+            assert_eq!(tally.of(lost), 0, "{lost}, with reloads alone: {tally:?}");
+        }
+        let answered = tally.of("requests");
+        let (kills, tally) = self.blow(lasts / 2, true);
+        for lost in ["refused", "connect", "timeout", "status"] {
+            assert_eq!(tally.of(lost), 0, "{lost}, with {kills} kills: {tally:?}");
+        }
+        // Each of them has one request at a time.
+        let lost = tally.of("fresh") + tally.of("half");
+        assert!(lost <= kills, "{lost} lost by {kills} kills: {tally:?}");
+        let (count, slowest) = probes.end();
+        std::fs::remove_file(flag).unwrap();
+        eprintln!(
+            "storm of {lasts:?}: {answered} requests and none lost over reloads, {lost} of {} with \
+             {kills} kills; {count} probes answered, the slowest in {slowest:?}",
+            tally.of("requests")
+        );
+    }
+
+    fn blow(&mut self, lasts: Duration, kills: bool) -> (u64, Tally) {
+        let load = Load::going(&format!("{} clients=4 pause=2", self.port));
+        let end = Instant::now() + lasts;
+        let (mut killed, mut next_kill, mut next_reload) = (0, Instant::now(), Instant::now());
+        while Instant::now() < end {
+            self.swarm.step();
+            if Instant::now() > next_reload {
+                next_reload = Instant::now() + RELOADS;
+                self.say(&format!("resize {WORKERS} --no-wait\nreload --no-wait\n"));
+            }
+            if kills && Instant::now() > next_kill {
+                next_kill = Instant::now() + self.chance.ms(20, 400);
+                let workers = self.workers();
+                if !workers.is_empty() {
+                    sigkill(self.chance.pick(&workers));
+                    killed += 1;
+                }
+            }
+            std::thread::sleep(LOOK);
+        }
+        (killed, load.finish().1)
+    }
+
+    /// Those that have executed their program: before that a child may be anything.
+    fn workers(&self) -> Vec<i32> {
+        let all = proc::children(self.rig.pid()).into_iter();
+        let started = format!("({} {COMMAND}", python());
+        let so = |pid: &i32| proc::command(*pid).contains(&started);
+        all.filter(so).collect()
+    }
+
+    /// Types this, and hears nothing of it.
+    fn say(&self, lines: &str) {
+        let mut stream = UnixStream::connect(self.rig.socket()).unwrap();
+        stream.write_all(lines.as_bytes()).unwrap();
+    }
+
+    /// All have gone, all that they have begun has ended, and every worker is a new one.
+    fn calm(&mut self) -> Calm {
+        self.swarm.vanish();
+        let pid = self.rig.pid();
+        // The workers, and the program that hears them.
+        let all = WORKERS + 1;
+        assert_eq!(self.rig.verb(format!("resize {WORKERS}")).code, 0);
+        self.rig.wait_status("nothing goes on", |s| {
+            s.ready == WORKERS && s.beside.is_empty()
+        });
+        let said = self.rig.verb("reload");
+        assert_eq!(said.code, 0, "{said:?}");
+        self.rig
+            .until("no child is left over", || proc::children(pid).len() == all);
+        self.rig.note_descriptors();
+        Calm {
+            descriptors: proc::descriptors(pid),
+            children: proc::children(pid).len(),
+            resident: proc::resident(pid),
+        }
+    }
+
+    fn end(self) {
+        let log = format!("{:?}", self.rig.everything());
+        let events = self.rig.verb("events --json").out;
+        for told in [&log, &events] {
+            assert!(!told.contains(&KEY[..16]), "the key is told");
+            assert!(!told.contains("internal error"), "an internal error");
+        }
+        for (habit, n) in &self.swarm.tally {
+            eprintln!("{n:8} {habit}");
+        }
+        self.rig.end(&ALLOWED);
+    }
+}
+
+fn script(dir: &Path, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let path = dir.join(name);
+    // By another process, since a fork of another test may have it open for writing.
+    let made = std::process::Command::new("sh")
+        .args(["-c", "printf '#!/bin/sh\\n%s' \"$1\" > \"$0\""])
+        .arg(&path)
+        .arg(text)
+        .status();
+    assert!(made.unwrap().success());
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_storm_of_clients_crashes_and_reloads_leaves_nothing_behind() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = number("SOAK_SEED").unwrap_or(now.as_secs());
+    let seconds = number("SOAK_SECONDS").unwrap_or(SECONDS).max(1);
+    eprintln!("SOAK_SEED={seed} SOAK_SECONDS={seconds}");
+    let mut soak = Soak::start(seed);
+    let storms = seconds.div_ceil(STORM);
+    let lasts = Duration::from_secs(seconds) / storms as u32;
+    soak.rig.patient(lasts * 2);
+    soak.storm(lasts.min(Duration::from_secs(10)));
+    let before = soak.calm();
+    eprintln!("after the first storm: {before:?}");
+    for _ in 0..storms {
+        soak.rig.patient(lasts * 2);
+        soak.storm(lasts);
+        let now = soak.calm();
+        eprintln!("after another: {now:?}");
+        // A port may have one spare lane.
+        let most = before.descriptors + 1;
+        assert!(now.descriptors <= most, "{before:?} became {now:?}");
+        assert_eq!(now.children, before.children);
+        let most = before.resident + GROWTH;
+        assert!(now.resident <= most, "{before:?} became {now:?}");
+    }
+    soak.end();
+}
