@@ -26,6 +26,8 @@ const MAX_FOLLOWERS: usize = 64;
 /// Of all there is room for, and of those over TCP, one in so many is kept for who asks and goes: those who
 /// follow, or wait for an end, have no deadline, and nobody may take their place.
 const IN_PASSING: usize = 16;
+/// After so many, when all have gone, memory is given back.
+const MANY: u64 = 64;
 /// What a buffer keeps of its memory when it is empty.
 const KEPT: usize = 4096;
 /// Time to send the first line, or a request.
@@ -252,6 +254,8 @@ pub struct Clients {
     pub(super) next: u64,
     /// So many there was room for when the last of them came.
     pub(super) most: usize,
+    /// The last one when memory was given back.
+    small_at: u64,
 }
 
 /// Where a client stands after a turn.
@@ -597,6 +601,15 @@ impl Clients {
     /// Forgets one. The caller deregisters it first.
     pub fn drop_one(&mut self, id: ClientId) {
         self.map.remove(&id);
+    }
+
+    /// Have all gone, and were many? Said once.
+    pub fn may_be_small(&mut self) -> bool {
+        let so = self.map.is_empty() && self.next - self.small_at >= MANY;
+        if so {
+            self.small_at = self.next;
+        }
+        so
     }
 
     /// The earliest deadline.

@@ -83,6 +83,7 @@ pub(super) fn serve(
     found: Found,
     caller: &mut Option<Caller>,
 ) -> Result<u8, Failure> {
+    process::keep_little_heap();
     if settings.workers.is_none() {
         settings.workers = web_concurrency()?;
     }

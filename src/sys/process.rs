@@ -209,6 +209,21 @@ unsafe fn has_text_relocations(dynamic: usize) -> bool {
     }
 }
 
+/// A piece of that many bytes or more is a mapping of its own, and goes back as soon as it is free; so does
+/// the end of the heap if that much of it is.
+#[cfg(target_env = "gnu")]
+const LARGE: libc::c_int = 64 * 1024;
+
+/// Little that is free is kept from now on. Else the C library keeps the more the larger the pieces were.
+pub fn keep_little_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes numbers, and changes where memory comes from, not what is allocated.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE)
+    };
+}
+
 /// Gives free heap pages back, too.
 pub fn give_back_heap() {
     #[cfg(target_env = "gnu")]
