@@ -255,7 +255,7 @@ pub struct Clients {
     /// So many there was room for when the last of them came.
     pub(super) most: usize,
     /// The last one when memory was given back.
-    small_at: u64,
+    pub(super) small_at: u64,
 }
 
 /// Where a client stands after a turn.

@@ -136,6 +136,7 @@ impl Shell {
         self.settle();
         if self.clients.may_be_small() {
             process::give_back_heap();
+            process::give_back_text();
         }
     }
 
