@@ -40,7 +40,7 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Read at once from one.
 const PIECE: usize = 16 * 1024;
 /// Whoever has just come makes no room for others for that long.
-const MOMENT: Duration = Duration::from_millis(100);
+const MOMENT: Duration = Duration::from_millis(20);
 /// Time for a person to type the next.
 const NEXT_LINE: Duration = Duration::from_secs(600);
 
