@@ -522,6 +522,11 @@ impl Clients {
 
     /// May one more follow, or wait for an end that may be far away, and leave room for others?
     pub fn may_last(&self, id: ClientId) -> bool {
+        // Who sits at our own terminal takes nobody's place.
+        let own = |c: &Client| matches!(c.stream, Conn::Own);
+        if self.map.get(&id).is_some_and(own) {
+            return true;
+        }
         let tcp = |c: &Client| c.gate != Gate::Socket;
         let by_tcp = self.map.get(&id).is_some_and(tcp);
         let others = self.map.iter().filter(|(i, c)| **i != id && c.lasts());

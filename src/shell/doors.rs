@@ -342,6 +342,7 @@ mod tests {
         let mut refused = 0;
         for n in 0..260 {
             let one = comes(&mut all, Gate::Socket, b"", at(n));
+            assert_eq!(all.hear(one.0, at(n)), Heard::Nothing);
             match (all.may_last(one.0), n % 8) {
                 (false, _) => refused += 1,
                 (true, 0) => all.follows(one.0, Some(How::Text)),
@@ -361,6 +362,7 @@ mod tests {
         let mut crowd = Vec::new();
         for n in 0..200 {
             let one = comes(&mut all, Gate::Monitor, b"", at(n));
+            assert_eq!(all.hear(one.0, at(n)), Heard::Nothing);
             if all.may_last(one.0) {
                 all.patient(one.0);
             }

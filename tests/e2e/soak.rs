@@ -32,8 +32,9 @@ const STORM: u64 = 60;
 const PESTS: usize = 256;
 const WORKERS: usize = 4;
 const COMMAND: &str = "channel.py storm";
-/// Whoever behaves is answered within that,
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Whoever behaves is answered: one that is not within that never will be. (How long it takes is told, and
+/// no figure of a machine that others use, too.)
+const PATIENCE: Duration = Duration::from_secs(15);
 /// and asks that often.
 const PROBES: Duration = Duration::from_millis(50);
 /// So much more memory than after the first storm it may have, in KiB.
@@ -130,8 +131,6 @@ struct Calm {
     children: usize,
     /// Its own, in KiB: what may leak.
     memory: u64,
-    /// With those pages of the binary that happen to be mapped.
-    resident: u64,
 }
 
 struct Soak {
@@ -147,7 +146,7 @@ impl Soak {
         let (port, monitor) = (free_port(), free_port());
         let words = format!(
             "-n {WORKERS} -p {port} --monitor {monitor} --key-file key --log-level info --ipc node \
-             --on-message cat --command hang=./hang --command loud=./loud --command quick=true \
+             --backoff 0 --on-message cat --command hang=./hang --command loud=./loud --command quick=true \
              -- {} {COMMAND}",
             python()
         );
@@ -249,7 +248,6 @@ impl Soak {
             descriptors: proc::descriptors(pid),
             children: proc::children(pid).len(),
             memory: proc::kib(pid, "RssAnon"),
-            resident: proc::resident(pid),
         }
     }
 
