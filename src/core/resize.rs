@@ -235,7 +235,15 @@ impl Cluster {
                 // Its worker is on its way out, or not yet on its way in.
                 Some(id) => {
                     (slot.closed, slot.proven, slot.program) = (false, false, program);
-                    let stays = self.fleet.get(id).filter(|w| w.state == State::Spawning);
+                    let stays = self
+                        .fleet
+                        .get_mut(id)
+                        .filter(|w| w.state == State::Spawning);
+                    let stays = stays.map(|w| {
+                        // It goes another time, if at all, and with the time of all others.
+                        w.own_time = None;
+                        &*w
+                    });
                     // (Not if it is of what ran before.)
                     slot.generation = stays.map_or(generation, |w| w.generation.max(generation));
                 }

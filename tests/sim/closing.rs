@@ -218,6 +218,29 @@ fn one_slot_goes_and_the_others_stay_what_they_are_until_it_is_opened_again() {
 }
 
 #[test]
+fn a_slot_that_is_opened_again_before_its_worker_was_forked_has_the_time_of_all_others() {
+    let mut w = told(of(2), vec![stopping_in(Some(ms(500))); 4], Kind::Good);
+    w.run(secs(5));
+    let more = |n| Mischief::Resize {
+        to: Size::More(n),
+        wait: false,
+    };
+    // The second one waits for the first to be on its way.
+    w.mischief(more(2));
+    w.mischief(slot(3, Some(ms(300))));
+    w.mischief(more(1));
+    w.run(secs(10));
+    assert_eq!(numbers(&w), [0, 1, 2, 3]);
+    w.mischief(Mischief::Resize {
+        to: Size::Fewer(1),
+        wait: false,
+    });
+    w.run(secs(5));
+    assert_eq!(numbers(&w), [0, 1, 2]);
+    assert_eq!(w.cover.count("Notice::TooSlowToStop"), 0);
+}
+
+#[test]
 fn a_slot_that_is_closed_keeps_nothing_of_before_alive() {
     let mut w = told(of(3), vec![], Kind::Good);
     w.run(secs(5));
