@@ -15,14 +15,29 @@ use std::collections::VecDeque;
 /// So many are kept,
 const RECENT: usize = 128;
 /// unless their sentences are longer than that together.
-const RECENT_BYTES: usize = 32 * 1024;
+const RECENT_BYTES: usize = 16 * 1024;
 
-/// The last events.
+/// The last events. Their bytes lie one behind the other in one place: as many small pieces, between all
+/// that comes and goes meanwhile, they would keep much more of the heap than they are.
 #[derive(Default)]
 pub struct Events {
     last: u64,
-    recent: VecDeque<Told>,
-    bytes: usize,
+    recent: VecDeque<Kept>,
+    bytes: VecDeque<u8>,
+}
+
+/// Where one is.
+struct Kept {
+    id: u64,
+    event: Cow<'static, str>,
+    /// Bytes of its text and of its JSON.
+    parts: [usize; 2],
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        self.parts.iter().sum()
+    }
 }
 
 impl Events {
@@ -33,22 +48,43 @@ impl Events {
     }
 
     /// Keeps it while there is room.
-    fn keep(&mut self, told: Told) {
-        self.bytes += told.weight();
-        self.recent.push_back(told);
-        while self.recent.len() > RECENT || self.bytes > RECENT_BYTES {
-            let Some(old) = self.recent.pop_front() else {
-                break;
-            };
-            self.bytes = self.bytes.saturating_sub(old.weight());
+    fn keep(&mut self, told: &Told) {
+        let parts = told.parts();
+        self.recent.push_back(Kept {
+            id: told.id,
+            event: told.event(),
+            parts: parts.map(str::len),
+        });
+        let new: usize = parts.iter().map(|p| p.len()).sum();
+        // Before it is there, so that it never takes more.
+        while self.recent.len() > RECENT || self.bytes.len() + new > RECENT_BYTES {
+            match self.recent.pop_front() {
+                // Alone it is too long.
+                Some(old) if old.id == told.id => return,
+                Some(old) => drop(self.bytes.drain(..old.bytes())),
+                None => return,
+            }
+        }
+        for part in parts {
+            self.bytes.extend(part.as_bytes());
         }
     }
 
     /// Those that are kept, after that one; and how many after it are not kept any more.
     pub fn since(&self, id: u64, how: How) -> (u64, Vec<String>) {
-        let first = self.recent.front().map_or(self.last + 1, |t| t.id);
-        let after = self.recent.iter().filter(|t| t.id > id);
-        let all = after.map(|t| t.rendered(how)).collect();
+        let first = self.recent.front().map_or(self.last + 1, |k| k.id);
+        let mut bytes = self.bytes.iter().copied();
+        let mut all = Vec::new();
+        for kept in &self.recent {
+            let parts = kept.parts.map(|n| {
+                let part: Vec<u8> = bytes.by_ref().take(n).collect();
+                String::from_utf8_lossy(&part).into_owned()
+            });
+            if kept.id > id {
+                let told = Told::kept(kept.id, kept.event.clone(), parts);
+                all.push(told.rendered(how));
+            }
+        }
         (first.saturating_sub(id + 1), all)
     }
 }
@@ -60,7 +96,7 @@ impl Shell {
         self.watch_log();
         let told = self.events.next(&line);
         deliver(&mut self.clients, &told, line.at);
-        self.events.keep(told);
+        self.events.keep(&told);
         // Last: something may have to be said of it.
         let told = self.for_hooks(&line);
         self.tell_hooks(told);
@@ -138,7 +174,7 @@ mod tests {
             message,
         };
         let told = e.next(&line);
-        e.keep(told);
+        e.keep(&told);
     }
 
     #[test]
@@ -159,8 +195,14 @@ mod tests {
         for _ in 0..100 {
             add(&mut e, "x".repeat(5_000));
         }
-        assert!(e.bytes <= RECENT_BYTES && e.recent.len() < 5);
+        assert!(e.bytes.len() <= RECENT_BYTES && e.recent.len() < 5);
         add(&mut e, "x".repeat(100_000));
-        assert_eq!((e.bytes, e.recent.len()), (0, 0));
+        assert_eq!((e.bytes.len(), e.recent.len()), (0, 0));
+        add(&mut e, "one".into());
+        let (_, all) = e.since(0, How::Text);
+        assert!(
+            all.len() == 1 && all[0].ends_with("minicluster: one\n"),
+            "{all:?}"
+        );
     }
 }

@@ -225,7 +225,7 @@ pub struct Shell {
     ready: BTreeSet<(Kind, u64)>,
     log_watched: bool,
     said: BTreeSet<&'static str>,
-    /// Is the start over?
+    /// Is the start over, and the last reload?
     settled: bool,
     /// Children that are no workers and were asked to stop, until they are reaped.
     asked: BTreeSet<i32>,
@@ -271,7 +271,7 @@ impl Shell {
             }
             let timeout = self.timeout();
             if timeout.is_none() && !self.settled {
-                // The first time that nothing is due: the start is over.
+                // The first time that nothing is due: the start, or a reload, is over.
                 self.settled = true;
                 self.out.shrink_to_fit();
                 self.queue.shrink_to_fit();

@@ -111,6 +111,10 @@ impl Shell {
         if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
             self.release_caller();
         }
+        if let Notice::Reloaded { .. } | Notice::ReloadFailed { .. } = &notice {
+            // When nothing is due any more it is made small again.
+            self.settled = false;
+        }
         self.remember_what_runs(&notice);
     }
 

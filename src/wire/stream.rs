@@ -56,9 +56,24 @@ impl Told {
         }
     }
 
-    /// Bytes that it takes, about.
-    pub fn weight(&self) -> usize {
-        size_of::<Told>() + self.text.len() + self.json.len()
+    /// To be kept: its text, and behind that its JSON.
+    pub fn parts(&self) -> [&str; 2] {
+        [&self.text, &self.json]
+    }
+
+    /// One that was kept.
+    pub fn kept(id: u64, event: Cow<'static, str>, [text, json]: [String; 2]) -> Told {
+        Told {
+            id,
+            event,
+            text: text.into(),
+            json: json.into(),
+        }
+    }
+
+    /// Its name.
+    pub fn event(&self) -> Cow<'static, str> {
+        self.event.clone()
     }
 }
 
