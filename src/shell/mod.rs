@@ -107,6 +107,9 @@ const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// A terminal that takes nothing is tried again after that long, while something waits for it.
 const LOG_AGAIN: Duration = Duration::from_millis(200);
 
+/// With nothing to do for that long there is time to give back memory.
+const REST: Duration = Duration::from_millis(500);
+
 /// So long the end waits for whoever reads the log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -225,8 +228,10 @@ pub struct Shell {
     ready: BTreeSet<(Kind, u64)>,
     log_watched: bool,
     said: BTreeSet<&'static str>,
-    /// Is the start over, and the last reload?
+    /// Is the start over?
     settled: bool,
+    /// Has a reload left what is not needed any more?
+    grown: bool,
     /// Children that are no workers and were asked to stop, until they are reaped.
     asked: BTreeSet<i32>,
     /// What everybody was told last, where they have no names.
@@ -270,9 +275,10 @@ impl Shell {
                 return code;
             }
             let timeout = self.timeout();
-            if timeout.is_none() && !self.settled {
-                // The first time that nothing is due: the start, or a reload, is over.
-                self.settled = true;
+            let rests = timeout.is_none_or(|t| self.grown && t >= REST);
+            if rests && (self.grown || !self.settled) {
+                // The first time that nothing is due: the start is over; or a reload, and nothing soon.
+                (self.settled, self.grown) = (true, false);
                 self.out.shrink_to_fit();
                 self.queue.shrink_to_fit();
                 process::give_back_heap();

@@ -112,8 +112,7 @@ impl Shell {
             self.release_caller();
         }
         if let Notice::Reloaded { .. } | Notice::ReloadFailed { .. } = &notice {
-            // When nothing is due any more it is made small again.
-            self.settled = false;
+            self.grown = true;
         }
         self.remember_what_runs(&notice);
     }

@@ -372,6 +372,7 @@ fn build(
         log_watched: false,
         said: BTreeSet::new(),
         settled: false,
+        grown: false,
         asked: BTreeSet::new(),
         told_all: None,
         born_with: procfs::children(process::id()).into_iter().collect(),
