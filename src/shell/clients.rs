@@ -1,16 +1,14 @@
-//! Clients of the control socket. Each is one buffer with a limit and a deadline; one that is slow
-//! or hostile is dropped, and the cluster does not notice.
+//! Clients, by whichever door they came. Each (`one`) is one buffer with a limit and a deadline; one that is
+//! slow or hostile is dropped, and the cluster does not notice.
+
+mod asking;
+mod one;
 
 use super::conn::Conn;
 use super::doors::{Doors, Gate, share_of_tcp};
 use crate::core::{By, Time};
-use crate::wire::command::MAX_LINE;
-use crate::wire::dialogue::{Dialogue, Turn};
-use crate::wire::door::{Door, House};
-use crate::wire::http::response::Way;
-use crate::wire::http::{Guess, guess};
-use crate::wire::routes::What;
-use crate::wire::stream::{self, How};
+use crate::wire::stream::How;
+pub use one::Client;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -47,204 +45,6 @@ const NEXT_LINE: Duration = Duration::from_secs(600);
 /// One connection, for as long as it lasts; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientId(pub u64);
-
-/// One of them.
-pub struct Client {
-    stream: Conn,
-    /// By which door it came.
-    pub(super) gate: Gate,
-    /// Does it have to say the key before anything else?
-    locked: bool,
-    /// Is it not clear yet whether it speaks HTTP?
-    undecided: bool,
-    /// What it says is HTTP.
-    http: Option<Box<Http>>,
-    /// Its process and its user.
-    by: By,
-    input: Vec<u8>,
-    output: Vec<u8>,
-    /// That of it which is the first answer, however long it is (a thousand workers have long commands).
-    first: usize,
-    /// By when it has to say its next line. Does not count while it waits.
-    say_by: Time,
-    /// When it came, or last said something whole, or was last told what it waited for: it is silent since.
-    pub(super) since: Time,
-    /// Has it said something whole?
-    spoke: bool,
-    /// Has all been read once that was there? When much is to be done that takes a while.
-    heard: bool,
-    /// Answers that take their time.
-    waits: u32,
-    /// To be closed once the output is out.
-    last: bool,
-    /// It will say no more, but may still listen.
-    heard_all: bool,
-    /// Is it told all that happens?
-    follows: Option<How>,
-    /// What it was not told of that, since it did not read; and when the last of it was.
-    missed: (u64, (u64, u32)),
-    /// What stands at the end of the screen of who types at ours.
-    prompt: String,
-    /// Our own client, with somebody who types: lines come as they are typed, answers go in frames.
-    console: bool,
-}
-
-/// One that speaks HTTP.
-#[derive(Default)]
-struct Http {
-    dialogue: Dialogue,
-    /// Has something come that was not looked at?
-    due: bool,
-    /// Who has asked what, and how it is to be answered.
-    asked: Option<(What, Way)>,
-    /// Is the answer to that JSON?
-    json: bool,
-    /// Was it told that nothing more is said?
-    ended: bool,
-}
-
-impl Client {
-    /// One that has just come.
-    pub(super) fn new(stream: Conn, gate: Gate, by: By, now: Time) -> Client {
-        Client {
-            stream,
-            gate,
-            locked: gate == Gate::Port,
-            undecided: gate != Gate::Monitor,
-            http: (gate == Gate::Monitor).then(Box::default),
-            by,
-            input: Vec::new(),
-            output: Vec::new(),
-            first: 0,
-            say_by: now + FIRST_LINE,
-            since: now,
-            spoke: false,
-            heard: false,
-            waits: 0,
-            last: false,
-            heard_all: false,
-            follows: None,
-            missed: (0, (0, 0)),
-            prompt: String::new(),
-            console: false,
-        }
-    }
-
-    /// It will not ask again, and has had what it asked for.
-    fn is_done(&self) -> bool {
-        // (Over HTTP it hangs up itself, in time.)
-        let last = self.last && self.http.is_none();
-        self.output.is_empty() && (last || self.heard_all && self.waits == 0)
-    }
-
-    pub(super) fn deadline(&self) -> Option<Time> {
-        // Whoever sits at our own terminal may take their time.
-        let own = matches!(self.stream, Conn::Own);
-        (!own && !self.lasts()).then_some(self.say_by)
-    }
-
-    fn speaks(&mut self, now: Time) {
-        (self.since, self.spoke) = (now, true);
-    }
-
-    /// Has it had no time yet to say anything?
-    pub(super) fn is_new(&self, now: Time) -> bool {
-        !self.spoke && (!self.heard || now - self.since < MOMENT)
-    }
-
-    /// Does it follow, or wait for an end that may be far away?
-    pub(super) fn lasts(&self) -> bool {
-        self.waits > 0 || self.follows.is_some()
-    }
-
-    /// Is it not clear yet? Whoever has typed a line, or sends frames, goes on so.
-    fn may_be_http(&self) -> bool {
-        !self.console && self.undecided
-    }
-
-    /// Its last answer is out, if so: it is told that nothing follows.
-    fn end_writing(&mut self) {
-        if let Some(http) = &mut self.http
-            && self.last
-            && self.output.is_empty()
-            && !std::mem::replace(&mut http.ended, true)
-        {
-            self.stream.end_writing();
-        }
-    }
-
-    fn becomes_http(&mut self) {
-        let mut http = Box::<Http>::default();
-        http.dialogue.hear(&std::mem::take(&mut self.input));
-        http.due = true;
-        (self.http, self.undecided) = (Some(http), false);
-    }
-
-    fn locked_out(&mut self) {
-        self.undecided = false;
-    }
-
-    /// So many bytes may be read.
-    fn room(&self) -> usize {
-        match &self.http {
-            // What comes behind the last request is read to be dropped.
-            Some(http) if !self.last => http.dialogue.room(),
-            Some(_) | None => PIECE,
-        }
-    }
-
-    fn take(&mut self, bytes: &[u8], now: Time) {
-        match &mut self.http {
-            Some(http) => {
-                if http.dialogue.is_idle() {
-                    self.say_by = now + FIRST_LINE;
-                }
-                http.dialogue.hear(bytes);
-                http.due = true;
-            }
-            // One that sends without end and without a line's end runs into MAX_LINE.
-            None => self.input.extend_from_slice(bytes),
-        }
-    }
-
-    /// What there is without reading on.
-    fn heard(&mut self, now: Time) -> Option<Heard> {
-        if let Some(http) = &mut self.http {
-            return match (self.waits, http.due) {
-                _ if self.last => None,
-                // One after the other.
-                (1.., _) => Some(Heard::Nothing),
-                (0, true) => {
-                    http.due = false;
-                    Some(Heard::Http)
-                }
-                (0, false) => None,
-            };
-        }
-        if self.undecided {
-            return None;
-        }
-        if let Some(end) = self.input.iter().position(|b| *b == b'\n') {
-            let mut line: Vec<u8> = self.input.drain(..=end).collect();
-            line.pop();
-            self.say_by = now + NEXT_LINE;
-            self.speaks(now);
-            return Some(match self.locked {
-                true => Heard::Key(line),
-                false => Heard::Line(line),
-            });
-        }
-        (self.input.len() > MAX_LINE).then_some(Heard::Gone)
-    }
-
-    /// What it was not told is told to it now, as a number.
-    fn confess(&mut self) {
-        if let (Some(how), (n @ 1.., at)) = (self.follows, std::mem::take(&mut self.missed)) {
-            self.output
-                .extend_from_slice(stream::missed(n, at, how).as_bytes());
-        }
-    }
-}
 
 /// All of them, and the doors they come by.
 #[derive(Default)]
@@ -308,13 +108,7 @@ impl Clients {
             return Heard::Gone;
         }
         loop {
-            if c.http.is_none() && !c.input.is_empty() && c.may_be_http() {
-                match guess(&c.input) {
-                    Guess::More => {}
-                    Guess::Http => c.becomes_http(),
-                    Guess::Words => c.locked_out(),
-                }
-            }
+            c.decide();
             if let Some(heard) = c.heard(now) {
                 return heard;
             }
@@ -342,95 +136,6 @@ impl Clients {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Heard::Gone,
             }
-        }
-    }
-
-    /// The next step of one that speaks HTTP.
-    pub fn turn(&mut self, id: ClientId, house: &House<'_>, at: u64) -> Turn {
-        let Some(c) = self.map.get_mut(&id) else {
-            return Turn::Wait;
-        };
-        let door = match c.gate {
-            Gate::Socket => Door::Control,
-            Gate::Monitor | Gate::Port => Door::Tcp,
-        };
-        match &mut c.http {
-            Some(http) => http.dialogue.turn(door, house, Some(at)),
-            None => Turn::Wait,
-        }
-    }
-
-    /// What it has said already is to be looked at.
-    pub fn look_again(&mut self, id: ClientId) {
-        if let Some(http) = self.map.get_mut(&id).and_then(|c| c.http.as_mut()) {
-            http.due = true;
-        }
-    }
-
-    /// Is the answer that it waits for JSON?
-    pub fn as_json(&mut self, id: ClientId, json: bool) {
-        if let Some(http) = self.map.get_mut(&id).and_then(|c| c.http.as_mut()) {
-            http.json = json;
-        }
-    }
-
-    /// The same, told.
-    pub fn is_json(&self, id: ClientId) -> bool {
-        let http = self.map.get(&id).and_then(|c| c.http.as_ref());
-        http.is_some_and(|h| h.json)
-    }
-
-    /// That is what it has asked.
-    pub fn asked(&mut self, id: ClientId, what: What, way: Way) {
-        if let Some(http) = self.map.get_mut(&id).and_then(|c| c.http.as_mut()) {
-            http.asked = Some((what, way));
-        }
-    }
-
-    /// What it has asked, if it speaks HTTP: to be answered once.
-    pub fn take_asked(&mut self, id: ClientId) -> Option<(What, Way)> {
-        self.map.get_mut(&id)?.http.as_mut()?.asked.take()
-    }
-
-    /// Does it speak HTTP?
-    pub fn speaks_http(&self, id: ClientId) -> bool {
-        self.map.get(&id).is_some_and(|c| c.http.is_some())
-    }
-
-    /// Has a request of it begun that is not whole?
-    pub fn is_asking(&self, id: ClientId) -> bool {
-        let http = self.map.get(&id).and_then(|c| c.http.as_ref());
-        http.is_some_and(|h| !h.dialogue.is_idle())
-    }
-
-    /// An answer over HTTP, and whether another request may follow. False: it is gone.
-    pub fn answer_http(&mut self, id: ClientId, bytes: &[u8], goes_on: bool, now: Time) -> bool {
-        let Some(c) = self.map.get_mut(&id) else {
-            return false;
-        };
-        if c.output.is_empty() {
-            c.first = bytes.len();
-        }
-        c.output.extend_from_slice(bytes);
-        c.say_by = match goes_on {
-            true => now + NEXT_REQUEST,
-            false => now + LINGER,
-        };
-        c.speaks(now);
-        if let Some(http) = &mut c.http {
-            // What has come behind it is looked at now.
-            if !goes_on {
-                http.dialogue.end();
-            }
-        }
-        c.last |= !goes_on;
-        self.push(id)
-    }
-
-    /// What it has asked has no end but that of the connection: it asks nothing more.
-    pub fn streams(&mut self, id: ClientId) {
-        if let Some(http) = self.map.get_mut(&id).and_then(|c| c.http.as_mut()) {
-            http.dialogue.end();
         }
     }
 

@@ -1,0 +1,212 @@
+//! One client: its buffers, what it speaks, and by when it has to. What it said is understood here as far
+//! as lines and requests go, what they mean elsewhere.
+
+use super::super::conn::Conn;
+use super::super::doors::Gate;
+use super::{FIRST_LINE, Heard, MOMENT, NEXT_LINE, PIECE};
+use crate::core::{By, Time};
+use crate::wire::command::MAX_LINE;
+use crate::wire::dialogue::Dialogue;
+use crate::wire::http::response::Way;
+use crate::wire::http::{Guess, guess};
+use crate::wire::routes::What;
+use crate::wire::stream::{self, How};
+
+/// One of them.
+pub struct Client {
+    pub(super) stream: Conn,
+    /// By which door it came.
+    pub(in crate::shell) gate: Gate,
+    /// Does it have to say the key before anything else?
+    pub(super) locked: bool,
+    /// Is it not clear yet whether it speaks HTTP?
+    pub(super) undecided: bool,
+    /// What it says is HTTP.
+    pub(super) http: Option<Box<Http>>,
+    /// Its process and its user.
+    pub(super) by: By,
+    pub(super) input: Vec<u8>,
+    pub(super) output: Vec<u8>,
+    /// That of it which is the first answer, however long it is (a thousand workers have long commands).
+    pub(super) first: usize,
+    /// By when it has to say its next line. Does not count while it waits.
+    pub(super) say_by: Time,
+    /// When it came, or last said something whole, or was last told what it waited for: it is silent since.
+    pub(in crate::shell) since: Time,
+    /// Has it said something whole?
+    pub(super) spoke: bool,
+    /// Has all been read once that was there? When much is to be done that takes a while.
+    pub(super) heard: bool,
+    /// Answers that take their time.
+    pub(super) waits: u32,
+    /// To be closed once the output is out.
+    pub(super) last: bool,
+    /// It will say no more, but may still listen.
+    pub(super) heard_all: bool,
+    /// Is it told all that happens?
+    pub(super) follows: Option<How>,
+    /// What it was not told of that, since it did not read; and when the last of it was.
+    pub(super) missed: (u64, (u64, u32)),
+    /// What stands at the end of the screen of who types at ours.
+    pub(super) prompt: String,
+    /// Our own client, with somebody who types: lines come as they are typed, answers go in frames.
+    pub(super) console: bool,
+}
+
+/// One that speaks HTTP.
+#[derive(Default)]
+pub(super) struct Http {
+    pub(super) dialogue: Dialogue,
+    /// Has something come that was not looked at?
+    pub(super) due: bool,
+    /// Who has asked what, and how it is to be answered.
+    pub(super) asked: Option<(What, Way)>,
+    /// Is the answer to that JSON?
+    pub(super) json: bool,
+    /// Was it told that nothing more is said?
+    pub(super) ended: bool,
+}
+
+impl Client {
+    /// One that has just come.
+    pub(in crate::shell) fn new(stream: Conn, gate: Gate, by: By, now: Time) -> Client {
+        Client {
+            stream,
+            gate,
+            locked: gate == Gate::Port,
+            undecided: gate != Gate::Monitor,
+            http: (gate == Gate::Monitor).then(Box::default),
+            by,
+            input: Vec::new(),
+            output: Vec::new(),
+            first: 0,
+            say_by: now + FIRST_LINE,
+            since: now,
+            spoke: false,
+            heard: false,
+            waits: 0,
+            last: false,
+            heard_all: false,
+            follows: None,
+            missed: (0, (0, 0)),
+            prompt: String::new(),
+            console: false,
+        }
+    }
+
+    /// It will not ask again, and has had what it asked for.
+    pub(super) fn is_done(&self) -> bool {
+        // (Over HTTP it hangs up itself, in time.)
+        let last = self.last && self.http.is_none();
+        self.output.is_empty() && (last || self.heard_all && self.waits == 0)
+    }
+
+    pub(in crate::shell) fn deadline(&self) -> Option<Time> {
+        // Whoever sits at our own terminal may take their time.
+        let own = matches!(self.stream, Conn::Own);
+        (!own && !self.lasts()).then_some(self.say_by)
+    }
+
+    pub(super) fn speaks(&mut self, now: Time) {
+        (self.since, self.spoke) = (now, true);
+    }
+
+    /// Has it had no time yet to say anything?
+    pub(in crate::shell) fn is_new(&self, now: Time) -> bool {
+        !self.spoke && (!self.heard || now - self.since < MOMENT)
+    }
+
+    /// Does it follow, or wait for an end that may be far away?
+    pub(in crate::shell) fn lasts(&self) -> bool {
+        self.waits > 0 || self.follows.is_some()
+    }
+
+    /// Its last answer is out, if so: it is told that nothing follows.
+    pub(super) fn end_writing(&mut self) {
+        if let Some(http) = &mut self.http
+            && self.last
+            && self.output.is_empty()
+            && !std::mem::replace(&mut http.ended, true)
+        {
+            self.stream.end_writing();
+        }
+    }
+
+    /// Does it speak HTTP? Its first line says so, or that it never will.
+    pub(super) fn decide(&mut self) {
+        if !self.undecided || self.input.is_empty() {
+            return;
+        }
+        match guess(&self.input) {
+            Guess::More => {}
+            Guess::Words => self.undecided = false,
+            Guess::Http => {
+                let mut http = Box::<Http>::default();
+                http.dialogue.hear(&std::mem::take(&mut self.input));
+                http.due = true;
+                (self.http, self.undecided) = (Some(http), false);
+            }
+        }
+    }
+
+    /// So many bytes may be read.
+    pub(super) fn room(&self) -> usize {
+        match &self.http {
+            // What comes behind the last request is read to be dropped.
+            Some(http) if !self.last => http.dialogue.room(),
+            Some(_) | None => PIECE,
+        }
+    }
+
+    pub(super) fn take(&mut self, bytes: &[u8], now: Time) {
+        match &mut self.http {
+            Some(http) => {
+                if http.dialogue.is_idle() {
+                    self.say_by = now + FIRST_LINE;
+                }
+                http.dialogue.hear(bytes);
+                http.due = true;
+            }
+            // One that sends without end and without a line's end runs into MAX_LINE.
+            None => self.input.extend_from_slice(bytes),
+        }
+    }
+
+    /// What there is without reading on.
+    pub(super) fn heard(&mut self, now: Time) -> Option<Heard> {
+        if let Some(http) = &mut self.http {
+            return match (self.waits, http.due) {
+                _ if self.last => None,
+                // One after the other.
+                (1.., _) => Some(Heard::Nothing),
+                (0, true) => {
+                    http.due = false;
+                    Some(Heard::Http)
+                }
+                (0, false) => None,
+            };
+        }
+        if self.undecided {
+            return None;
+        }
+        if let Some(end) = self.input.iter().position(|b| *b == b'\n') {
+            let mut line: Vec<u8> = self.input.drain(..=end).collect();
+            line.pop();
+            self.say_by = now + NEXT_LINE;
+            self.speaks(now);
+            return Some(match self.locked {
+                true => Heard::Key(line),
+                false => Heard::Line(line),
+            });
+        }
+        (self.input.len() > MAX_LINE).then_some(Heard::Gone)
+    }
+
+    /// What it was not told is told to it now, as a number.
+    pub(super) fn confess(&mut self) {
+        if let (Some(how), (n @ 1.., at)) = (self.follows, std::mem::take(&mut self.missed)) {
+            self.output
+                .extend_from_slice(stream::missed(n, at, how).as_bytes());
+        }
+    }
+}
