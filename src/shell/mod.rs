@@ -56,6 +56,8 @@ mod sockets;
 mod speech;
 mod stream;
 mod takeover;
+mod token;
+mod trees;
 mod unseen;
 mod watch;
 
@@ -65,8 +67,7 @@ pub mod start;
 use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
 use crate::sys::oom::Kills;
-use crate::sys::spawn::Report;
-use crate::sys::{clock, errno_of, fds, process, procfs, spawn};
+use crate::sys::{clock, process};
 use census::Census;
 use channel::Stderr;
 use clients::{ClientId, Clients};
@@ -96,9 +97,10 @@ use sockets::Sockets;
 use speech::Speech;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use takeover::Pending;
+use token::{Kind, token, untoken};
 use watch::Watch;
 
 /// A child that has not executed COMMAND by then no longer keeps others from being forked.
@@ -112,57 +114,6 @@ const REST: Duration = Duration::from_millis(500);
 
 /// So long the end waits for whoever reads the log.
 const LAST_LINES: Duration = Duration::from_secs(1);
-
-/// What a token is about; the rest of it is a serial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Signals,
-    Report,
-    Takeover,
-    Lane,
-    Files,
-    Watch,
-    Served,
-    Notify,
-    Ipc,
-    Newline,
-    Stderr,
-    OurStderr,
-    Door,
-    Client,
-    Caller,
-    Probe,
-    Job,
-}
-
-const KINDS: [Kind; 17] = [
-    Kind::Signals,
-    Kind::Report,
-    Kind::Takeover,
-    Kind::Lane,
-    Kind::Files,
-    Kind::Watch,
-    Kind::Served,
-    Kind::Notify,
-    Kind::Ipc,
-    Kind::Newline,
-    Kind::Stderr,
-    Kind::OurStderr,
-    Kind::Door,
-    Kind::Client,
-    Kind::Caller,
-    Kind::Probe,
-    Kind::Job,
-];
-
-fn token(kind: Kind, serial: u64) -> Token {
-    Token(usize::try_from(serial << 8).unwrap_or(0) | kind as usize)
-}
-
-fn untoken(t: Token) -> Option<(Kind, u64)> {
-    let kind = KINDS.get(t.0 & 0xff)?;
-    Some((*kind, (t.0 >> 8) as u64))
-}
 
 /// Everything that has a descriptor, and core.
 pub struct Shell {
@@ -228,9 +179,7 @@ pub struct Shell {
     ready: BTreeSet<(Kind, u64)>,
     log_watched: bool,
     said: BTreeSet<&'static str>,
-    /// Is the start over?
-    settled: bool,
-    /// Has a reload left what is not needed any more?
+    /// Is something over (the start, a reload, a crowd of clients) that has left what is not needed any more?
     grown: bool,
     /// Children that are no workers and were asked to stop, until they are reaped.
     asked: BTreeSet<i32>,
@@ -275,10 +224,8 @@ impl Shell {
                 return code;
             }
             let timeout = self.timeout();
-            let rests = timeout.is_none_or(|t| self.grown && t >= REST);
-            if rests && (self.grown || !self.settled) {
-                // The first time that nothing is due: the start is over; or a reload, and nothing soon.
-                (self.settled, self.grown) = (true, false);
+            if self.grown && timeout.is_none_or(|t| t >= REST) {
+                self.grown = false;
                 self.out.shrink_to_fit();
                 self.queue.shrink_to_fit();
                 process::give_back_heap();
@@ -443,117 +390,6 @@ impl Shell {
         self.post();
     }
 
-    /// What a child says on its way to exec.
-    fn hear_report(&mut self, worker: WorkerId) {
-        loop {
-            let Some(p) = self.procs.map.get_mut(&worker) else {
-                return;
-            };
-            let Some(fd) = &p.report else { return };
-            let report = spawn::receive(fd.as_fd());
-            match report {
-                Ok(None) => return,
-                Ok(Some(Report::Listener(listener))) => {
-                    self.register(listener.as_fd(), token(Kind::Takeover, worker.0));
-                    if let Some(p) = self.procs.map.get_mut(&worker) {
-                        p.listener = Some(listener);
-                    }
-                }
-                Ok(Some(Report::Unwatched(errno))) => {
-                    self.queue
-                        .push_back(Event::TakeoverRefused { worker, errno });
-                }
-                Ok(Some(Report::Failed(step, errno))) => {
-                    self.queue.push_back(Event::ExecFailed {
-                        worker,
-                        step,
-                        errno,
-                    });
-                    self.close_report(worker);
-                }
-                Ok(Some(Report::Closed)) => {
-                    self.close_report(worker);
-                    // Killed on its way, it says no more than one that has arrived.
-                    let pid = self.procs.map.get(&worker).and_then(|p| p.pid);
-                    if !pid.is_some_and(procfs::never_execed) {
-                        self.queue.push_back(Event::Execed { worker });
-                    }
-                }
-                Err(e) => {
-                    let errno = errno_of(&e);
-                    let step = "report";
-                    self.queue.push_back(Event::ExecFailed {
-                        worker,
-                        step,
-                        errno,
-                    });
-                    self.close_report(worker);
-                }
-            }
-        }
-    }
-
-    fn close_report(&mut self, worker: WorkerId) {
-        let fd = self
-            .procs
-            .map
-            .get_mut(&worker)
-            .and_then(|p| p.report.take());
-        if let Some(fd) = fd {
-            self.deregister(fd.as_fd());
-        }
-    }
-
-    /// Calls of a worker's tree that wait for us; or the end of the tree.
-    fn hear_calls(&mut self, worker: WorkerId) {
-        for _ in 0..takeover::TURN {
-            let more = self.one_notification(worker);
-            self.settle();
-            if !more {
-                let listener = self
-                    .procs
-                    .map
-                    .get(&worker)
-                    .and_then(|p| p.listener.as_ref());
-                if listener.is_some_and(|l| fds::hung_up(l.as_fd())) {
-                    self.tree_gone(worker);
-                    self.settle();
-                }
-                return;
-            }
-        }
-        self.ready.insert((Kind::Takeover, worker.0));
-    }
-
-    /// The last process of a worker's tree has gone.
-    fn tree_gone(&mut self, worker: WorkerId) {
-        if let Some(p) = self.procs.map.get_mut(&worker) {
-            if let Some(listener) = p.listener.take() {
-                self.deregister(listener.as_fd());
-            }
-            let reaped = self.procs.map.get(&worker).is_some_and(|p| p.pid.is_none());
-            // Its end has been seen but not yet waited for: the rest is dropped by then.
-            if reaped {
-                self.forget(worker);
-            }
-            self.queue.push_back(Event::TreeGone { worker });
-        }
-    }
-
-    /// Drops what is kept for a worker.
-    fn forget(&mut self, worker: WorkerId) {
-        self.drain_stderr(worker);
-        self.close_report(worker);
-        self.served.forget(worker);
-        self.stop_listening_to(worker);
-        if let Some(p) = self.procs.map.remove(&worker)
-            && let Some(listener) = p.listener
-        {
-            self.deregister(listener.as_fd());
-        }
-        self.orphan_stderr(worker);
-    }
-
     fn register(&mut self, fd: BorrowedFd<'_>, token: Token) {
         let raw = fd.as_raw_fd();
         let done = self
@@ -607,16 +443,6 @@ impl CeilMs for Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_keep_kind_and_serial() {
-        for kind in KINDS {
-            for serial in [0, 1, 1 << 40] {
-                assert_eq!(untoken(token(kind, serial)), Some((kind, serial)));
-            }
-        }
-        assert_eq!(untoken(Token(200)), None);
-    }
 
     #[test]
     fn waits_are_rounded_up() {

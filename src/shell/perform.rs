@@ -110,6 +110,7 @@ impl Shell {
         self.publish(line);
         if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
             self.release_caller();
+            self.grown = true;
         }
         if let Notice::Reloaded { .. } | Notice::ReloadFailed { .. } = &notice {
             self.grown = true;

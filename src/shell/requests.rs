@@ -4,7 +4,6 @@ use super::{Kind, Shell, token};
 use crate::core::codes::{EX_TEMPFAIL, EX_USAGE};
 use crate::core::{Asker, Event, Outcome, Restart, Shutdown, Target, Terms, Time};
 use crate::settings;
-use crate::sys::process;
 use crate::verbs::{self, What};
 use crate::wire::command::{self, Request, encode_answer, encode_complaint};
 use crate::wire::json::quote;
@@ -134,10 +133,7 @@ impl Shell {
             self.too_slow(id, now);
         }
         self.settle();
-        if self.clients.may_be_small() {
-            process::give_back_heap();
-            process::give_back_text();
-        }
+        self.grown |= self.clients.may_be_small();
     }
 
     /// Lines of one client, no more than its share of a turn. True: there may be more.
