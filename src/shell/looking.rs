@@ -13,6 +13,7 @@ use crate::options::effective;
 use crate::settings::Control;
 use crate::sys::procfs;
 use crate::verbs;
+use crate::wire::fields;
 use crate::wire::json::quote;
 use crate::wire::outcome::refusal;
 use crate::wire::report::{self, Master};
@@ -80,7 +81,7 @@ impl Shell {
 
     /// One field of each worker.
     pub(super) fn select(&mut self, name: &str, json: bool) -> Answer {
-        let field = match views::field(name) {
+        let field = match fields::field(name) {
             Ok(field) => field,
             Err(e) => return (EX_USAGE, refusal(&format!("{e}\n"), json)),
         };
@@ -89,7 +90,7 @@ impl Shell {
             "open" => Read::All,
             _ => Read::Little,
         });
-        (0, views::select(&rows, field, json))
+        (0, fields::select(&rows, field, json))
     }
 
     /// Those that have a process.

@@ -7,6 +7,7 @@ pub mod dialogue;
 pub mod door;
 pub mod ecv;
 pub mod einhorn;
+pub mod fields;
 pub mod health;
 pub mod http;
 pub mod json;

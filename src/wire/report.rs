@@ -111,12 +111,18 @@ pub(super) fn said_json(v: &SlotView, says: Option<&str>) -> String {
 }
 
 /// Columns as wide as they need to be.
-pub(super) fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let length = |r: &[String; N], col: usize| r.get(col).map_or(0, |c| c.chars().count());
-    let width = |col: usize| rows.iter().map(|r| length(r, col)).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let line = |r: &[String; N]| {
+pub(super) fn table<R: AsRef<[String]>>(rows: &[R]) -> String {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        let row = row.as_ref();
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |r: &R| {
         let cells: Vec<String> = r
+            .as_ref()
             .iter()
             .zip(&widths)
             // (A width in a format may not be longer than 65,535, and a command may.)

@@ -1,10 +1,9 @@
 //! Answers to `workers`: those that have a process, in a word or with all that is known of them.
 
+use super::fields::{FIELDS, Field};
 use super::json::quote;
-use super::report::{said, said_json, size, table, under_rows};
+use super::report::{said, said_json, table, under_rows};
 use crate::core::status::SlotView;
-use crate::core::words::human;
-use std::time::Duration;
 
 /// One worker.
 pub struct Row {
@@ -43,50 +42,15 @@ pub fn details_text(rows: &[Row]) -> String {
     if rows.is_empty() {
         return nobody();
     }
-    let head = [
-        "PID",
-        "SLOT",
-        "GENERATION",
-        "STATE",
-        "AGE",
-        "RSS",
-        "CPU",
-        "RESTARTS",
-        "OPEN",
-        "SERVED",
-        "COMMAND",
-    ];
-    let dash = || "-".to_string();
-    let row = |r: &Row| {
-        [
-            r.pid(),
-            r.view.slot.to_string(),
-            r.view.generation.to_string(),
-            r.view.state.to_string(),
-            human(r.view.age),
-            r.usage.map_or_else(dash, |(rss, _)| size(rss)),
-            r.usage
-                .map_or_else(dash, |(_, ms)| human(Duration::from_millis(ms))),
-            r.view.restarts.to_string(),
-            r.open.map_or_else(dash, |n| n.to_string()),
-            r.served.map_or_else(dash, |n| n.to_string()),
-            typed(&r.command),
-        ]
-    };
-    let mut all = vec![head.map(String::from)];
+    let counted = rows.iter().any(|r| r.served.is_some());
+    // What it says of itself is below; where nobody counts there is no such column.
+    let shown = |f: &&Field| f.name != "status" && (counted || f.name != "served");
+    let columns: Vec<&Field> = FIELDS.iter().filter(shown).collect();
+    let mut all: Vec<Vec<String>> = vec![columns.iter().map(|f| f.name.to_uppercase()).collect()];
+    let row = |r: &Row| columns.iter().map(|f| (f.text)(r)).collect();
     all.extend(rows.iter().map(row));
     let under = rows.iter().map(|r| said(&r.view, r.says.as_deref()));
-    let text = match rows.iter().any(|r| r.served.is_some()) {
-        true => table(&all),
-        // Where nobody counts there is no such column.
-        false => {
-            let less =
-                |[a, b, c, d, e, f, g, h, i, _, k]: [String; 11]| [a, b, c, d, e, f, g, h, i, k];
-            let all: Vec<[String; 10]> = all.into_iter().map(less).collect();
-            table(&all)
-        }
-    };
-    under_rows(&text, under)
+    under_rows(&table(&all), under)
 }
 
 pub(super) fn nobody() -> String {
@@ -130,24 +94,12 @@ pub fn simple_json(rows: &[Row]) -> String {
 
 /// `workers details --json`
 pub fn details_json(rows: &[Row]) -> String {
-    let null = || "null".to_string();
     let item = |r: &Row| {
-        format!(
-            "{{\"pid\":{},\"slot\":{},\"generation\":{},\"state\":{},\"age\":{:.3},\"rss\":{},\"cpu\":{},\"restarts\":{},\"open\":{},\"served\":{},{},\"command\":{}}}",
-            r.pid(),
-            r.view.slot,
-            r.view.generation,
-            quote(r.view.state),
-            r.view.age.as_secs_f64(),
-            r.usage.map_or_else(null, |(rss, _)| rss.to_string()),
-            r.usage
-                .map_or_else(null, |(_, ms)| format!("{:.3}", ms as f64 / 1000.0)),
-            r.view.restarts,
-            r.open.map_or_else(null, |n| n.to_string()),
-            r.served.map_or_else(null, |n| n.to_string()),
-            said_json(&r.view, r.says.as_deref()),
-            list(r.command.iter().map(|w| quote(w)))
-        )
+        let fields = FIELDS.iter().filter(|f| f.name != "status");
+        let one = |f: &Field| format!("\"{}\":{}", f.name, (f.json)(r));
+        let mut all: Vec<String> = fields.map(one).collect();
+        all.push(said_json(&r.view, r.says.as_deref()));
+        format!("{{{}}}", all.join(","))
     };
     format!("{}\n", list(rows.iter().map(item)))
 }
@@ -156,6 +108,7 @@ pub fn details_json(rows: &[Row]) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::core::{Pid, SlotNr};
+    use std::time::Duration;
 
     pub(in crate::wire) fn rows() -> Vec<Row> {
         let view = |slot, pid, state| SlotView {
