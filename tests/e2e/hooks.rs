@@ -1,7 +1,7 @@
 //! Programs at events (--on-event): told all that happens, in order, and nobody waits for them.
 
 use crate::harness::{Rig, sigkill};
-use crate::place::free_port;
+use crate::place::{free_port, script};
 use crate::proc;
 use nix::sys::signal::Signal;
 use std::collections::HashMap;
@@ -29,16 +29,6 @@ case "$MINICLUSTER_JSON" in "{"*'"event":"'$MINICLUSTER_EVENT'"'*"}") e="$e|json
 [ -n "$MINICLUSTER_MESSAGE" ] && e="$e|message=yes"
 echo "$e" >>told
 "#;
-
-fn script(dir: &Path, name: &str, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    // By another process: while a fork of ours has it open for writing it cannot be executed.
-    fs::write(dir.join("draft"), text).unwrap();
-    fs::set_permissions(dir.join("draft"), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut copy = std::process::Command::new("cp");
-    copy.args(["-p", "draft", name]).current_dir(dir);
-    assert!(copy.status().unwrap().success());
-}
 
 #[test]
 fn a_program_is_told_the_whole_life_of_a_worker_with_its_reasons() {

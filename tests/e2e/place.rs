@@ -5,8 +5,9 @@ use crate::birth;
 use crate::proc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs::Permissions;
 use std::io::Read;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -327,4 +328,14 @@ pub fn python() -> &'static str {
         let said = Command::new("python3").args(ask).output().unwrap();
         String::from_utf8(said.stdout).unwrap().trim().to_string()
     })
+}
+
+/// A program of one's own there. Copied by another process: while a fork of ours has it open for writing it
+/// cannot be executed.
+pub fn script(dir: &Path, name: &str, text: &str) {
+    std::fs::write(dir.join("draft"), text).unwrap();
+    std::fs::set_permissions(dir.join("draft"), Permissions::from_mode(0o755)).unwrap();
+    let mut copy = Command::new("cp");
+    copy.args(["-p", "draft", name]).current_dir(dir);
+    assert!(copy.status().unwrap().success());
 }

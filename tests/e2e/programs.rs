@@ -1,23 +1,12 @@
 //! Programs that verbs run (--command, `test`): what they write is the answer, their status the exit code.
 
 use crate::harness::Rig;
-use crate::place::{free_port, run};
+use crate::place::{free_port, run, script};
 use crate::proc;
 use std::fs;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 use tinyjson::JsonValue;
-
-fn script(dir: &Path, name: &str, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    // By another process: while a fork of ours has it open for writing it cannot be executed.
-    fs::write(dir.join("draft"), text).unwrap();
-    fs::set_permissions(dir.join("draft"), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut copy = std::process::Command::new("cp");
-    copy.args(["-p", "draft", name]).current_dir(dir);
-    assert!(copy.status().unwrap().success());
-}
 
 /// Shows what it is given, and exits with the last of its words if that is a number.
 const SHOW: &str = r#"#!/bin/sh

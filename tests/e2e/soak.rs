@@ -12,7 +12,7 @@ use crate::harness::{Rig, sigkill};
 use crate::house::{KEY, key_file};
 use crate::load::{Load, Tally};
 use crate::pests::Swarm;
-use crate::place::{LOOK, free_port, python};
+use crate::place::{LOOK, free_port, python, script};
 use crate::prng::Prng;
 use crate::proc;
 use std::io::{Read, Write};
@@ -152,8 +152,8 @@ impl Soak {
         );
         let mut rig = Rig::dressed(words, |_, dir| {
             key_file(dir, 0o600, KEY);
-            script(dir, "hang", "trap '' TERM\nexec sleep 1000\n");
-            script(dir, "loud", "exec head -c 3000000 /dev/zero\n");
+            script(dir, "hang", "#!/bin/sh\ntrap '' TERM\nexec sleep 1000\n");
+            script(dir, "loud", "#!/bin/sh\nexec head -c 3000000 /dev/zero\n");
         });
         rig.up();
         let (socket, monitor) = (rig.socket(), v4(monitor));
@@ -263,19 +263,6 @@ impl Soak {
         }
         self.rig.end(&ALLOWED);
     }
-}
-
-fn script(dir: &Path, name: &str, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    let path = dir.join(name);
-    // By another process, since a fork of another test may have it open for writing.
-    let made = std::process::Command::new("sh")
-        .args(["-c", "printf '#!/bin/sh\\n%s' \"$1\" > \"$0\""])
-        .arg(&path)
-        .arg(text)
-        .status();
-    assert!(made.unwrap().success());
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
