@@ -81,7 +81,7 @@ impl Clients {
         self.next += 1;
         let id = ClientId(self.next);
         let mut client = Client::new(Conn::Own, Gate::Socket, by, Time(u64::MAX));
-        (client.prompt, client.undecided) = (prompt, false);
+        (client.prompt, client.undecided, client.typed) = (prompt, false, true);
         self.map.insert(id, client);
         id
     }
@@ -104,7 +104,7 @@ impl Clients {
         if c.last && c.http.is_none() {
             return Heard::Nothing;
         }
-        if c.heard_all && c.stream.has_hung_up() {
+        if (c.heard_all || c.waits > 0) && c.stream.has_hung_up() {
             return Heard::Gone;
         }
         loop {
@@ -293,12 +293,16 @@ impl Clients {
         self.map.get(&id).is_some_and(|c| c.console)
     }
 
-    /// Those connections that somebody types at, as far as can be told: our consoles, and those that
-    /// follow in lines for people; and whose they are.
+    /// Somebody types there.
+    pub fn set_typed(&mut self, id: ClientId) {
+        if let Some(c) = self.map.get_mut(&id) {
+            c.typed = true;
+        }
+    }
+
+    /// Those connections that somebody types at, as far as can be told; and whose they are.
     pub fn consoles(&self) -> Vec<(ClientId, By)> {
-        let own = |c: &Client| matches!(c.stream, Conn::Own);
-        let typed = |c: &Client| own(c) || c.console || c.follows == Some(How::Text);
-        let all = self.map.iter().filter(|(_, c)| typed(c));
+        let all = self.map.iter().filter(|(_, c)| c.typed || c.console);
         all.map(|(id, c)| (*id, c.by)).collect()
     }
 

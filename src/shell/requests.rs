@@ -180,7 +180,12 @@ impl Shell {
         // First: core may answer before this is over (a reload that is refused).
         self.clients.patient(id);
         let (ours, answer) = match command::parse(line) {
-            Ok(r) => (r.framed, self.dispatch(id, &r)),
+            Ok(r) => {
+                if !r.framed {
+                    self.clients.set_typed(id);
+                }
+                (r.framed, self.dispatch(id, &r))
+            }
             Err(e) => (line.starts_with(b"["), Some((EX_USAGE, format!("{e}\n")))),
         };
         let Some((code, text)) = answer else {
@@ -188,6 +193,12 @@ impl Shell {
         };
         self.clients.waited(id, self.now());
         self.send_answer(id, ours, code, text);
+    }
+
+    /// The end has come of what it asked: what it said after that is heard now.
+    pub(super) fn need_not_wait(&mut self, id: ClientId) {
+        self.clients.waited(id, self.now());
+        self.ready.insert((Kind::Client, id.0));
     }
 
     /// As who asked reads it: our client asks once, unless somebody types there.
@@ -415,7 +426,7 @@ impl Shell {
         let Some((id, r)) = self.waiting.map.remove(&asker) else {
             return false;
         };
-        self.clients.waited(id, self.now());
+        self.need_not_wait(id);
         if self.clients.has_gone(id) {
             self.hang_up(id);
             return false;
@@ -447,7 +458,7 @@ impl Shell {
             return;
         };
         let (code, text) = with(&r);
-        self.clients.waited(id, self.now());
+        self.need_not_wait(id);
         self.send_answer(id, r.framed, code, text);
     }
 
@@ -466,7 +477,7 @@ impl Shell {
             let ours = r.framed || self.clients.is_console(id);
             return self.farewells.push((id, ours, code, text));
         }
-        self.clients.waited(id, self.now());
+        self.need_not_wait(id);
         self.send_answer(id, r.framed, code, text);
     }
 }

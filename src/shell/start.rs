@@ -5,9 +5,9 @@
 use super::census::Census;
 use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
+use super::gatekeeper::Gatekeeper;
 use super::given::{self, Passed};
 use super::hooks::Hooks;
-use super::http::Gatekeeper;
 use super::hung::Hung;
 use super::jobs::Jobs;
 use super::launch::Programs;

@@ -209,7 +209,7 @@ fn what_is_said_reaches_the_log_and_every_console_that_asked() {
     deaf.types("size");
     assert_eq!(deaf.reads(), "1");
     let consoles = rig.verb("connections");
-    assert!(consoles.out.ends_with("consoles 0\n"), "{consoles:?}");
+    assert!(consoles.out.ends_with("consoles 3\n"), "{consoles:?}");
     for (bad, why) in [
         ("emit", "which name"),
         ("emit a/b", "is no name"),
@@ -541,4 +541,25 @@ fn lines_may_come_from_a_pipe_and_their_end_is_not_that_of_the_cluster() {
     std::fs::File::from(told).read_to_string(&mut said).unwrap();
     assert!(said.starts_with("1\nunknown verb nonsense"), "{said}");
     assert!(said.contains("\ngeneration 2 serves"), "{said}");
+}
+
+#[test]
+fn lines_that_are_sent_at_once_are_answered_in_their_order() {
+    let (rig, _) = rig(1);
+    let mut t = Typist::at(&rig);
+    t.types("resize(2)\nsize\nreload\nstates\nresize(1)\nstates\nconnections");
+    let said = t.rest();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..2], ["2 workers", "2"], "{said}");
+    assert!(lines[2].starts_with("generation 2 serves"), "{said}");
+    let rest = ["0  ready", "1  ready", "1 worker", "0  ready"];
+    assert_eq!(lines[3..7], rest, "{said}");
+    assert_eq!(lines.last(), Some(&"consoles 1"), "{said}");
+    // One who goes in the midst of it does not get the rest done, and harms nobody.
+    let mut t = Typist::at(&rig);
+    t.types("resize(2)\nresize(1)\nresize(3)");
+    drop(t);
+    rig.wait_status("the first was done", |s| s.ready == 2);
+    assert_eq!(rig.verb("resize 1").code, 0);
+    rig.end(&[]);
 }

@@ -49,6 +49,8 @@ pub struct Client {
     pub(super) missed: (u64, (u64, u32)),
     /// What stands at the end of the screen of who types at ours.
     pub(super) prompt: String,
+    /// Does somebody type there, as far as can be told?
+    pub(super) typed: bool,
     /// Our own client, with somebody who types: lines come as they are typed, answers go in frames.
     pub(super) console: bool,
 }
@@ -90,6 +92,7 @@ impl Client {
             follows: None,
             missed: (0, (0, 0)),
             prompt: String::new(),
+            typed: false,
             console: false,
         }
     }
@@ -188,6 +191,10 @@ impl Client {
         }
         if self.undecided {
             return None;
+        }
+        // What is asked is answered in that order: the next line is not even read before that.
+        if self.waits > 0 {
+            return Some(Heard::Nothing);
         }
         if let Some(end) = self.input.iter().position(|b| *b == b'\n') {
             let mut line: Vec<u8> = self.input.drain(..=end).collect();
