@@ -153,15 +153,12 @@ impl Shell {
             .trim()
             .strip_prefix("key ")
             .map(|k| Secret::new(k.trim()));
-        let right = match (&self.house.key, said) {
-            (Some(key), Some(said)) => key.is(&said),
-            (_, _) => false,
+        let text = match (&self.house.key, said) {
+            (Some(key), Some(said)) if key.is(&said) => return self.clients.unlock(id),
+            (_, Some(_)) => "that is not the key of this cluster: its --key-file has another\n",
+            (_, None) => "the first line has to be: key, a blank, and the key of --key-file\n",
         };
-        if right {
-            return self.clients.unlock(id);
-        }
         self.say_refused_request(id, Status::UNAUTHORIZED);
-        let text = "the first line has to be: key, a blank, and the key of --key-file\n";
         let text = command::encode_answer(EX_NOPERM, text);
         self.clients.answer(id, &text, true);
         self.hang_up(id);

@@ -116,6 +116,7 @@ fn verbs_over_tcp_take_the_key() {
     std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).unwrap();
     let said = verb(&rig, Some(&other), "stop");
     assert_eq!(said.code, 77, "{said:?}");
+    assert!(said.err.contains("not the key of this cluster"), "{said:?}");
     rig.wait("request-refused", |_| true);
     // HTTP is spoken there as well.
     let r = exchange(connect(v4(control)), &request("GET /live", "", ""));
