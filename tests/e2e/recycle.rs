@@ -190,8 +190,10 @@ fn a_new_one_that_fails_leaves_the_old_one_where_it_is() {
     assert!(said.err.contains("not-ready"), "{said:?}");
     assert_eq!(rig.status().pids(), old);
     // And a reload that begins meanwhile is what happens instead.
+    let before = rig.tales("mute").len();
     let waits = rig.meanwhile("restart 1");
     rig.wait("recycling", |e| e.slot() == 1);
+    rig.until("that one is mute", || rig.tales("mute").len() > before);
     fs::remove_file(rig.dir().join("mute")).unwrap();
     assert_eq!(rig.verb("reload").code, 0);
     let said = waits.join().unwrap();

@@ -31,7 +31,7 @@ const STORM: u64 = 60;
 /// Misbehaving clients at a time: as many as may be connected at all.
 const PESTS: usize = 256;
 const WORKERS: usize = 4;
-const COMMAND: &str = "channel.py storm";
+const COMMAND: &str = "channel.py storm huge";
 /// Whoever behaves is answered: one that is not within that never will be. (How long it takes is told, and
 /// no figure of a machine that others use, too.)
 const PATIENCE: Duration = Duration::from_secs(15);

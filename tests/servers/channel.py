@@ -4,7 +4,8 @@
   echo    ready; answers every message {"cmd":..} with the same cmd and, as msg, what it has heard, as text
   flood   says more than anybody can want, for ever: messages for all, garbage, lines without an end
   deaf    ready; reads nothing of its channel until the file `go` is there, then tells how much it got
-  storm   ready; says more than is good, to its master and to its NOTIFY_SOCKET, as long as the file `storm` is there
+  storm   ready; says more than is good, to its master and to its NOTIFY_SOCKET, as long as the file `storm` is there;
+          with `huge`, some of them more in a line than a channel holds
 
   puppet  ready; sends what it is told to, with its pid for "me", and tells what comes of it
   asks    ready; told {"cmd":"load","count":N} it delegates N pieces of work, some at a time, and tells how many
@@ -61,6 +62,8 @@ def flood(channel, lines):
 
 
 def storm(channel, lines):
+    # More than a channel holds: who sends it waits for the master.
+    huge = sys.argv[2:] == ["huge"]
     channel.sendall(b'{"cmd":"ready"}\n')
     threading.Thread(target=lambda: [0 for _ in lines], daemon=True).start()
     said = b'{"command":"noise","x":"' + b"x" * 1000 + b'"}\n' + b'{"cmd":"noise"}\n' * 20
@@ -70,7 +73,7 @@ def storm(channel, lines):
         channel.sendall(said)
         notify(told * 10)
         say("notified")
-        if os.getpid() % 7 == 0:
+        if huge and os.getpid() % 7 == 0:
             channel.sendall(b"y" * 3_000_000 + b"\n")
         time.sleep(0.05)
 
