@@ -27,18 +27,17 @@ fn fails(rig: &Rig, port: u16) -> Said {
 }
 
 /// The blocking server, broken or mute while there are such files.
-fn breakable() -> (Rig, u16) {
+fn breakable(options: &str) -> (Rig, u16) {
     let port = free_port();
     let server = format!("{} blocking.py broken=broken mute=mute", python());
-    let words = format!("-n 2 -p {port} --ready-timeout 1s -- {server}");
-    let mut rig = Rig::start(words);
+    let mut rig = Rig::start(format!("-n 2 -p {port} {options} -- {server}"));
     rig.up();
     (rig, port)
 }
 
 #[test]
 fn code_that_ends_at_once_changes_nothing_and_its_last_words_are_told() {
-    let (rig, port) = breakable();
+    let (rig, port) = breakable("");
     let file = rig.dir().join("broken");
     fs::write(&file, "").unwrap();
     let said = fails(&rig, port);
@@ -65,7 +64,7 @@ fn code_that_ends_at_once_changes_nothing_and_its_last_words_are_told() {
 
 #[test]
 fn code_that_never_listens_changes_nothing() {
-    let (rig, port) = breakable();
+    let (rig, port) = breakable("--ready-timeout 3s");
     let file = rig.dir().join("mute");
     fs::write(&file, "").unwrap();
     let said = fails(&rig, port);
