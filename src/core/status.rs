@@ -80,13 +80,18 @@ impl Cluster {
             ready: self.ready_count(),
             rotation: self.rotation(),
             up: now - self.started,
-            lanes: self.lanes.served_addrs(),
+            lanes: self.addrs(),
             takeover: self.takeover_word(),
             slots: self.views(now),
             deaths: self.deaths.iter().cloned().collect(),
             used: self.used(now),
             standing: self.standing(now),
         }
+    }
+
+    /// Addresses served.
+    pub fn addrs(&self) -> Vec<Addr> {
+        self.lanes.served_addrs()
     }
 
     fn takeover_word(&self) -> &'static str {

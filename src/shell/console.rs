@@ -78,11 +78,16 @@ impl Shell {
             (false, true) => How::Json,
             (true, json) => How::Framed { json },
         };
+        let kept = |how| self.events.since(0, how).1.concat();
         let plain = match r.json {
             true => How::Json,
             false => How::Text,
         };
-        let (_, kept) = self.events.since(0, plain);
+        let answer = match types || word.is_none() {
+            true => kept(plain),
+            // It has no end, so it is all frames.
+            false => kept(how),
+        };
         match word {
             Some("off") if !types => {
                 let why = "events off is for a console: nothing is followed here\n";
@@ -92,25 +97,20 @@ impl Shell {
                 self.clients.follows(id, None);
                 Some((0, String::new()))
             }
-            None if !types => Some((0, kept.concat())),
+            None if !types => Some((0, answer)),
             Some(_) | None => {
                 if !self.follow(id, how) {
                     let why = "too many follow the events already: let one of them go\n";
                     return Some((EX_TEMPFAIL, refusal(why, r.json)));
                 }
-                match types {
-                    true => Some((0, kept.concat())),
-                    // Its answer has no end.
-                    false => {
-                        let all = kept.iter().map(|e| crate::wire::stream::framed(e));
-                        let text: String = all.collect();
-                        self.clients.add(id, &text);
-                        if !self.clients.push(id) {
-                            self.hang_up(id);
-                        }
-                        None
-                    }
+                if types {
+                    return Some((0, answer));
                 }
+                self.clients.add(id, &answer);
+                if !self.clients.push(id) {
+                    self.hang_up(id);
+                }
+                None
             }
         }
     }
@@ -145,13 +145,10 @@ impl Shell {
 
     /// `cluster`
     pub(super) fn cluster_line(&self, json: bool) -> Answer {
-        let (code, text) = self.status(json);
         match json {
-            true => (code, text),
-            false => (
-                code,
-                text.lines().take(1).map(|l| format!("{l}\n")).collect(),
-            ),
+            true => self.status(true),
+            // (Of the workers nothing is read for it.)
+            false => (0, self.cluster_text()),
         }
     }
 

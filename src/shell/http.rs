@@ -11,7 +11,7 @@ use crate::sys::clock;
 use crate::verbs;
 use crate::wire::command::{self, Request};
 use crate::wire::dialogue::Turn;
-use crate::wire::ecv::{self, Local, Place, Rotation};
+use crate::wire::ecv::{self, Local, Place};
 use crate::wire::http::response::{Response, Way};
 use crate::wire::http::{self, Request as Asked, Status};
 use crate::wire::routes::What;
@@ -174,7 +174,6 @@ impl Shell {
 
     /// In rotation or not, as cluster2 says it.
     fn ecv_answer(&self, id: ClientId) -> Response {
-        let (rotation, _) = self.stands();
         let ip = self.clients.ends(id).0.map(|a| a.ip().to_string());
         let place = Place {
             ip: ip.as_deref().unwrap_or("127.0.0.1"),
@@ -183,7 +182,7 @@ impl Shell {
         };
         let now = local(clock::wall().0);
         ecv::answer(
-            rotation,
+            self.cluster.rotation().state,
             &place,
             &now,
             &local(self.house.since),
@@ -193,23 +192,12 @@ impl Shell {
 
     /// The first port that is served.
     fn first_port(&self) -> u16 {
-        let all = self.cluster.status(self.now()).lanes;
+        let all = self.cluster.addrs();
         let tcp = |a: &Addr| match a {
             Addr::Tcp(at) => Some(at.port()),
             Addr::Unix(_) | Addr::Other(_) => None,
         };
         all.iter().find_map(tcp).unwrap_or(0)
-    }
-
-    /// Are clients to come, and if not, why?
-    fn stands(&self) -> (Rotation, String) {
-        let now = self.cluster.rotation();
-        let word = match now.state {
-            Standing::Available => Rotation::Available,
-            Standing::Warning => Rotation::Warning,
-            Standing::Disabled => Rotation::Disabled,
-        };
-        (word, now.why.to_string())
     }
 
     /// We answer: that is all there is to it.
@@ -221,8 +209,8 @@ impl Shell {
     }
 
     fn is_ready(&self, r: &Asked) -> Response {
-        let (rotation, why) = self.stands();
-        let ready = rotation == Rotation::Available;
+        let now = self.cluster.rotation();
+        let (ready, why) = (now.state == Standing::Available, now.why.to_string());
         let status = match ready {
             true => Status::OK,
             false => Status::UNAVAILABLE,

@@ -63,6 +63,12 @@ impl Shell {
         }
     }
 
+    /// The line about the cluster.
+    pub(super) fn cluster_text(&self) -> String {
+        let s = self.cluster.status(self.now());
+        report::cluster_text(&s, &self.master(Vec::new()))
+    }
+
     pub(super) fn workers(&mut self, word: Option<&str>, json: bool) -> Answer {
         let details = match verbs::details(word) {
             Ok(true) => Read::All,

@@ -3,16 +3,7 @@
 
 use super::http::Status;
 use super::http::response::{Response, calendar};
-
-/// Whether clients are to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rotation {
-    Available,
-    /// They would not be served well.
-    Warning,
-    /// The operator has said no.
-    Disabled,
-}
+use crate::core::Standing;
 
 /// Where it was asked.
 #[derive(Clone, Copy, Debug)]
@@ -41,18 +32,15 @@ pub const DOWN: u16 = 400;
 const WARNING: Status = Status::FAILED;
 
 /// Tells of it. `down`: the status of one that is disabled.
-pub fn answer(
-    rotation: Rotation,
-    place: &Place,
-    now: &Local,
-    since: &Local,
-    down: u16,
-) -> Response {
-    let (status, word, serves) = match rotation {
-        Rotation::Available => (Status::OK, "AVAILABLE", true),
-        Rotation::Warning => (WARNING, "WARNING", false),
-        Rotation::Disabled => (Status(down), "DISABLED", false),
-    };
+pub fn answer(stands: Standing, place: &Place, now: &Local, since: &Local, down: u16) -> Response {
+    let (word, (status, serves)) = (
+        stands.word(),
+        match stands {
+            Standing::Available => (Status::OK, true),
+            Standing::Warning => (WARNING, false),
+            Standing::Disabled => (Status(down), false),
+        },
+    );
     let Place { ip, hostname, port } = place;
     let time = date(now);
     let body = format!(
@@ -161,31 +149,31 @@ mod tests {
         };
         for (rotation, down, status, said) in [
             (
-                Rotation::Available,
+                Standing::Available,
                 400,
                 "200 OK",
                 "AVAILABLE&ServeTraffic=true",
             ),
             (
-                Rotation::Warning,
+                Standing::Warning,
                 400,
                 "500 Internal Server Error",
                 "WARNING&ServeTraffic=false",
             ),
             (
-                Rotation::Disabled,
+                Standing::Disabled,
                 400,
                 "400 Bad Request",
                 "DISABLED&ServeTraffic=false",
             ),
             (
-                Rotation::Disabled,
+                Standing::Disabled,
                 404,
                 "404 Not Found",
                 "DISABLED&ServeTraffic=false",
             ),
             (
-                Rotation::Disabled,
+                Standing::Disabled,
                 599,
                 "599 Status",
                 "DISABLED&ServeTraffic=false",

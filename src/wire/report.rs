@@ -37,8 +37,8 @@ fn phase_word(phase: Phase) -> &'static str {
     }
 }
 
-/// `status` for people.
-pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
+/// `cluster`: the first line of that.
+pub fn cluster_text(s: &Snapshot, m: &Master<'_>) -> String {
     let ports: Vec<String> = s.lanes.iter().map(|a| format!("{} ", a.url())).collect();
     let disabled = match s.rotation.state {
         Standing::Disabled => "disabled ",
@@ -48,7 +48,7 @@ pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
         Phase::Serving => "",
         Phase::Stopping { .. } | Phase::Done(_) => "stopping ",
     };
-    let mut text = format!(
+    format!(
         "{} pid {} up {} {stopping}{disabled}{}/{} ready generation {} {}takeover {}\n",
         m.name,
         m.pid,
@@ -58,7 +58,12 @@ pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
         s.generation,
         ports.concat(),
         s.takeover
-    );
+    )
+}
+
+/// `status` for people.
+pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
+    let mut text = cluster_text(s, m);
     let mut rows = vec![
         [
             "SLOT", "PID", "STATE", "AGE", "RESTARTS", "RSS", "CPU", "LAST",
