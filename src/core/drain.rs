@@ -10,7 +10,8 @@
 //!    said for --drain-quiet are ended; in the second half of the time those, too, whose clients never
 //!    rest: a request that is under way has the rest of it. Closing: all others. No further request is let in by them where
 //!    that is possible, and each is ended at a moment when nothing is owed; if its lanes hold something
-//!    still, that has this moment, too.
+//!    still, that has this moment, too. On a machine that is so busy that there were hardly any looks
+//!    it has that time once or twice more.
 //! 4. A worker whose lane is still steered to (its siblings stay), or whose connections cannot be
 //!    ended from outside, goes at the first look at which it owes nothing; the former, whose connections
 //!    are ended as with others meanwhile (who comes back goes to its siblings, mostly), in the first half
@@ -59,6 +60,10 @@ const SHARE: u32 = 20;
 const SHARE_STOPPED: u32 = 4;
 /// So long the last connections have to come to a moment when nothing is owed on them.
 pub const CLOSING: Duration = Duration::from_secs(1);
+/// At so few looks one whose client never rests may have been unlucky each time:
+const ENOUGH_LOOKS: u32 = 12;
+/// so often it has that time again then.
+const AGAIN: u32 = 2;
 
 /// How far a worker is that is being emptied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -261,6 +266,9 @@ impl Cluster {
             return;
         };
         let before = w.stage();
+        w.last_looks = w
+            .last_looks
+            .saturating_add(u32::from(stage == Stage::Closing));
         w.open = load.open;
         w.comes_to(stage);
         // Its siblings may have the moment for their last connections still, and it leaves with them.
@@ -301,7 +309,10 @@ impl Cluster {
             Some(Stage::Closing | Stage::Drained) | None => false,
         };
         if !more {
-            return self.leave_now(id, now, out);
+            return match self.again_by(id, now) {
+                Some(by) => self.deadlines.set(Why::Drain(id), by),
+                None => self.leave_now(id, now, out),
+            };
         }
         if let Some(w) = self.fleet.get_mut(id) {
             w.comes_to(Stage::Closing);
@@ -311,6 +322,24 @@ impl Cluster {
         self.deadlines.set(Why::Drain(id), by);
         self.deadlines.set(Why::Census, now);
         self.looks = 0;
+    }
+
+    /// When its last moments are over that it has again: there were too few looks, at it or at one with
+    /// which it leaves.
+    fn again_by(&mut self, id: WorkerId, now: Time) -> Option<Time> {
+        let by = self.closing_by(id, now);
+        let w = self.fleet.get(id).filter(|w| w.again < AGAIN && now < by)?;
+        let few = |w: &Worker| w.stage() == Some(Stage::Closing) && w.last_looks < ENOUGH_LOOKS;
+        let sibling = |s: &Worker| few(s) && s.generation == w.generation;
+        let again = match w.stage()? {
+            Stage::Closing => few(w),
+            Stage::Drained => {
+                self.policy.drain == Drain::Connections && self.fleet.iter().any(sibling)
+            }
+            Stage::Emptying | Stage::Quiescing => false,
+        };
+        self.fleet.get_mut(id).filter(|_| again)?.again += 1;
+        Some(by)
     }
 
     /// Is there anybody whose emptying has to be looked at?

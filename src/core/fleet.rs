@@ -41,6 +41,8 @@ impl Fleet {
             untouched: false,
             at_rest_asked: false,
             last_moments: false,
+            last_looks: 0,
+            again: 0,
             own_time: None,
             looked: 0,
             announced: false,

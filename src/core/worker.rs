@@ -122,6 +122,9 @@ pub struct Worker {
     pub at_rest_asked: bool,
     /// --drain-timeout is over for it: it has `CLOSING` for the rest.
     pub last_moments: bool,
+    /// So often it was looked at meanwhile, and had that time again.
+    pub last_looks: u32,
+    pub again: u32,
     /// When it has to go, if an operator has given it a time of its own.
     pub own_time: Option<Own>,
     /// How often it was looked at while starting.

@@ -598,7 +598,11 @@ impl Judge {
             let fine = !late || job.leader.is_none();
             assert!(fine, "{worker:?} is not killed again: {job:?}");
             let goes = job.stop.or(job.kill).is_some() || job.exit_told;
-            let most = job.drain_most + Duration::from_secs(1) + self.lost;
+            let again = match job.rests {
+                ..12 => self.limits().again(),
+                12.. => Duration::ZERO,
+            };
+            let most = job.drain_most + again + Duration::from_secs(1) + self.lost;
             let late = job.drain.is_some_and(|t| now - t > most);
             assert!(goes || !late, "{worker:?} is drained for ever: {job:?}");
         }

@@ -64,6 +64,8 @@ pub struct Job {
     pub kill: Option<Time>,
     /// How long they may take, by what was the policy then; and how it is drained.
     pub drain_most: Duration,
+    /// So often the rest of its connections was ended.
+    pub rests: u32,
     pub stop_most: Duration,
     pub drained_by: Option<Drain>,
     /// Since when it has a time of its own, and how long that is.
@@ -122,6 +124,7 @@ impl Job {
             stop: None,
             kill: None,
             drain_most: Duration::ZERO,
+            rests: 0,
             own_time: None,
             stop_most: Duration::ZERO,
             drained_by: None,
@@ -245,6 +248,14 @@ impl Limits<'_> {
         }
     }
 
+    /// So much longer if nobody could look often.
+    pub fn again(&self) -> Duration {
+        match self.0.drain {
+            Drain::Connections => CLOSING * 2,
+            Drain::Server | Drain::None => Duration::ZERO,
+        }
+    }
+
     /// The budget, less what is kept for SIGKILL to work: from then on of a final stop nobody has
     /// any more time.
     pub fn cut(&self) -> Option<Duration> {
@@ -259,7 +270,7 @@ impl Limits<'_> {
             Drain::Connections => Duration::ZERO,
             Drain::Server | Drain::None => CLOSING,
         };
-        let all = self.0.drain_delay + self.drain() + last + self.0.stop_timeout;
+        let all = self.0.drain_delay + self.drain() + self.again() + last + self.0.stop_timeout;
         self.cut().map_or(all, |c| all.min(c))
     }
 }

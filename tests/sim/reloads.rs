@@ -477,7 +477,8 @@ impl Judge {
         let rounds = self.wanted.div_ceil(surge) as u32 + 1;
         let limits = self.limits();
         let stop = self.policy.stop_timeout.max(self.running.stop_timeout);
-        let drain = limits.drain() + self.running.drain_timeout + Duration::from_secs(1);
+        let drain =
+            limits.drain() + limits.again() + self.running.drain_timeout + Duration::from_secs(1);
         let terms = self.rollout.as_ref().and_then(|r| r.terms.watch);
         let watch = self.policy.canary.watch.max(terms.unwrap_or_default()) * 2;
         (drain + stop + watch + Duration::from_secs(10)) * rounds

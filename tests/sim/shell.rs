@@ -394,7 +394,8 @@ impl World {
                 Some(self.close_quiet(worker, silent))
             }
             Action::CloseRest { worker, left } => {
-                let job = &self.judge.jobs[&worker];
+                let job = self.judge.jobs.get_mut(&worker).expect("nobody's rest");
+                job.rests += 1;
                 let late = job
                     .drain
                     .is_some_and(|t| self.now - t >= job.drain_most.saturating_sub(CLOSING));

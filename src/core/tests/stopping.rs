@@ -290,11 +290,55 @@ fn a_connection_that_is_ended_after_the_last_look_is_not_said_to_be_cut_as_well(
     r.tell(look(2));
     r.did();
     r.tell(Event::Closed { worker, count: 1 });
-    r.at(timeout + 5_000);
+    // (That was one look. It has its last moments three times.)
+    for more in [1_000, 2_000] {
+        r.at(timeout + more);
+        assert_eq!(signals(&r.did()), []);
+    }
+    r.at(timeout + 3_000);
     let did = r.did();
     let told = did.iter().find_map(|a| match a {
         Action::Note(Notice::Drained { ended, cut, .. }) => Some((*ended, *cut)),
         _ => None,
     });
     assert_eq!(told, Some((1, 1)));
+}
+
+#[test]
+fn the_last_moments_come_again_only_where_hardly_anybody_could_look() {
+    let timeout = policy().drain_timeout.as_millis() as u64;
+    // So many looks there were in them, and so much later it is asked to stop.
+    for (looks, over) in [
+        (1, 3_000),
+        (5, 3_000),
+        (6, 2_000),
+        (11, 2_000),
+        (12, 1_000),
+        (40, 1_000),
+    ] {
+        let mut r = Rig::new(Policy {
+            workers: 1,
+            given: vec![given("0.0.0.0:80")],
+            ready: ReadyRule::Started,
+            ..policy()
+        });
+        let (lane, addr) = (LaneId(1), given("0.0.0.0:80").addr);
+        r.tell(Event::LaneOpened { lane, addr });
+        let worker = r.run_spawns()[0];
+        r.tell(Event::Signal(TERM));
+        r.tell(look(lane, worker, 1, 1));
+        for begin in [0, 1_000, 2_000] {
+            r.at(timeout + begin);
+            if begin == over {
+                break;
+            }
+            for n in 0..looks {
+                r.at(timeout + begin + 20 * (n + 1));
+                r.tell(look(lane, worker, 1, 1));
+            }
+            assert_eq!(signals(&r.did()), [], "{looks} looks, {begin}");
+        }
+        r.at(timeout + over);
+        assert_eq!(signals(&r.did()), [(worker, 15, Whom::Leader)], "{looks}");
+    }
 }
