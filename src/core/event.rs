@@ -270,6 +270,11 @@ impl By {
         pid: Pid(0),
         uid: u32::MAX,
     };
+
+    /// Whose it is, if anybody tells.
+    pub fn known(self) -> Option<By> {
+        Some(self).filter(|by| *by != By::REMOTE)
+    }
 }
 
 /// Why a swap of the worker's socket would harm it: it keeps its own, then.

@@ -75,7 +75,7 @@ pub(super) static MONITOR: &[Opt] = &[
         "400",
         "the status of a cluster that is disabled",
         |s, v| {
-            s.ecv_down_status = settings::number(v, 100, 599)?;
+            s.ecv_down_status = settings::number(v, 400, 599)?;
             Ok(())
         },
     )

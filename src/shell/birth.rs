@@ -143,7 +143,7 @@ impl Shell {
             rights: &recipe.rights,
             sockets: &self.sockets,
             name: &self.claim.name,
-            control: self.claim.socket.as_deref(),
+            control: self.claim.control(),
             workers: usize::from(self.cluster.wanted()),
         }
     }

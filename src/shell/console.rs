@@ -91,7 +91,7 @@ impl Shell {
         match word {
             Some("off") if !types => {
                 let why = "events off is for a console: nothing is followed here\n";
-                Some((EX_USAGE, refusal(why, r.json)))
+                Some((EX_USAGE, why.into()))
             }
             Some("off") => {
                 self.clients.follows(id, None);
@@ -129,7 +129,7 @@ impl Shell {
         let mut fields = Vec::new();
         if let Some(data) = words.get(1) {
             if let Err(e) = json::parse(data) {
-                return (EX_USAGE, refusal(&format!("{e}\n"), json));
+                return (EX_USAGE, format!("{e}\n"));
             }
             // Between its parts ends of lines are blanks; within texts there can be none.
             let line = data.replace(['\n', '\r'], " ");
@@ -157,7 +157,7 @@ impl Shell {
         match self.verbs_here(behind(r).next()) {
             Ok(all) if r.json => (0, report::help_json(&all)),
             Ok(all) => (0, verbs::help(&all)),
-            Err(e) => (EX_USAGE, refusal(&format!("{e}\n"), r.json)),
+            Err(e) => (EX_USAGE, format!("{e}\n")),
         }
     }
 

@@ -42,10 +42,15 @@ fn asked(rest: &[&str]) -> Result<Asked, String> {
         limit = settings::run_limit(time)?;
         ours = head;
     }
+    let is_json = |w: &str| w.starts_with(['{', '[']) && json::parse(w).is_ok();
+    if let [.., body, "timeout"] = ours
+        && is_json(body)
+    {
+        return Err("timeout of how long?".into());
+    }
     let mut body = None;
     if let [head @ .., last] = ours
-        && last.starts_with(['{', '['])
-        && json::parse(last).is_ok()
+        && is_json(last)
     {
         body = Some(format!("{last}\n"));
         ours = head;
@@ -63,6 +68,12 @@ impl Shell {
     /// Is that one of --command, or taken away by it?
     pub(super) fn has_command(&self, name: &str) -> bool {
         self.settings().commands.contains_key(name)
+    }
+
+    /// Is there no such verb any more?
+    pub(super) fn is_taken_away(&self, name: &str) -> bool {
+        let commands = &self.settings().commands;
+        commands.get(name).is_some_and(Vec::is_empty)
     }
 
     /// Is it one of --command? `None`: no, see to it yourself. Else an answer, if there is one already.
@@ -141,7 +152,7 @@ impl Shell {
         }
         // Not its words: they may be nobody's business.
         let message = format!("runs {name}, asked by a client, {by}");
-        self.say(Level::Debug, "command-run", message);
+        self.say_of_program(Level::Debug, "command-run", &name, message);
         match waits {
             true => {
                 self.takes_its_time(id, r);
@@ -166,23 +177,25 @@ impl Shell {
     /// It has come to its end.
     pub(super) fn verb_done(&mut self, asker: Option<Asker>, ran: &Ran) {
         let (name, took) = (&ran.name, crate::core::words::human(ran.took));
+        let ended = |why: &str| ran.says(why);
         let heard = asker.is_some_and(|asker| self.tell_ran(asker, ran));
         match ran.end.why() {
             None => {
                 let message = format!("{name} is done, after {took}");
-                self.say(Level::Debug, "command-done", message);
+                self.say_of_program(Level::Debug, "command-done", name, message);
             }
             Some(why) if heard => {
-                let message = format!("{name}: {why}, after {took}");
-                self.say(Level::Debug, "command-done", message);
+                let message = format!("{}, after {took}", ended(&why));
+                self.say_of_program(Level::Debug, "command-done", name, message);
             }
             Some(why) => {
                 let last = match ran.last.as_str() {
                     "" => String::new(),
                     last => format!("; last:\n{last}"),
                 };
-                let message = format!("{name}: {why}, after {took}, and nobody waits for it{last}");
-                self.say(Level::Warn, "command-failed", message);
+                let why = ended(&why);
+                let message = format!("{why}, after {took}, and nobody waits for it{last}");
+                self.say_of_program(Level::Warn, "command-failed", name, message);
             }
         }
     }

@@ -1,14 +1,14 @@
 //! The environment of a worker.
 
 use super::handed;
+use super::names::{CONTROL, control_of};
 use super::rights::Rights;
 use super::sockets::Sockets;
 use crate::core::{Reader, SlotNr};
-use crate::settings::{Settings, expand};
+use crate::settings::{Control, Settings, expand};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 /// What it is made of.
 pub struct Surroundings<'a> {
@@ -20,8 +20,8 @@ pub struct Surroundings<'a> {
     pub sockets: &'a Sockets,
     /// Of the cluster.
     pub name: &'a str,
-    /// The control socket, if there is one.
-    pub control: Option<&'a Path>,
+    /// The control socket, or the port in its place, if there is one.
+    pub control: Option<OsString>,
     /// How many there are.
     pub workers: usize,
 }
@@ -50,9 +50,8 @@ impl Surroundings<'_> {
             set("PORT", addr.port().to_string());
             set("HOST", addr.ip().to_string());
         }
-        if let Some(socket) = self.control {
-            let path = socket.as_os_str().as_bytes().to_vec();
-            all.push(("MINICLUSTER_CONTROL".into(), path));
+        if let Some(at) = &self.control {
+            all.push((CONTROL.into(), at.as_bytes().to_vec()));
         }
         all
     }
@@ -104,10 +103,11 @@ impl Surroundings<'_> {
             &self.sockets.handed(reader),
             reader.generation,
         ));
-        if let Some(socket) = self.control {
-            let path = socket.as_os_str().as_bytes();
-            for name in ["MINICLUSTER_CONTROL", "EINHORN_SOCK_PATH"] {
-                own.insert(name.into(), path.to_vec());
+        if let Some(at) = &self.control {
+            let is_port = matches!(control_of(at), Some(Control::Port(_)));
+            own.insert(CONTROL.into(), at.as_bytes().to_vec());
+            if !is_port {
+                own.insert("EINHORN_SOCK_PATH".into(), at.as_bytes().to_vec());
             }
         }
         for (k, v) in self.rights.variables() {

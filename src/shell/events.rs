@@ -8,7 +8,8 @@ use super::clients::{ClientId, Clients};
 use crate::core::fields::Value;
 use crate::core::{By, Level};
 use crate::wire::logfmt::Line;
-use crate::wire::stream::{How, Told};
+use crate::wire::sse::Mark;
+use crate::wire::stream::{self, How, Told};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
@@ -21,6 +22,8 @@ const RECENT_BYTES: usize = 16 * 1024;
 /// that comes and goes meanwhile, they would keep much more of the heap than they are.
 #[derive(Default)]
 pub struct Events {
+    /// When this master began, in milliseconds.
+    life: u64,
     last: u64,
     recent: VecDeque<Kept>,
     bytes: VecDeque<u8>,
@@ -41,10 +44,17 @@ impl Kept {
 }
 
 impl Events {
+    pub fn begun((secs, nanos): (u64, u32)) -> Events {
+        Events {
+            life: secs * 1_000 + u64::from(nanos / 1_000_000),
+            ..Events::default()
+        }
+    }
+
     /// The next one, with its number.
     fn next(&mut self, line: &Line) -> Told {
         self.last += 1;
-        Told::of(line, self.last)
+        Told::of(line, self.life, self.last)
     }
 
     /// Keeps it while there is room.
@@ -70,9 +80,21 @@ impl Events {
         }
     }
 
-    /// Those that are kept, after that one; and how many after it are not kept any more.
+    /// What one who comes back has missed, and those that are kept after what it has seen.
+    pub fn after(&self, seen: Option<Mark>, at: (u64, u32)) -> String {
+        let here = |m: &Mark| m.life.is_none_or(|l| l == self.life) && m.number <= self.last;
+        let from = seen.filter(here).map_or(0, |m| m.number);
+        let (missed, kept) = self.since(from, How::Sse);
+        let told = match seen {
+            Some(mark) if !here(&mark) => stream::missed_a_life(missed, at, How::Sse),
+            Some(_) if missed > 0 => stream::missed(missed, at, How::Sse),
+            Some(_) | None => String::new(),
+        };
+        told + &kept.concat()
+    }
+
+    /// Those that are kept, after that one; and how many after it are not kept, or not any more.
     pub fn since(&self, id: u64, how: How) -> (u64, Vec<String>) {
-        let first = self.recent.front().map_or(self.last + 1, |k| k.id);
         let mut bytes = self.bytes.iter().copied();
         let mut all = Vec::new();
         for kept in &self.recent {
@@ -81,11 +103,12 @@ impl Events {
                 String::from_utf8_lossy(&part).into_owned()
             });
             if kept.id > id {
-                let told = Told::kept(kept.id, kept.event.clone(), parts);
+                let told = Told::kept(self.life, kept.id, kept.event.clone(), parts);
                 all.push(told.rendered(how));
             }
         }
-        (first.saturating_sub(id + 1), all)
+        let after = self.last.saturating_sub(id);
+        (after.saturating_sub(all.len() as u64), all)
     }
 }
 
@@ -122,6 +145,19 @@ impl Shell {
         self.publish(line);
     }
 
+    /// Says something of a program of the operator's.
+    pub(super) fn say_of_program(
+        &mut self,
+        level: Level,
+        event: &'static str,
+        program: &str,
+        message: String,
+    ) {
+        let fields = vec![("program", Value::Text(program.to_string()))];
+        let line = self.log.own(level, event, fields, message);
+        self.publish(line);
+    }
+
     pub(super) fn say_once(&mut self, level: Level, event: &'static str, message: String) {
         if self.said.insert(event) {
             self.say(level, event, message);
@@ -137,8 +173,10 @@ impl Shell {
         message: String,
         by: By,
     ) {
-        fields.push(("by_pid", Value::Number(by.pid.to_string())));
-        fields.push(("by_uid", Value::Number(by.uid.to_string())));
+        if let Some(by) = by.known() {
+            fields.push(("by_pid", Value::Number(by.pid.to_string())));
+            fields.push(("by_uid", Value::Number(by.uid.to_string())));
+        }
         let line = self.log.own(level, event, fields, message);
         self.publish(line);
     }
@@ -163,6 +201,30 @@ fn deliver(clients: &mut Clients, told: &Told, at: (u64, u32)) {
 mod tests {
     use super::*;
     use crate::sys::clock;
+
+    #[test]
+    fn who_comes_back_from_the_life_of_another_master_has_all_that_this_one_knows() {
+        let mut e = Events::begun((7, 5_000_000));
+        for n in 1..=3 {
+            add(&mut e, format!("this is {n}"));
+        }
+        let after = |life, number| e.after(Some(Mark { life, number }), (0, 0));
+        for (seen, missed, first) in [
+            (after(Some(7_005), 2), false, 3),
+            (after(None, 2), false, 3),
+            (after(Some(7_005), 3), false, 4),
+            (after(Some(7_004), 2), true, 1),
+            (after(Some(6_000), 17), true, 1),
+            (after(None, 17), true, 1),
+            (e.after(None, (0, 0)), false, 1),
+        ] {
+            assert_eq!(seen.contains("has begun anew"), missed, "{seen}");
+            for n in 1..=3 {
+                let here = seen.contains(&format!("id: 7005-{n}\n"));
+                assert_eq!(here, n >= first, "{seen}");
+            }
+        }
+    }
 
     fn add(e: &mut Events, message: String) {
         let line = Line {
@@ -190,8 +252,11 @@ mod tests {
         assert_eq!((missed, all.len()), (0, 1));
         assert!(all[0].contains("\"id\":1000,"), "{all:?}");
         assert_eq!(e.since(1000, How::Json), (0, Vec::new()));
-        // A number of another master's life: nothing is claimed to be missing.
-        assert_eq!(e.since(5000, How::Json), (0, Vec::new()));
+        // What was never kept is missed, too.
+        e.last += 3;
+        add(&mut e, "last".into());
+        let (missed, all) = e.since(1000, How::Json);
+        assert_eq!((missed, all.len()), (3, 1));
         for _ in 0..100 {
             add(&mut e, "x".repeat(5_000));
         }

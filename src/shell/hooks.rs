@@ -221,7 +221,7 @@ impl Shell {
         let Some(why) = ran.end.why() else {
             if before > 0 {
                 let message = format!("{name} is well again, after {before} failures");
-                self.say(Level::Info, "hook-well", message);
+                self.say_of_program(Level::Info, "hook-well", name, message);
             }
             return;
         };
@@ -229,15 +229,19 @@ impl Shell {
             "" => String::new(),
             last => format!("; last:\n{last}"),
         };
-        let message = format!(
-            "{name}: {why}; events go on to it, and this is not said again before it has been well{last}"
-        );
+        let why = ran.says(&why);
+        let message = match now {
+            1 => format!(
+                "{why}; events go on to it, and this is not logged again before it has been well{last}"
+            ),
+            _ => format!("{why}; {now} failures in a row{last}"),
+        };
         let killed = matches!(ran.end, End::TooLong(_));
         match (killed, now) {
-            (true, 1) => self.say(Level::Warn, "hook-killed", message),
-            (true, _) => self.say(Level::Debug, "hook-killed", message),
-            (false, 1) => self.say(Level::Warn, "hook-failed", message),
-            (false, _) => self.say(Level::Debug, "hook-failed", message),
+            (true, 1) => self.say_of_program(Level::Warn, "hook-killed", name, message),
+            (true, _) => self.say_of_program(Level::Debug, "hook-killed", name, message),
+            (false, 1) => self.say_of_program(Level::Warn, "hook-failed", name, message),
+            (false, _) => self.say_of_program(Level::Debug, "hook-failed", name, message),
         }
     }
 
@@ -246,7 +250,7 @@ impl Shell {
             "{name}: killed, and {missed} more events not told: programs have {} when all workers have gone",
             human(super::jobs::LAST)
         );
-        self.say(Level::Warn, "hook-cut", message);
+        self.say_of_program(Level::Warn, "hook-cut", name, message);
     }
 
     /// What every program of the operator's is told of the cluster.

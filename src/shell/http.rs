@@ -90,6 +90,7 @@ impl Shell {
             What::Send => self.message_over_http(id, "send", &r.body),
             What::SyncSend => self.message_over_http(id, "sync-send", &r.body),
             What::Cli => self.cli(id, r),
+            What::Help => Some(self.list_verbs(r.head.json)),
         }
     }
 
@@ -121,6 +122,19 @@ impl Shell {
         }
     }
 
+    fn list_verbs(&self, json: bool) -> Response {
+        let words = vec!["help".to_string()];
+        let (_, text) = self.help(&Request {
+            words,
+            json,
+            framed: false,
+        });
+        match json {
+            true => Response::json(Status::OK, text),
+            false => Response::text(Status::OK, text),
+        }
+    }
+
     /// As cluster-service takes verbs: answers that are data are JSON, others a text.
     fn cli(&mut self, id: ClientId, r: &Asked) -> Option<Response> {
         let json = r.head.json;
@@ -136,7 +150,7 @@ impl Shell {
             return Some(cli_answer::unknown(json));
         };
         let verb = verbs::find(word);
-        if verb.is_none() && !self.has_command(word) {
+        if self.is_taken_away(word) || (verb.is_none() && !self.has_command(word)) {
             return Some(cli_answer::unknown(json));
         }
         if verb.is_some_and(|v| v.typed) {
@@ -167,6 +181,7 @@ impl Shell {
             | What::Page
             | What::Status
             | What::Workers
+            | What::Help
             | What::Events => Response::error(Status::FAILED, text.trim_end(), false),
         };
         self.answer_http(id, &answer, way);
@@ -235,7 +250,6 @@ impl Shell {
         let (_, way) = self.clients.take_asked(id)?;
         let head = sse::opening();
         let seen = sse::last_seen(r.head.last_event_id.as_deref());
-        let (missed, kept) = self.events.since(seen.unwrap_or(0), How::Sse);
         let mut bytes = head.head(way, http::response::Length::Unknown);
         if way.bodiless {
             let now = self.now();
@@ -243,11 +257,7 @@ impl Shell {
             return None;
         }
         bytes.extend_from_slice(sse::retry(RETRY).as_bytes());
-        if missed > 0 && seen.is_some() {
-            let told = crate::wire::stream::missed(missed, clock::wall(), How::Sse);
-            bytes.extend_from_slice(told.as_bytes());
-        }
-        bytes.extend_from_slice(kept.concat().as_bytes());
+        bytes.extend_from_slice(self.events.after(seen, clock::wall()).as_bytes());
         self.clients.streams(id);
         self.follow(id, How::Sse);
         self.clients.add(id, &bytes);

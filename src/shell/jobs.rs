@@ -21,7 +21,7 @@ mod queue;
 pub mod variables;
 
 use super::{Kind, Shell};
-use crate::core::codes::EX_OSERR;
+use crate::core::codes::{CANNOT_EXECUTE, EX_OSERR};
 use crate::core::words::errno_text;
 use crate::core::{Asker, Exit, Level, Time};
 use crate::sys::{procfs, signal};
@@ -35,7 +35,7 @@ use mail::Mail;
 pub use queue::Lossy;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// So many run at once.
@@ -96,6 +96,7 @@ struct Job {
     child: Child,
     purpose: Purpose,
     name: String,
+    cwd: PathBuf,
     limit: Option<Duration>,
     begun: Time,
     stage: Stage,
@@ -309,6 +310,7 @@ impl Shell {
                     stage: Stage::Runs,
                     stopped: false,
                     due: order.limit.map(|limit| now + limit),
+                    cwd: order.cwd,
                     stdin: Mail::of(order.stdin),
                     out: Head::new(MAX_OUT),
                     err: Tail::new(MAX_ERR),
@@ -360,7 +362,7 @@ impl Shell {
         self.close_pipes(&job.child);
         let failure = job.child.failure();
         let end = match (failure, job.stage, job.limit) {
-            (Some((step, errno)), ..) => not_run(step, errno),
+            (Some((step, errno)), ..) => not_run(step, errno, &job.cwd),
             (None, Stage::Runs, _) => End::Exited(exit),
             (None, Stage::Asked | Stage::Killed, Some(limit)) if !job.stopped => {
                 End::TooLong(limit)
@@ -416,7 +418,7 @@ impl Shell {
             "{name}, pid {pid}, is still there {} after SIGKILL; it is not waited for",
             crate::core::words::human(GRACE)
         );
-        self.say(Level::Warn, "program-stuck", message);
+        self.say_of_program(Level::Warn, "program-stuck", &name, message);
         let end = match job.limit.filter(|_| !job.stopped) {
             Some(limit) => End::TooLong(limit),
             None => End::Stopped,
@@ -462,8 +464,12 @@ impl Job {
     }
 }
 
-fn not_run(step: &str, errno: i32) -> End {
-    let why = format!("cannot be run: {step}: {}", errno_text(errno));
+fn not_run(step: &str, errno: i32, cwd: &Path) -> End {
+    let why = errno_text(errno);
+    if step == "chdir" {
+        let why = format!("cannot be run in {}: {why}", cwd.display());
+        return End::NotRun(CANNOT_EXECUTE, why);
+    }
     let code = crate::core::codes::of_step(step, errno).unwrap_or(EX_OSERR);
-    End::NotRun(code, why)
+    End::NotRun(code, format!("cannot be run: {step}: {why}"))
 }

@@ -89,7 +89,7 @@ impl Shell {
     pub(super) fn select(&mut self, name: &str, json: bool) -> Answer {
         let field = match fields::field(name) {
             Ok(field) => field,
-            Err(e) => return (EX_USAGE, refusal(&format!("{e}\n"), json)),
+            Err(e) => return (EX_USAGE, format!("{e}\n")),
         };
         let rows = self.rows(match field.name {
             "rss" | "cpu" => Read::Usage,
@@ -225,8 +225,8 @@ impl Shell {
     pub(super) fn repl(&self, id: ClientId, json: bool) -> Answer {
         let one = |(c, by): (ClientId, crate::core::By)| Console {
             id: c.0,
-            pid: by.pid.0,
-            uid: by.uid,
+            by: by.known().map(|by| (by.pid.0, by.uid)),
+            from: self.clients.ends(c).1.filter(|_| by.known().is_none()),
             you: c == id,
         };
         let all: Vec<Console> = self.clients.consoles().into_iter().map(one).collect();

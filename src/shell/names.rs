@@ -5,12 +5,13 @@
 //! empty if there is none; no such line while the master is starting.
 
 use crate::core::words::reason;
-use crate::settings::{Control, Settings};
+use crate::settings::{self, Control, Settings};
 use crate::sys::flock::{Locked, Share};
 use crate::sys::{clock, fds, process, unix};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
@@ -26,6 +27,8 @@ pub struct Claim {
     pub name: String,
     /// Where the control socket goes, if anywhere.
     pub socket: Option<PathBuf>,
+    /// The port in its place, if that was asked for.
+    port: Option<SocketAddr>,
     lock: Option<(Locked, PathBuf)>,
     /// What we bound there: device and inode.
     bound: Option<(u64, u64)>,
@@ -41,6 +44,12 @@ const REFUSALS: usize = 1000;
 
 /// What a lock file says is no longer: a number and a path.
 const MAX_LOCK: u64 = 8192;
+
+/// The variable of workers that says where it is.
+pub const CONTROL: &str = "MINICLUSTER_CONTROL";
+
+/// A port begins with that, where a path may stand.
+const TCP: &str = "tcp://";
 
 /// How long another start on the same path is waited for.
 const STARTING: Duration = Duration::from_secs(1);
@@ -107,9 +116,14 @@ impl Claim {
             (Control::Named, Some((_, at))) => Some(at.with_extension("sock")),
             (Control::Named, None) => None,
         };
+        let port = match s.control {
+            Control::Port(at) => Some(at),
+            Control::Named | Control::Path(_) | Control::Off => None,
+        };
         Ok(Claim {
             name,
             socket,
+            port,
             lock,
             bound: None,
             starting,
@@ -122,11 +136,16 @@ impl Claim {
         self.bound = self.socket.as_ref().and_then(|p| identity(p));
         self.starting = None;
         if let Some((lock, _)) = &mut self.lock {
-            let path = self.socket.as_ref().map(|p| p.as_os_str().as_bytes());
-            let line = [b"\n", path.unwrap_or_default()].concat();
+            let at = said(self.socket.as_deref(), self.port);
+            let line = [b"\n", at.unwrap_or_default().as_bytes()].concat();
             // A disk without room: then we run, and are not found.
             let _ = lock.write_all(&line);
         }
+    }
+
+    /// Where verbs find us.
+    pub fn control(&self) -> Option<OsString> {
+        said(self.socket.as_deref(), self.port)
     }
 
     /// Gives the name back: the socket first, the lock last, so that a client never finds a
@@ -199,8 +218,8 @@ fn lock_name(
                 return Ok((name, Some((lock, path))));
             }
             Ok(None) if explicit => {
-                let (pid, socket) = parse_lock(&fs::read(&path).unwrap_or_default());
-                let then = match socket {
+                let (pid, control) = parse_lock(&fs::read(&path).unwrap_or_default());
+                let then = match control {
                     Some(None) => format!("it has no control socket; end it: kill {pid}"),
                     Some(Some(_)) | None => format!(
                         "look at it: minicluster --name {name} status; end it: minicluster --name {name} stop"
@@ -224,13 +243,28 @@ fn lock_name(
     Ok((base.to_string(), None))
 }
 
-/// What a lock says: the pid, and the socket if the master has got so far; none if it has none.
-fn parse_lock(bytes: &[u8]) -> (String, Option<Option<PathBuf>>) {
+/// In a word, as -C has it.
+fn said(socket: Option<&Path>, port: Option<SocketAddr>) -> Option<OsString> {
+    let path = || socket.map(|p| p.as_os_str().to_owned());
+    port.map_or_else(path, |at| Some(format!("{TCP}{at}").into()))
+}
+
+/// What such a word says, or the variable of workers; nothing: there is no way.
+pub fn control_of(word: &OsStr) -> Option<Control> {
+    let port = word.to_str().and_then(|w| w.strip_prefix(TCP));
+    match port.map(settings::control_port) {
+        _ if word.is_empty() => None,
+        Some(Ok(at)) => Some(Control::Port(at)),
+        Some(Err(_)) | None => Some(Control::Path(PathBuf::from(word))),
+    }
+}
+
+/// What a lock says: the pid, and where it is spoken to if the master has got so far; `Some(None)` if nowhere.
+fn parse_lock(bytes: &[u8]) -> (String, Option<Option<Control>>) {
     let mut lines = bytes.splitn(2, |b| *b == b'\n');
     let pid = String::from_utf8_lossy(lines.next().unwrap_or_default());
-    let path = |line: &[u8]| PathBuf::from(OsStr::from_bytes(line));
-    let socket = lines.next().map(|l| (!l.is_empty()).then(|| path(l)));
-    (pid.trim().to_string(), socket)
+    let control = lines.next().map(|l| control_of(OsStr::from_bytes(l)));
+    (pid.trim().to_string(), control)
 }
 
 fn try_lock(path: &Path) -> io::Result<Option<Locked>> {
@@ -356,8 +390,8 @@ pub struct Running {
     pub name: String,
     /// Its pid, as its lock says.
     pub pid: String,
-    /// Its socket, if it has one.
-    pub socket: Option<PathBuf>,
+    /// Where it is spoken to, if anywhere: a path, or a port.
+    pub control: Option<Control>,
 }
 
 /// All that run: those whose lock is held.
@@ -389,12 +423,12 @@ pub fn running() -> Vec<Running> {
                 Locked::lock(file, Share::Yes),
                 Err((_, e)) if e.kind() == ErrorKind::WouldBlock
             );
-            if let (pid, Some(socket)) = parse_lock(&text)
+            if let (pid, Some(control)) = parse_lock(&text)
                 && held
             {
                 let name = path.file_stem().unwrap_or_default();
                 let name = name.to_string_lossy().into_owned();
-                all.push(Running { name, pid, socket });
+                all.push(Running { name, pid, control });
             }
         }
     }

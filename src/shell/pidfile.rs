@@ -158,7 +158,10 @@ pub fn find(path: &Path) -> Result<Found, Failure> {
     for _ in 0..LOOKS {
         let pid = match held_by(path).map_err(cannot)? {
             Held::No(text) if !is_number(&text) => {
-                return Err((FAILED, format!("--pid-file {shown} holds no pid: '{text}'")));
+                return Err((
+                    FAILED,
+                    format!("--pid-file {shown} holds no pid: is it another file?"),
+                ));
             }
             Held::No(text) => {
                 let was = match text.is_empty() {

@@ -15,6 +15,7 @@ use super::jobs::LAST;
 use super::messages::shown;
 use super::pipe::parcel;
 use crate::core::delegation::{Begun, Failed, MAX_ASKS, Ticket, To, Wanted};
+use crate::core::fields::Value;
 use crate::core::words::bytes;
 use crate::core::{Level, SlotNr, Time, WorkerId};
 use crate::settings::Settings;
@@ -222,9 +223,9 @@ impl Shell {
         };
         relay.refused += 1;
         if relay.refused == 1 {
-            let name = &relay.name;
+            let name = relay.name.clone();
             let message = format!("{name} is not told what is new until there is room: {why}");
-            self.say(Level::Warn, "program-behind", message);
+            self.say_of_program(Level::Warn, "program-behind", &name, message);
         }
     }
 
@@ -236,9 +237,9 @@ impl Shell {
         };
         let refused = std::mem::take(&mut relay.refused);
         if refused > 0 {
-            let name = &relay.name;
+            let name = relay.name.clone();
             let message = format!("{name} keeps up again; {refused} messages did not reach it");
-            self.say(Level::Info, "program-room", message);
+            self.say_of_program(Level::Info, "program-room", &name, message);
         }
     }
 
@@ -257,9 +258,10 @@ impl Shell {
             let text = String::from_utf8_lossy(line);
             let (shown, cut) = shown(&text);
             let message = format!("{name} writes{cut}: {shown}");
+            let fields = vec![("program", Value::Text(name.clone()))];
             let line = self
                 .log
-                .own(Level::Debug, "program-answers", Vec::new(), message);
+                .own(Level::Debug, "program-answers", fields, message);
             self.pass_on(line);
         }
         let done = match role {
@@ -333,11 +335,11 @@ impl Shell {
         relay.wrong += 1;
         relay.right = 0;
         if relay.wrong == 1 {
-            let name = &relay.name;
+            let name = relay.name.clone();
             let message = format!(
                 "{name}: a line that it has written is dropped: {why}; this is not said again before {RIGHT} in a row were right"
             );
-            self.say(Level::Warn, "program-line-dropped", message);
+            self.say_of_program(Level::Warn, "program-line-dropped", &name, message);
         }
     }
 
@@ -355,7 +357,7 @@ impl Shell {
         let relay = self.relays.get(program);
         if let Some((refused @ 1.., name)) = relay.map(|r| (r.refused, r.name.clone())) {
             let message = format!("{name} has ended; {refused} messages did not reach it");
-            self.say(Level::Info, "program-room", message);
+            self.say_of_program(Level::Info, "program-room", &name, message);
         }
         self.relays.all.retain(|r| r.program != program);
     }
@@ -370,11 +372,11 @@ impl Shell {
             if let Some(relay) = self.relays.get(program)
                 && !std::mem::replace(&mut relay.late, true)
             {
+                let name = relay.name.clone();
                 let message = format!(
-                    "{} has not answered within the time that a worker gave it; who waits gets an error, and this is not said again before it has answered",
-                    relay.name
+                    "{name} has not answered within the time that a worker gave it; who waits gets an error, and this is not said again before it has answered"
                 );
-                self.say(Level::Warn, "program-late", message);
+                self.say_of_program(Level::Warn, "program-late", &name, message);
             }
         }
         self.fail(failed, |f| {

@@ -1,7 +1,7 @@
 //! What clients ask, answered: looking is answered here from a snapshot; doing goes to core.
 
 use super::{Kind, Shell, token};
-use crate::core::codes::{EX_TEMPFAIL, EX_USAGE};
+use crate::core::codes::{EX_TEMPFAIL, EX_USAGE, FAILED};
 use crate::core::{Asker, Event, Outcome, Restart, Shutdown, Target, Terms, Time};
 use crate::settings;
 use crate::verbs::{self, What};
@@ -20,8 +20,9 @@ use super::reload::{Change, Client};
 /// An answer: exit code and text.
 pub(super) type Answer = (u8, String);
 
-/// Said by a person at a bare connection who wants to leave.
-const LEAVE: &str = ".exit";
+/// Said by a person who wants to leave the console, and nothing else; the second is what people type
+/// everywhere.
+pub(super) const LEAVE: [&str; 4] = [".exit", "exit", ".quit", "quit"];
 
 /// What cluster-service says to `exit now`.
 const EXITING: &str = "Exiting now.\n";
@@ -213,13 +214,20 @@ impl Shell {
         }
     }
 
+    /// Is it a person who says a word of `LEAVE`, and means no verb of --command by it?
+    fn wants_to_leave(&self, id: ClientId, r: &Request) -> bool {
+        let typed = !r.framed && !self.clients.speaks_http(id);
+        let leave = |w: &String| LEAVE.contains(&w.as_str()) && !self.has_command(w);
+        typed && r.words.len() == 1 && r.words.first().is_some_and(leave)
+    }
+
     /// `None`: the answer comes when it is over.
     pub(super) fn dispatch(&mut self, id: ClientId, r: &Request) -> Option<Answer> {
         let verb = match r.words.first() {
             // A person pressed return.
             None => return Some((0, String::new())),
-            // A person wants to leave; our client sees to that itself.
-            Some(word) if word == LEAVE && !r.framed => {
+            // (Our client sees to that itself.)
+            Some(_) if self.wants_to_leave(id, r) => {
                 self.clients.leaves(id);
                 return Some((0, String::new()));
             }
@@ -469,11 +477,17 @@ impl Shell {
         };
         let kept = self.waiting.kept.remove(&asker).unwrap_or_default();
         let (code, mut text) = outcome::answer(&outcome, r.json, &kept);
-        let exits = r.words.first().is_some_and(|w| w == "exit");
-        if exits && !r.json && code == 0 {
+        let verb = r.words.first().map_or("", String::as_str);
+        let is_the_end = matches!(outcome, Outcome::Ended { .. });
+        if verb == "exit" && !r.json && code == 0 {
             text = EXITING.into();
         }
-        if matches!(outcome, Outcome::Ended { .. }) {
+        // The master ends with that code as it has been asked to.
+        let code = match (verb, code) {
+            ("kill", FAILED) if is_the_end => 0,
+            (_, code) => code,
+        };
+        if is_the_end {
             let ours = r.framed || self.clients.is_console(id);
             return self.farewells.push((id, ours, code, text));
         }

@@ -21,8 +21,9 @@ impl Shell {
             [] => "asked by a client".to_string(),
             some => some.join(" "),
         };
+        let before = self.cluster.rotation().why;
         self.rotate(enable, why, Some(self.clients.by(id)));
-        (0, rotation::rotated(enable, json))
+        (0, rotation::rotated(enable, &before, json))
     }
 
     /// Whoever it is: what asks next hears how it stands then.

@@ -5,6 +5,7 @@
 use super::census::Census;
 use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
+use super::events::Events;
 use super::gatekeeper::Gatekeeper;
 use super::given::{self, Passed};
 use super::hooks::Hooks;
@@ -332,7 +333,7 @@ fn build(
         cluster: Cluster::new(policy, now),
         poll: mio::Poll::new().map_err(os("cannot poll"))?,
         log,
-        events: Default::default(),
+        events: Events::begun(clock::wall()),
         signals,
         sockets,
         files: None,

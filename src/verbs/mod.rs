@@ -287,6 +287,10 @@ pub fn unknown(word: &str) -> String {
 /// The same, where there are these.
 pub fn unknown_among(word: &str, names: &[String]) -> String {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let first = word.split_whitespace().next();
+    if let Some(first) = first.filter(|f| *f != word && names.contains(f)) {
+        return format!("'{word}' is one word, and no verb; {first} is one: leave the quotes out");
+    }
     match settings::nearest(word, &names) {
         Some(n) => format!("unknown verb {word}; did you mean {n}?"),
         None => format!(

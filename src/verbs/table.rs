@@ -266,6 +266,7 @@ pub static VERBS: [Verb; 40] = [
     )
     .takes(3)
     .waits()
+    .data()
     .checked(checks::sync_send)
     .order(orders::answers),
     verb(

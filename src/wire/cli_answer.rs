@@ -33,8 +33,9 @@ pub fn answer(exit: u8, said: &str, json: bool) -> Response {
         (0, _) if said.is_empty() => Response::new(Status::OK, KIND, NO_DATA),
         (0, true) => Response::new(Status::OK, KIND, said),
         (0, false) => Response::new(Status::OK, KIND, quote(said)),
-        (_, true) => Response::new(Status::BAD_REQUEST, JSON, said),
-        (_, false) => Response::text(Status::BAD_REQUEST, said),
+        (_, true) if said.starts_with('{') => Response::new(Status::BAD_REQUEST, JSON, said),
+        // (Errors of usage are text.)
+        (_, true | false) => Response::text(Status::BAD_REQUEST, said),
     }
 }
 
@@ -91,6 +92,7 @@ mod tests {
             (1, "timed out\n", false, 400, "timed out"),
             (64, "usage\n", false, 400, "usage"),
             (1, "{\"error\":\"x\"}\n", true, 400, "{\"error\":\"x\"}"),
+            (64, "usage\n", true, 400, "usage"),
         ] {
             let got = answer(exit, said, json);
             assert_eq!(got.status.0, status);

@@ -5,7 +5,7 @@
 mod typed;
 
 use super::json;
-use crate::settings::{Before, END};
+use crate::settings::{Before, END, nearest};
 use crate::verbs;
 use tinyjson::JsonValue;
 
@@ -30,7 +30,9 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     let framed = text.starts_with('[');
     let all = match framed {
         true => json::parse_words(text)?,
-        false => spelled_out(typed::words(text)?)?,
+        // A file of lines has remarks.
+        false if text.starts_with('#') => Vec::new(),
+        false => spelled_out(flag_behind(typed::words(text)?))?,
     };
     // JSON can say it, and a line hold it; no word of a command line, file name or variable can.
     if let Some(word) = all.iter().find(|w| w.contains('\0')) {
@@ -47,6 +49,14 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
         json,
         framed,
     })
+}
+
+/// `--no-wait VERB ..` is `VERB --no-wait ..`, as for our client.
+fn flag_behind(mut words: Vec<String>) -> Vec<String> {
+    if words.len() > 1 && words.first().is_some_and(|w| w == verbs::NO_WAIT) {
+        words.swap(0, 1);
+    }
+    words
 }
 
 /// The names that an object behind a verb may have: those of words of ours, whose times are
@@ -106,7 +116,20 @@ fn options(word: &str) -> Result<Option<Vec<String>>, String> {
     let Ok(JsonValue::Object(map)) = json::parse(word) else {
         return Ok(None);
     };
-    if map.is_empty() || !map.keys().all(|k| NAMES.contains(&k.as_str())) {
+    let strange = map.keys().find(|k| !NAMES.contains(&k.as_str()));
+    if let Some(name) = strange {
+        let ours = |k: &String| nearest(k, &NAMES).is_some();
+        return match map.keys().any(ours) {
+            // Half of it is ours, or a slip of that.
+            true => Err(format!(
+                "{}: {name} is none of {}; an argument of the command goes behind --",
+                shown(word),
+                NAMES.join(", ")
+            )),
+            false => Ok(None),
+        };
+    }
+    if map.is_empty() {
         return Ok(None);
     }
     let mut all = Vec::new();
@@ -124,6 +147,14 @@ fn options(word: &str) -> Result<Option<Vec<String>>, String> {
         }
     }
     Ok(Some(all))
+}
+
+fn shown(word: &str) -> String {
+    let short: String = word.chars().take(80).collect();
+    match short.len() == word.len() {
+        true => short,
+        false => short + "..",
+    }
 }
 
 /// As our words. A time of 0 is as ever, as it was there.
@@ -166,8 +197,12 @@ pub enum Told {
 
 /// A line that our client has read.
 pub fn decode(line: &str) -> Result<Told, String> {
+    if line.starts_with("HTTP/") {
+        let why = "HTTP is spoken there: that is no control port (of --monitor verbs are asked by POST /cli)";
+        return Err(why.into());
+    }
     let v = json::parse(line)?;
-    let bad = || format!("not an answer: {line}");
+    let bad = || format!("not an answer: {}", shown(line));
     let JsonValue::Object(map) = v else {
         return Err(bad());
     };

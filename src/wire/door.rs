@@ -124,9 +124,10 @@ fn foreign(head: &Head, house: &House) -> Option<String> {
     let shown: String = host.chars().take(MAX_SHOWN).collect();
     let mut known = vec!["an address", "localhost"];
     known.extend(house.names.iter().map(String::as_str));
+    known.dedup();
     Some(format!(
         "the Host {shown:?} is not known here, so this may be a page of another site that was made to \
-         point here; known are {}, and what --monitor-name says",
+         point here; known are {}; --monitor-name adds one",
         known.join(", ")
     ))
 }
@@ -340,7 +341,10 @@ mod tests {
             said.contains("\"evil.example\" is not known here"),
             "{said}"
         );
-        assert!(said.contains("an address, localhost, web-1, and"), "{said}");
+        assert!(
+            said.contains("an address, localhost, web-1; --monitor-name"),
+            "{said}"
+        );
         let local = head("GET /status", "Host: localhost\r\n");
         let (said, headers) = say(&house, &local);
         assert_eq!(said, "Not authorized");

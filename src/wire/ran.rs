@@ -87,6 +87,15 @@ impl Ran {
         (self.cut > 0).then(|| format!("its output is cut: {kept} of {all}"))
     }
 
+    /// It, with a name in front that it has only once.
+    pub fn says(&self, why: &str) -> String {
+        let named = why.strip_prefix(self.name.as_str());
+        match named.is_some_and(|rest| rest.starts_with(": ")) {
+            true => why.to_string(),
+            false => format!("{}: {why}", self.name),
+        }
+    }
+
     /// For the one who asked.
     pub fn reply(&self, json: bool) -> Reply {
         let code = self.end.code();
@@ -100,7 +109,7 @@ impl Ran {
         let said: Vec<String> = self.end.why().into_iter().chain(self.missing()).collect();
         let mut err = match said.is_empty() {
             true => String::new(),
-            false => format!("{}: {}\n", self.name, said.join("; ")),
+            false => format!("{}\n", self.says(&said.join("; "))),
         };
         if code != 0 {
             err.push_str(&last_lines(&self.last));
@@ -186,6 +195,8 @@ mod tests {
             assert_eq!((reply.code, reply.err), (code, err));
             assert_eq!(reply.out, "12 keys\n");
         }
+        let why = "flush: not found in PATH";
+        assert_eq!(ran(End::NotRun(127, why.into())).says(why), why);
     }
 
     #[test]

@@ -4,12 +4,18 @@ use super::json::quote;
 use crate::core::words::human;
 use crate::core::{Ground, Rotation, Time};
 
-/// The answer to `enable` and `disable`.
-pub fn rotated(enable: bool, json: bool) -> String {
-    match (json, enable) {
-        (true, _) => format!("{{\"enabled\":{enable}}}\n"),
-        (false, true) => "enabled\n".into(),
-        (false, false) => "disabled\n".into(),
+/// The answer to `enable` and `disable`, where it stood so before.
+pub fn rotated(enable: bool, before: &Ground, json: bool) -> String {
+    let asked = match before {
+        Ground::Asked { .. } => Some(before.to_string()),
+        Ground::Well | Ground::Starting { .. } | Ground::TooFew { .. } | Ground::Stopping => None,
+    };
+    match (json, enable, asked) {
+        (true, _, _) => format!("{{\"enabled\":{enable}}}\n"),
+        (false, true, _) => "enabled\n".into(),
+        (false, false, None) => "disabled\n".into(),
+        // It stays as it was, with its reason.
+        (false, false, Some(why)) => format!("disabled already: {why}\n"),
     }
 }
 

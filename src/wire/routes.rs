@@ -3,7 +3,7 @@
 
 use super::http::{MAX_BODY, Method};
 
-/// One of them. A HEAD is answered where a GET is.
+/// One of them. A HEAD is answered where a GET is that only looks.
 #[derive(Debug)]
 pub struct Route {
     pub method: Verb,
@@ -51,6 +51,7 @@ pub enum What {
     Events,
     /// Any verb, as cluster-service has it.
     Cli,
+    Help,
     Restart,
     /// A message to all workers, as proteus-cluster has it,
     Send,
@@ -93,7 +94,7 @@ const TAKE_OUT: &str = "take it out of rotation";
 const PUT_BACK: &str = "put it back";
 
 /// All of them, in the order of the manual. Those of --ecv come first: its path may be any.
-pub static ROUTES: [Route; 16] = [
+pub static ROUTES: [Route; 17] = [
     ecv(get("", Who::Anybody, What::Ecv, "in rotation or not")),
     ecv(post("/disable", Who::Control, What::Disable, TAKE_OUT)),
     ecv(post("/enable", Who::Control, What::Enable, PUT_BACK)),
@@ -106,6 +107,7 @@ pub static ROUTES: [Route; 16] = [
     get("/workers", Who::Key, What::Workers, "its workers, as JSON"),
     get("/events", Who::Key, What::Events, "its events as they come"),
     post("/cli", Who::Key, What::Cli, "any verb"),
+    get("/help", Who::Key, What::Help, "the verbs"),
     post("/restart", Who::Key, What::Restart, "reload"),
     get("/restart", Who::Key, What::Restart, "reload"),
     post("/send", Who::Key, What::Send, "a message to all workers"),
@@ -135,6 +137,7 @@ impl Route {
             What::Cli | What::Send | What::SyncSend => MAX_BODY,
             What::Ecv | What::Disable | What::Enable | What::Live | What::Ready => SMALL_BODY,
             What::Page | What::Status | What::Workers | What::Events => SMALL_BODY,
+            What::Help => SMALL_BODY,
             What::Restart => SMALL_BODY,
         }
     }
@@ -150,7 +153,9 @@ impl Route {
 
     fn takes(&self, method: Method) -> bool {
         match (self.method, method) {
-            (Verb::Get, Method::Get | Method::Head) | (Verb::Post, Method::Post) => true,
+            // Who only wants to see whether something is there is not to reload all workers.
+            (Verb::Get, Method::Head) => self.what != What::Restart,
+            (Verb::Get, Method::Get) | (Verb::Post, Method::Post) => true,
             (Verb::Get, Method::Post | Method::Other) => false,
             (Verb::Post, Method::Get | Method::Head | Method::Other) => false,
         }
@@ -172,16 +177,19 @@ pub fn find(method: Method, path: &str, ecv: &str) -> Result<&'static Route, Mis
     if let Some(route) = there().find(|r| r.takes(method)) {
         return Ok(route);
     }
-    let has = |verb| there().any(|r| r.method == verb);
-    let allow = match (has(Verb::Get), has(Verb::Post)) {
-        (false, false) => return Err(Missed::Path),
-        (true, false) => "GET, HEAD",
-        (false, true) => "POST",
-        (true, true) => "GET, HEAD, POST",
-    };
-    Err(Missed::Method {
-        allow: allow.to_string(),
-    })
+    let all = [
+        (Method::Get, "GET"),
+        (Method::Head, "HEAD"),
+        (Method::Post, "POST"),
+    ];
+    let can = all.iter().filter(|(m, _)| there().any(|r| r.takes(*m)));
+    let allow: Vec<&str> = can.map(|(_, name)| *name).collect();
+    match allow.is_empty() {
+        true => Err(Missed::Path),
+        false => Err(Missed::Method {
+            allow: allow.join(", "),
+        }),
+    }
 }
 
 /// The paths that anybody may look at.
@@ -242,6 +250,7 @@ mod tests {
             (Get, "/workers", ECV, What::Workers),
             (Get, "/events", ECV, What::Events),
             (Post, "/cli", ECV, What::Cli),
+            (Head, "/help", ECV, What::Help),
             (Post, "/restart", ECV, What::Restart),
             (Get, "/restart", ECV, What::Restart),
             (Post, "/send", ECV, What::Send),
@@ -272,7 +281,8 @@ mod tests {
             (Get, "/cli", method("POST")),
             (Get, "/ecv/disable", method("POST")),
             (Post, "/ecv", method("GET, HEAD")),
-            (Other, "/restart", method("GET, HEAD, POST")),
+            (Other, "/restart", method("GET, POST")),
+            (Head, "/restart", method("GET, POST")),
             (Other, "/", method("GET, HEAD")),
         ] {
             assert_eq!(find(how, path, ECV).unwrap_err(), want, "{how:?} {path}");

@@ -19,11 +19,21 @@ pub fn retry(after: Duration) -> String {
     format!("retry: {}\n\n", after.as_millis())
 }
 
+/// Where a follower is: the number of an event, and in whose life. A master that comes after another
+/// begins at 1 again, and who comes back from the one before has seen none of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// When the master began, in milliseconds; `None` where only a number is said.
+    pub life: Option<u64>,
+    /// Of that event.
+    pub number: u64,
+}
+
 /// One event. Its data may have several lines; its name has one.
-pub fn event(id: Option<u64>, name: &str, data: &str) -> String {
+pub fn event(id: Option<(u64, u64)>, name: &str, data: &str) -> String {
     let mut s = String::with_capacity(data.len() + name.len() + 48);
-    if let Some(id) = id {
-        s.push_str(&format!("id: {id}\n"));
+    if let Some((life, number)) = id {
+        s.push_str(&format!("id: {life}-{number}\n"));
     }
     if !name.is_empty() {
         s.push_str("event: ");
@@ -51,10 +61,17 @@ fn put(s: &mut String, line: &str) {
 }
 
 /// The last event that a client which comes back has seen: what follows it is wanted.
-pub fn last_seen(header: Option<&str>) -> Option<u64> {
+pub fn last_seen(header: Option<&str>) -> Option<Mark> {
+    let digits = |t: &str| {
+        let plain = !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| t.parse().ok()).flatten()
+    };
     let text = header?.trim();
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten()
+    let (life, number) = match text.split_once('-') {
+        Some((life, number)) => (Some(digits(life)?), number),
+        None => (None, text),
+    };
+    digits(number).map(|number| Mark { life, number })
 }
 
 #[cfg(test)]
@@ -65,7 +82,12 @@ mod tests {
     #[test]
     fn events_are_framed() {
         for (id, name, data, want) in [
-            (Some(7), "ready", "{}", "id: 7\nevent: ready\ndata: {}\n\n"),
+            (
+                Some((5, 7)),
+                "ready",
+                "{}",
+                "id: 5-7\nevent: ready\ndata: {}\n\n",
+            ),
             (None, "", "x", "data: x\n\n"),
             (None, "", "", "data: \n\n"),
             (None, "", "a\nb", "data: a\ndata: b\n\n"),
@@ -102,15 +124,24 @@ mod tests {
     fn who_comes_back_says_where_it_was() {
         for (header, want) in [
             (None, None),
-            (Some("0"), Some(0)),
-            (Some(" 17 "), Some(17)),
-            (Some("18446744073709551615"), Some(u64::MAX)),
+            (Some("0"), Some((None, 0))),
+            (Some(" 17 "), Some((None, 17))),
+            (
+                Some("1795918200123-17"),
+                Some((Some(1_795_918_200_123), 17)),
+            ),
+            (Some("18446744073709551615"), Some((None, u64::MAX))),
+            (Some("1-"), None),
+            (Some("-"), None),
+            (Some("1-2-3"), None),
+            (Some("18446744073709551616-2"), None),
             (Some("18446744073709551616"), None),
             (Some(""), None),
             (Some("+1"), None),
             (Some("-1"), None),
             (Some("x"), None),
         ] {
+            let want = want.map(|(life, number)| Mark { life, number });
             assert_eq!(last_seen(header), want, "{header:?}");
         }
     }

@@ -27,6 +27,8 @@ pub enum How {
 
 /// An event as it is told and kept: rendered once, and in little room.
 pub struct Told {
+    /// When this master began: its numbers are those of its life.
+    life: u64,
     /// Its number.
     pub id: u64,
     event: Cow<'static, str>,
@@ -36,8 +38,9 @@ pub struct Told {
 
 impl Told {
     /// That one.
-    pub fn of(line: &Line, id: u64) -> Told {
+    pub fn of(line: &Line, life: u64, id: u64) -> Told {
         Told {
+            life,
             id,
             event: line.event.clone(),
             text: line.render(LogFormat::Text).into(),
@@ -50,7 +53,11 @@ impl Told {
         match how {
             How::Text => self.text.to_string(),
             How::Json => self.json.to_string(),
-            How::Sse => sse::event(Some(self.id), &self.event, self.json.trim_end()),
+            How::Sse => sse::event(
+                Some((self.life, self.id)),
+                &self.event,
+                self.json.trim_end(),
+            ),
             How::Framed { json: false } => framed(&self.text),
             How::Framed { json: true } => framed(&self.json),
         }
@@ -62,8 +69,9 @@ impl Told {
     }
 
     /// One that was kept.
-    pub fn kept(id: u64, event: Cow<'static, str>, [text, json]: [String; 2]) -> Told {
+    pub fn kept(life: u64, id: u64, event: Cow<'static, str>, [text, json]: [String; 2]) -> Told {
         Told {
+            life,
             id,
             event,
             text: text.into(),
@@ -85,13 +93,31 @@ pub fn framed(text: &str) -> String {
 /// So many did not reach this one. It has no number: it is this follower's own.
 pub fn missed(n: u64, at: (u64, u32), how: How) -> String {
     let events = count(usize::try_from(n).unwrap_or(usize::MAX), "event");
+    told_of_missed(
+        n,
+        format!("{events} missed: you did not keep up, or came too late for them"),
+        at,
+        how,
+    )
+}
+
+/// It comes back from a master that is no more, and of this one it has missed so many.
+pub fn missed_a_life(n: u64, at: (u64, u32), how: How) -> String {
+    let events = count(usize::try_from(n).unwrap_or(usize::MAX), "event");
+    let message = format!(
+        "the master has begun anew: what was said before that is not known any more, and {events} of since then missed"
+    );
+    told_of_missed(n, message, at, how)
+}
+
+fn told_of_missed(n: u64, message: String, at: (u64, u32), how: How) -> String {
     let line = Line {
         at,
         offset: 0,
         level: Level::Warn,
         event: "missed".into(),
         fields: vec![("count", Value::Number(n.to_string()))],
-        message: format!("{events} missed: you did not keep up, or came too late for them"),
+        message,
     };
     match how {
         How::Text => line.render(LogFormat::Text),
@@ -117,7 +143,7 @@ mod tests {
             fields: vec![("data", Value::Json("{\"a\":[1,2]}".into()))],
             message: "hello, by pid 7".into(),
         };
-        let told = Told::of(&line, 3);
+        let told = Told::of(&line, 9, 3);
         let rendered = |how| told.rendered(how);
         assert_eq!(
             rendered(How::Text),
@@ -136,6 +162,7 @@ mod tests {
         }
         for how in [How::Json, How::Sse, How::Framed { json: true }, How::Text] {
             assert!(missed(57, (0, 0), how).contains("57 events missed"));
+            assert!(missed_a_life(1, (0, 0), how).contains("and 1 event of"));
         }
     }
 }

@@ -6,6 +6,7 @@ use super::json::quote;
 use super::report::{size, table};
 use crate::core::status::Snapshot;
 use crate::core::words::{count, human};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What all of it uses.
@@ -158,13 +159,14 @@ pub fn options(all: &[Held], command: &[String], json: bool) -> String {
 }
 
 /// One at a console.
+#[derive(Clone, Copy)]
 pub struct Console {
     /// The number of its connection.
     pub id: u64,
-    /// Whose it is.
-    pub pid: i32,
-    /// And of which user.
-    pub uid: u32,
+    /// Whose it is, and of which user, if it comes by the socket;
+    pub by: Option<(i32, u32)>,
+    /// else from where it comes, over TCP.
+    pub from: Option<SocketAddr>,
     /// Is it who asks?
     pub you: bool,
 }
@@ -173,14 +175,23 @@ pub struct Console {
 pub fn consoles(all: &[Console], json: bool) -> String {
     if json {
         let one = |c: &Console| {
-            let Console { id, pid, uid, you } = c;
-            format!("{{\"id\":{id},\"pid\":{pid},\"uid\":{uid},\"you\":{you}}}")
+            let Console { id, you, .. } = c;
+            let number = |n: Option<i64>| n.map_or("null".into(), |n| n.to_string());
+            let pid = number(c.by.map(|(pid, _)| pid.into()));
+            let uid = number(c.by.map(|(_, uid)| uid.into()));
+            let from = c.from.map_or("null".into(), |a| format!("\"{a}\""));
+            format!("{{\"id\":{id},\"pid\":{pid},\"uid\":{uid},\"from\":{from},\"you\":{you}}}")
         };
         return format!("{}\n", super::workers::list(all.iter().map(one)));
     }
     let one = |c: &Console| {
         let you = if c.you { ", you" } else { "" };
-        format!("console {} pid {} of uid {}{you}\n", c.id, c.pid, c.uid)
+        let whose = match (c.by, c.from) {
+            (Some((pid, uid)), _) => format!(" pid {pid} of uid {uid}"),
+            (None, Some(from)) => format!(" over TCP from {from}"),
+            (None, None) => String::new(),
+        };
+        format!("console {}{whose}{you}\n", c.id)
     };
     let each: String = all.iter().map(one).collect();
     format!("{}\n{each}", count(all.len(), "console"))
@@ -228,13 +239,22 @@ mod tests {
         assert_eq!(v["options"][1]["values"][1].get::<String>().unwrap(), "81");
         let one = Console {
             id: 3,
-            pid: 9,
-            uid: 0,
+            by: Some((9, 0)),
+            from: None,
             you: true,
         };
+        let far = Console {
+            id: 4,
+            by: None,
+            from: Some("127.0.0.1:77".parse().unwrap()),
+            you: false,
+        };
         assert_eq!(
-            consoles(&[one], false),
-            "1 console\nconsole 3 pid 9 of uid 0, you\n"
+            consoles(&[one, far], false),
+            "2 consoles\nconsole 3 pid 9 of uid 0, you\nconsole 4 over TCP from 127.0.0.1:77\n"
         );
+        let v = json::parse(consoles(&[far], true).trim_end()).unwrap();
+        assert!(v[0]["uid"].is_null());
+        assert_eq!(v[0]["from"].get::<String>().unwrap(), "127.0.0.1:77");
     }
 }

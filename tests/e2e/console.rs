@@ -74,7 +74,7 @@ impl Typist {
 
 #[test]
 fn words_and_calls_at_a_bare_connection() {
-    let (rig, _) = rig(2);
+    let (mut rig, _) = rig(2);
     let pids = rig.status().pids();
     let mut t = Typist::at(&rig);
     for asked in ["size", "size()"] {
@@ -116,9 +116,25 @@ fn words_and_calls_at_a_bare_connection() {
         let said = t.reads();
         assert!(said.contains(why), "{wrong}: {said}");
     }
-    t.types(".exit\nsize");
-    assert_eq!(t.rest(), "");
-    rig.end(&[]);
+    // A remark is none, and the flag may stand in front.
+    t.types("# resize 7\n--no-wait resize 3");
+    assert_eq!(t.reads(), "resizing to 3 workers");
+    rig.wait("resized", |_| true);
+    t.types("resize 2");
+    assert_eq!(t.reads(), "2 workers");
+    for leave in [".exit", "exit", ".quit", "quit"] {
+        let mut t = Typist::at(&rig);
+        t.types(&format!("{leave}\nsize"));
+        assert_eq!(t.rest(), "", "{leave}");
+    }
+    assert_eq!(rig.status().pids(), pids);
+    // Half an object of ours is a slip, and no argument of the server.
+    t.types(r#"start ./threaded {"cuont":2}"#);
+    assert!(t.reads().contains("cuont is none of cwd, count"));
+    // What is asked for is no failure, though the master ends as one that was killed.
+    t.types("kill");
+    assert_eq!(t.rest(), "stopped\n");
+    rig.finish(1, &["hard-stop"]);
 }
 
 #[test]
@@ -161,14 +177,18 @@ fn a_file_of_lines_is_a_console_too() {
     let said = script("nonsense\nsize\n");
     assert_eq!((said.code, said.out.as_str()), (0, "3\n"));
     assert!(said.err.contains("unknown verb nonsense"), "{said:?}");
+    let said = script("nonsense\n# and then\n");
+    assert_eq!(said.code, 0, "{said:?}");
     let said = script("size\nresize 0\n.exit\nsize\n");
     assert_eq!((said.code, said.out.as_str()), (64, "3\n"));
     let long = format!("debug {}\nsize\n", "x".repeat(70_000));
     let said = script(&long);
     assert_eq!((said.code, said.out.as_str()), (0, "3\n"));
     assert!(said.err.contains("(limit 65536)"), "{said:?}");
-    assert_eq!(rig.verb("resize 2").code, 0);
-    rig.end(&[]);
+    let said = script("kill\nsize\n");
+    assert_eq!((said.code, said.out.as_str()), (1, "stopped\n"));
+    assert!(said.err.contains("the master has gone"), "{said:?}");
+    rig.finish(1, &["hard-stop"]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
+use tinyjson::JsonValue;
 
 #[test]
 fn what_is_more_than_a_probe_takes_the_key_and_our_name() {
@@ -89,12 +90,18 @@ fn without_a_key_file_nothing_but_probes_is_answered_over_tcp() {
     rig.end(&["request-refused"]);
 }
 
+fn said_by(from: &mut impl Read, what: &str) {
+    let mut all = String::new();
+    from.read_to_string(&mut all).unwrap();
+    assert!(all.contains(what), "{all}");
+}
+
 #[test]
 fn verbs_over_tcp_take_the_key() {
     let (port, control) = (free_port(), free_port());
     let at = format!("tcp://127.0.0.1:{control}");
     let mut key = PathBuf::new();
-    let words = format!("-n 1 -p {port} -C {at} --key-file key -- ./threaded");
+    let words = format!("-n 1 -p {port} -C {at} --key-file key --pid-file pid -- ./threaded");
     let mut rig = Rig::dressed(words, |_, dir| key = key_file(dir, 0o600, KEY));
     rig.up();
     let deadline = rig.deadline();
@@ -135,6 +142,43 @@ fn verbs_over_tcp_take_the_key() {
     said.clear();
     let _ = to.read_to_string(&mut said);
     assert!(said.contains("the first line has to be"), "{said}");
+    // It is found like any other, by who has the key: by name, by its pid file, in a worker.
+    let found = |way: &dyn Fn(&mut std::process::Command), key: bool, words: &str| -> Said {
+        let mut cmd = rig.command();
+        way(&mut cmd);
+        if key {
+            cmd.args(["--key-file", "key"]);
+        }
+        cmd.args(words.split_whitespace());
+        run(cmd, deadline)
+    };
+    let alone = |_: &mut std::process::Command| {};
+    let inside = |cmd: &mut std::process::Command| {
+        cmd.env("MINICLUSTER_CONTROL", &at);
+    };
+    let filed = |cmd: &mut std::process::Command| {
+        cmd.args(["--pid-file", "pid"]);
+    };
+    for way in [
+        &alone as &dyn Fn(&mut std::process::Command),
+        &inside,
+        &filed,
+    ] {
+        let said = found(way, true, "size");
+        assert_eq!((said.code, said.out.as_str()), (0, "2\n"), "{said:?}");
+    }
+    let said = found(&alone, false, "size");
+    assert_eq!(said.code, 64, "{said:?}");
+    assert!(said.err.contains(&format!("listens on {at}")), "{said:?}");
+    // Who may read the file needs none for what a signal says.
+    assert_eq!(found(&filed, false, "status").code, 0);
+    let repl: JsonValue = found(&alone, true, "--json repl").out.parse().unwrap();
+    assert!(repl.get::<Vec<JsonValue>>().unwrap().is_empty());
+    let mut to = connect(v4(control));
+    to.write_all(format!("key {KEY}\nrepl\n").as_bytes())
+        .unwrap();
+    to.shutdown(std::net::Shutdown::Write).unwrap();
+    said_by(&mut to, "over TCP from 127.0.0.1:");
     assert_eq!(verb(&rig, Some(&key), "stop").code, 0);
     rig.finish(0, &["request-refused"]);
 }
@@ -164,7 +208,7 @@ fn doors_that_cannot_be_are_refused_at_the_start() {
         ("--key-file none".into(), 78, "No such file"),
         ("--ecv /live".into(), 64, "is there already"),
         ("--ecv-control maybe".into(), 64, "off, key, open"),
-        ("--ecv-down-status 99".into(), 64, "99"),
+        ("--ecv-down-status 399".into(), 64, "400 to 599"),
     ] {
         let said = refused(&format!("-p {port} {options} -- ./threaded"));
         assert_eq!(said.code, code, "{options}: {said:?}");

@@ -173,7 +173,7 @@ fn clients_that_ask_without_a_pause_are_moved_all_the_same() {
 
 #[test]
 fn an_answer_in_parts_is_whole_when_the_time_to_drain_is_over_and_its_client_never_rests() {
-    let (rig, port) = node("--drain-timeout 1s");
+    let (rig, port) = node("--drain-timeout 3s");
     let words = "mode=keepalive pause=0 clients=8 path=/stream?n=5&ms=60";
     let load = Load::going(&format!("{port} {words}"));
     for _ in 0..2 {

@@ -96,7 +96,7 @@ fn probes_turn_clients_away_before_a_stop_and_the_master_lives() {
 
 #[test]
 fn verbs_are_asked_for_as_cluster_service_had_it() {
-    let h = house(2, "");
+    let h = house(2, "--command pids=");
     let cli = |cmd: &str| h.opens(&format!("POST /cli?cmd={cmd}"), "");
     let r = cli("health");
     assert_eq!((r.status, r.body.as_str()), (200, "\"OK\""));
@@ -130,6 +130,9 @@ fn verbs_are_asked_for_as_cluster_service_had_it() {
         ("POST /cli?cmd=resize+0", 400, "1 to 1024"),
         ("POST /cli?cmd=debug+%22x", 400, "a quote is not closed"),
         ("POST /cli?cmd=why+99", 400, "is not a slot"),
+        ("POST /cli?cmd=select+bogus+--json", 400, "is no field"),
+        ("POST /cli?cmd=pids", 404, "Not found. Try /help"),
+        ("GET /help", 200, "resize N|+K|-K"),
     ] {
         let r = h.opens(line, "");
         assert_eq!(r.status, status, "{line}: {r:?}");
@@ -139,10 +142,10 @@ fn verbs_are_asked_for_as_cluster_service_had_it() {
     assert_eq!(h.asks("POST /clix").status, 404);
     assert_eq!(h.asks("GET /cli").status, 405);
     assert_eq!(h.asks("POST /cli?cmd=nonsense").status, 401);
-    // A stop is answered, too, when the end has come.
-    let r = h.opens("POST /cli?cmd=stop", "");
+    // An end is answered, too, when it has come.
+    let r = h.opens("POST /cli?cmd=kill", "");
     assert_eq!((r.status, r.body.as_str()), (200, "\"stopped\""));
-    h.rig.finish(0, &["request-refused"]);
+    h.rig.finish(1, &["request-refused", "hard-stop"]);
 }
 
 #[test]
@@ -157,6 +160,8 @@ fn messages_and_restarts_are_asked_for_as_proteus_cluster_had_it() {
         "{r:?}"
     );
     assert_eq!(r.header("Content-Type"), Some("application/json"));
+    let r = h.opens("POST /cli?cmd=sync-send", r#"{"cmd":"ping"}"#);
+    assert_eq!(r.body, r#"["pong 0","pong 1"]"#);
     let r = h.opens("POST /sync_send", r#"{"cmd":"say","n":1,"timeout":50}"#);
     assert_eq!(
         (r.status, r.body.as_str()),
@@ -170,6 +175,8 @@ fn messages_and_restarts_are_asked_for_as_proteus_cluster_had_it() {
             (400, "request body parse failure.")
         );
     }
+    // Who only looks whether it is there changes nothing.
+    assert_eq!(h.opens("HEAD /restart", "").status, 405);
     let r = h.opens("GET /restart", "");
     assert_eq!((r.status, r.body.as_str()), (200, "OK"), "{r:?}");
     assert!(h.rig.verb("cluster").out.contains(" generation 2 "));
@@ -198,8 +205,8 @@ fn stream(h: &House, headers: &str) -> BufReader<TcpStream> {
 }
 
 /// Reads on to an event of that name: its number and its data.
-fn next(from: &mut BufReader<TcpStream>, name: &str) -> (u64, JsonValue) {
-    let mut id = 0;
+fn next(from: &mut BufReader<TcpStream>, name: &str) -> (String, JsonValue) {
+    let mut id = String::new();
     let mut hit = false;
     loop {
         let mut line = String::new();
@@ -208,7 +215,7 @@ fn next(from: &mut BufReader<TcpStream>, name: &str) -> (u64, JsonValue) {
             "it has ended before {name}"
         );
         if let Some(n) = line.strip_prefix("id: ") {
-            id = n.trim().parse().unwrap();
+            id = n.trim().to_string();
         }
         if let Some(event) = line.strip_prefix("event: ") {
             hit = event.trim() == name;
@@ -236,9 +243,26 @@ fn events_are_streamed_and_one_who_comes_back_misses_none() {
     h.rig.verb("debug meanwhile");
     let mut back = stream(&h, &format!("Last-Event-ID: {id}\r\n"));
     let (after, _) = next(&mut back, "ready");
-    assert!(after > id);
+    let parts = |id: &str| {
+        let (life, number) = id.split_once('-').unwrap();
+        (life.to_string(), number.parse::<u64>().unwrap())
+    };
+    let ((life, after), (same, before)) = (parts(&after), parts(&id));
+    assert!(life == same && after > before);
     let (_, said) = next(&mut back, "debug");
     assert_eq!(said["msg"].get::<String>().unwrap(), "meanwhile");
+    // From one that is no more all is told that there is, and that there was more.
+    let mut other = stream(&h, &format!("Last-Event-ID: 1-{before}\r\n"));
+    let (_, missed) = next(&mut other, "missed");
+    let text = missed["msg"].get::<String>().unwrap();
+    assert!(text.contains("the master has begun anew"), "{text}");
+    next(&mut other, "all-ready");
+    drop(other);
+    // One that cannot be does no harm.
+    for number in ["18446744073709551615", "1-18446744073709551615"] {
+        let mut far = stream(&h, &format!("Last-Event-ID: {number}\r\n"));
+        next(&mut far, "all-ready");
+    }
     h.rig.signal(Signal::SIGTERM);
     next(&mut back, "stopped");
     h.rig.finish(0, &["died", "unhealthy"]);

@@ -3,6 +3,7 @@
 //! under rlwrap(1), and a file of lines is as good as a terminal. Prompt and colour are for a terminal
 //! alone.
 
+use super::super::requests::LEAVE;
 use super::{complain, print};
 use crate::core::codes::{EX_USAGE, FAILED, Failure};
 use crate::core::words::reason;
@@ -13,9 +14,6 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-
-/// Leaves; the second is what people type everywhere.
-const LEAVE: [&str; 4] = [".exit", "exit", ".quit", "quit"];
 
 struct Console {
     stream: UnixStream,
@@ -62,7 +60,15 @@ pub(super) fn run(stream: UnixStream) -> Result<u8, Failure> {
 impl Console {
     fn send(&mut self, line: &str) -> Result<(), Failure> {
         self.waits = true;
-        self.stream.write_all(line.as_bytes()).map_err(lost)
+        self.stream
+            .write_all(line.as_bytes())
+            .map_err(|e| match e.kind() {
+                ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => (
+                    FAILED,
+                    format!("the master has gone: nobody heard {}", line.trim()),
+                ),
+                _ => lost(e),
+            })
     }
 
     /// The first answer: who they are.

@@ -2,8 +2,8 @@
 //! verbs of its own (--command). If there is none, or it does not know either, the error is what it
 //! would have been here.
 
-use super::talk::{PATIENCE, ask, connect, connect_port};
-use super::{Way, find, key_of, print};
+use super::talk::{PATIENCE, ask};
+use super::{find, print};
 use crate::core::codes::{EX_USAGE, Failure, NOT_RUNNING};
 use crate::settings::{Control, Settings};
 use crate::verbs;
@@ -76,15 +76,7 @@ fn names_one(s: &Settings) -> bool {
 }
 
 fn reach(s: &Settings) -> Result<UnixStream, Failure> {
-    match find(s)? {
-        Way::Socket(path) => connect(&path),
-        Way::Port(at) => connect_port(at, &key_of(s)?),
-        Way::Process(master) => {
-            let pid = master.pid;
-            let why = format!("pid {pid} has no control socket that can be found from here");
-            Err((NOT_RUNNING, why))
-        }
-    }
+    find(s)?.connect(s)
 }
 
 /// One that begins a program says so, and is waited for from then on.

@@ -7,7 +7,7 @@ mod talk;
 mod watch;
 
 use super::keyfile;
-use super::names::{self, Running};
+use super::names::{self, CONTROL, Running};
 use super::pidfile::{self, Found};
 use super::sink;
 use crate::core::Target;
@@ -24,6 +24,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use talk::{PATIENCE, ask, connect, connect_port};
@@ -53,19 +54,14 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
         return custom::help(s, words);
     }
     let stream = match find(s)? {
-        Way::Socket(path) => connect(&path)?,
-        Way::Port(at) => connect_port(at, &key_of(s)?)?,
         Way::Process(found) => return by_signal(s, what, &found),
+        way @ (Way::Socket(_) | Way::Port(_)) => way.connect(s)?,
     };
     if what == What::Status && words.iter().any(|w| w == "watch") {
         drop(stream);
         let flag = s.json.then(|| "--json".to_string());
         let words: Vec<String> = ["status".to_string()].into_iter().chain(flag).collect();
-        return watch::run(&words, || match find(s)? {
-            Way::Socket(path) => connect(&path),
-            Way::Port(at) => connect_port(at, &key_of(s)?),
-            Way::Process(_) => Err((NOT_RUNNING, String::new())),
-        });
+        return watch::run(&words, || find(s)?.connect(s));
     }
     if what == What::Console {
         return console::run(stream);
@@ -117,23 +113,17 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
 pub fn replace(s: &Settings) -> Result<Option<u8>, Failure> {
     let name = s.name.clone().unwrap_or_else(|| s.implied_name());
     let named = || names::running().into_iter().find(|r| r.name == name);
-    let stream = match (&s.control, named()) {
-        (Control::Port(at), _) => connect_port(*at, &key_of(s)?),
-        (Control::Path(path), _) => connect(path),
+    let way = match (&s.control, named()) {
+        (Control::Port(at), _) => Way::Port(*at),
+        (Control::Path(path), _) => Way::Socket(path.clone()),
         (_, None) => return Ok(None),
-        (
-            _,
-            Some(Running {
-                socket: Some(path), ..
-            }),
-        ) => connect(&path),
-        (_, Some(Running { pid, .. })) => {
+        (_, Some(Running { pid, control, .. })) => Way::to(control).ok_or_else(|| {
             let why =
                 format!("{name} runs, pid {pid}, without a control socket: it cannot be told");
-            return Err((FAILED, why));
-        }
+            (FAILED, why)
+        })?,
     };
-    let stream = match stream {
+    let stream = match way.connect(s) {
         Ok(stream) => stream,
         Err((NOT_RUNNING, _)) => return Ok(None),
         Err(e) => return Err(e),
@@ -349,6 +339,28 @@ enum Way {
     Process(Found),
 }
 
+impl Way {
+    fn to(control: Option<Control>) -> Option<Way> {
+        match control? {
+            Control::Path(path) => Some(Way::Socket(path)),
+            Control::Port(at) => Some(Way::Port(at)),
+            Control::Named | Control::Off => None,
+        }
+    }
+
+    fn connect(&self, s: &Settings) -> Result<UnixStream, Failure> {
+        match self {
+            Way::Socket(path) => connect(path),
+            Way::Port(at) => connect_port(*at, &key_of(*at, s)?),
+            Way::Process(master) => {
+                let pid = master.pid;
+                let why = format!("pid {pid} has no control socket that can be found from here");
+                Err((NOT_RUNNING, why))
+            }
+        }
+    }
+}
+
 /// --pid-file, else -C, else --name, else $MINICLUSTER_CONTROL, else the only one.
 fn find(s: &Settings) -> Result<Way, Failure> {
     match &s.pid_file {
@@ -356,37 +368,41 @@ fn find(s: &Settings) -> Result<Way, Failure> {
             let found = pidfile::find(file)?;
             let pid = found.pid.to_string();
             let ours = names::running().into_iter().find(|r| r.pid == pid);
-            let socket = ours.and_then(|r| r.socket);
-            Ok(socket.map_or(Way::Process(found), Way::Socket))
+            let way = ours.and_then(|r| Way::to(r.control));
+            Ok(match way {
+                // Whoever may read the file may signal it, without a key.
+                Some(Way::Port(_)) if s.key_file.is_none() => Way::Process(found),
+                Some(way) => way,
+                None => Way::Process(found),
+            })
         }
-        None => match s.control {
-            Control::Port(at) => Ok(Way::Port(at)),
-            Control::Path(_) | Control::Named | Control::Off => find_socket(s).map(Way::Socket),
-        },
+        None => find_door(s),
     }
 }
 
 /// The key that opens a port.
-fn key_of(s: &Settings) -> Result<Key, Failure> {
+fn key_of(at: SocketAddr, s: &Settings) -> Result<Key, Failure> {
     match &s.key_file {
         Some(file) => keyfile::read(file),
         None => Err((
             EX_USAGE,
-            "over TCP a verb needs the key: --key-file FILE in front of it".into(),
+            format!(
+                "it listens on tcp://{at}, where a verb needs the key: --key-file FILE in front of it"
+            ),
         )),
     }
 }
 
-fn find_socket(s: &Settings) -> Result<PathBuf, Failure> {
+fn find_door(s: &Settings) -> Result<Way, Failure> {
     match &s.control {
-        Control::Path(p) => return Ok(p.clone()),
+        Control::Path(p) => return Ok(Way::Socket(p.clone())),
+        Control::Port(at) => return Ok(Way::Port(*at)),
         Control::Off => return Err((EX_USAGE, "-C off: there is nothing to speak to".into())),
-        Control::Named | Control::Port(_) => {}
+        Control::Named => {}
     }
-    if s.name.is_none()
-        && let Some(p) = std::env::var_os("MINICLUSTER_CONTROL").filter(|p| !p.is_empty())
-    {
-        return Ok(PathBuf::from(p));
+    let said = std::env::var_os(CONTROL).filter(|_| s.name.is_none());
+    if let Some(way) = said.and_then(|word| Way::to(names::control_of(&word))) {
+        return Ok(way);
     }
     let all = names::running();
     let matching: Vec<&Running> = all
@@ -394,7 +410,7 @@ fn find_socket(s: &Settings) -> Result<PathBuf, Failure> {
         .filter(|r| s.name.as_ref().is_none_or(|n| *n == r.name))
         .collect();
     match (matching.as_slice(), &s.name) {
-        ([one], _) => one.socket.clone().ok_or_else(|| {
+        ([one], _) => Way::to(one.control.clone()).ok_or_else(|| {
             let (name, pid) = (&one.name, &one.pid);
             let why = format!("{name} runs, pid {pid}, without a control socket");
             (FAILED, format!("{why}; end it: kill {pid}"))
@@ -408,11 +424,12 @@ fn find_socket(s: &Settings) -> Result<PathBuf, Failure> {
             let list: Vec<String> = several
                 .iter()
                 .map(|r| {
-                    let mute = match r.socket {
-                        Some(_) => "",
-                        None => ", no control socket",
+                    let way = match r.control {
+                        Some(Control::Port(at)) => format!(", tcp://{at}, with --key-file"),
+                        Some(_) => String::new(),
+                        None => ", no control socket".into(),
                     };
-                    format!("\n  --name {}  (pid {}{mute})", r.name, r.pid)
+                    format!("\n  --name {}  (pid {}{way})", r.name, r.pid)
                 })
                 .collect();
             Err((

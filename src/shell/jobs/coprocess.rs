@@ -268,8 +268,9 @@ impl Shell {
             Err((_, why)) => {
                 let delay = one.ended(now);
                 let message = format!("{}: {why}; tried again in {}", one.name, human(delay));
+                let name = one.name.clone();
                 self.jobs.coprocesses.insert(id, one);
-                self.say(Level::Error, "program-failed", message);
+                self.say_of_program(Level::Error, "program-failed", &name, message);
             }
         }
     }
@@ -342,7 +343,8 @@ impl Shell {
         if pipe == Pipe::Stderr {
             let (name, longer) = (&one.name, longer(MAX_COMPLAINT));
             let message = format!("{name}: {dropped} of its lines are {longer}, and left out");
-            return self.say(Level::Warn, "program-line-dropped", message);
+            let name = name.clone();
+            return self.say_of_program(Level::Warn, "program-line-dropped", &name, message);
         }
         for _ in 0..dropped {
             self.program_is_wrong(id, &format!("a line is {}", longer(MAX_LINE)));
@@ -354,8 +356,9 @@ impl Shell {
             return self.program_writes(id, line);
         }
         if let Some(one) = self.jobs.coprocesses.get(&id) {
-            let message = format!("{}: {}", one.name, String::from_utf8_lossy(line));
-            self.say(Level::Info, "program-says", message);
+            let name = one.name.clone();
+            let message = format!("{name}: {}", String::from_utf8_lossy(line));
+            self.say_of_program(Level::Info, "program-says", &name, message);
         }
     }
 
@@ -381,7 +384,7 @@ impl Shell {
             let unread = one.mail.pushed() - one.mail.gone() + u64::from(torn);
             if unread > 0 {
                 let message = format!("{} has ended; {unread} lines for it are lost", one.name);
-                self.say(Level::Warn, "program-ended", message);
+                self.say_of_program(Level::Warn, "program-ended", &one.name, message);
             }
             self.program_is_over(id);
             return true;
@@ -391,7 +394,7 @@ impl Shell {
             false => "",
         };
         let end = match failure {
-            Some((step, errno)) => super::not_run(step, errno),
+            Some((step, errno)) => super::not_run(step, errno, &self.settings().sources.here),
             None => End::Exited(exit),
         };
         let why = end.why().unwrap_or_else(|| "exit 0".into());
@@ -403,7 +406,7 @@ impl Shell {
             delay => format!("in {}", human(delay)),
         };
         let message = format!("{name} has ended: {why}; it is run again {again}{lost}");
-        self.say(Level::Warn, "program-ended", message);
+        self.say_of_program(Level::Warn, "program-ended", &name, message);
         self.program_ended(id, gone);
         true
     }
