@@ -371,6 +371,10 @@ pub fn expand(template: &[u8], slot: u16) -> Vec<u8> {
 
 /// The candidate that a mistyped word most likely meant.
 pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    // No slip of ours is as long, and to look at it takes time with its length.
+    if word.len() > LONGEST_SLIP {
+        return None;
+    }
     let starts = |c: &&&str| word.len() >= 3 && c.starts_with(word);
     if let Some(whole) = candidates.iter().find(starts) {
         return Some(whole);
@@ -379,6 +383,9 @@ pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let best = candidates.iter().copied().min_by_key(by_distance)?;
     (distance(word, best) <= 1 + word.len() / 4).then_some(best)
 }
+
+/// A word that is longer is nobody's slip.
+const LONGEST_SLIP: usize = 64;
 
 /// Levenshtein's.
 fn distance(a: &str, b: &str) -> usize {

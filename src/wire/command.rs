@@ -63,6 +63,9 @@ fn flag_behind(mut words: Vec<String>) -> Vec<String> {
 /// milliseconds in it.
 const NAMES: [&str; 4] = ["cwd", "count", "timeout", "watch"];
 
+/// So many of them, alone or together, may stand behind a verb.
+const MOST_OPTIONS: usize = 64;
+
 /// Words as cluster-service had them, in ours: an object, or `name:value` words, at the end of what a
 /// verb is told. `start ./x {"count":2,"timeout":500}` is `start count 2 timeout 500ms -- ./x`. Behind
 /// a `--` all is the command's.
@@ -75,12 +78,16 @@ pub fn spelled_out(words: Vec<String>) -> Result<Vec<String>, String> {
         return Ok(words);
     }
     let mut rest = words;
-    let mut ours = Vec::new();
+    let mut found = Vec::new();
     while let Some(last) = rest.last().filter(|_| rest.len() > 1) {
-        let Some(found) = options(last)? else { break };
+        let Some(some) = options(last)? else { break };
         rest.pop();
-        ours.splice(0..0, found);
+        found.push(some);
+        if found.len() > MOST_OPTIONS {
+            return Err(format!("more than {MOST_OPTIONS} options behind {}", verb.name));
+        }
     }
+    let ours: Vec<String> = found.into_iter().rev().flatten().collect();
     if ours.is_empty() {
         return Ok(rest);
     }
@@ -221,6 +228,17 @@ pub fn decode(line: &str) -> Result<Told, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_megabyte_of_options_is_refused_at_once() {
+        for one in ["count:1 ", "{\"count\":1} "] {
+            let line = format!("restart 0 {}", one.repeat(1024 * 1024 / one.len()));
+            let e = parse(line.as_bytes()).unwrap_err();
+            assert_eq!(e, "more than 64 options behind restart");
+        }
+        let word = "x".repeat(1024 * 1024);
+        assert!(crate::verbs::unknown(&word).contains("there are: status"));
+    }
 
     #[test]
     fn a_line_of_our_client_and_one_of_a_person() {
