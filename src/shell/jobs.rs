@@ -12,6 +12,7 @@
 //!
 //! Nobody but `reap` waits for children; it asks here whose they are.
 
+mod allowance;
 mod child;
 mod coprocess;
 mod end;

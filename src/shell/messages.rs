@@ -7,6 +7,7 @@ use super::{Kind, Shell, token};
 use crate::core::delegation::{Delegations, To};
 use crate::core::fields::Value;
 use crate::core::gather::{Gathers, Heard};
+use crate::core::words::human;
 use crate::core::{Level, Time, WorkerId};
 use crate::wire::node_ipc::{DISCONNECT, HANDLE_REFUSED, Line, MAX_LINE, Message, What};
 use crate::wire::node_ipc::{msg_of, retyped};
@@ -20,14 +21,15 @@ use std::time::Duration;
 /// Messages of one worker in one turn, and pieces of its channel.
 const LINES: usize = 64;
 const PIECES: usize = 16;
-/// What a socket holds is less than so many of these.
-const LAST_TURNS: usize = 64;
+/// So long the last messages of one that has ended are heard. It may have left somebody there who goes on
+/// writing, and messages may take long.
+const LAST: Duration = Duration::from_millis(50);
 /// So long a turn is about messages: other workers wait in bind(2) meanwhile. Who has not had their
 /// turn is first in the next.
 const TURN: Duration = Duration::from_millis(5);
 
-/// So many pids are looked for among those that workers have started.
-const BEHIND: usize = 64;
+/// So many processes are looked at for one message, to find the workers that have started those it is for.
+const LOOKS: usize = 128;
 /// So much of a message an event shows.
 const SHOWN: usize = 4096;
 
@@ -77,7 +79,7 @@ impl Shell {
             self.messages.heard_last = n;
             // Perhaps it has made room.
             self.messages.to_post.insert(WorkerId(n));
-            if self.hear_channel(WorkerId(n)) {
+            if self.hear_channel(WorkerId(n), begun + TURN) {
                 self.ready.insert((Kind::Ipc, n));
             }
         }
@@ -92,10 +94,14 @@ impl Shell {
         speech.pipe.as_deref_mut()
     }
 
-    /// One worker's share of a turn. True: there may be more.
-    fn hear_channel(&mut self, worker: WorkerId) -> bool {
+    /// One worker's share of a turn, which ends then. True: there may be more.
+    fn hear_channel(&mut self, worker: WorkerId, until: Time) -> bool {
         let mut pieces = 0;
-        for _ in 0..LINES + PIECES {
+        for n in 0..LINES + PIECES {
+            // (One message or piece is heard whenever it is.)
+            if n > 0 && self.now() > until {
+                return true;
+            }
             // It may have been dismissed for what it has just said.
             let Some(pipe) = self.pipe(worker) else {
                 return false;
@@ -122,8 +128,17 @@ impl Shell {
 
     /// Its first process has ended: what it has said before that counts, and it says nothing more.
     pub(super) fn hear_last_messages(&mut self, worker: WorkerId) {
-        let mut turns = 0..LAST_TURNS;
-        while turns.next().is_some() && self.hear_channel(worker) {}
+        let until = self.now() + LAST;
+        while self.hear_channel(worker, until) {
+            if self.now() > until {
+                let what = format!(
+                    "has ended, and what it has said is not heard within {}",
+                    human(LAST)
+                );
+                self.at_fault(worker, Fault::Late, &what);
+                break;
+            }
+        }
         self.says_no_more(worker);
     }
 
@@ -192,9 +207,11 @@ impl Shell {
             To::Pids(pids) => {
                 // Its program may be behind a wrapper; but it can name pids that are nobody's.
                 let direct = pids.iter().filter_map(|pid| self.procs.by_pid(*pid));
-                let others = pids.iter().filter(|pid| self.procs.by_pid(**pid).is_none());
-                let behind = others.take(BEHIND).filter_map(|pid| self.worker_with(*pid));
-                let all: BTreeSet<WorkerId> = direct.chain(behind).collect();
+                let mut all: BTreeSet<WorkerId> = direct.collect();
+                let mut looks = LOOKS;
+                for pid in pids.iter().filter(|pid| self.procs.by_pid(**pid).is_none()) {
+                    all.extend(self.worker_with(*pid, &mut looks));
+                }
                 for worker in all {
                     self.send_to(worker, &parcel);
                 }

@@ -38,6 +38,8 @@ pub enum Fault {
     Socket,
     /// It does not read.
     Deaf,
+    /// It has ended, and more is there than is heard then.
+    Late,
 }
 
 /// What reading has come to.

@@ -204,7 +204,7 @@ impl Shell {
     /// if the line was one.
     pub(super) fn acknowledge(&mut self, line: &[u8], speaker: i32) -> Option<String> {
         let said = einhorn::ack(line)?;
-        if let Some(worker) = self.worker_with(speaker) {
+        if let Some(worker) = self.worker_with(speaker, &mut { ANCESTORS }) {
             self.say_for(worker, vec![Word::Ready]);
             return Some(einhorn::answer("worker acknowledged"));
         }
@@ -213,14 +213,15 @@ impl Shell {
         )))
     }
 
-    /// The worker whose process this is, or of whose processes one has started it.
-    pub(super) fn worker_with(&self, mut pid: i32) -> Option<WorkerId> {
-        for _ in 0..ANCESTORS {
+    /// The worker whose process this is, or of whose processes one has started it. No more than so many
+    /// are looked at, which are then fewer.
+    pub(super) fn worker_with(&self, mut pid: i32, looks: &mut usize) -> Option<WorkerId> {
+        loop {
             if let Some(worker) = self.procs.by_pid(pid) {
                 return Some(worker);
             }
+            *looks = looks.checked_sub(1)?;
             pid = procfs::parent_of(pid).filter(|parent| *parent > 1)?;
         }
-        None
     }
 }

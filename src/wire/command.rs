@@ -84,7 +84,10 @@ pub fn spelled_out(words: Vec<String>) -> Result<Vec<String>, String> {
         rest.pop();
         found.push(some);
         if found.len() > MOST_OPTIONS {
-            return Err(format!("more than {MOST_OPTIONS} options behind {}", verb.name));
+            return Err(format!(
+                "more than {MOST_OPTIONS} options behind {}",
+                verb.name
+            ));
         }
     }
     let ours: Vec<String> = found.into_iter().rev().flatten().collect();

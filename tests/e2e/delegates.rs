@@ -353,6 +353,35 @@ fn a_program_that_never_rests_does_not_keep_workers_from_serving() {
 }
 
 #[test]
+fn a_program_that_never_stops_complaining_has_so_many_lines_a_second_of_the_log() {
+    for ends in ["", "& sleep 0.2"] {
+        let port = free_port();
+        let program = format!("--delegate=x=sh -c 'yes why >&2 {ends}'");
+        let mut rig = Rig::start([
+            "-n",
+            "1",
+            "-p",
+            &port.to_string(),
+            &program,
+            "--",
+            "./threaded",
+        ]);
+        rig.wait("all-ready", |_| true);
+        let dropped = rig.wait_many("program-line-dropped", 3);
+        assert!(dropped[0].msg.contains("(limit 100 in 1s)"), "{dropped:?}");
+        let (says, dropped) = (
+            rig.events("program-says"),
+            rig.events("program-line-dropped"),
+        );
+        assert!(says.len() <= 100 * (dropped.len() + 1), "{}", says.len());
+        get(v4(port), "/").unwrap();
+        assert_eq!(rig.status().ready, 1);
+        rig.signal(Signal::SIGTERM);
+        rig.finish(0, &["program-line-dropped", "program-ended", "log-lost"]);
+    }
+}
+
+#[test]
 fn a_program_that_goes_by_nothing_does_not_hold_up_a_stop() {
     let rig = with(1, "delegate=work=", "deaf", &format!("{PYTHON} puppet"));
     let begun = Instant::now();

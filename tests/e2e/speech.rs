@@ -312,6 +312,24 @@ fn what_a_worker_says_of_its_state_and_when_it_was_well_is_shown() {
 }
 
 #[test]
+fn a_worker_that_dies_and_whose_child_talks_on_for_it_is_not_heard_for_ever() {
+    let port = free_port();
+    let words = format!("-n 1 -p {port} --ipc node -- {} channel.py heir", python());
+    let mut rig = Rig::start(words);
+    rig.up();
+    let old = rig.status().pids()[0];
+    fs::write(rig.dir().join(format!("go-{old}")), "").unwrap();
+    let (heir, _) = rig.told("heir");
+    let dropped = rig.wait("message-dropped", |_| true);
+    let why = "has ended, and what it has said is not heard within 50ms";
+    assert!(dropped.msg.contains(why), "{}", dropped.msg);
+    rig.wait("died", |e| e.pid() == old);
+    rig.wait("ready", |e| e.pid() != old);
+    rig.until("what it has left is gone", || !proc::alive(heir));
+    rig.end(&["died", "message-dropped", "log-lost"]);
+}
+
+#[test]
 fn a_worker_that_dies_with_something_still_to_be_heard_keeps_nobody_awake() {
     let port = free_port();
     let words = format!("-n 1 -p {port} --ipc node -- {} channel.py storm", python());

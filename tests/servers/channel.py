@@ -6,6 +6,7 @@
   deaf    ready; reads nothing of its channel until the file `go` is there, then tells how much it got
   storm   ready; says more than is good, to its master and to its NOTIFY_SOCKET, as long as the file `storm` is there;
           with `huge`, some of them more in a line than a channel holds
+  heir    ready; leaves when the file `go-PID` is there, and a child of it says all it can for ever
 
   puppet  ready; sends what it is told to, with its pid for "me", and tells what comes of it
   asks    ready; told {"cmd":"load","count":N} it delegates N pieces of work, some at a time, and tells how many
@@ -78,6 +79,19 @@ def storm(channel, lines):
         time.sleep(0.05)
 
 
+def heir(channel, lines):
+    channel.sendall(b'{"cmd":"ready"}\n')
+    go, child = f"go-{os.getpid()}", os.fork()
+    while not os.path.exists(go):
+        time.sleep(0.01)
+    if child:
+        time.sleep(0.1)
+        os._exit(0)
+    say("heir")
+    while True:
+        channel.sendall(b'{"cmd":"noise"}\n' * 1000)
+
+
 def puppet(channel, lines):
     if "HOLD" in os.environ:
         return
@@ -133,7 +147,7 @@ def main():
     lines = channel.makefile("rb")
     for fd in range(3, 3 + int(os.environ["LISTEN_FDS"])):
         threading.Thread(target=serve, args=(fd,), daemon=True).start()
-    styles = {"echo": echo, "flood": flood, "puppet": puppet, "asks": asks, "deaf": deaf, "storm": storm}
+    styles = {"echo": echo, "flood": flood, "puppet": puppet, "asks": asks, "deaf": deaf, "storm": storm, "heir": heir}
     styles[sys.argv[1]](channel, lines)
     threading.Event().wait()
 

@@ -3,7 +3,8 @@
 //!
 //! 1. `MAX_WAITING` bytes may wait to be read; what does not fit is refused, and whoever has it says so.
 //! 2. A line of its own may have `MAX_LINE` bytes; longer ones are left out, and that is said. They are
-//!    heard in turns: whatever it writes, workers that wait in bind(2) do not wait for long.
+//!    heard in turns: whatever it writes, and wherever, workers that wait in bind(2) do not wait for long.
+//!    Of what it complains of the log has so many lines a second (`allowance`).
 //! 3. When it ends it is run again, by the rules for workers: after 100 ms, doubled up to 30 s with each
 //!    failure in a row; at once if it had lived for a second. What waits goes to the next one, whole lines
 //!    only; what the last one had read is lost.
@@ -12,6 +13,7 @@
 
 use super::super::{Kind, Shell};
 use super::Closing;
+use super::allowance::{self, Allowance};
 use super::child::{Birth, Came, Child, Pipe, serial};
 use super::kept::Lines;
 use super::mail::Mail;
@@ -37,6 +39,8 @@ const MAX_COMPLAINT: usize = 4096;
 const TURN: Duration = Duration::from_millis(5);
 /// and so many times it is read.
 const PIECES: usize = 8;
+/// So long it is heard once it has ended: somebody whom it has left there may go on writing.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// One.
 pub struct Coprocess {
@@ -45,14 +49,29 @@ pub struct Coprocess {
     words: Vec<OsString>,
     run: Run,
     mail: Mail,
-    heard: Lines,
-    /// Whole lines that the next turn is for.
-    unheard: VecDeque<Vec<u8>>,
-    complaints: Lines,
+    answers: Said,
+    complaints: Said,
+    allowance: Allowance,
     backoff: Backoff,
     rng: Rng,
     /// It is to end: it is asked then, and killed then.
     ending: Option<(Time, Time)>,
+}
+
+/// What comes by one of its pipes.
+struct Said {
+    lines: Lines,
+    /// Whole lines that the next turn is for.
+    unheard: VecDeque<Vec<u8>>,
+}
+
+impl Said {
+    fn new(longest: usize) -> Said {
+        Said {
+            lines: Lines::new(longest),
+            unheard: VecDeque::new(),
+        }
+    }
 }
 
 /// Does it run?
@@ -71,9 +90,9 @@ impl Coprocess {
             words,
             run: Run::Not(now),
             mail: Mail::new(MAX_WAITING),
-            heard: Lines::new(MAX_LINE),
-            unheard: VecDeque::new(),
-            complaints: Lines::new(MAX_COMPLAINT),
+            answers: Said::new(MAX_LINE),
+            complaints: Said::new(MAX_COMPLAINT),
+            allowance: Allowance::default(),
             backoff: Backoff::default(),
             rng: Rng::new(now.0),
             ending: None,
@@ -93,13 +112,30 @@ impl Coprocess {
         matches!(&self.run, Run::Since(_, n, _) if *n == serial)
     }
 
-    /// When there is something to do: run it, ask it, kill it.
+    /// When there is something to do,
     pub fn due(&self) -> Option<Time> {
+        let step = self.step_due().into_iter();
+        step.chain(self.allowance.due()).min()
+    }
+
+    /// about it: run it, ask it, kill it.
+    fn step_due(&self) -> Option<Time> {
         match (&self.run, self.ending) {
             (Run::Not(_), Some(_)) => None,
             (Run::Not(at), None) => Some(*at),
             (Run::Since(..), None) => None,
             (Run::Since(..), Some((ask, kill))) => Some(ask.min(kill)),
+        }
+    }
+
+    fn has_to(&self, now: Time) -> bool {
+        self.step_due().is_some_and(|at| at <= now)
+    }
+
+    fn said(&mut self, pipe: Pipe) -> &mut Said {
+        match pipe {
+            Pipe::Stderr => &mut self.complaints,
+            Pipe::Stdin | Pipe::Stdout => &mut self.answers,
         }
     }
 
@@ -158,9 +194,9 @@ impl Coprocess {
         let Run::Since(_, _, child) = &self.run else {
             return (Vec::new(), 0, Came::All);
         };
-        let lines = match pipe {
+        let Said { lines, .. } = match pipe {
             Pipe::Stderr => &mut self.complaints,
-            Pipe::Stdin | Pipe::Stdout => &mut self.heard,
+            Pipe::Stdin | Pipe::Stdout => &mut self.answers,
         };
         let (mut all, mut dropped) = (Vec::new(), 0);
         let came = child.read_some(pipe, 1, |some| {
@@ -283,7 +319,7 @@ impl Shell {
         };
         match pipe {
             Pipe::Stdin => self.feed_coprocess(id),
-            Pipe::Stdout | Pipe::Stderr => match self.take_lines(id, pipe, Some(TURN)) {
+            Pipe::Stdout | Pipe::Stderr => match self.take_lines(id, pipe, self.now() + TURN) {
                 Came::All => {}
                 Came::More => drop(self.ready.insert((Kind::Job, serial(run, pipe)))),
                 Came::End => {
@@ -299,17 +335,16 @@ impl Shell {
         true
     }
 
-    /// Hears what it has written, for so long.
-    fn take_lines(&mut self, id: u64, pipe: Pipe, within: Option<Duration>) -> Came {
-        let begun = self.now();
+    /// Hears what it has written, until then.
+    fn take_lines(&mut self, id: u64, pipe: Pipe, until: Time) -> Came {
         for _ in 0..PIECES {
             let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
                 return Came::All;
             };
-            let left = pipe == Pipe::Stdout && !one.unheard.is_empty();
-            let (mut lines, dropped, came) = match left {
-                true => (std::mem::take(&mut one.unheard), 0, Came::More),
-                false => {
+            let left = std::mem::take(&mut one.said(pipe).unheard);
+            let (mut lines, dropped, came) = match left.is_empty() {
+                false => (left, 0, Came::More),
+                true => {
                     let (lines, dropped, came) = one.take(pipe);
                     (lines.into(), dropped, came)
                 }
@@ -317,17 +352,15 @@ impl Shell {
             self.leave_out(id, pipe, dropped);
             while let Some(line) = lines.pop_front() {
                 self.hear_program(id, pipe, &line);
-                let over = within.is_some_and(|t| self.now() - begun > t);
-                if over
-                    && pipe == Pipe::Stdout
+                if self.now() > until
                     && !lines.is_empty()
                     && let Some(one) = self.jobs.coprocesses.get_mut(&id)
                 {
-                    one.unheard = lines;
+                    one.said(pipe).unheard = lines;
                     return Came::More;
                 }
             }
-            if came != Came::More {
+            if came != Came::More || self.now() > until {
                 return came;
             }
         }
@@ -355,10 +388,26 @@ impl Shell {
         if pipe != Pipe::Stderr {
             return self.program_writes(id, line);
         }
-        if let Some(one) = self.jobs.coprocesses.get(&id) {
-            let name = one.name.clone();
+        let now = self.now();
+        let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
+            return;
+        };
+        let (may, left_out) = one.allowance.one(now);
+        let name = one.name.clone();
+        self.say_left_out(&name, left_out);
+        if may {
             let message = format!("{name}: {}", String::from_utf8_lossy(line));
             self.say_of_program(Level::Info, "program-says", &name, message);
+        }
+    }
+
+    fn say_left_out(&mut self, name: &str, lines: u64) {
+        if lines > 0 {
+            let (most, within) = (allowance::MOST, human(allowance::WITHIN));
+            let message = format!(
+                "{name}: {lines} more of the lines that it has complained in are left out (limit {most} in {within})"
+            );
+            self.say_of_program(Level::Warn, "program-line-dropped", name, message);
         }
     }
 
@@ -414,22 +463,21 @@ impl Shell {
     /// What it has said before it ended.
     fn hear_the_rest(&mut self, id: u64) {
         for pipe in [Pipe::Stdout, Pipe::Stderr] {
-            // Somebody else may go on writing.
-            for _ in 0..super::ROUNDS {
-                if self.take_lines(id, pipe, None) != Came::More {
-                    break;
-                }
-            }
+            let until = self.now() + LAST_WORDS;
+            while self.take_lines(id, pipe, until) == Came::More && self.now() <= until {}
             let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
                 return;
             };
-            let lines = match pipe {
-                Pipe::Stderr => &mut one.complaints,
-                Pipe::Stdin | Pipe::Stdout => &mut one.heard,
-            };
-            if let Some(line) = lines.end() {
+            let said = one.said(pipe);
+            // Of whoever goes on there is more always; of what it was there would be more time only.
+            said.unheard.clear();
+            if let Some(line) = said.lines.end() {
                 self.hear_program(id, pipe, &line);
             }
+        }
+        if let Some(one) = self.jobs.coprocesses.get_mut(&id) {
+            let (name, left_out) = (one.name.clone(), one.allowance.rest());
+            self.say_left_out(&name, left_out);
         }
     }
 
@@ -442,6 +490,13 @@ impl Shell {
         let mut forked = false;
         for id in due {
             let Some(one) = self.jobs.coprocesses.get_mut(&id) else {
+                continue;
+            };
+            if one.allowance.due().is_some_and(|at| at <= now) {
+                let (name, left_out) = (one.name.clone(), one.allowance.rest());
+                self.say_left_out(&name, left_out);
+            }
+            let Some(one) = self.jobs.coprocesses.get_mut(&id).filter(|c| c.has_to(now)) else {
                 continue;
             };
             match (&one.run, one.ending) {
