@@ -207,7 +207,9 @@ impl Shell {
                 let missed = hook.events.clear();
                 return self.say_cut_short(&ran.name, missed);
             }
-            End::Exited(_) | End::NotRun(..) | End::TooLong(_) => hook.failures += 1,
+            End::Exited(_) | End::NotRun(..) | End::TooLong(_) | End::NotBegun(_) => {
+                hook.failures += 1
+            }
         }
         let now = hook.failures;
         self.say_how_it_is(ran, before, now);

@@ -1,7 +1,7 @@
 //! Programs that the operator has us run: each a child with a deadline, or (`coprocess`) one that lives as
 //! long as we do. Rules:
 //!
-//! 1. At most `MOST` run at once; `MOST_WAITING` wait for their turn, and who comes then is refused.
+//! 1. At most `MOST` run at once; others wait for their turn (`line`).
 //! 2. A job has ended when its first process has: what is in its pipes by then is the last of it. What it
 //!    has left behind is a stray, as what a worker leaves.
 //! 3. At its deadline its group gets a SIGTERM, so that a script can tidy up, and `GRACE` later, or when
@@ -17,6 +17,7 @@ mod child;
 mod coprocess;
 mod end;
 mod kept;
+mod line;
 mod mail;
 mod queue;
 pub mod variables;
@@ -32,17 +33,16 @@ use coprocess::Coprocess;
 use end::Closing;
 pub use end::LAST;
 use kept::{Head, Tail};
+use line::{Line, MOST_WAITING, Waits};
 use mail::Mail;
 pub use queue::Lossy;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// So many run at once.
-pub const MOST: usize = 16;
-/// So many more wait.
-pub const MOST_WAITING: usize = 256;
+pub const MOST: usize = 20;
 /// Descriptors that one takes: its pipes, and what it reports by on its way.
 pub const DESCRIPTORS: u64 = 4;
 /// So much of what one writes is kept.
@@ -115,7 +115,7 @@ pub struct Jobs {
     running: BTreeMap<u64, Job>,
     /// Those that live as long as we do.
     coprocesses: BTreeMap<u64, Coprocess>,
-    waiting: VecDeque<(Purpose, Order)>,
+    waiting: Line,
     last: u64,
     /// Killed, given up, and not reaped.
     stuck: BTreeSet<i32>,
@@ -169,19 +169,39 @@ impl Jobs {
             false => c.kill_at,
         });
         let lasting = self.coprocesses.values().filter_map(Coprocess::due);
-        due.chain(lasting).chain(closing).min()
+        let waiting = self.waiting.deadline();
+        due.chain(lasting).chain(closing).chain(waiting).min()
     }
 
     /// For how many of them does a client wait?
     pub fn awaited(&self) -> usize {
         let running = self.running.values().map(|job| job.purpose);
-        let waiting = self.waiting.iter().map(|(purpose, _)| *purpose);
+        let waiting = self.waiting.iter().map(|w| w.purpose);
         let asked = |p: &Purpose| matches!(p, Purpose::Verb(Some(_)));
         running.chain(waiting).filter(asked).count()
     }
 
-    fn has_room(&self) -> bool {
-        !self.closed && self.running.len() + self.stuck.len() < MOST
+    /// Who is to be run now.
+    fn next(&mut self) -> Option<Waits> {
+        if self.closed {
+            return None;
+        }
+        let of_hooks = |job: &&Job| matches!(job.purpose, Purpose::Hook(_));
+        let hooks = self.running.values().filter(of_hooks).count();
+        let verbs = self.running.len() - hooks;
+        self.waiting.next(hooks, verbs, self.stuck.len())
+    }
+
+    /// Nobody waits for it any more: one that may take for ever has so long from now on, or it would keep
+    /// its place from others for ever.
+    pub fn nobody_waits(&mut self, asker: Asker, limit: Duration, now: Time) {
+        self.waiting.limit(asker, limit, now);
+        let of_it = |job: &&mut Job| {
+            job.purpose == Purpose::Verb(Some(asker)) && job.limit.is_none() && job.due.is_none()
+        };
+        if let Some(job) = self.running.values_mut().find(of_it) {
+            (job.limit, job.due) = (Some(limit), Some(now + limit));
+        }
     }
 }
 
@@ -216,18 +236,21 @@ impl Job {
 impl Shell {
     /// It is run as soon as there is room; `job_done` tells what has come of it. False: too many wait.
     pub(super) fn run_job(&mut self, purpose: Purpose, order: Order) -> bool {
-        if self.jobs.closed || self.jobs.waiting.len() >= MOST_WAITING {
+        if self.jobs.closed {
+            // That they are cut short in the end is said by who has them.
+            return false;
+        }
+        let (now, name) = (self.now(), order.name.clone());
+        if !self.jobs.waiting.push(purpose, order, now) {
             self.jobs.refused += 1;
             if self.jobs.refused == 1 {
                 let message = format!(
-                    "{MOST} programs run and {MOST_WAITING} wait: others are refused, {} for one",
-                    order.name
+                    "as many programs run as may, and {MOST_WAITING} wait: others are refused, {name} for one"
                 );
-                self.say(Level::Warn, "program-refused", message);
+                self.say_of_program(Level::Warn, "program-refused", &name, message);
             }
             return false;
         }
-        self.jobs.waiting.push_back((purpose, order));
         self.ready.insert((Kind::Job, START));
         true
     }
@@ -279,10 +302,7 @@ impl Shell {
 
     /// Begins one, if one is to: no more in one turn, since workers may wait in bind(2).
     pub(super) fn begin_job(&mut self) {
-        if !self.jobs.has_room() {
-            return;
-        }
-        let Some((purpose, order)) = self.jobs.waiting.pop_front() else {
+        let Some(Waits { purpose, order, by }) = self.jobs.next() else {
             return;
         };
         if !self.jobs.waiting.is_empty() {
@@ -310,7 +330,7 @@ impl Shell {
                     begun: now,
                     stage: Stage::Runs,
                     stopped: false,
-                    due: order.limit.map(|limit| now + limit),
+                    due: by.or(order.limit.map(|limit| now + limit)),
                     cwd: order.cwd,
                     stdin: Mail::of(order.stdin),
                     out: Head::new(MAX_OUT),
@@ -319,17 +339,9 @@ impl Shell {
                 self.jobs.running.insert(id, job);
                 self.feed_job(id);
             }
-            Err((code, why)) => self.job_done(
-                purpose,
-                Ran {
-                    name: order.name,
-                    end: End::NotRun(code, why),
-                    out: String::new(),
-                    cut: 0,
-                    last: String::new(),
-                    took: Duration::ZERO,
-                },
-            ),
+            Err((code, why)) => {
+                self.job_done(purpose, Ran::not_begun(order.name, End::NotRun(code, why)));
+            }
         }
     }
 
@@ -398,6 +410,10 @@ impl Shell {
                 Stage::Asked => job.kill(now),
                 Stage::Killed => self.give_up_job(id),
             }
+        }
+        for Waits { purpose, order, .. } in self.jobs.waiting.overdue(now) {
+            let limit = order.limit.unwrap_or_default();
+            self.job_done(purpose, Ran::not_begun(order.name, End::NotBegun(limit)));
         }
         self.coprocesses_due();
         if let Some(c) = self.jobs.closing.filter(|c| c.kill_at <= now)

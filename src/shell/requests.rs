@@ -165,6 +165,8 @@ impl Shell {
             let _ = self.poll.registry().deregister(stream);
             self.clients.drop_one(id);
             for asker in self.waiting.drop_client(id) {
+                self.jobs
+                    .nobody_waits(asker, settings::RUN_LIMIT, self.now());
                 self.queue.push_back(Event::AskerGone { asker });
             }
         }

@@ -16,6 +16,8 @@ pub enum End {
     Exited(Exit),
     /// It was killed after that time.
     TooLong(Duration),
+    /// It was not begun in that time: others had all the places.
+    NotBegun(Duration),
     /// It was killed, or not begun, because the master ends.
     Stopped,
 }
@@ -59,7 +61,7 @@ impl End {
             End::Exited(Exit::Signal(signal)) => {
                 BY_SIGNAL.saturating_add(u8::try_from(*signal).unwrap_or(0))
             }
-            End::TooLong(_) => TIMED_OUT,
+            End::TooLong(_) | End::NotBegun(_) => TIMED_OUT,
             End::Stopped => FAILED,
         }
     }
@@ -74,12 +76,28 @@ impl End {
                 Some(format!("killed by SIG{}", signal_name(*signal)))
             }
             End::TooLong(limit) => Some(format!("killed: not done within {}", human(*limit))),
+            End::NotBegun(limit) => Some(format!(
+                "not begun within {}: as many programs run as may",
+                human(*limit)
+            )),
             End::Stopped => Some("killed: the cluster stops".into()),
         }
     }
 }
 
 impl Ran {
+    /// One that never ran.
+    pub fn not_begun(name: String, end: End) -> Ran {
+        Ran {
+            name,
+            end,
+            out: String::new(),
+            cut: 0,
+            last: String::new(),
+            took: Duration::ZERO,
+        }
+    }
+
     /// What is missing of what it wrote, in a sentence.
     fn missing(&self) -> Option<String> {
         let all = self.out.len() as u64 + self.cut;
@@ -124,9 +142,11 @@ impl Ran {
     fn json(&self) -> String {
         let exit = match &self.end {
             End::Exited(Exit::Code(code)) => code.to_string(),
-            End::Exited(Exit::Signal(_)) | End::NotRun(..) | End::TooLong(_) | End::Stopped => {
-                "null".into()
-            }
+            End::Exited(Exit::Signal(_))
+            | End::NotRun(..)
+            | End::TooLong(_)
+            | End::NotBegun(_)
+            | End::Stopped => "null".into(),
         };
         let error = self
             .end

@@ -1,8 +1,10 @@
 //! Programs that verbs run (--command, `test`): what they write is the answer, their status the exit code.
 
+use crate::console::Typist;
 use crate::harness::Rig;
 use crate::place::{free_port, run, script};
 use crate::proc;
+use nix::sys::signal::Signal;
 use std::fs;
 use std::process::Stdio;
 use std::time::Instant;
@@ -246,6 +248,32 @@ fn more_than_run_at_once_wait_for_their_turn() {
     }
     assert_eq!(turns(), 20);
     rig.end(&[]);
+}
+
+#[test]
+fn programs_of_clients_that_have_gone_keep_neither_events_from_being_told_nor_others_waiting() {
+    let port = free_port();
+    let words = format!("-n 1 -p {port} --on-event ./tell -- ./threaded");
+    let mut rig = Rig::dressed(words, |_, dir| {
+        script(dir, "tell", "#!/bin/sh\necho $MINICLUSTER_EVENT >>told\n");
+        script(dir, "forever", "#!/bin/sh\necho >>begun; exec sleep 1000\n");
+    });
+    rig.up();
+    let line = format!("test timeout 0 -- {}", rig.dir().join("forever").display());
+    for _ in 0..20 {
+        Typist::on(&rig.socket()).types(&line);
+    }
+    let count = |name: &str| fs::read_to_string(rig.dir().join(name)).unwrap_or_default();
+    rig.until("as many run as may", || count("begun").len() == 16);
+    assert_eq!(rig.verb("emit hello").code, 0);
+    rig.until("it is told", || count("told").contains("hello\n"));
+    let said = rig.verb("test timeout 300ms -- true");
+    assert_eq!(said.code, 124, "{said:?}");
+    let why = "true: not begun within 300ms: as many programs run as may";
+    assert!(said.err.contains(why), "{said:?}");
+    assert_eq!(count("begun").len(), 16);
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &["command-failed"]);
 }
 
 #[test]

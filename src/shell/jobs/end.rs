@@ -2,6 +2,7 @@
 //! still do their work, but nobody waits for long.
 
 use super::super::Shell;
+use super::line::Waits;
 use crate::core::Time;
 use crate::sys::{process, procfs};
 use crate::wire::ran::{End, Ran};
@@ -71,16 +72,8 @@ impl Shell {
             job.kill(now);
         }
         self.kill_coprocesses();
-        for (purpose, order) in std::mem::take(&mut self.jobs.waiting) {
-            let ran = Ran {
-                name: order.name,
-                end: End::Stopped,
-                out: String::new(),
-                cut: 0,
-                last: String::new(),
-                took: Duration::ZERO,
-            };
-            self.job_done(purpose, ran);
+        for Waits { purpose, order, .. } in self.jobs.waiting.clear() {
+            self.job_done(purpose, Ran::not_begun(order.name, End::Stopped));
         }
     }
 }
