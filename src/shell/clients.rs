@@ -54,6 +54,8 @@ pub struct Clients {
     pub(super) next: u64,
     /// So many there was room for when the last of them came.
     pub(super) most: usize,
+    /// The one at our own standard input, if there is one, or was.
+    pub(super) own: Option<ClientId>,
     /// The last one when memory was given back.
     pub(super) small_at: u64,
 }
@@ -83,7 +85,15 @@ impl Clients {
         let mut client = Client::new(Conn::Own, Gate::Socket, by, Time(u64::MAX));
         (client.prompt, client.undecided, client.typed) = (prompt, false, true);
         self.map.insert(id, client);
+        self.own = Some(id);
         id
+    }
+
+    /// The one at our own standard output, if something waits for that to take more.
+    pub fn own_waits(&self) -> Option<ClientId> {
+        let id = self.own?;
+        let waits = !self.map.get(&id)?.output.is_empty();
+        waits.then_some(id)
     }
 
     /// Who it is.

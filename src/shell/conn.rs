@@ -130,6 +130,8 @@ fn own_read(into: &mut [u8]) -> io::Result<usize> {
 }
 
 /// As the log is written: a terminal that takes nothing, or belongs to another job, is not waited for.
+/// (While something is left over, `Shell::watch_console` watches for its turn: the poll has only
+/// descriptor 0 of this connection.)
 fn own_write(bytes: &[u8]) -> io::Result<usize> {
     let piece = bytes.get(..PIECE).unwrap_or(bytes);
     match fds::writable_now(STDOUT) {

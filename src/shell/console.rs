@@ -13,6 +13,8 @@ use crate::wire::json::{self, quote};
 use crate::wire::outcome::refusal;
 use crate::wire::report;
 use crate::wire::stream::How;
+use mio::unix::SourceFd;
+use std::os::fd::AsRawFd;
 
 impl Shell {
     /// Our client, with somebody who types: from here on its lines are as they are typed.
@@ -62,6 +64,34 @@ impl Shell {
             self.clients.answer(id, &greeting, false);
         }
         self.ready.insert((super::Kind::Client, id.0));
+    }
+
+    /// Watches our stdout exactly while something of our own console waits for it. (It may be the terminal
+    /// that stdin is: by another number that is another source.)
+    pub(super) fn watch_console(&mut self) {
+        let waits = self.clients.own_waits();
+        if waits.is_some() == self.console_watched {
+            return;
+        }
+        let stdout = process::STDOUT.as_raw_fd();
+        let mut source = SourceFd(&stdout);
+        let registry = self.poll.registry();
+        let done = match waits {
+            Some(id) => {
+                let its = super::token(super::Kind::Client, id.0);
+                registry.register(&mut source, its, mio::Interest::WRITABLE)
+            }
+            None => registry.deregister(&mut source),
+        };
+        self.console_watched = waits.is_some() && done.is_ok();
+    }
+
+    /// The one of our own, if what waits there is to be tried again by the clock: a terminal may announce
+    /// nothing (see `log_stalls`), nor does what the poll does not take.
+    pub(super) fn console_stalls(&self) -> Option<ClientId> {
+        let id = self.clients.own_waits()?;
+        let by_clock = !self.console_watched || fds::is_terminal(process::STDOUT);
+        by_clock.then_some(id)
     }
 
     /// `events`: those that are kept, and from now on, for who wants that or types.

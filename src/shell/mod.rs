@@ -179,6 +179,8 @@ pub struct Shell {
     /// Ready sources of this turn, and those that a bounded turn left ready.
     ready: BTreeSet<(Kind, u64)>,
     log_watched: bool,
+    /// Is our stdout watched, for which answers of our own console wait?
+    console_watched: bool,
     said: BTreeSet<&'static str>,
     /// Is something over (the start, a reload, a crowd of clients) that has left what is not needed any more?
     grown: bool,
@@ -218,6 +220,7 @@ impl Shell {
         self.out.extend(out);
         loop {
             self.settle();
+            self.watch_console();
             if let Some(code) = self.finished
                 && self.jobs_let_go()
             {
@@ -244,6 +247,8 @@ impl Shell {
             }
             self.ready
                 .extend(events.iter().filter_map(|e| untoken(e.token())));
+            let stalled = self.console_stalls().map(|id| (Kind::Client, id.0));
+            self.ready.extend(stalled);
             self.turn();
         }
     }
@@ -287,7 +292,8 @@ impl Shell {
         }
         let core = self.cluster.deadline().map(|(at, _)| at);
         let fork = (!self.later.is_empty()).then(|| self.way_is_free());
-        let again = self.log_stalls().then(|| self.now() + LOG_AGAIN);
+        let stalls = self.log_stalls() || self.console_stalls().is_some();
+        let again = stalls.then(|| self.now() + LOG_AGAIN);
         let all = core
             .into_iter()
             .chain(self.clients.deadline())

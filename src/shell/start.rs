@@ -371,6 +371,7 @@ fn build(
         queue: VecDeque::new(),
         ready: BTreeSet::new(),
         log_watched: false,
+        console_watched: false,
         said: BTreeSet::new(),
         grown: true,
         asked: BTreeSet::new(),

@@ -5,6 +5,8 @@ use crate::birth;
 use crate::client::v4;
 use crate::harness::Rig;
 use crate::place::{LOOK, free_port, run};
+use crate::proc;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -561,6 +563,51 @@ fn lines_may_come_from_a_pipe_and_their_end_is_not_that_of_the_cluster() {
     std::fs::File::from(told).read_to_string(&mut said).unwrap();
     assert!(said.starts_with("1\nunknown verb nonsense"), "{said}");
     assert!(said.contains("\ngeneration 2 serves"), "{said}");
+}
+
+#[test]
+fn a_console_whose_reader_pauses_is_told_the_rest_when_it_reads_on() {
+    let port = free_port();
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let (told, tell) = nix::unistd::pipe().unwrap();
+    // The least there is: the answers are many times that.
+    fcntl(&tell, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    fcntl(&told, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let words = format!("-n 1 -p {port} --console -- ./threaded");
+    let mut rig = Rig::dressed(words, |cmd, _| {
+        cmd.stdin(read).stdout(tell.try_clone().unwrap());
+    });
+    rig.up();
+    let answer = format!("{}\n", rig.socket().display());
+    let (mut told, mut to) = (std::fs::File::from(told), Some(std::fs::File::from(write)));
+    let lines = 400;
+    // The second time nobody will type again.
+    for last in [false, true] {
+        let lines_of = "sock\n".repeat(lines);
+        to.as_mut().unwrap().write_all(lines_of.as_bytes()).unwrap();
+        to = to.filter(|_| !last);
+        let full = || {
+            let mut end = [PollFd::new(tell.as_fd(), PollFlags::POLLOUT)];
+            poll(&mut end, 0u8).unwrap() == 0
+        };
+        rig.until("all is read, and nothing more is written", || {
+            full() && proc::sleeps_for_good(rig.pid())
+        });
+        let mut said = Vec::new();
+        rig.until("all is answered", || {
+            let mut piece = [0u8; 1000];
+            match told.read(&mut piece) {
+                Ok(n) => said.extend_from_slice(&piece[..n]),
+                Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock),
+            }
+            said.len() >= lines * answer.len()
+        });
+        assert_eq!(String::from_utf8_lossy(&said), answer.repeat(lines));
+    }
+    // Nothing is watched any more, nor tried again by the clock.
+    rig.until("it rests", || proc::sleeps_for_good(rig.pid()));
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &[]);
 }
 
 #[test]
