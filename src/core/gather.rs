@@ -4,7 +4,9 @@
 //! 2. So only one for each `cmd` is under way at a time: another one would take its answers.
 //! 3. A worker that is gone, or whose channel is closed, will not answer: it counts as having said nothing.
 //! 4. All have answered, or the time is over, or the answers are too large together: then whoever asked
-//!    is told. That they have hung up changes nothing: the answers that come are still those to this.
+//!    is told.
+//! 5. If they have hung up, the answers that come are still those to this, and no events; but they are
+//!    waited for only `FOR_NOBODY` longer, so that its `cmd`, and its place, are not taken for a day.
 
 use super::ids::{Asker, Time, WorkerId};
 use std::collections::BTreeMap;
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 /// So many at a time.
 pub const MAX_GATHERS: usize = 64;
+/// So long answers are waited for that nobody will be told.
+pub const FOR_NOBODY: Duration = Duration::from_secs(5);
 /// Bytes of all answers to one.
 pub const MAX_GATHERED: usize = 8 * 1024 * 1024;
 
@@ -168,6 +172,16 @@ impl Gathers {
         over.map(|(_, gather)| gather.end()).collect()
     }
 
+    /// Who has asked hears nothing of it any more.
+    pub fn asker_gone(&mut self, asker: Asker, now: Time) {
+        let until = now + FOR_NOBODY;
+        let its = |g: &&mut Gather| g.asker == asker && g.by > until;
+        for gather in self.map.values_mut().filter(its) {
+            gather.within = gather.within.saturating_sub(gather.by - until);
+            gather.by = until;
+        }
+    }
+
     /// Those whose time is over.
     pub fn overdue(&mut self, now: Time) -> Vec<Gathered> {
         let late = |(cmd, g): (String, Gather)| Gathered {
@@ -288,6 +302,38 @@ mod tests {
             assert_eq!(g.begin(&n.to_string(), A, all(), ns(9), Time(0)), None);
         }
         assert!(!g.is_free("one more"));
+    }
+
+    #[test]
+    fn for_one_that_has_hung_up_answers_are_not_waited_for_long() {
+        let mut g = Gathers::default();
+        let day = Duration::from_secs(24 * 3600);
+        for n in 0..MAX_GATHERS as u64 {
+            let (cmd, asker) = (n.to_string(), Asker(n));
+            assert_eq!(g.begin(&cmd, asker, all(), day, Time(0)), None);
+        }
+        let (gone, end) = (Time(0) + ns(7), Time(0) + ns(7) + FOR_NOBODY);
+        g.asker_gone(Asker(3), gone);
+        // Once.
+        g.asker_gone(Asker(3), gone + ns(1));
+        assert_eq!(g.deadline(), Some(end));
+        // Until then it is as it was: its answers are no events, and nobody else has its cmd.
+        assert!(!g.is_free("3"));
+        assert_eq!(g.heard(W[0], "3", None), Heard::Taken);
+        let over = g.overdue(end);
+        let late = Unanswered::Late {
+            cmd: "3".into(),
+            within: ns(7) + FOR_NOBODY,
+            missing: vec![W[1], W[2]],
+            of: 3,
+        };
+        let (asker, result) = (Asker(3), Err(late));
+        assert_eq!(over, [Gathered { asker, result }]);
+        assert!(g.is_free("3") && g.map.len() == MAX_GATHERS - 1);
+        // One that would be over before that is not longer for it.
+        assert_eq!(g.begin("3", Asker(99), all(), ns(1), end), None);
+        g.asker_gone(Asker(99), end);
+        assert_eq!(g.deadline(), Some(end + ns(1)));
     }
 
     #[test]

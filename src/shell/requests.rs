@@ -164,9 +164,10 @@ impl Shell {
         if let Some(stream) = self.clients.stream(id) {
             let _ = self.poll.registry().deregister(stream);
             self.clients.drop_one(id);
+            let now = self.now();
             for asker in self.waiting.drop_client(id) {
-                self.jobs
-                    .nobody_waits(asker, settings::RUN_LIMIT, self.now());
+                self.jobs.nobody_waits(asker, settings::RUN_LIMIT, now);
+                self.messages.gathers.asker_gone(asker, now);
                 self.queue.push_back(Event::AskerGone { asker });
             }
         }

@@ -118,6 +118,32 @@ fn a_worker_behind_a_wrapper_names_itself_by_the_pid_it_has() {
 }
 
 #[test]
+fn who_asks_for_a_day_and_hangs_up_does_not_keep_others_from_asking() {
+    use std::io::Write;
+    let port = free_port();
+    let mut rig = node(2, port, "proteus", "");
+    rig.up();
+    // As many as there may be, each for a cmd that nobody answers.
+    let full = 64;
+    for n in 0..full {
+        let mut door = std::os::unix::net::UnixStream::connect(rig.socket()).unwrap();
+        let text = format!("{{\\\"cmd\\\":\\\"c{n}\\\"}}");
+        let line = format!("[\"sync-send\",\"{text}\",\"timeout\",\"1d\"]\n");
+        door.write_all(line.as_bytes()).unwrap();
+    }
+    let late = rig.wait_many("message-unanswered", full);
+    let text = &late[0].msg;
+    assert!(
+        text.contains("2 of 2 workers") && !text.contains("1d"),
+        "{text}"
+    );
+    let all = "[\"pong 0\",\"pong 1\"]\n";
+    let again = said(&rig, &["sync-send", "{\"cmd\":\"ping\"}"]);
+    assert_eq!(again, (0, all.into()));
+    rig.end(&[]);
+}
+
+#[test]
 fn who_does_not_answer_is_not_waited_for_for_ever() {
     let port = free_port();
     let mut rig = node(2, port, "proteus", "");
