@@ -130,10 +130,10 @@ impl Clients {
             match c.stream.read(buf) {
                 // `printf 'stop\n' | nc -U` has said all, and wants to hear the answer.
                 Ok(0) if !c.stream.has_hung_up() && !c.last => {
-                    c.heard_all = true;
-                    return match c.is_done() {
-                        true => Heard::Gone,
-                        false => Heard::Nothing,
+                    c.said_all();
+                    return match self.push(id) {
+                        true => Heard::Nothing,
+                        false => Heard::Gone,
                     };
                 }
                 Ok(0) => return Heard::Gone,
@@ -219,10 +219,10 @@ impl Clients {
         !c.is_done() && c.output.len().saturating_sub(c.first) <= MAX_OUT
     }
 
-    /// From here on it is told all that happens, or not any more.
-    pub fn follows(&mut self, id: ClientId, how: Option<How>) {
+    /// From here on it is told all that happens, or not any more; does it stay for that alone?
+    pub fn follows(&mut self, id: ClientId, how: Option<How>, stays: bool) {
         if let Some(c) = self.map.get_mut(&id) {
-            c.follows = how;
+            (c.follows, c.stays) = (how, stays);
         }
     }
 

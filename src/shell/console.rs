@@ -124,12 +124,12 @@ impl Shell {
                 Some((EX_USAGE, why.into()))
             }
             Some("off") => {
-                self.clients.follows(id, None);
+                self.clients.follows(id, None, false);
                 Some((0, String::new()))
             }
             None if !types => Some((0, answer)),
             Some(_) | None => {
-                if !self.follow(id, how) {
+                if !self.follow(id, how, word.is_some()) {
                     let why = "too many follow the events already: let one of them go\n";
                     return Some((EX_TEMPFAIL, refusal(why, r.json)));
                 }

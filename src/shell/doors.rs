@@ -5,6 +5,7 @@ use super::clients::{Client, ClientId, Clients, MAX_CLIENTS};
 use super::conn::Conn;
 use crate::core::codes::EX_NOPERM;
 use crate::core::{By, Pid, Time};
+use crate::sys::socket::Patience;
 use crate::sys::{fds, process, unix};
 use crate::wire::command::encode_answer;
 use mio::net::{TcpListener, UnixListener};
@@ -25,6 +26,13 @@ const ACCEPTS: usize = 16;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// Where all those that might make room have just come it is tried again after that.
 const CROWDED_AGAIN: Duration = Duration::from_millis(10);
+
+/// One that says nothing over TCP, and is told nothing, may have gone without our hearing of it: a host that
+/// is down, or one whose last word was that it says no more, which may mean that it listens. The kernel asks.
+const THERE: Patience = Patience {
+    keepalive: Some(Duration::from_secs(30)),
+    user_timeout: None,
+};
 
 /// By which one, and so what may be said there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +109,7 @@ impl Doors {
     /// Opens a port.
     pub fn open_port(&mut self, at: SocketAddr, gate: Gate) -> io::Result<&mut TcpListener> {
         let listener = TcpListener::bind(at)?;
+        THERE.set(listener.as_fd())?;
         self.ports.push((listener, gate));
         let last = self.ports.last_mut();
         last.map(|(l, _)| l)
@@ -345,7 +354,7 @@ mod tests {
             assert_eq!(all.hear(one.0, at(n)), Heard::Nothing);
             match (all.may_last(one.0), n % 8) {
                 (false, _) => refused += 1,
-                (true, 0) => all.follows(one.0, Some(How::Text)),
+                (true, 0) => all.follows(one.0, Some(How::Text), true),
                 (true, _) => all.patient(one.0),
             }
             crowd.push(one);

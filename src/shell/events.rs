@@ -181,11 +181,12 @@ impl Shell {
         self.publish(line);
     }
 
-    /// From here on this one is told all there is. False: too many follow.
-    pub(super) fn follow(&mut self, id: ClientId, how: How) -> bool {
+    /// From here on this one is told all there is, also if it says no more, should it stay for that. False:
+    /// too many follow.
+    pub(super) fn follow(&mut self, id: ClientId, how: How, stays: bool) -> bool {
         let may = self.clients.may_follow(id);
         if may {
-            self.clients.follows(id, Some(how));
+            self.clients.follows(id, Some(how), stays);
         }
         may
     }

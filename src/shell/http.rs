@@ -259,7 +259,7 @@ impl Shell {
         bytes.extend_from_slice(sse::retry(RETRY).as_bytes());
         bytes.extend_from_slice(self.events.after(seen, clock::wall()).as_bytes());
         self.clients.streams(id);
-        self.follow(id, How::Sse);
+        self.follow(id, How::Sse, true);
         self.clients.add(id, &bytes);
         if !self.clients.push(id) {
             self.hang_up(id);

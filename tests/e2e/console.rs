@@ -65,9 +65,14 @@ impl Typist {
         }
     }
 
-    /// Says that it has no more to say, and reads to the end.
-    pub fn rest(mut self) -> String {
+    /// Says that it has no more to say.
+    pub fn says_no_more(&self) {
         self.to.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
+    /// The same, and reads to the end.
+    pub fn rest(mut self) -> String {
+        self.says_no_more();
         let mut rest = String::new();
         self.from.read_to_string(&mut rest).unwrap();
         rest

@@ -269,6 +269,37 @@ fn events_are_streamed_and_one_who_comes_back_misses_none() {
 }
 
 #[test]
+fn a_stream_whose_reader_says_no_more_goes_on_until_it_has_gone() {
+    let h = house(1, "");
+    let mut one = stream(&h, "");
+    one.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    next(&mut one, "all-ready");
+    for n in 0..3 {
+        h.rig.verb(format!("debug hello-{n}"));
+        let (_, said) = next(&mut one, "debug");
+        assert_eq!(said["msg"].get::<String>().unwrap(), &format!("hello-{n}"));
+    }
+    // One that is silent is asked by the kernel: its timer is that of keepalive, 02.
+    let port = format!(":{:04X}", h.monitor.port());
+    let its = |line: &&str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words[1].ends_with(&port) && words[3] != "0A" && words[5].starts_with("02:")
+    };
+    h.rig
+        .until("that timer runs, when all is acknowledged", || {
+            let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+            table.lines().filter(its).count() == 1
+        });
+    drop(one);
+    // One that has gone and one that listens on look the same, until something is said to them: at once.
+    for _ in 0..3 {
+        let mut gone = stream(&h, "");
+        next(&mut gone, "all-ready");
+    }
+    h.rig.end(&[]);
+}
+
+#[test]
 fn a_connection_goes_on_and_requests_may_come_at_once() {
     let h = house(1, "");
     let mut to = connect(h.monitor);

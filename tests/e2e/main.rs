@@ -41,6 +41,7 @@ mod empty_root;
 mod exchange;
 mod fallbacks;
 mod files;
+mod following;
 mod heavy;
 mod hooks;
 mod hostile;

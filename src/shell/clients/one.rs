@@ -10,6 +10,7 @@ use crate::wire::dialogue::Dialogue;
 use crate::wire::http::response::Way;
 use crate::wire::http::{Guess, guess};
 use crate::wire::routes::What;
+use crate::wire::sse;
 use crate::wire::stream::{self, How};
 
 /// One of them.
@@ -45,6 +46,9 @@ pub struct Client {
     pub(super) heard_all: bool,
     /// Is it told all that happens?
     pub(super) follows: Option<How>,
+    /// Is that what it is here for, though it will say no more? (Somebody who types asks for other things
+    /// besides, and says by the end of that that it is over.)
+    pub(super) stays: bool,
     /// What it was not told of that, since it did not read; and when the last of it was.
     pub(super) missed: (u64, (u64, u32)),
     /// What stands at the end of the screen of who types at ours.
@@ -90,6 +94,7 @@ impl Client {
             last: false,
             heard_all: false,
             follows: None,
+            stays: false,
             missed: (0, (0, 0)),
             prompt: String::new(),
             typed: false,
@@ -101,7 +106,18 @@ impl Client {
     pub(super) fn is_done(&self) -> bool {
         // (Over HTTP it hangs up itself, in time.)
         let last = self.last && self.http.is_none();
-        self.output.is_empty() && (last || self.heard_all && self.waits == 0)
+        let listens = self.waits > 0 || self.follows.is_some() && self.stays;
+        self.output.is_empty() && (last || self.heard_all && !listens)
+    }
+
+    /// It will say no more. Over TCP one that listens on cannot be told from one that has gone, before
+    /// something is sent to it: so a stream gets a line that means nothing. (For others the kernel asks,
+    /// in its time: see `doors`.)
+    pub(super) fn said_all(&mut self) {
+        let knows = std::mem::replace(&mut self.heard_all, true);
+        if !knows && self.stream.peer().is_some() && self.follows == Some(How::Sse) {
+            self.output.extend_from_slice(sse::HEARTBEAT.as_bytes());
+        }
     }
 
     pub(in crate::shell) fn deadline(&self) -> Option<Time> {
