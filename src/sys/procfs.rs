@@ -28,6 +28,13 @@ fn base() -> &'static str {
     }
 }
 
+/// A file that has a name in it. Whoever it is of has chosen that, as bytes: a longer one that was cut
+/// in the middle of a character is enough.
+fn named(file: String) -> Option<String> {
+    let bytes = fs::read(file).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 fn words<T: std::str::FromStr>(text: &str) -> Vec<T> {
     text.split_whitespace()
         .filter_map(|w| w.parse().ok())
@@ -36,7 +43,7 @@ fn words<T: std::str::FromStr>(text: &str) -> Vec<T> {
 
 /// The process that a thread belongs to.
 pub fn process_of(tid: i32) -> Option<i32> {
-    let text = fs::read_to_string(format!("{}/{tid}/status", base())).ok()?;
+    let text = named(format!("{}/{tid}/status", base()))?;
     let line = text.lines().find(|l| l.starts_with("Tgid:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
@@ -330,7 +337,7 @@ pub fn tree_usage(pid: i32) -> Option<(u64, u64)> {
 
 /// Its `stat` behind the name, which may hold blanks and parentheses.
 fn stat(pid: i32) -> Option<String> {
-    let text = fs::read_to_string(format!("{}/{pid}/stat", base())).ok()?;
+    let text = named(format!("{}/{pid}/stat", base()))?;
     Some(text.rsplit_once(')')?.1.to_string())
 }
 
@@ -368,7 +375,7 @@ pub enum Habit {
 
 /// What it does at that signal.
 pub fn habit(pid: i32, signal: i32) -> Habit {
-    let text = fs::read_to_string(format!("{}/{pid}/status", base())).unwrap_or_default();
+    let text = named(format!("{}/{pid}/status", base())).unwrap_or_default();
     let bit = u32::try_from(signal - 1)
         .ok()
         .and_then(|n| 1u64.checked_shl(n))
@@ -388,8 +395,8 @@ pub fn habit(pid: i32, signal: i32) -> Habit {
 /// another one before it stopped: so none may have come since.)
 pub fn is_stopped(pid: i32) -> bool {
     let stopped = |tid: i32| {
-        let text = fs::read_to_string(format!("{}/{pid}/task/{tid}/stat", base()));
-        let state = text.ok().and_then(|t| field(t.rsplit_once(')')?.1, 0));
+        let text = named(format!("{}/{pid}/task/{tid}/stat", base()));
+        let state = text.and_then(|t| field(t.rsplit_once(')')?.1, 0));
         state.is_none_or(|s: char| matches!(s, 'T' | 't' | 'Z' | 'X'))
     };
     let all = threads(pid);
@@ -508,6 +515,32 @@ mod tests {
             all > own && own > at_least,
             "{all} in all, {own} of the child (at least {at_least})"
         );
+    }
+
+    #[test]
+    fn one_whose_name_is_no_text_is_seen_like_any_other() {
+        let name = r"open('/proc/self/comm', 'wb').write(b'xxxxxxxxxxxx) \xc3')";
+        let stop = "import os; os.kill(os.getpid(), 19)";
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", &format!("{name}\n{stop}")])
+            .spawn()
+            .unwrap();
+        let pid = child.id().cast_signed();
+        while !super::super::wait::is_stopped(pid) {
+            std::thread::yield_now();
+        }
+        let (stopped, rss) = (is_stopped(pid), usage(pid));
+        let (parent, habit) = (parent_of(pid), habit(pid, libc::SIGTERM));
+        let process = process_of(pid);
+        child.kill().unwrap();
+        while !is_zombie(pid) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(stopped);
+        assert!(rss.is_some_and(|(rss, _)| rss > 100_000), "{rss:?}");
+        assert_eq!(parent, Some(std::process::id().cast_signed()));
+        assert_eq!((habit, process), (Habit::Ends, Some(pid)));
     }
 
     #[test]

@@ -84,6 +84,33 @@ fn a_worker_that_leaks_is_replaced() {
     rig.end(&[]);
 }
 
+/// The kernel keeps 15 bytes of a name, whatever they are the half of.
+#[test]
+fn a_worker_that_leaks_is_replaced_whatever_its_name_is() {
+    let port = free_port();
+    let limit = "--max-rss 60M --recycle-jitter 0%";
+    let name: String = "xxxxxxxxxxxxxx\u{e9}"
+        .bytes()
+        .take(15)
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let mut rig = serving(1, port, limit, &format!("leak=200 name={name}"));
+    let pid = rig.status().pids()[0];
+    let comm = fs::read(format!("/proc/{pid}/comm")).unwrap();
+    assert_eq!(comm, b"xxxxxxxxxxxxxx\xc3\n");
+    let said: JsonValue = rig.verb("status --json").out.parse().unwrap();
+    let rss = *said["slots"][0]["rss"].get::<f64>().unwrap();
+    assert!(rss > 1e6, "{said:?}");
+    let mut load = Load::going(&format!("{port} clients=2"));
+    let e = rig.wait("recycling", |_| true);
+    assert_eq!((e.pid(), e.text("reason")), (pid, "rss"));
+    rig.wait("died", |e| e.pid() == pid);
+    load.until("the next one serves", |t| t.of("pids") > 1);
+    let (well, tally) = load.finish();
+    assert!(well, "{tally:?}");
+    rig.end(&[]);
+}
+
 #[test]
 fn who_has_served_as_many_connections_as_it_may_is_replaced() {
     let port = free_port();

@@ -16,6 +16,7 @@ blocking.py [PORT|unix:PATH] [NAME=VALUE...], else $PORT, else 8000; $HOST if se
   broken=FILE   if there is such a file, it complains and exits 3 instead
   mute=FILE     if there is such a file, it never listens
   leak=KB       so much memory is lost with each request
+  name=HEX      the kernel knows it by these bytes
 
 What it does it tells, one line each, on the descriptor $SAY_FD or in the file $SAY: `listening`,
 `request`, `mute`.
@@ -134,7 +135,7 @@ def options(words):
     where = os.environ.get("PORT", "8000")
     names = ["handler", "keepalive", "threads", "fork", "defer", "v6", "start", "leak"]
     opt = dict.fromkeys(names, 0)
-    opt.update(backlog=5, broken="", mute="")
+    opt.update(backlog=5, broken="", mute="", name="")
     for word in words:
         name, is_option, value = word.partition("=")
         if not is_option:
@@ -142,7 +143,7 @@ def options(words):
         elif name not in opt:
             sys.exit(f"blocking.py: no such option: {name}")
         else:
-            opt[name] = value if name in ("broken", "mute") else int(value)
+            opt[name] = value if isinstance(opt[name], str) else int(value)
     return where, opt
 
 
@@ -152,6 +153,9 @@ def main():
     if opt["broken"] and os.path.exists(opt["broken"]):
         print("blocking.py: this version is broken", file=sys.stderr)
         sys.exit(3)
+    if opt["name"]:
+        with open("/proc/self/comm", "wb") as comm:
+            comm.write(bytes.fromhex(opt["name"]))
     time.sleep(opt["start"] / 1000)
     if opt["mute"] and os.path.exists(opt["mute"]):
         say("mute")
