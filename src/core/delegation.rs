@@ -15,13 +15,14 @@
 //! 6. Work is given to a program, as a line with a number (`Ticket`). Lines that it has read are done by
 //!    it or by nobody: when it has ended, who waits for those is told.
 //! 7. A worker that has gone hears nothing: what only it waits for is not waited for any more.
-//! 8. Nothing is kept for longer than that, and there is a limit to all.
+//! 8. Nothing is kept for longer than that, and there is a limit to all (`hearers` has those of notifications).
 
+use super::hearers::{Hearers, Subject};
 use super::ids::{Time, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// So many may wait for answers at a time, and have notifications.
+/// So many may wait for answers at a time, and so many sets of notifications are kept.
 pub const MAX_ASKS: usize = 1024;
 /// Bytes of the messages of those who wait.
 pub const MAX_KEPT: usize = 16 * 1024 * 1024;
@@ -43,6 +44,15 @@ pub struct Wanted {
     pub notification: bool,
 }
 
+impl Wanted {
+    /// What of later answers is heard, and who hears it, if that is wanted.
+    fn later(&self, worker: WorkerId) -> Option<(Subject, To)> {
+        let expect = self.expect.as_ref().filter(|_| self.notification)?;
+        let subject = (self.delegate.clone(), expect.clone(), worker);
+        Some((subject, To::of(self.targets.as_ref())))
+    }
+}
+
 /// Where some work was put: which program has it, and the how manieth of its lines it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
@@ -61,6 +71,8 @@ pub enum Begun {
     Joined,
     /// There is no room for it.
     Full(Failed),
+    /// There is none for those who shall hear of it later, and why.
+    Crowded(Failed, String),
 }
 
 /// Who hears something.
@@ -136,9 +148,6 @@ impl Asker {
     }
 }
 
-/// Who has notifications of what: delegate, expect, and the one who asked.
-type Subject = (String, String, WorkerId);
-
 /// All that is under way.
 #[derive(Default)]
 pub struct Delegations {
@@ -146,7 +155,7 @@ pub struct Delegations {
     /// How many ask, and how many bytes they have sent.
     count: usize,
     kept: usize,
-    listening: BTreeMap<Subject, To>,
+    later: Hearers,
 }
 
 impl Delegations {
@@ -159,19 +168,23 @@ impl Delegations {
         ticket: Ticket,
         now: Time,
     ) -> Begun {
+        let later = wanted.later(worker);
         let Some(expect) = wanted.expect else {
             return Begun::Work;
         };
-        let full = self.count >= MAX_ASKS
-            || self.kept + message.len() > MAX_KEPT
-            || wanted.notification && self.listening.len() >= MAX_ASKS;
-        if full {
-            return Begun::Full(Failed {
-                delegate: wanted.delegate,
-                message: message.to_string(),
-                expect,
-                to: To::of(wanted.targets.as_ref()),
-            });
+        let failed = || Failed {
+            delegate: wanted.delegate.clone(),
+            message: message.to_string(),
+            expect: expect.clone(),
+            to: To::of(wanted.targets.as_ref()),
+        };
+        if self.count >= MAX_ASKS || self.kept + message.len() > MAX_KEPT {
+            return Begun::Full(failed());
+        }
+        if let Some((subject, to)) = later
+            && let Err(why) = self.later.ask(subject, &to)
+        {
+            return Begun::Crowded(failed(), why);
         }
         let distinct = wanted.matches.is_empty().then(|| message.to_string());
         let key = Key {
@@ -213,10 +226,8 @@ impl Delegations {
             Some(others) => others.join(to),
             None => drop(all.insert(expect.to_string(), to)),
         };
-        for ((of, expect, _), to) in &self.listening {
-            if of == delegate && called.is_none_or(|c| c == expect) {
-                hear(expect, to.clone());
-            }
+        for (expect, to) in self.later.of(delegate, called) {
+            hear(expect, to);
         }
         let fits = |key: &&Key| {
             key.delegate == delegate
@@ -275,33 +286,39 @@ impl Delegations {
 
     /// Does nobody wait, or listen?
     pub fn is_empty(&self) -> bool {
-        self.count == 0 && self.listening.is_empty()
+        self.count == 0 && self.later.is_empty()
     }
 
     /// It has had its answer, or its error: what it hears from now on.
     fn done_with(&mut self, key: &Key, asker: Asker) {
         self.count = self.count.saturating_sub(1);
         self.kept = self.kept.saturating_sub(asker.message.len());
-        if asker.notification && self.listening.len() < MAX_ASKS {
+        if asker.notification {
             let subject = (key.delegate.clone(), key.expect.clone(), asker.worker);
-            let to = To::of(asker.targets.as_ref());
-            match self.listening.get_mut(&subject) {
-                Some(others) => others.join(to),
-                None => drop(self.listening.insert(subject, to)),
-            }
+            self.later.begin(&subject, &To::of(asker.targets.as_ref()));
+        }
+    }
+
+    /// If there is no room for those who shall hear of this later: pids that have it, of which it should be
+    /// looked whose they are.
+    pub fn look_at(&mut self, worker: WorkerId, wanted: &Wanted, now: Time) -> Vec<i32> {
+        let later = wanted.later(worker);
+        later.map_or_else(Vec::new, |(subject, to)| {
+            self.later.look_at(&subject, &to, now)
+        })
+    }
+
+    /// These of them are nobody's.
+    pub fn forget(&mut self, worker: WorkerId, wanted: &Wanted, pids: &[i32]) {
+        if let Some((subject, _)) = wanted.later(worker) {
+            self.later.forget(&subject, pids);
         }
     }
 
     /// A worker has gone, whose pid that was: the next one with that pid does not hear what was for it.
     /// Others may hear the answer to what it has asked; notifications end with it.
     pub fn gone(&mut self, worker: WorkerId, pid: Option<i32>) {
-        self.listening.retain(|(_, _, of), to| {
-            let nobody = match to {
-                To::All => false,
-                To::Pids(all) => pid.is_some_and(|pid| all.remove(&pid)) && all.is_empty(),
-            };
-            *of != worker && !nobody
-        });
+        self.later.gone(worker, pid);
         let (mut count, mut kept) = (0, 0);
         self.asks.retain(|_, work| {
             work.askers.retain_mut(|asker| {
@@ -357,7 +374,7 @@ mod tests {
     }
 
     fn is_empty(d: &Delegations) -> bool {
-        d.asks.is_empty() && d.count == 0 && d.kept == 0 && d.listening.is_empty()
+        d.asks.is_empty() && d.count == 0 && d.kept == 0 && d.later.is_empty()
     }
 
     #[test]
@@ -491,6 +508,38 @@ mod tests {
         assert_eq!(d.ask(W[0], wanted("a"), &long, T, Time(0)), Begun::Work);
         assert_eq!(d.ask(W[0], wanted("a"), "{}", T, Time(0)), full());
         d.lost(|t| t == T);
+        assert!(is_empty(&d));
+    }
+
+    #[test]
+    fn notifications_for_ever_new_pids_are_refused_at_a_limit() {
+        let mut d = Delegations::default();
+        let ask = |first: i32| Wanted {
+            notification: true,
+            targets: Some((first..first + 1000).collect()),
+            ..wanted("a")
+        };
+        assert_eq!(d.ask(W[0], ask(0), "{}", T, Time(0)), Begun::Work);
+        let heard = |d: &mut Delegations| match answer(d, "a").pop() {
+            Some((_, To::Pids(pids))) => pids.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(heard(&mut d), 1000);
+        for n in 1..100 {
+            let Begun::Crowded(failed, why) = d.ask(W[0], ask(n * 1000), "{}", T, Time(0)) else {
+                panic!("there was room");
+            };
+            assert_eq!(why, "its notifications would go to 2000 pids (limit 1024)");
+            assert_eq!(failed.to, To::of(ask(n * 1000).targets.as_ref()));
+            assert_eq!(d.len(), 0, "nobody waits");
+            assert_eq!(heard(&mut d), 1000);
+        }
+        // Those that are nobody's make room.
+        let look = d.look_at(W[0], &ask(9000), Time(0));
+        d.forget(W[0], &ask(9000), &look);
+        assert_eq!(d.ask(W[0], ask(9000), "{}", T, Time(0)), Begun::Work);
+        assert_eq!(heard(&mut d), 1000);
+        d.gone(W[0], None);
         assert!(is_empty(&d));
     }
 

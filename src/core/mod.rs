@@ -11,6 +11,7 @@ mod crash;
 mod deadlines;
 mod drain;
 mod due;
+pub mod hearers;
 mod hung;
 mod kinds;
 mod lanes;

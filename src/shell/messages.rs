@@ -191,7 +191,7 @@ impl Shell {
     }
 
     /// Something is dropped. Said once of each worker, or its log would be full of it.
-    fn at_fault(&mut self, worker: WorkerId, fault: Fault, what: &str) {
+    pub(super) fn at_fault(&mut self, worker: WorkerId, fault: Fault, what: &str) {
         let new = self.pipe(worker).is_some_and(|p| p.first(fault));
         if let (true, Some(who)) = (new, self.cluster.fleet().who(worker)) {
             let message = format!("{who} {what}: it is dropped, and so are others like it");

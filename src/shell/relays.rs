@@ -13,7 +13,8 @@
 use super::Shell;
 use super::jobs::LAST;
 use super::messages::shown;
-use super::pipe::parcel;
+use super::pipe::{Fault, parcel};
+use super::speech::ANCESTORS;
 use crate::core::delegation::{Begun, Failed, MAX_ASKS, Ticket, To, Wanted};
 use crate::core::fields::Value;
 use crate::core::words::bytes;
@@ -186,6 +187,7 @@ impl Shell {
         let line = self.jobs.next_line(program);
         let ticket = Ticket { program, line };
         let now = self.now();
+        self.forget_strangers(worker, &wanted);
         let delegations = &mut self.messages.delegations;
         match delegations.ask(worker, wanted, text, ticket, now) {
             Begun::Joined => {}
@@ -197,6 +199,11 @@ impl Shell {
                 self.is_behind(program, &why);
                 self.fail(vec![failed], |_| why.clone());
             }
+            Begun::Crowded(failed, why) => {
+                let what = format!("delegates something, but {why}");
+                self.at_fault(worker, Fault::Delegation, &what);
+                self.fail(vec![failed], |_| why.clone());
+            }
             Begun::Work => {
                 let line = relayed::work(who.slot.0, who.pid.map_or(0, |p| p.0), text);
                 if let Err(why) = self.tell_program(program, &line) {
@@ -205,6 +212,17 @@ impl Shell {
                 }
             }
         }
+    }
+
+    /// Makes room for those who shall hear of this later, where there is none: pids that are no worker's, and
+    /// of no process that one has started, hear nothing.
+    fn forget_strangers(&mut self, worker: WorkerId, wanted: &Wanted) {
+        let now = self.now();
+        let look = self.messages.delegations.look_at(worker, wanted, now);
+        let nobodys = |pid: &i32| self.worker_with(*pid, &mut { ANCESTORS }).is_none();
+        let nobodys: Vec<i32> = look.into_iter().filter(nobodys).collect();
+        let delegations = &mut self.messages.delegations;
+        delegations.forget(worker, wanted, &nobodys);
     }
 
     /// An error says why it does not hear of it.

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Datagrams of one worker in one turn.
 const TURN: usize = 16;
 /// So far up a process is looked for the worker it belongs to.
-const ANCESTORS: usize = 64;
+pub(super) const ANCESTORS: usize = 64;
 
 /// What one worker can speak to.
 #[derive(Default)]

@@ -5,6 +5,7 @@ use super::json::quote;
 use super::raw::Raw;
 use crate::core::Word;
 use crate::core::delegation::Wanted;
+use crate::core::hearers::MAX_TARGETS;
 use std::time::Duration;
 
 /// Longest message; of a longer one nothing is kept.
@@ -23,10 +24,9 @@ const INTERNAL: &str = "NODE_";
 /// So long is the answer to a delegation waited for, unless it says otherwise; and at most.
 const DELEGATE_WITHIN: Duration = Duration::from_secs(10);
 const DELEGATE_AT_MOST: Duration = Duration::from_secs(3600);
-/// Names in `matches`, bytes of their values, and pids in `targets`.
+/// Names in `matches`, and bytes of their values.
 const MAX_MATCHES: usize = 16;
 const MAX_MATCHED: usize = 64 * 1024;
-const MAX_TARGETS: usize = 1024;
 
 /// Lines out of what comes in pieces.
 #[derive(Debug, Default)]

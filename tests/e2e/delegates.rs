@@ -151,6 +151,46 @@ fn notifications_follow_an_answer_for_as_long_as_who_has_asked_lives() {
 }
 
 #[test]
+fn who_names_ever_new_pids_for_notifications_is_refused_at_a_limit() {
+    let mut rig = with(1, "delegate=work=", "work", &format!("{PYTHON} puppet"));
+    // Pids that nobody has.
+    let ask = |n: i32| {
+        let first = 5_000_000 + 500 * n;
+        let pids: Vec<String> = (first..first + 500).map(|p| p.to_string()).collect();
+        let more = format!(
+            ",\"notification\":true,\"targets\":[\"me\",{}]",
+            pids.join(",")
+        );
+        make(&rig, Some(0), &work(n, &more));
+    };
+    // The third one finds no room, and that those before are nobody's.
+    for n in 1..=4 {
+        ask(n);
+        tell(&rig, "done", 1, n);
+    }
+    // That was just now.
+    for n in 5..=7 {
+        ask(n);
+        tell(&rig, "error", 1, n);
+    }
+    let why = "its notifications would go to 1501 pids (limit 1024)\n";
+    assert_eq!(errors(&rig), why.repeat(3));
+    let dropped = rig.wait("message-dropped", |_| true);
+    assert!(
+        dropped.msg.contains("1501 pids (limit 1024)"),
+        "{dropped:?}"
+    );
+    assert_eq!(rig.events("message-dropped").len(), 1);
+    // Nothing was done of it, and those that hear go on doing so.
+    make(&rig, Some(0), &work(8, ",\"targets\":[]"));
+    tell(&rig, "done", 1, 8);
+    for n in 5..=7 {
+        tell(&rig, "asked", 0, n);
+    }
+    rig.end(&["message-dropped"]);
+}
+
+#[test]
 fn a_program_that_dies_is_run_again_and_who_waited_for_it_is_told_at_once() {
     let rig = with(2, "delegate=work=", "dies", &format!("{PYTHON} puppet"));
     let begun = Instant::now();
