@@ -121,7 +121,7 @@ impl Console {
     /// The end of theirs.
     fn left_alone(&mut self) -> Result<u8, Failure> {
         if self.waits {
-            return Err((FAILED, "the master hung up without an answer".into()));
+            return Err((FAILED, "the master has gone without an answer".into()));
         }
         self.show("the master has gone\n")?;
         Ok(self.code)
