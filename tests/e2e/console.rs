@@ -57,10 +57,11 @@ impl Typist {
     /// Reads on until a line has that in it.
     pub fn reads_of(&mut self, what: &str) -> String {
         loop {
-            let line = self.reads();
-            assert!(!line.is_empty(), "hung up on before '{what}'");
+            let mut line = String::new();
+            let n = self.from.read_line(&mut line).unwrap();
+            assert!(n > 0, "hung up on before '{what}'");
             if line.contains(what) {
-                return line;
+                return line.trim_end().to_string();
             }
         }
     }
