@@ -52,7 +52,7 @@ pub struct Clients {
     pub(super) doors: Doors,
     pub(super) map: BTreeMap<ClientId, Client>,
     pub(super) next: u64,
-    /// So many there was room for when the last of them came.
+    /// So many there was room for when the last of them came, or a worker was to be forked.
     pub(super) most: usize,
     /// The one at our own standard input, if there is one, or was.
     pub(super) own: Option<ClientId>,
@@ -238,8 +238,7 @@ impl Clients {
     /// May one more follow, or wait for an end that may be far away, and leave room for others?
     pub fn may_last(&self, id: ClientId) -> bool {
         // Who sits at our own terminal takes nobody's place.
-        let own = |c: &Client| matches!(c.stream, Conn::Own);
-        if self.map.get(&id).is_some_and(own) {
+        if self.map.get(&id).is_some_and(Client::is_own) {
             return true;
         }
         let tcp = |c: &Client| c.gate != Gate::Socket;

@@ -179,6 +179,22 @@ impl Doors {
 }
 
 impl Clients {
+    /// So many there is room for from now on. Those beyond that have to go: first who is silent, those over TCP
+    /// before others, then who has just come; last who waits or follows. Of each the one that has said nothing
+    /// for longest is the first, so whoever has just asked for what takes the room hears of its end.
+    pub fn too_many(&mut self, room: usize, now: Time) -> Vec<ClientId> {
+        self.most = room.min(MAX_CLIENTS);
+        let over = self.map.len().saturating_sub(self.most);
+        if over == 0 {
+            return Vec::new();
+        }
+        let others = self.map.iter().filter(|(_, c)| !c.is_own());
+        let turn = |c: &Client| (c.lasts(), c.is_new(now), c.gate == Gate::Socket, c.since);
+        let mut all: Vec<_> = others.map(|(id, c)| (turn(c), *id)).collect();
+        all.sort();
+        all.into_iter().take(over).map(|(_, id)| id).collect()
+    }
+
     /// Takes in who knocks, as far as there is room; names those who were let in, for registration.
     pub fn accept(&mut self, room: usize, now: Time) -> Vec<ClientId> {
         let mut new = Vec::new();
@@ -363,6 +379,38 @@ mod tests {
         assert_eq!(all.map.values().filter(|c| c.lasts()).count(), 240);
         // Whoever waits already may wait for something else, too.
         assert!(all.may_last(crowd[1].0));
+    }
+
+    #[test]
+    fn who_is_silent_goes_first_when_there_is_less_room_and_who_waits_last() {
+        let mut all = room_for(8);
+        let mut crowd = Vec::new();
+        for (s, gate) in [
+            (1, Gate::Socket),
+            (2, Gate::Socket),
+            (3, Gate::Socket),
+            (4, Gate::Port),
+            (5, Gate::Socket),
+        ] {
+            let (id, stream) = comes(&mut all, gate, b"", at(s));
+            assert_eq!(all.hear(id, at(s)), Heard::Nothing);
+            crowd.push((id, stream));
+        }
+        let by_age: Vec<ClientId> = crowd.iter().map(|(id, _)| *id).collect();
+        all.follows(by_age[0], Some(How::Text), false);
+        all.patient(by_age[2]);
+        let goes = |all: &mut Clients, room| all.too_many(room, at(5));
+        assert!(goes(&mut all, 5).is_empty());
+        // The second is silent, the fourth came over TCP; the last has just come.
+        assert_eq!(goes(&mut all, 4), [by_age[3]]);
+        let order = [3, 1, 4, 0, 2].map(|n: usize| by_age[n]);
+        assert_eq!(goes(&mut all, 0), order);
+        assert!(!all.has_room_for(Gate::Socket));
+        // Who sits at our own terminal takes nobody's descriptor.
+        all.at_our_own(NOBODY, String::new());
+        assert_eq!(goes(&mut all, 0), order);
+        assert!(goes(&mut all, 1000).is_empty());
+        assert_eq!(all.most, MAX_CLIENTS);
     }
 
     #[test]

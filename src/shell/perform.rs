@@ -26,7 +26,10 @@ impl Shell {
                 slot,
                 program,
                 reader,
-            } => self.spawn(worker, slot, program, reader),
+            } => {
+                self.make_room_for_workers();
+                self.spawn(worker, slot, program, reader);
+            }
             Action::Signal {
                 worker,
                 signal,
@@ -55,6 +58,7 @@ impl Shell {
                 what,
             } => {
                 let at = Place { lane, port, of };
+                self.make_room_for_workers();
                 self.open_lane(at, &what);
             }
             Action::Steer { port, table } => self.steer(port, &table),

@@ -7,7 +7,7 @@ use super::rights::Rights;
 use super::room::Room;
 use crate::core::{Asker, By, Event, Level, Terms};
 use crate::settings::Settings;
-use crate::sys::cpus;
+use crate::sys::{cpus, process};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 
@@ -94,6 +94,42 @@ impl Shell {
         let now = self.recipe(self.cluster.generation());
         let handed = self.sockets.handed_count();
         Room::of(&now.settings, now.ipc, handed, self.inherited)
+    }
+
+    /// So many clients have room beside the workers that there are to be: as those are now, and as a reload makes
+    /// them that is under way.
+    pub(super) fn room_for_clients(&self) -> usize {
+        let wanted = self.cluster.wanted();
+        let handed = self.sockets.handed_count();
+        let (newest, _) = self.recipes.newest();
+        let coming = self.recipe(newest);
+        let coming = Room::of(&coming.settings, coming.ipc, handed, self.inherited);
+        let now = self.room().clients(wanted);
+        match self.cluster.is_alive(newest) {
+            true => now.min(coming.clients(wanted)),
+            false => now,
+        }
+    }
+
+    /// Before something is opened for workers: clients were let in while there was room beside fewer of them, or
+    /// beside workers that cost less.
+    pub(super) fn make_room_for_workers(&mut self) {
+        let room = self.room_for_clients();
+        let now = self.now();
+        let gone = self.clients.too_many(room, now);
+        if gone.is_empty() {
+            return;
+        }
+        for id in &gone {
+            self.hang_up(*id);
+        }
+        let message = format!(
+            "hung up on {} clients: {} workers leave room for {room} (hard limit of open files {})",
+            gone.len(),
+            self.cluster.wanted(),
+            process::most_files()
+        );
+        self.say(Level::Info, "clients-dropped", message);
     }
 
     /// A client, or a signal, wants new workers.

@@ -102,7 +102,7 @@ impl Shell {
         let now = self.now();
         let mut ready: Vec<ClientId> = ready.iter().map(|n| ClientId(*n)).collect();
         if knock || self.clients.doors.knocking(now) {
-            let room = self.room().clients(self.cluster.wanted());
+            let room = self.room_for_clients();
             for id in self.clients.accept(room, now) {
                 let registry = self.poll.registry();
                 if let Some(stream) = self.clients.stream(id) {

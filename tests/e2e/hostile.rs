@@ -230,6 +230,54 @@ fn clients_take_no_descriptor_that_a_worker_needs() {
 }
 
 #[test]
+fn clients_make_room_for_the_workers_that_a_resize_adds() {
+    let ports = [(); 4].map(|()| format!("-p {}", free_port())).join(" ");
+    let words = format!("-n 1 {ports} --balance hash --ready ready --ipc node");
+    let words = format!("{words} -- python3 channel.py echo");
+    let mut rig = Rig::dressed(words, |cmd, _| birth::with_nofile(cmd, 300, 300));
+    rig.up();
+    let said = rig.verb("resize 1000");
+    let most = said.err.split("room for ").nth(1).unwrap();
+    let most: usize = most.split(';').next().unwrap().parse().unwrap();
+    assert!((4..12).contains(&most), "{said:?}");
+    let mut follower = connect(&rig);
+    follower.write_all(b"events follow\n").unwrap();
+    let crowd: Vec<UnixStream> = (0..255)
+        .map(|_| {
+            let mut stream = connect(&rig);
+            stream.write_all(b"version\n").unwrap();
+            let mut said = [0; 16];
+            assert_ne!(stream.read(&mut said).unwrap(), 0, "it is let in");
+            stream
+        })
+        .collect();
+    let before = proc::descriptors(rig.pid());
+    assert!(before > 200, "{before} descriptors are in use");
+    let said = rig.verb(format!("resize {most}"));
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(rig.status().ready, most);
+    let dropped = rig.wait("clients-dropped", |_| true);
+    assert!(
+        dropped.msg.contains("hard limit of open files 300"),
+        "{dropped:?}"
+    );
+    // As many as may be replaced at once are, and who follows was not hung up on.
+    assert_eq!(rig.verb("reload").code, 0);
+    assert!(rig.events("spawn-failed").is_empty());
+    let mut heard = Vec::new();
+    while !String::from_utf8_lossy(&heard).contains("generation 2 serves") {
+        let mut piece = [0; 4096];
+        let n = follower.read(&mut piece).unwrap();
+        assert_ne!(n, 0, "hung up on after {}", String::from_utf8_lossy(&heard));
+        heard.extend_from_slice(&piece[..n]);
+    }
+    drop((crowd, follower));
+    assert_eq!(rig.verb("resize 1").code, 0);
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &[]);
+}
+
+#[test]
 fn who_types_what_is_refused_is_hung_up_on_like_others() {
     let (rig, port) = rig();
     for asked in ["upgrade ./missing", "upgrade 0 ./missing", "reload 1 2"] {

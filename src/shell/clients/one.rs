@@ -122,8 +122,12 @@ impl Client {
 
     pub(in crate::shell) fn deadline(&self) -> Option<Time> {
         // Whoever sits at our own terminal may take their time.
-        let own = matches!(self.stream, Conn::Own);
-        (!own && !self.lasts()).then_some(self.say_by)
+        (!self.is_own() && !self.lasts()).then_some(self.say_by)
+    }
+
+    /// Does it sit at our own terminal?
+    pub(in crate::shell) fn is_own(&self) -> bool {
+        matches!(self.stream, Conn::Own)
     }
 
     pub(super) fn speaks(&mut self, now: Time) {
