@@ -9,13 +9,14 @@ use crate::core::fields::Value;
 use crate::core::gather::{Gathers, Heard};
 use crate::core::words::human;
 use crate::core::{Level, Time, WorkerId};
+use crate::sys::closer;
 use crate::wire::node_ipc::{DISCONNECT, HANDLE_REFUSED, Line, MAX_LINE, Message, What};
 use crate::wire::node_ipc::{msg_of, retyped};
 use crate::wire::raw::Raw;
 use mio::Interest;
 use mio::unix::SourceFd;
-use std::collections::BTreeSet;
-use std::os::fd::AsRawFd;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 /// Messages of one worker in one turn, and pieces of its channel.
@@ -24,6 +25,11 @@ const PIECES: usize = 16;
 /// So long the last messages of one that has ended are heard. It may have left somebody there who goes on
 /// writing, and messages may take long.
 const LAST: Duration = Duration::from_millis(50);
+/// So many descriptors that have come with its messages end a worker's turn. (Fewer are kept while its lines are
+/// heard, for which something may be opened: there is room for these, see `room`.)
+const HANDED: usize = 16;
+/// So long a worker is not heard whose turn had any: to close them elsewhere takes a fork.
+const RESTS: Duration = Duration::from_millis(20);
 /// So long a turn is about messages: other workers wait in bind(2) meanwhile. Who has not had their
 /// turn is first in the next.
 const TURN: Duration = Duration::from_millis(5);
@@ -44,13 +50,53 @@ pub struct Messages {
     to_post: BTreeSet<WorkerId>,
     /// The one that was heard last.
     heard_last: u64,
+    /// Those that have passed descriptors are not heard before that.
+    rests: BTreeMap<WorkerId, Time>,
+}
+
+/// What became of a worker's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Nothing more is there.
+    Over,
+    /// There may be more.
+    More,
+    /// There may be, and descriptors have come.
+    Handed,
+}
+
+/// Descriptors that have come in a turn.
+#[derive(Default)]
+struct Handed {
+    fds: Vec<OwnedFd>,
+    /// They were so many that the turn ends.
+    many: bool,
+}
+
+impl Handed {
+    fn close_many(&mut self) {
+        if self.fds.len() >= HANDED {
+            self.many = true;
+            closer::elsewhere(std::mem::take(&mut self.fds));
+        }
+    }
 }
 
 impl Messages {
     /// When something is to be given up.
     pub fn deadline(&self) -> Option<Time> {
         let gathers = self.gathers.deadline().into_iter();
-        gathers.chain(self.delegations.deadline()).min()
+        let all = gathers.chain(self.delegations.deadline());
+        all.chain(self.rests.values().copied()).min()
+    }
+
+    /// Those of them that do not rest, and those whose rest is over.
+    fn awake(&mut self, ready: &[u64], now: Time) -> Vec<u64> {
+        let mut all: BTreeSet<u64> = ready.iter().copied().collect();
+        all.extend(self.rests.keys().map(|worker| worker.0));
+        self.rests.retain(|_, until| *until > now);
+        all.retain(|n| !self.rests.contains_key(&WorkerId(*n)));
+        all.into_iter().collect()
     }
 }
 
@@ -67,7 +113,7 @@ impl Shell {
     /// What has come over the channels.
     pub(super) fn hear_channels(&mut self, ready: &[u64]) {
         let begun = self.now();
-        let mut ready = ready.to_vec();
+        let mut ready = self.messages.awake(ready, begun);
         let last = self.messages.heard_last;
         let first = ready.iter().position(|n| *n > last);
         ready.rotate_left(first.unwrap_or(0));
@@ -79,8 +125,13 @@ impl Shell {
             self.messages.heard_last = n;
             // Perhaps it has made room.
             self.messages.to_post.insert(WorkerId(n));
-            if self.hear_channel(WorkerId(n), begun + TURN) {
-                self.ready.insert((Kind::Ipc, n));
+            match self.hear_channel(WorkerId(n), begun + TURN) {
+                Turn::Over => {}
+                Turn::More => drop(self.ready.insert((Kind::Ipc, n))),
+                Turn::Handed => {
+                    let until = self.now() + RESTS;
+                    self.messages.rests.insert(WorkerId(n), until);
+                }
             }
         }
         let now = self.now();
@@ -94,42 +145,53 @@ impl Shell {
         speech.pipe.as_deref_mut()
     }
 
-    /// One worker's share of a turn, which ends then. True: there may be more.
-    fn hear_channel(&mut self, worker: WorkerId, until: Time) -> bool {
+    /// One worker's share of a turn, which ends then. What it has passed with its messages is closed at the end,
+    /// all at once.
+    fn hear_channel(&mut self, worker: WorkerId, until: Time) -> Turn {
+        let mut handed = Handed::default();
+        let turn = self.hear_pieces(worker, until, &mut handed);
+        if handed.fds.is_empty() && !handed.many {
+            return turn;
+        }
+        closer::elsewhere(handed.fds);
+        Turn::Handed
+    }
+
+    fn hear_pieces(&mut self, worker: WorkerId, until: Time, handed: &mut Handed) -> Turn {
         let mut pieces = 0;
         for n in 0..LINES + PIECES {
             // (One message or piece is heard whenever it is.)
             if n > 0 && self.now() > until {
-                return true;
+                return Turn::More;
             }
             // It may have been dismissed for what it has just said.
             let Some(pipe) = self.pipe(worker) else {
-                return false;
+                return Turn::Over;
             };
             if let Some(line) = pipe.line() {
                 self.hear_line(worker, line);
                 continue;
             }
             pieces += 1;
-            if pieces > PIECES {
-                return true;
+            if pieces > PIECES || handed.many {
+                return Turn::More;
             }
-            match pipe.read() {
-                Read::Some => {}
-                Read::Nothing => return false,
+            match pipe.read(&mut handed.fds) {
+                Read::Some => handed.close_many(),
+                Read::Nothing => return Turn::Over,
                 Read::Closed => {
                     self.close_ipc(worker);
-                    return false;
+                    return Turn::Over;
                 }
             }
         }
-        true
+        Turn::More
     }
 
     /// Its first process has ended: what it has said before that counts, and it says nothing more.
     pub(super) fn hear_last_messages(&mut self, worker: WorkerId) {
         let until = self.now() + LAST;
-        while self.hear_channel(worker, until) {
+        while self.hear_channel(worker, until) != Turn::Over {
             if self.now() > until {
                 let what = format!(
                     "has ended, and what it has said is not heard within {}",

@@ -2,7 +2,7 @@
 //! that does not read keeps nobody waiting: what waits for it has a limit, and is shared with all
 //! others that the same message waits for.
 
-use crate::sys::{closer, fds, notify};
+use crate::sys::{fds, notify};
 use crate::wire::node_ipc::{Line, Lines, MAX_LINE};
 use std::collections::VecDeque;
 use std::io;
@@ -94,15 +94,15 @@ impl Pipe {
         self.lines.line()
     }
 
-    /// Reads one piece.
-    pub fn read(&mut self) -> Read {
+    /// Reads one piece. Descriptors that have come with it (Node passes sockets with some messages) are put to
+    /// those `handed`: we have no use for any, and whoever reads closes them elsewhere.
+    pub fn read(&mut self, handed: &mut Vec<OwnedFd>) -> Read {
         let mut buf = [0u8; PIECE];
         loop {
             match notify::receive(self.fd.as_fd(), &mut buf) {
                 Ok(None) => return Read::Nothing,
-                Ok(Some(came)) if came.bytes > 0 => {
-                    // Node passes sockets with some messages; we have no use for any.
-                    closer::elsewhere(came.fds);
+                Ok(Some(mut came)) if came.bytes > 0 => {
+                    handed.append(&mut came.fds);
                     self.lines.feed(buf.get(..came.bytes).unwrap_or_default());
                     return Read::Some;
                 }
@@ -244,6 +244,32 @@ mod tests {
         pipe.watched = true; // there is no room in the socket
         let count = (0..1_000_000).take_while(|_| pipe.put(&parcel(""))).count();
         assert!(count <= MAX_WAITING / SLOT, "{count}");
+    }
+
+    #[test]
+    fn descriptors_that_come_along_are_whose_who_reads() {
+        use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+        use std::os::fd::AsRawFd;
+        let (mut pipe, theirs) = pair();
+        let (passed, _other) = fds::pipe().unwrap();
+        let parts = [io::IoSlice::new(b"{}\n")];
+        let with = [passed.as_raw_fd()];
+        let with = [ControlMessage::ScmRights(&with)];
+        for _ in 0..3 {
+            let none = MsgFlags::empty();
+            sendmsg::<()>(theirs.as_raw_fd(), &parts, &with, none, None).unwrap();
+        }
+        let mut handed = Vec::new();
+        while pipe.read(&mut handed) == Read::Some {
+            assert_eq!(pipe.line(), Some(Line::Whole(b"{}".to_vec())));
+        }
+        assert_eq!(handed.len(), 3);
+        let inode = fds::inode(passed.as_fd()).unwrap();
+        assert!(
+            handed
+                .iter()
+                .all(|fd| fds::inode(fd.as_fd()).unwrap() == inode)
+        );
     }
 
     #[test]

@@ -389,3 +389,25 @@ fn our_preload_leaves_a_program_alone_that_closes_by_itself() {
     assert_eq!(rig.tales("told").len(), 1);
     rig.finish(0, &[]);
 }
+
+#[test]
+fn a_worker_that_passes_a_descriptor_with_each_message_has_small_turns() {
+    let port = free_port();
+    let words = format!("-n 2 -p {port} --ready ready --ipc node -- python3 channel.py passes");
+    let mut rig = Rig::start(words);
+    rig.up();
+    let load = "{\"cmd\":\"load\",\"count\":3000}";
+    assert_eq!(said(&rig, &["send", load, "0"]).0, 0);
+    // Others are no matter to it, nor it to them.
+    let few = "{\"cmd\":\"load\",\"count\":3}";
+    assert_eq!(said(&rig, &["send", few, "1"]).0, 0);
+    rig.wait("message", |e| e.slot() == 1);
+    all_answer(&rig, v4(port), "/", 2);
+    // The last is heard, too.
+    rig.wait("message", |e| e.slot() == 0);
+    // 16 are closed at a time, each 20 ms; the first few hundred are what the channel holds. One by one it
+    // would take as long as 3000 forks.
+    let longest = rig.tales("took").iter().filter_map(|(_, ms)| *ms).max();
+    assert!(longest.is_some_and(|ms| ms >= 1500), "{longest:?} ms");
+    rig.end(&[]);
+}

@@ -3,6 +3,8 @@
 
   echo    ready; answers every message {"cmd":..} with the same cmd and, as msg, what it has heard, as text
   flood   says more than anybody can want, for ever: messages for all, garbage, lines without an end
+  passes  ready; told {"cmd":"load","count":N} it passes a descriptor with each of N lines, tells how many milliseconds
+          that took, and says {"cmd":"passed"}
   deaf    ready; reads nothing of its channel until the file `go` is there, then tells how much it got
   storm   ready; says more than is good, to its master and to its NOTIFY_SOCKET, as long as the file `storm` is there;
           with `huge`, some of them more in a line than a channel holds
@@ -130,6 +132,19 @@ def asks(channel, lines):
         say("loaded", answered)
 
 
+def passes(channel, lines):
+    channel.sendall(b'{"cmd":"ready"}\n')
+    end, _ = os.pipe()
+    for line in lines:
+        count = json.loads(line).get("count", 0)
+        begun = time.monotonic()
+        for _ in range(count):
+            socket.send_fds(channel, [b"\n"], [end])
+        if count:
+            say("took", int((time.monotonic() - begun) * 1000))
+            channel.sendall(b'{"cmd":"passed"}\n')
+
+
 def deaf(channel, lines):
     channel.sendall(b'{"cmd":"ready"}\n')
     while not os.path.exists("go"):
@@ -147,7 +162,12 @@ def main():
     lines = channel.makefile("rb")
     for fd in range(3, 3 + int(os.environ["LISTEN_FDS"])):
         threading.Thread(target=serve, args=(fd,), daemon=True).start()
+<<<<<<< HEAD
     styles = {"echo": echo, "flood": flood, "puppet": puppet, "asks": asks, "deaf": deaf, "storm": storm, "heir": heir}
+=======
+    styles = {"echo": echo, "flood": flood, "puppet": puppet, "asks": asks, "deaf": deaf, "storm": storm}
+    styles["passes"] = passes
+>>>>>>> 78d9716 (messages: descriptors that come with them are closed once a turn)
     styles[sys.argv[1]](channel, lines)
     threading.Event().wait()
 
