@@ -11,10 +11,14 @@
 //! 5. What has no worker and never will have one rests. When all wanted slots rest and nothing is under
 //!    way to fill them, the master leaves: with the highest status of those that finished, or as at a
 //!    crash loop if one was given up. (Its queues go with it: no client waits for nobody.)
+//! 6. One that is ready and wants to be replaced before it has settled (`recycle`, rule 5) has failed: the
+//!    next one is a respawn, counted when it is forked. What there is no room for waits, while that worker
+//!    goes on, behind the slots that are empty; or, of --max-forks, until an operator asks for workers.
 
 use super::action::Action;
 use super::codes::EX_UNAVAILABLE;
 use super::deadlines::Why;
+use super::due::{Due, NEVER};
 use super::event::Exit;
 use super::ids::{SlotNr, Time};
 use super::notice::{Cause, Next, Notice};
@@ -143,6 +147,7 @@ impl Cluster {
                 self.deadlines.set(Why::Respawn(nr), now);
             }
         }
+        self.due_again(now);
     }
 
     /// Is that end of a worker the last that its slot is to see?
@@ -180,7 +185,7 @@ impl Cluster {
 
     /// Those that are under way, too.
     fn forks_begun(&self) -> u64 {
-        let counts = |w: &&Worker| w.state == State::Spawning && self.swapped_in(w.id).is_none();
+        let counts = |w: &&Worker| w.state == State::Spawning && !self.swapped_in_time(w.id);
         let begun = self.fleet.iter().filter(counts);
         self.tally.forks.saturating_add(begun.count() as u64)
     }
@@ -243,7 +248,39 @@ impl Cluster {
         false
     }
 
-    fn hold_back(&mut self, nr: SlotNr, room: Time, now: Time, out: &mut Out) -> Next {
+    /// One that is due is replaced now; unless it is so by a failure for which there is no room: `None`.
+    pub(super) fn within_limits(&mut self, due: Due, now: Time, out: &mut Out) -> Option<Due> {
+        let Some(backoff) = due.early else {
+            return Some(due);
+        };
+        let nr = due.who.slot;
+        let after = match self.verdict(nr, now, now) {
+            Verdict::Yes => {
+                self.tally.respawned(self.policy.restarts_per_minute, now);
+                return Some(due);
+            }
+            Verdict::Wait(room) => {
+                self.say_crash_loop(nr, room, now, out);
+                room
+            }
+            Verdict::No => {
+                self.say_spent(nr, true, out);
+                NEVER
+            }
+        };
+        if self.tally.leave.is_none() {
+            out.push(Action::Note(Notice::RecyclesLater {
+                who: due.who,
+                wait: (after != NEVER).then(|| after - now),
+                failures: backoff.failures,
+            }));
+        }
+        self.due.push(Due { after, ..due });
+        None
+    }
+
+    /// There is no room for a respawn before then: once an episode that is said. False: the cluster stops.
+    fn say_crash_loop(&mut self, nr: SlotNr, room: Time, now: Time, out: &mut Out) -> bool {
         let limit = self.policy.restarts_per_minute;
         let wait = room - now;
         let exit = self.policy.on_crash_loop == OnCrashLoop::Exit;
@@ -255,15 +292,24 @@ impl Cluster {
             ready: self.ready_count(),
             wanted: usize::from(self.wanted),
         };
-        self.deadlines.set(Why::Respawn(nr), room);
         if exit {
             self.tally.leave = Some(("a crash loop", notice));
-            return Next::Nothing;
+            return false;
         }
         if self.tally.same_until.is_none_or(|t| t < now) {
             out.push(Action::Note(notice));
         }
         self.tally.same_until = self.tally.same_until.max(Some(room + WINDOW));
+        true
+    }
+
+    fn hold_back(&mut self, nr: SlotNr, room: Time, now: Time, out: &mut Out) -> Next {
+        let limit = self.policy.restarts_per_minute;
+        let wait = room - now;
+        self.deadlines.set(Why::Respawn(nr), room);
+        if !self.say_crash_loop(nr, room, now, out) {
+            return Next::Nothing;
+        }
         let Some(slot) = self.slots.of_mut(nr) else {
             return Next::Nothing;
         };
@@ -276,27 +322,36 @@ impl Cluster {
         Next::HeldBack { wait, limit }
     }
 
-    fn give_up_slot(&mut self, nr: SlotNr, out: &mut Out) -> Next {
-        let limit = self.policy.max_forks;
+    /// All that may be are forked: that is said once. False: the cluster stops.
+    fn say_spent(&mut self, nr: SlotNr, keeps: bool, out: &mut Out) -> bool {
         let exit = self.policy.on_crash_loop == OnCrashLoop::Exit;
         let notice = Notice::ForksSpent {
             slot: nr,
+            keeps,
             forks: self.forks_begun(),
-            limit,
+            limit: self.policy.max_forks,
             exit,
             ready: self.ready_count(),
             wanted: usize::from(self.wanted),
         };
+        if exit {
+            self.tally.leave = Some(("as many workers were forked as may", notice));
+            return false;
+        }
+        if !std::mem::replace(&mut self.tally.spent, true) {
+            out.push(Action::Note(notice));
+        }
+        true
+    }
+
+    fn give_up_slot(&mut self, nr: SlotNr, out: &mut Out) -> Next {
+        let limit = self.policy.max_forks;
         if let Some(slot) = self.slots.of_mut(nr) {
             (slot.held, slot.rest) = (None, Some(Rest::GivenUp));
         }
         self.deadlines.stop(Why::Respawn(nr));
-        if exit {
-            self.tally.leave = Some(("as many workers were forked as may", notice));
+        if !self.say_spent(nr, false, out) {
             return Next::Nothing;
-        }
-        if !std::mem::replace(&mut self.tally.spent, true) {
-            out.push(Action::Note(notice));
         }
         out.push(Action::Note(Notice::GivenUp { slot: nr, limit }));
         Next::GivenUp { limit }

@@ -19,11 +19,15 @@ use super::notice::Who;
 use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
 use super::recycle::Reason;
+use super::respawn::Backoff;
 use super::slot::Place;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+/// The date of what waits for an operator.
+pub(super) const NEVER: Time = Time(u64::MAX);
 
 /// A worker that is to be replaced.
 #[derive(Clone, Debug)]
@@ -36,7 +40,9 @@ pub(super) struct Due {
     /// The new one has to be ready in that time, if not in that of the policy.
     pub(super) within: Option<Duration>,
     /// It is not tried before.
-    after: Time,
+    pub(super) after: Time,
+    /// It is due so soon that its slot has failed (`recycle`, rule 5): the backoff of that, after it.
+    pub(super) early: Option<Backoff>,
     /// Who waits for its end.
     pub(super) askers: Vec<Asker>,
 }
@@ -89,26 +95,49 @@ impl Cluster {
 
     /// It is to be replaced from now on; unless it is not ready, or that was known before.
     pub(super) fn is_due(&mut self, worker: WorkerId, reason: Reason, now: Time) {
+        if self.is_due_from(worker, reason, now, None) {
+            return;
+        }
+        // What waited because it came too early has a better reason now.
+        let waits = |d: &&mut Due| d.worker == worker && d.early.is_some();
+        if let Some(due) = self.due.iter_mut().find(waits) {
+            (due.reason, due.after, due.early) = (reason, now, None);
+        }
+    }
+
+    /// The same, not before then, and perhaps too early. False: it is due already, or cannot be.
+    pub(super) fn is_due_from(
+        &mut self,
+        worker: WorkerId,
+        reason: Reason,
+        after: Time,
+        early: Option<Backoff>,
+    ) -> bool {
         let ready = self.fleet.get(worker).filter(|w| w.is_ready());
         let Some(who) = ready.map(Worker::who) else {
-            return;
+            return false;
         };
         if let Some(due) = self.dues_mut().find(|d| d.worker == worker) {
             // What an operator has asked for is tried once, this until it is done.
             if let Reason::Asked(_) = due.reason {
                 due.reason = reason;
             }
-        } else if self.phase == Phase::Serving {
+            return false;
+        }
+        let serves = self.phase == Phase::Serving;
+        if serves {
             self.due.push(Due {
                 worker,
                 who,
                 reason,
                 program: None,
                 within: None,
-                after: now,
+                after,
+                early,
                 askers: Vec::new(),
             });
         }
+        serves
     }
 
     /// A client asks for it.
@@ -140,7 +169,8 @@ impl Cluster {
             false => Vec::new(),
         };
         if let Some(due) = self.dues_mut().find(|d| d.worker == worker) {
-            // It waits for no backoff any more.
+            // It waits for no backoff any more, nor is it a failure.
+            due.early = None;
             due.askers.extend(askers);
             due.program = wish.program.or(due.program);
             due.within = wish.within.or(due.within);
@@ -153,6 +183,7 @@ impl Cluster {
                 program: wish.program,
                 within: wish.within,
                 after: now,
+                early: None,
                 askers,
             });
         }
@@ -198,7 +229,8 @@ impl Cluster {
         match asked.or_else(|| self.due.iter().position(turn)) {
             Some(next) => Some(self.due.remove(next)),
             None => {
-                let at = self.due.iter().map(|d| d.after).min()?;
+                let dates = self.due.iter().map(|d| d.after);
+                let at = dates.filter(|at| *at != NEVER).min()?;
                 self.deadlines.set(Why::Swap, at);
                 None
             }
@@ -212,6 +244,13 @@ impl Cluster {
             self.not_restarted(&due.askers, hitch, out);
             let after = due.after;
             self.due.extend(due.itself(after));
+        }
+    }
+
+    /// Those that were put off until an operator asks for workers have their turn.
+    pub(super) fn due_again(&mut self, now: Time) {
+        for due in self.due.iter_mut().filter(|d| d.after == NEVER) {
+            due.after = now;
         }
     }
 

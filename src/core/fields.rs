@@ -95,7 +95,7 @@ impl Notice {
                 }
                 fields
             }
-            Notice::Recycling { why, .. } => {
+            Notice::Recycling { why, failures, .. } => {
                 let fields = vec![("reason", text(why.word()))];
                 match why {
                     Reason::Age { age, limit } => {
@@ -105,11 +105,20 @@ impl Notice {
                         let numbers = vec![(why.word(), number(n)), ("limit", number(limit))];
                         [fields, numbers].concat()
                     }
-                    Reason::Wish(word) => [fields, vec![("word", text(word.name()))]].concat(),
+                    Reason::Wish(word) => {
+                        let failures = failures.iter().map(|n| ("failures", number(n)));
+                        let word = vec![("word", text(word.name()))].into_iter();
+                        fields.into_iter().chain(word).chain(failures).collect()
+                    }
                     Reason::Asked(by) => asked(fields, &Some(*by)),
                 }
             }
             Notice::NotRecycled { again, .. } => again.iter().map(|d| ("delay", secs(d))).collect(),
+            Notice::RecyclesLater { wait, failures, .. } => {
+                let failures = vec![("failures", number(failures))];
+                let wait = wait.iter().map(|w| ("delay", secs(w)));
+                wait.chain(failures).collect()
+            }
             Notice::Respawning {
                 delay, failures, ..
             } => vec![("delay", secs(delay)), ("failures", number(failures))],

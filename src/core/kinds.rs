@@ -51,6 +51,7 @@ impl Notice {
             | Notice::Said { .. }
             | Notice::Draining { .. }
             | Notice::Respawning { .. }
+            | Notice::RecyclesLater { .. }
             | Notice::GivenUp { .. } => Debug,
             Notice::NotRecycled { hitch, .. } => match hitch.came() {
                 Came::Wish => Info,
@@ -145,6 +146,7 @@ impl Notice {
             Notice::LeftRunning { .. } => "left-running",
             Notice::Recycling { .. } => "recycling",
             Notice::NotRecycled { .. } => "recycle-failed",
+            Notice::RecyclesLater { .. } => "recycle-later",
             Notice::Respawning { .. } => "respawning",
             Notice::CrashLoop { .. } => "crash-loop",
             Notice::ForksSpent { .. } => "max-forks",
@@ -209,6 +211,7 @@ impl Notice {
             | Notice::LeftRunning { who }
             | Notice::Recycling { who, .. }
             | Notice::NotRecycled { who, .. }
+            | Notice::RecyclesLater { who, .. }
             | Notice::Said { who, .. }
             | Notice::Hangs { who, .. }
             | Notice::Draining { who, .. }

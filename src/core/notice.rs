@@ -200,12 +200,21 @@ pub enum Notice {
     Recycling {
         who: Who,
         why: Reason,
+        /// It is a failure of its slot: so many in a row.
+        failures: Option<u32>,
     },
     NotRecycled {
         who: Who,
         hitch: Hitch,
         /// When it is tried again, if it is.
         again: Option<Duration>,
+    },
+    /// It wants to be replaced, and has been ready for so short a time that it has failed.
+    RecyclesLater {
+        who: Who,
+        /// `None`: not before an operator asks for workers.
+        wait: Option<Duration>,
+        failures: u32,
     },
     Respawning {
         slot: SlotNr,
@@ -224,6 +233,8 @@ pub enum Notice {
     },
     ForksSpent {
         slot: SlotNr,
+        /// Does it keep the worker that it has?
+        keeps: bool,
         forks: u64,
         limit: u64,
         /// Does the cluster stop?

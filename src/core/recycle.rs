@@ -9,15 +9,19 @@
 //!    limit: so many at a time, the others in the next turns. Its connections are counted by the shell.
 //! 4. One that says that it wants to be replaced is due at once. So is one that says that it is on its
 //!    way out: its end is no failure then, if it had settled.
+//! 5. One that says so before it has settled has failed, as one that ends then: the other one comes after
+//!    the backoff of its slot (`respawn`), which goes on over that, and is one of those that the limits
+//!    count (`crash`, rule 6). It serves meanwhile. If there is another reason by then, or an operator asks,
+//!    it is that which counts.
 
 use super::action::Action;
 use super::deadlines::Why;
 use super::event::Word;
 use super::ids::{LaneId, Time, WorkerId};
 use super::lanes::Of;
-use super::notice::Cause;
+use super::notice::{Cause, Notice};
 use super::phase::Phase;
-use super::respawn::SETTLED;
+use super::respawn::{Backoff, SETTLED};
 use super::words::{bytes, count, human};
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
@@ -200,12 +204,33 @@ impl Cluster {
     }
 
     /// It has said that it wants to go.
-    pub(super) fn wishes(&mut self, id: WorkerId, word: Word, now: Time) {
+    pub(super) fn wishes(&mut self, id: WorkerId, word: Word, now: Time, out: &mut Out) {
         let Some(w) = self.fleet.get_mut(id).filter(|w| w.is_ready()) else {
             return;
         };
         w.announced |= word == Word::Stopping;
-        self.is_due(id, Reason::Wish(word), now);
+        let who = w.who();
+        let Some((delay, backoff)) = self.fails_by_wish(id, now) else {
+            return self.is_due(id, Reason::Wish(word), now);
+        };
+        let fresh = self.is_due_from(id, Reason::Wish(word), now + delay, Some(backoff));
+        if fresh && !delay.is_zero() {
+            out.push(Action::Note(Notice::RecyclesLater {
+                who,
+                wait: Some(delay),
+                failures: backoff.failures,
+            }));
+        }
+    }
+
+    /// Has it not settled yet? Then its slot waits so long, and has that backoff after it. (It may end before
+    /// that: it would be counted then.)
+    fn fails_by_wish(&mut self, id: WorkerId, now: Time) -> Option<(Duration, Backoff)> {
+        let w = self.fleet.get(id)?;
+        let since = w.ready_since.filter(|since| now - *since < SETTLED)?;
+        let mut backoff = self.slots.of(w.slot)?.backoff;
+        let delay = backoff.after_death(Some(now - since), &self.policy, &mut self.rng);
+        Some((delay, backoff))
     }
 
     /// It has ended of that cause, as it seems: or had it said that it would?

@@ -142,8 +142,29 @@ impl fmt::Display for Notice {
                 f,
                 "{who} exited 0 but left processes behind: does COMMAND put itself into the background? Run it in the foreground; what it left is ended when the cluster stops"
             ),
-            Notice::Recycling { who, why } => write!(f, "recycling {who}: {why}"),
+            Notice::Recycling { who, why, failures } => {
+                write!(f, "recycling {who}: {why}")?;
+                match failures {
+                    Some(n) => write!(f, " (failures in a row: {n})"),
+                    None => Ok(()),
+                }
+            }
             Notice::NotRecycled { who, hitch, again } => not_recycled(f, *who, hitch, *again),
+            Notice::RecyclesLater {
+                who,
+                wait: Some(wait),
+                failures,
+            } => write!(
+                f,
+                "{who} wants to be replaced as soon as it is ready, which is a failure: so in {} (failures in a row: {failures})",
+                human(*wait)
+            ),
+            Notice::RecyclesLater {
+                who, wait: None, ..
+            } => write!(
+                f,
+                "{who} wants to be replaced as soon as it is ready: it goes on, until a reload or a resize (--max-forks)"
+            ),
             Notice::Respawning {
                 slot,
                 delay,
@@ -179,6 +200,7 @@ impl fmt::Display for Notice {
             }
             Notice::ForksSpent {
                 slot,
+                keeps,
                 forks,
                 limit,
                 exit,
@@ -190,6 +212,10 @@ impl fmt::Display for Notice {
                     "{forks} workers were forked (limit {limit}, --max-forks): "
                 )?;
                 match exit {
+                    false if *keeps => write!(
+                        f,
+                        "slot {slot} keeps its worker, which wants to be replaced as soon as it is ready, and one that fails from now on stays empty, until a reload or a resize; the cluster goes on with {ready}/{wanted} workers ready"
+                    ),
                     false => write!(
                         f,
                         "slot {slot} stays empty, as any other that fails from now on, until a reload or a resize; the cluster goes on with {ready}/{wanted} workers ready"

@@ -50,7 +50,7 @@ impl Cluster {
             (Word::Unheard, State::Ready { .. }) => self.watch_pulse(id, now),
             (Word::Stopping | Word::Retire, State::Ready { .. } | State::Starting { .. }) => {
                 out.push(Action::Note(Notice::Said { who, word }));
-                self.wishes(id, word, now);
+                self.wishes(id, word, now, out);
             }
             // Known already, or of no use where it is.
             (

@@ -62,6 +62,12 @@ impl Cluster {
         now.map(|s| s.due.reason)
     }
 
+    /// Is that no failure of the one that it is to replace?
+    pub(super) fn swapped_in_time(&self, id: WorkerId) -> bool {
+        let now = self.swap.as_ref().filter(|s| s.new == id);
+        now.is_some_and(|s| s.due.early.is_none())
+    }
+
     /// Compares what there is with what is wanted, and goes on from there.
     pub(super) fn swap_progress(&mut self, now: Time, out: &mut Out) {
         if self.phase != Phase::Serving {
@@ -95,8 +101,14 @@ impl Cluster {
 
     /// The next one begins, or has its date.
     fn swap_next(&mut self, now: Time, out: &mut Out) {
-        let Some(due) = self.next_due(now) else {
-            return;
+        let due = loop {
+            let Some(due) = self.next_due(now) else {
+                return;
+            };
+            // (One that is put off has a date, and is not the next again.)
+            if let Some(due) = self.within_limits(due, now, out) {
+                break due;
+            }
         };
         let Some(w) = self.fleet.get(due.worker) else {
             return;
@@ -104,7 +116,8 @@ impl Cluster {
         let (slot, who) = (w.slot, w.who());
         let generation = w.generation;
         let why = due.reason;
-        out.push(Action::Note(Notice::Recycling { who, why }));
+        let failures = due.early.map(|backoff| backoff.failures);
+        out.push(Action::Note(Notice::Recycling { who, why, failures }));
         let program = due.program;
         let program = program.unwrap_or_else(|| self.program_in(slot, generation));
         let new = self.enlist(slot, generation, program, now, out);
@@ -133,7 +146,12 @@ impl Cluster {
         s.stage = Stage::Leaving;
         s.new_who = self.fleet.who(s.new);
         let (nr, new, cause) = (s.slot, s.new, s.due.reason.cause());
+        let early = s.due.early;
         let old = self.takes_place(nr, new);
+        if let (Some(backoff), Some(slot)) = (early, self.slots.of_mut(nr)) {
+            // As long as it goes on so that is no new beginning.
+            slot.backoff = backoff;
+        }
         let generation = self.fleet.get(new).map(|w| w.generation);
         // Who is steered away from a worker is steered away before that is looked at.
         self.steer(out);

@@ -283,7 +283,7 @@ impl Cluster {
         w.state = State::Starting { execed: false };
         let (who, generation, ready_limit) = (w.who(), w.generation, w.ready_limit);
         let swapped = self.swapped_in(id);
-        if swapped.is_none() {
+        if !self.swapped_in_time(id) {
             self.count_fork();
         }
         let reason = match self.place_of(id) {

@@ -112,6 +112,41 @@ fn a_worker_that_leaks_is_replaced_whatever_its_name_is() {
 }
 
 #[test]
+fn a_worker_that_wants_to_be_replaced_as_soon_as_it_is_ready_is_no_fork_loop() {
+    let place = |dir: &std::path::Path| dir.join("su.sh");
+    let script = r##"#!/bin/sh
+eval "printf '\"ready\"\n{\"type\":\"suicide\"}\n' >&$NODE_CHANNEL_FD"
+exec sleep 1000
+"##;
+    let limits = "--restarts-per-minute 3 --max-forks 50 --respawn 20ms";
+    let words = format!("-n 1 --ipc node --ready ready --drain none {limits} -- sh su.sh");
+    let mut rig = Rig::dressed(words, |_, dir| fs::write(place(dir), script).unwrap());
+    let first = rig.wait("recycle-later", |_| true);
+    assert!(
+        first.msg.contains("(failures in a row: 1)"),
+        "{}",
+        first.msg
+    );
+    let story = rig.wait("crash-loop", |_| true);
+    assert_eq!(story.number("respawns"), 3.0);
+    assert!(story.msg.contains("1/1 workers ready"), "{}", story.msg);
+    // The first one, and those that there was room for; the last one serves on.
+    let failures: Vec<f64> = rig
+        .events("recycling")
+        .iter()
+        .map(|e| e.number("failures"))
+        .collect();
+    assert_eq!(failures, [1.0, 2.0, 3.0]);
+    assert_eq!(rig.events("forked").len(), 4);
+    rig.wait_status("it serves", |s| s.ready == 1);
+    rig.wait_many("died", 3);
+    rig.note_descriptors();
+    // An operator need not wait.
+    assert_eq!(rig.verb("restart 0").code, 0);
+    rig.end(&["crash-loop"]);
+}
+
+#[test]
 fn who_has_served_as_many_connections_as_it_may_is_replaced() {
     let port = free_port();
     let limit = "--max-connections 100 --recycle-jitter 0%";

@@ -14,7 +14,7 @@ impl Judge {
     /// Something is said that has to be true.
     pub fn said(&mut self, notice: &Notice, now: Time, cover: &mut Cover) {
         self.crash_said(notice, now, cover);
-        self.swap_said(notice, now);
+        self.swap_said(notice, now, cover);
         self.rotation_said(notice);
         match notice {
             Notice::Ready { who, .. } => {

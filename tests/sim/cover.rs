@@ -26,7 +26,7 @@ census!(ACTIONS, action_name, Action: Spawn Signal Dismiss DismissAtRest Lend Bo
     LookForServers OpenLane Steer RefuseNew TakeCensus Weigh LookHung CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
     CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
-    Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Recycling NotRecycled Respawning CrashLoop ForksSpent GivenUp NoneLeft TooSlowToStop StillThere
+    Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Recycling NotRecycled RecyclesLater Respawning CrashLoop ForksSpent GivenUp NoneLeft TooSlowToStop StillThere
     Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped Resizing
     Resized Disabled Enabled Unhealthy Healthy AtBound NoRoom Reloading Reloaded ReloadRefused ReloadFailed Exchanged TooManyGenerations StopDelayed Draining Drained
     LaneAlone Signalled NotSignalled
@@ -203,6 +203,10 @@ pub enum Mark {
     OomKilled,
     /// A worker was replaced by another one while the others went on,
     Swapped,
+    /// It had wished to be replaced before it had settled, and was, as a respawn; or it was not, for want of
+    /// forks.
+    FailedByWish,
+    WishNotHeeded,
     /// or not, since that one failed;
     SwapFailed,
     /// or since a reload began;
@@ -244,7 +248,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
     OwnServes BackedOut SlotsStarted SlotsNotStarted CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited HeldBack CrashLoopEnds
-    ForksEnd Revived SlotFinished FilledAgain AllFinished AllGivenUp OomKilled Swapped SwapFailed SwapOvertaken SteppedIn Announced Restarted NotRestarted BudgetCut LanesFull Adopted Exit0 Exit1
+    ForksEnd Revived SlotFinished FilledAgain AllFinished AllGivenUp OomKilled Swapped FailedByWish WishNotHeeded SwapFailed SwapOvertaken SteppedIn Announced Restarted NotRestarted BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 
 /// How often each was seen.

@@ -57,9 +57,16 @@ impl Judge {
 
     /// How many were forked, and are on their way to it. (What replaces one that goes on is no respawn.)
     fn begun(&self) -> u64 {
-        let swapped = self.swap.as_ref().map(|s| s.new);
+        let swap = self.swap.as_ref().filter(|s| s.failures.is_none());
+        let swapped = swap.map(|s| s.new);
         let under_way = |w: &&WorkerId| self.jobs[w].pid.is_none() && Some(**w) != swapped;
         self.crashes.forks + self.living.iter().filter(under_way).count() as u64
+    }
+
+    /// Were as many forked as may be?
+    pub fn forks_spent(&self) -> bool {
+        let most = self.policy.max_forks;
+        most > 0 && self.begun() >= most
     }
 
     /// An operator asks for workers.

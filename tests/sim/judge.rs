@@ -237,7 +237,7 @@ impl Judge {
         self.happens = Happens::Other;
         self.wanted_before = self.wanted;
         self.rolled = self.rollout.is_some();
-        self.due_told(event);
+        self.due_told(event, now);
         self.rotation_told(event);
         self.closing_told(event, now);
         match event {
@@ -387,7 +387,8 @@ impl Judge {
             Event::Spawned { pid, .. } => {
                 job.pid = Some(*pid);
                 // (What replaces one that goes on is no respawn.)
-                let swapped = self.swap.as_ref().is_some_and(|s| s.new == worker);
+                let in_time = |s: &Swap| s.new == worker && s.failures.is_none();
+                let swapped = self.swap.as_ref().is_some_and(in_time);
                 self.crashes.forks += u64::from(!swapped);
             }
             Event::Execed { .. } => {

@@ -7,7 +7,9 @@ use crate::plan::{Kind, Plan, Step};
 use crate::reloading::{answer, at_rest, busy, generations, good, pids, reload, reloaded, serving};
 use crate::stories::{a, ms, of, secs, stop, told};
 use crate::world::World;
-use minicluster::core::{Balance, Hitch, Outcome, Policy, Recycle, Size, Surge, Target, Word};
+use minicluster::core::{
+    Balance, Hitch, OnCrashLoop, Outcome, Policy, Recycle, Size, Surge, Target, Word,
+};
 
 /// So many workers, each with a queue of its own.
 fn apart(workers: u16) -> Policy {
@@ -175,6 +177,72 @@ fn a_reload_calls_it_off_and_so_does_a_resize_that_takes_the_slot() {
         )
     };
     assert!(all.map(|(_, o)| o).any(superseded), "{:?}", w.answers);
+    at_rest(&mut w);
+}
+
+/// One that wants to be replaced as soon as it is ready.
+fn wishes_at_once() -> Plan {
+    let mut p = a(Kind::Good);
+    p.steps.push((ms(500), Step::Say(Word::Retire)));
+    p
+}
+
+#[test]
+fn those_that_want_to_go_as_soon_as_they_are_ready_are_held_back_as_those_that_fail() {
+    let mut policy = apart(1);
+    (policy.restarts_per_minute, policy.max_forks) = (5, 9);
+    let all = (0..20).map(|_| wishes_at_once()).collect();
+    let mut w = told(policy, all, Kind::Good);
+    // 100 ms, doubled each time, less a fifth.
+    assert!(w.run_until(secs(60), |w| w.cover.count("Mark::Swapped") == 5));
+    assert!(
+        w.now >= minicluster::core::Time(0) + ms(2480),
+        "{:?}",
+        w.now
+    );
+    assert!(w.run_until(secs(50), |w| w.cover.count("Notice::CrashLoop") == 1));
+    assert_eq!(w.cover.count("Mark::Swapped"), 5);
+    // It serves all the while. A minute later there is room again, and then the forks are spent.
+    assert!(w.run_until(secs(300), |w| w.cover.count("Mark::WishNotHeeded") == 1));
+    assert_eq!(w.cover.count("Mark::Swapped"), 8);
+    assert_eq!(w.judge.ready(), 1);
+    w.run(secs(1000));
+    assert_eq!(w.cover.count("Mark::Swapped"), 8);
+    // An operator who asks for workers has it tried again.
+    w.mischief(Mischief::Resize {
+        to: Size::To(1),
+        wait: false,
+    });
+    assert!(w.run_until(secs(300), |w| w.cover.count("Mark::Swapped") > 8));
+    assert_eq!(stop(&mut w).0, Some(0));
+}
+
+#[test]
+fn where_a_crash_loop_is_the_end_so_is_a_loop_of_those_that_want_to_go() {
+    for (minute, forks) in [(3, 0), (0, 4)] {
+        let mut policy = apart(1);
+        (policy.restarts_per_minute, policy.max_forks) = (minute, forks);
+        policy.on_crash_loop = OnCrashLoop::Exit;
+        let all = (0..20).map(|_| wishes_at_once()).collect();
+        let mut w = told(policy, all, Kind::Good);
+        assert!(w.run_until(secs(60), |w| w.judge.finished == Some(69)));
+        assert_eq!(w.cover.count("Mark::Swapped"), 3);
+    }
+}
+
+#[test]
+fn an_operator_does_not_wait_for_the_backoff_of_one_that_wants_to_go() {
+    let mut policy = apart(1);
+    policy.respawn = secs(20);
+    let mut w = told(policy, vec![wishes_at_once()], Kind::Good);
+    assert!(w.run_until(secs(5), |w| w.judge.ready() == 1));
+    w.run(secs(2));
+    assert_eq!(w.cover.count("Notice::RecyclesLater"), 1);
+    assert_eq!(w.cover.count("Mark::Swapped"), 0);
+    restart(&mut w, 0);
+    let done = answer(&mut w, secs(5));
+    assert!(matches!(done, Outcome::Restarted { .. }), "{done:?}");
+    assert_eq!(w.cover.count("Mark::FailedByWish"), 0);
     at_rest(&mut w);
 }
 

@@ -20,6 +20,8 @@ pub struct Swap {
     pub new: WorkerId,
     /// Has the new one the place?
     pub placed: bool,
+    /// It is a respawn, on account of a failure: so many in a row then.
+    pub failures: Option<u32>,
 }
 
 /// Why a worker may be replaced.
@@ -31,6 +33,12 @@ pub struct Due {
     pub connections: bool,
     /// Has the new one less time to be ready?
     pub hasty: bool,
+    /// Did it wish so before it had settled: when, and how many failures in a row there had been then?
+    pub early: Option<(Time, u32)>,
+    /// May there be, or have been, another reason, or none any more of an operator's?
+    pub doubt: bool,
+    /// It was said that it is replaced, and that so many failures in a row are there then.
+    pub failures: Option<u32>,
 }
 
 impl Job {
@@ -43,7 +51,7 @@ impl Job {
 
 impl Judge {
     /// Core is about to be told something that may make a worker due.
-    pub fn due_told(&mut self, event: &Event) {
+    pub fn due_told(&mut self, event: &Event, now: Time) {
         let r = self.policy.recycle;
         // As far as the jitter may go.
         let least = |n: u64| n - n * u64::from(r.jitter) / 100;
@@ -53,7 +61,25 @@ impl Judge {
                 let job = self.jobs.get_mut(worker).filter(serves);
                 if let (Some(job), Word::Retire | Word::Stopping) = (job, word) {
                     job.announced |= *word == Word::Stopping;
-                    job.due.get_or_insert_default().wish = true;
+                    let ready_for = job.ready.map_or(Duration::ZERO, |t| now - t);
+                    let failures = match ready_for >= self.policy.backoff_reset {
+                        true => 0,
+                        false => self
+                            .places
+                            .get(usize::from(job.slot.0))
+                            .map_or(0, |p| p.failures),
+                    };
+                    // (It is heard once, and of another reason nobody knows here whether it counted.)
+                    let again = job.due.is_some();
+                    let due = job.due.get_or_insert_default();
+                    due.wish = true;
+                    match ready_for < SETTLED {
+                        true if due.early.is_none() => {
+                            (due.early, due.doubt) = (Some((now, failures)), again);
+                        }
+                        true => {}
+                        false => due.doubt = true,
+                    }
                 }
             }
             Event::Weighed { sizes } => {
@@ -98,7 +124,7 @@ impl Judge {
         for worker in all {
             if let Some(job) = self.jobs.get_mut(&worker) {
                 let due = job.due.get_or_insert_default();
-                due.asked = true;
+                (due.asked, due.doubt) = (true, true);
                 due.hasty |= wish.within.is_some();
             }
         }
@@ -125,6 +151,9 @@ impl Judge {
         if let Some(job) = self.jobs.get_mut(&new) {
             job.hasty = due.hasty;
         }
+        if due.failures.is_some() {
+            self.respawned(slot, now);
+        }
         let place = &mut self.places[usize::from(slot.0)];
         assert!(
             place.successor.is_none() && place.kept.is_none(),
@@ -136,6 +165,7 @@ impl Judge {
             old,
             new,
             placed: false,
+            failures: due.failures,
         });
     }
 
@@ -149,7 +179,8 @@ impl Judge {
         let place = &mut self.places[usize::from(s.slot.0)];
         assert_eq!(place.successor.take(), Some(worker));
         let old = place.worker.replace(worker);
-        (place.vacant, place.failures, place.rest) = (None, 0, None);
+        let failures = s.failures.unwrap_or(0);
+        (place.vacant, place.failures, place.rest) = (None, failures, None);
         (place.failed, place.proven) = (false, true);
         assert_eq!(old, Some(s.old));
         let job = self.jobs.get_mut(&s.old).expect("it was spawned");
@@ -207,16 +238,61 @@ impl Judge {
         // It goes by the policy that it came by, whatever the reload has read.
         self.tried = Some((vec![s.new], self.policy.clone()));
         if let Some(due) = self.jobs.get_mut(&s.old).and_then(|j| j.due.as_mut()) {
-            due.asked = false;
+            (due.asked, due.doubt) = (false, true);
+        }
+    }
+
+    /// One is replaced. If it had wished so before it had settled, and for no other reason, it is a failure.
+    fn judge_failures(
+        &mut self,
+        worker: WorkerId,
+        failures: Option<u32>,
+        now: Time,
+        c: &mut Cover,
+    ) {
+        let p = &self.policy;
+        let Some(due) = self.jobs.get_mut(&worker).and_then(|j| j.due.as_mut()) else {
+            return assert_eq!(failures, None, "{worker:?} is not due");
+        };
+        due.failures = failures;
+        let Some((told, before)) = due.early else {
+            return assert_eq!(failures, None, "{worker:?} had settled");
+        };
+        let others = due.doubt || due.rss || due.connections || p.recycle.age.is_some();
+        if !others {
+            assert_eq!(failures, Some(before + 1), "{worker:?} wished so at once");
+        }
+        if failures.is_some() {
+            let (limit, mut least) = (p.backoff.max(p.respawn), p.respawn);
+            if !p.backoff.is_zero() {
+                least = (0..before.min(40)).fold(least, |d, _| (d * 2).min(limit));
+            }
+            let least = least.mul_f64(0.8).saturating_sub(Duration::from_micros(1));
+            assert!(now - told >= least, "{worker:?}: {least:?} is its backoff");
+            c.mark(Mark::FailedByWish);
+        }
+    }
+
+    /// It is put off, since it has failed by its wish: until then, or until an operator asks for workers.
+    fn judge_later(&mut self, worker: WorkerId, wait: Option<Duration>, c: &mut Cover) {
+        let due = self.jobs[&worker].due.unwrap_or_default();
+        assert!(due.early.is_some(), "{worker:?} is put off");
+        if wait.is_none() {
+            assert!(self.forks_spent(), "{worker:?}: there are forks left");
+            c.mark(Mark::WishNotHeeded);
         }
     }
 
     /// Something is said of it.
-    pub fn swap_said(&mut self, notice: &Notice, now: Time) {
-        let Notice::Recycling { who, why } = notice else {
+    pub fn swap_said(&mut self, notice: &Notice, now: Time, cover: &mut Cover) {
+        if let Notice::RecyclesLater { who, wait, .. } = notice {
+            return self.judge_later(self.of_pid(who.pid), *wait, cover);
+        }
+        let Notice::Recycling { who, why, failures } = notice else {
             return;
         };
         let worker = self.of_pid(who.pid);
+        self.judge_failures(worker, *failures, now, cover);
         let job = &self.jobs[&worker];
         match why {
             Reason::Age { age, limit } => {
@@ -261,11 +337,19 @@ impl Judge {
         let limit = limit + Duration::from_secs(40) * self.wanted as u32;
         for worker in self.ready_workers() {
             let job = &self.jobs[&worker];
-            let told = quiet && job.due.is_some_and(|d| d.wish);
+            let told = quiet && job.due.is_some_and(|d| d.wish && !self.is_put_off(&d, now));
             let ready = job.ready.expect("it is");
             let late = age.is_some_and(|age| now - ready > age + limit);
             assert!(!told && !late, "{job:?} is due, and stays");
         }
+    }
+
+    /// May it wait still, because it has failed by its wish?
+    fn is_put_off(&self, due: &Due, now: Time) -> bool {
+        let p = &self.policy;
+        let most = p.backoff.max(p.respawn) + self.held_most();
+        due.early
+            .is_some_and(|(told, _)| self.forks_spent() || now - told <= most)
     }
 
     /// A client that asked for a restart is answered.

@@ -49,7 +49,7 @@ impl Rig {
 /// Whom it was said of, and why.
 fn recycled(actions: &[Action]) -> Vec<(u16, Reason)> {
     let pick = |a: &Action| match a {
-        Action::Note(Notice::Recycling { who, why }) => Some((who.slot.0, *why)),
+        Action::Note(Notice::Recycling { who, why, .. }) => Some((who.slot.0, *why)),
         _ => None,
     };
     actions.iter().filter_map(pick).collect()
@@ -214,6 +214,7 @@ fn what_takes_the_place_of_one_that_goes_on_is_no_fork_on_account_of_a_failure()
     let mut r = Rig::new(p);
     let old = r.run_spawns()[0];
     r.says_ready(old);
+    r.at(2000);
     r.tell(Event::Said {
         worker: old,
         word: Word::Retire,
@@ -221,6 +222,46 @@ fn what_takes_the_place_of_one_that_goes_on_is_no_fork_on_account_of_a_failure()
     let new = r.run_spawns()[0];
     r.says_ready(new);
     assert_eq!(r.cluster.used(r.now).forks, Some((1, 1)));
+}
+
+#[test]
+fn one_that_wants_to_go_before_it_has_settled_has_failed_and_is_replaced_like_one_that_has() {
+    let mut p = policy();
+    (p.workers, p.ready) = (1, ReadyRule::Said);
+    (p.max_forks, p.restarts_per_minute) = (3, 2);
+    let mut r = Rig::new(p);
+    let mut one = r.run_spawns()[0];
+    let mut ms = 0;
+    r.says_ready(one);
+    for failures in 1..=3 {
+        r.did();
+        for _ in 0..2 {
+            let word = Word::Retire;
+            r.tell(Event::Said { worker: one, word });
+        }
+        // Its backoff, once however often it says so.
+        let later = |n: u32| move |a: &&Action| matches!(a, Action::Note(Notice::RecyclesLater { wait: Some(_), failures, .. }) if *failures == n);
+        assert_eq!(r.out.iter().filter(later(failures)).count(), 1);
+        assert_eq!(spawned(&r.out), []);
+        let wait = r.cluster.deadlines.get(Why::Swap).map(|at| at - r.now);
+        let least = Duration::from_millis(80 << (failures - 1));
+        assert!(wait >= Some(least), "{wait:?}");
+        ms += 1000;
+        r.at(ms);
+        if failures < 3 {
+            let old = std::mem::replace(&mut one, r.run_spawns()[0]);
+            r.says_ready(one);
+            r.exits(old, Exit::Code(0));
+        }
+    }
+    // All that it may have are forked, and it goes on; an operator who asks for it need not wait.
+    let not = |a: &Action| matches!(a, Action::Note(Notice::RecyclesLater { wait: None, .. }));
+    assert!(r.did().iter().any(not));
+    let used = r.cluster.used(r.now);
+    assert_eq!((used.respawns, used.forks), (Some((2, 2)), Some((3, 3))));
+    assert_eq!(r.cluster.deadlines.get(Why::Swap), None);
+    r.restart(1, 0, None);
+    assert_eq!(spawned(&r.out), [(0, 0)]);
 }
 
 /// What was spawned, by slot.
