@@ -162,12 +162,8 @@ def main():
     lines = channel.makefile("rb")
     for fd in range(3, 3 + int(os.environ["LISTEN_FDS"])):
         threading.Thread(target=serve, args=(fd,), daemon=True).start()
-<<<<<<< HEAD
     styles = {"echo": echo, "flood": flood, "puppet": puppet, "asks": asks, "deaf": deaf, "storm": storm, "heir": heir}
-=======
-    styles = {"echo": echo, "flood": flood, "puppet": puppet, "asks": asks, "deaf": deaf, "storm": storm}
     styles["passes"] = passes
->>>>>>> 78d9716 (messages: descriptors that come with them are closed once a turn)
     styles[sys.argv[1]](channel, lines)
     threading.Event().wait()
 
