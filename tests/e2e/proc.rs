@@ -66,12 +66,24 @@ pub fn stopped(pid: i32) -> bool {
 
 /// Does it wait in epoll_wait(2) without a timeout?
 pub fn sleeps_for_good(pid: i32) -> bool {
-    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    timeout(pid).is_some_and(|t| t < 0)
+}
+
+/// Does it sleep for good, or for so long that it has given back before that what it does not need?
+pub fn rests(pid: i32) -> bool {
+    timeout(pid).is_some_and(|t| !(0..500).contains(&t))
+}
+
+/// How long it waits for what may come, in milliseconds, if it does now.
+fn timeout(pid: i32) -> Option<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
     let words: Vec<&str> = text.split_whitespace().collect();
-    let number = words.first().and_then(|w| w.parse::<i64>().ok());
-    // epoll_pwait on arm64. The timeout is the fourth argument: -1, as an int.
-    let waits = number.is_some_and(|n| n == libc::SYS_epoll_pwait || n == EPOLL_WAIT);
-    waits && words.get(4).is_some_and(|t| t.ends_with("ffffffff"))
+    let number: i64 = words.first()?.parse().ok()?;
+    // epoll_pwait on arm64. The timeout is the fourth argument, an int.
+    let waits = number == libc::SYS_epoll_pwait || number == EPOLL_WAIT;
+    let digits = words.get(4).filter(|_| waits)?.strip_prefix("0x")?;
+    let all = u64::from_str_radix(digits, 16).ok()?;
+    Some(all as u32 as i32)
 }
 
 #[cfg(target_arch = "x86_64")]
