@@ -205,6 +205,19 @@ pub enum Balance {
 }
 
 impl Balance {
+    /// All of them.
+    pub const ALL: [Balance; 4] = [Balance::Shared, Balance::Hash, Balance::Ip, Balance::Cpu];
+
+    /// As --balance has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Balance::Shared => "shared",
+            Balance::Hash => "hash",
+            Balance::Ip => "ip",
+            Balance::Cpu => "cpu",
+        }
+    }
+
     /// Has each worker lanes of its own?
     pub fn spreads(self) -> bool {
         match self {

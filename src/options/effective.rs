@@ -15,7 +15,13 @@ pub type Holds = (&'static str, Vec<String>, &'static str);
 /// their names are told.
 pub fn effective(s: &Settings) -> Vec<Holds> {
     let options = all().filter(|o| o.scope != Scope::Client);
-    options.filter_map(|o| holds(o, &s.sources)).collect()
+    let all = options.filter_map(|o| holds(o, &s.sources));
+    let implied = |h: Holds| match h {
+        // Others may imply another one.
+        ("balance", _, DEFAULT) => ("balance", vec![s.balance().word().into()], DEFAULT),
+        h => h,
+    };
+    all.map(implied).collect()
 }
 
 fn holds(o: &'static Opt, from: &Sources) -> Option<Holds> {
@@ -74,6 +80,14 @@ mod tests {
             Some(("drain-timeout", words(&["10s"]), DEFAULT))
         );
         assert_eq!(of("json"), None);
+        assert_eq!(
+            of("balance"),
+            Some(("balance", words(&["shared"]), DEFAULT))
+        );
+        s.max_connections = Some(8);
+        let all = effective(&s);
+        let balance = all.iter().find(|h| h.0 == "balance").cloned();
+        assert_eq!(balance, Some(("balance", words(&["hash"]), DEFAULT)));
         assert_eq!(of("watch").map(|h| h.2), Some(DEFAULT));
     }
 }

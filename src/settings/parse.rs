@@ -250,13 +250,11 @@ pub fn canary(text: &str, was: Canary) -> Result<Canary, String> {
 
 /// --balance
 pub fn balance(text: &str) -> Result<Balance, String> {
-    match text {
-        "shared" => Ok(Balance::Shared),
-        "hash" => Ok(Balance::Hash),
-        "ip" => Ok(Balance::Ip),
-        "cpu" => Ok(Balance::Cpu),
-        _ => Err(format!("'{text}' is none of shared, hash, ip, cpu")),
-    }
+    let found = Balance::ALL.into_iter().find(|b| b.word() == text);
+    found.ok_or_else(|| {
+        let words = Balance::ALL.map(Balance::word).join(", ");
+        format!("'{text}' is none of {words}")
+    })
 }
 
 /// `degrade|exit`

@@ -159,7 +159,10 @@ impl Shell {
         let mut fields = Vec::new();
         if let Some(data) = words.get(1) {
             if let Err(e) = json::parse(data) {
-                return (EX_USAGE, format!("{e}\n"));
+                return (
+                    EX_USAGE,
+                    format!("what {name} says is no JSON value: {e}\n"),
+                );
             }
             // Between its parts ends of lines are blanks; within texts there can be none.
             let line = data.replace(['\n', '\r'], " ");

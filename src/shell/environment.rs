@@ -146,20 +146,24 @@ pub fn of_program(own: &[(String, Vec<u8>)]) -> Vec<CString> {
         .collect()
 }
 
+/// By it a Node process takes itself for a worker of Node's own cluster, and has it listen in its place.
+const NODE_UNIQUE_ID: &[u8] = b"NODE_UNIQUE_ID";
+
 /// Variables that speak to us, not to our workers.
 fn is_masters_own(key: &[u8], master: Mastered<'_>) -> bool {
     // Of those that speak to a process, some speak to what takes its place.
-    const OF_THE_PLACE: [&[u8]; 5] = [
+    const OF_THE_PLACE: [&[u8]; 6] = [
         b"NOTIFY_SOCKET",
         b"WATCHDOG_PID",
         b"WATCHDOG_USEC",
         b"NODE_CHANNEL_FD",
         b"NODE_CHANNEL_SERIALIZATION_MODE",
+        NODE_UNIQUE_ID,
     ];
     if matches!(master, Mastered::Not) && OF_THE_PLACE.contains(&key) {
         return false;
     }
-    const EXACT: [&[u8]; 10] = [
+    const EXACT: [&[u8]; 11] = [
         b"LISTEN_PID",
         b"LISTEN_FDS",
         b"LISTEN_FDNAMES",
@@ -170,6 +174,7 @@ fn is_masters_own(key: &[u8], master: Mastered<'_>) -> bool {
         b"WEB_CONCURRENCY",
         b"NODE_CHANNEL_FD",
         b"NODE_CHANNEL_SERIALIZATION_MODE",
+        NODE_UNIQUE_ID,
     ];
     EXACT.contains(&key)
         || [&b"MINICLUSTER_"[..], b"EINHORN_", b"SERVER_STARTER_"]

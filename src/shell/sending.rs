@@ -109,7 +109,8 @@ impl Shell {
         }
         let sent = self.send_all(&line);
         if sent.told.is_empty() {
-            return Some(sent.answer(r.json));
+            let (code, text) = sent.answer(false);
+            return Some((code, outcome::refusal(&text, r.json)));
         }
         let told = |w: &Who| sent.told.contains(w);
         let currents = self.cluster.currents().map(|(_, w)| w);

@@ -18,7 +18,8 @@ pub fn line(head: &Head, body: &[u8]) -> Result<String, Response> {
         return Err(Response::error(Status::BAD_REQUEST, why, head.json));
     };
     let mut line = head.parameter("cmd").unwrap_or_default().to_string();
-    let body = body.trim();
+    // (What clients send that have nothing to say.)
+    let body = Some(body.trim()).filter(|b| *b != "{}").unwrap_or_default();
     if !line.is_empty() && !body.is_empty() {
         line.push(' ');
     }
@@ -73,6 +74,7 @@ mod tests {
                 "restart all {\"timeout\":60000}",
             ),
             ("", b"status\r\n", "status"),
+            ("?cmd=workers", b"{}", "workers"),
             ("?cmd=", b"", ""),
             ("?cmd=a&cmd=b", b"", "a"),
         ] {

@@ -32,7 +32,14 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
         true => json::parse_words(text)?,
         // A file of lines has remarks.
         false if text.starts_with('#') => Vec::new(),
-        false => spelled_out(flag_behind(typed::words(text)?))?,
+        false => {
+            let (words, json) = without_flags(typed::words(text)?);
+            let mut words = spelled_out(words)?;
+            if json {
+                words.insert(1.min(words.len()), JSON.into());
+            }
+            words
+        }
     };
     // JSON can say it, and a line hold it; no word of a command line, file name or variable can.
     if let Some(word) = all.iter().find(|w| w.contains('\0')) {
@@ -51,12 +58,23 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     })
 }
 
-/// `--no-wait VERB ..` is `VERB --no-wait ..`, as for our client.
-fn flag_behind(mut words: Vec<String>) -> Vec<String> {
-    if words.len() > 1 && words.first().is_some_and(|w| w == verbs::NO_WAIT) {
-        words.swap(0, 1);
+/// The flag of an answer as JSON.
+const JSON: &str = "--json";
+
+/// Our flags may stand anywhere before `--`, also in front of the verb and behind an object. One is taken
+/// out, is it there? The other stands behind the verb then.
+fn without_flags(words: Vec<String>) -> (Vec<String>, bool) {
+    let end = words.iter().position(|w| w == END).unwrap_or(words.len());
+    let (ours, theirs) = words.split_at(end);
+    let has = |flag: &str| ours.iter().any(|w| w == flag);
+    let (json, no_wait) = (has(JSON), has(verbs::NO_WAIT));
+    let rest = ours.iter().filter(|w| *w != JSON && *w != verbs::NO_WAIT);
+    let mut rest: Vec<String> = rest.cloned().collect();
+    if no_wait {
+        rest.insert(1.min(rest.len()), verbs::NO_WAIT.into());
     }
-    words
+    rest.extend_from_slice(theirs);
+    (rest, json)
 }
 
 /// The names that an object behind a verb may have: those of words of ours, whose times are
@@ -231,6 +249,39 @@ pub fn decode(line: &str) -> Result<Told, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_flags_may_stand_anywhere_before_the_end_of_ours() {
+        for (line, want, json) in [
+            (
+                "start ./x {\"count\":2} --json",
+                "start count 2 -- ./x",
+                true,
+            ),
+            (
+                "--json start ./x {\"count\":2}",
+                "start count 2 -- ./x",
+                true,
+            ),
+            ("start ./x --no-wait", "start --no-wait ./x", false),
+            (
+                "restart all {\"timeout\":60} --no-wait --json",
+                "restart --no-wait all timeout 60ms",
+                true,
+            ),
+            (
+                "start -- ./x --json --no-wait",
+                "start -- ./x --json --no-wait",
+                false,
+            ),
+            ("--no-wait resize 2", "resize --no-wait 2", false),
+            ("--no-wait", "--no-wait", false),
+            ("--json", "", true),
+        ] {
+            let r = parse(line.as_bytes()).unwrap();
+            assert_eq!((r.words.join(" ").as_str(), r.json), (want, json), "{line}");
+        }
+    }
 
     #[test]
     fn a_megabyte_of_options_is_refused_at_once() {

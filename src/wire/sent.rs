@@ -20,7 +20,7 @@ pub struct Sent {
 }
 
 /// How a worker gets one.
-const HINT: &str = "--ipc node gives every worker one (without it those have one whose COMMAND is node, nodejs or bun)";
+const HINT: &str = "--ipc node gives every worker one (without it those have one whose COMMAND is node, nodejs or bun), until it closes it";
 
 impl Sent {
     /// In the order of the slots.

@@ -102,7 +102,7 @@ fn one_that_ends_while_it_is_watched_takes_the_whole_back() {
     let (rig, port) = serving(2, "30s");
     let old = rig.status().pids();
     let load = Load::going(&port.to_string());
-    let command = format!("timeout -s KILL 1 {} blocking.py", python());
+    let command = format!("timeout -s KILL 4 {} blocking.py", python());
     let said = rig.verb(format!("upgrade -- {command}"));
     assert_eq!(said.code, 1, "{said:?}");
     assert!(

@@ -195,8 +195,13 @@ impl Console {
             };
         }
         self.code = code;
+        let is_json = text.starts_with(['{', '[']);
         match (code, self.person) {
+            // All has been said.
+            (_, _) if text.is_empty() => Ok(()),
             (0, _) => self.show(text),
+            // What came of it is the answer, as in a shell.
+            (_, false) if is_json => self.show(text),
             (_, true) => self.show(&red(text)),
             (_, false) => {
                 complain(text.trim_end());
