@@ -177,7 +177,6 @@ impl Shell {
     /// It has come to its end.
     pub(super) fn verb_done(&mut self, asker: Option<Asker>, ran: &Ran) {
         let (name, took) = (&ran.name, crate::core::words::human(ran.took));
-        let ended = |why: &str| ran.says(why);
         let heard = asker.is_some_and(|asker| self.tell_ran(asker, ran));
         match ran.end.why() {
             None => {
@@ -185,7 +184,7 @@ impl Shell {
                 self.say_of_program(Level::Debug, "command-done", name, message);
             }
             Some(why) if heard => {
-                let message = format!("{}, after {took}", ended(&why));
+                let message = format!("{}, after {took}", ran.says(&why));
                 self.say_of_program(Level::Debug, "command-done", name, message);
             }
             Some(why) => {
@@ -193,7 +192,7 @@ impl Shell {
                     "" => String::new(),
                     last => format!("; last:\n{last}"),
                 };
-                let why = ended(&why);
+                let why = ran.says(&why);
                 let message = format!("{why}, after {took}, and nobody waits for it{last}");
                 self.say_of_program(Level::Warn, "command-failed", name, message);
             }

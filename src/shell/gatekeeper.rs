@@ -204,7 +204,7 @@ impl Shell {
 }
 
 fn port_error(option: &str, at: SocketAddr, e: &std::io::Error) -> String {
-    let holder = crate::sys::procfs::holder_of(at.port());
+    let holder = crate::sys::procnet::holder_of(at.port());
     let held = match (e.kind(), holder) {
         (std::io::ErrorKind::AddrInUse, Some(holder)) => format!(": held by {holder}"),
         (_, _) => String::new(),

@@ -5,6 +5,7 @@ use super::{Kind, Shell, token, unseen};
 use crate::core::words::reason;
 use crate::core::{Action, Addr, Event, LaneId, Level, Notice, Opening, Pid, Seen, Whom, WorkerId};
 use crate::sys::procfs::{self, Target};
+use crate::sys::procnet;
 use crate::sys::seccomp::Answer;
 use crate::sys::{errno_of, process, proclook, signal};
 use crate::wire::moment::Ending;
@@ -282,7 +283,7 @@ impl Shell {
         let addr = addr.filter(|_| errno == libc::EADDRINUSE)?;
         let room = self.holders_named.len() < MAX_HOLDERS;
         match room && self.holders_named.insert(addr) {
-            true => procfs::holder_of(addr.port()),
+            true => procnet::holder_of(addr.port()),
             false => None,
         }
     }

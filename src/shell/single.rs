@@ -9,7 +9,7 @@ use crate::core::words::{errno_text, reason};
 use crate::core::{Given, LaneId, Of, PortId, Reader, Seat, SlotNr};
 use crate::settings::Settings;
 use crate::sys::spawn::{self, Plan, Watch};
-use crate::sys::{errno_of, process, procfs};
+use crate::sys::{errno_of, process, procnet};
 use std::ffi::CString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -83,7 +83,7 @@ pub fn run(
 fn cannot_open(given: &Given, e: &std::io::Error) -> Failure {
     let errno = errno_of(e);
     let port = given.addr.port().filter(|_| errno == libc::EADDRINUSE);
-    let holder = port.and_then(procfs::holder_of);
+    let holder = port.and_then(procnet::holder_of);
     let holder = holder.map_or(String::new(), |h| format!("; held by {h}"));
     let message = format!("cannot open {}: {}{holder}", given.addr, reason(e));
     (codes::of_port(errno), message)

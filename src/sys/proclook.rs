@@ -2,6 +2,7 @@
 //! holds a socket, whose socket sits in an epoll set.
 
 use super::procfs::{self, Target};
+use super::procnet;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
@@ -85,7 +86,7 @@ fn selected(tid: i32, addr: u64, n: u64) -> Vec<RawFd> {
 /// A socket of the tree's own (none of `ours`) that listens on one of these ports (on any, if
 /// none are given).
 pub fn own_listener(tree: &[i32], ports: &[u16], ours: &[u64]) -> Option<SocketAddr> {
-    let listening: Vec<(SocketAddr, u64)> = procfs::listeners()
+    let listening: Vec<(SocketAddr, u64)> = procnet::listeners()
         .into_iter()
         .filter(|(a, i)| !ours.contains(i) && (ports.is_empty() || ports.contains(&a.port())))
         .collect();

@@ -28,29 +28,19 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     let text = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_string())?;
     let text = text.trim();
     let framed = text.starts_with('[');
-    let all = match framed {
-        true => json::parse_words(text)?,
+    let (words, json) = match framed {
+        true => without_json(json::parse_words(text)?),
         // A file of lines has remarks.
-        false if text.starts_with('#') => Vec::new(),
+        false if text.starts_with('#') => (Vec::new(), false),
         false => {
-            let (words, json) = without_flags(typed::words(text)?);
-            let mut words = spelled_out(words)?;
-            if json {
-                words.insert(1.min(words.len()), JSON.into());
-            }
-            words
+            let (words, json) = without_json(typed::words(text)?);
+            (spelled_out(flag_behind(words))?, json)
         }
     };
     // JSON can say it, and a line hold it; no word of a command line, file name or variable can.
-    if let Some(word) = all.iter().find(|w| w.contains('\0')) {
+    if let Some(word) = words.iter().find(|w| w.contains('\0')) {
         return Err(format!("{} holds a NUL", json::quote(word)));
     }
-    // What follows `--` is a command's, whatever it looks like.
-    let end = all.iter().position(|w| w == END).unwrap_or(all.len());
-    let (ours, theirs) = all.split_at(end);
-    let json = ours.iter().any(|w| w == "--json");
-    let ours = ours.iter().filter(|w| *w != "--json");
-    let words = ours.chain(theirs).cloned().collect();
     Ok(Request {
         words,
         json,
@@ -58,23 +48,28 @@ pub fn parse(line: &[u8]) -> Result<Request, String> {
     })
 }
 
-/// The flag of an answer as JSON.
-const JSON: &str = "--json";
+/// Without the flag, and was it there? What follows `--` is a command's, whatever it looks like.
+fn without_json(mut words: Vec<String>) -> (Vec<String>, bool) {
+    let json = take_out(&mut words, "--json");
+    (words, json)
+}
 
-/// Our flags may stand anywhere before `--`, also in front of the verb and behind an object. One is taken
-/// out, is it there? The other stands behind the verb then.
-fn without_flags(words: Vec<String>) -> (Vec<String>, bool) {
-    let end = words.iter().position(|w| w == END).unwrap_or(words.len());
-    let (ours, theirs) = words.split_at(end);
-    let has = |flag: &str| ours.iter().any(|w| w == flag);
-    let (json, no_wait) = (has(JSON), has(verbs::NO_WAIT));
-    let rest = ours.iter().filter(|w| *w != JSON && *w != verbs::NO_WAIT);
-    let mut rest: Vec<String> = rest.cloned().collect();
-    if no_wait {
-        rest.insert(1.min(rest.len()), verbs::NO_WAIT.into());
+/// `--no-wait` stands behind the verb, wherever it was said.
+fn flag_behind(mut words: Vec<String>) -> Vec<String> {
+    if take_out(&mut words, verbs::NO_WAIT) {
+        words.insert(1.min(words.len()), verbs::NO_WAIT.into());
     }
-    rest.extend_from_slice(theirs);
-    (rest, json)
+    words
+}
+
+fn take_out(words: &mut Vec<String>, flag: &str) -> bool {
+    let before = words.len();
+    let mut ours = true;
+    words.retain(|w| {
+        ours &= w != END;
+        !ours || w != flag
+    });
+    words.len() < before
 }
 
 /// The names that an object behind a verb may have: those of words of ours, whose times are

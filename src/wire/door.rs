@@ -124,7 +124,6 @@ fn foreign(head: &Head, house: &House) -> Option<String> {
     let shown: String = host.chars().take(MAX_SHOWN).collect();
     let mut known = vec!["an address", "localhost"];
     known.extend(house.names.iter().map(String::as_str));
-    known.dedup();
     Some(format!(
         "the Host {shown:?} is not known here, so this may be a page of another site that was made to \
          point here; known are {}; --monitor-name adds one",

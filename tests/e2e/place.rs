@@ -225,7 +225,7 @@ pub fn free_ports(count: u16) -> u16 {
         let n = NEXT.fetch_add(count, Ordering::Relaxed) % BLOCK;
         // Looked up, not tried: a fork of ours that has not executed its program yet would go on
         // holding the socket of the trial.
-        let taken = minicluster::sys::procfs::listeners();
+        let taken = minicluster::sys::procnet::listeners();
         let free = |p: u16| taken.iter().all(|(a, _)| a.port() != p);
         if n + count <= BLOCK && (first + n..first + n + count).all(free) {
             return first + n;

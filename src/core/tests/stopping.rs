@@ -271,8 +271,8 @@ fn with_a_budget_there_is_a_moment_for_the_last_connections_too() {
     assert_eq!(signals(&r.did()), [(worker, 9, Whom::Group)]);
 }
 
-#[test]
-fn a_connection_that_is_ended_after_the_last_look_is_not_said_to_be_cut_as_well() {
+/// One worker on one port, which is asked to stop.
+fn stopping() -> (Rig, LaneId, WorkerId) {
     let mut r = Rig::new(Policy {
         workers: 1,
         given: vec![given("0.0.0.0:80")],
@@ -283,6 +283,12 @@ fn a_connection_that_is_ended_after_the_last_look_is_not_said_to_be_cut_as_well(
     r.tell(Event::LaneOpened { lane, addr });
     let worker = r.run_spawns()[0];
     r.tell(Event::Signal(TERM));
+    (r, lane, worker)
+}
+
+#[test]
+fn a_connection_that_is_ended_after_the_last_look_is_not_said_to_be_cut_as_well() {
+    let (mut r, lane, worker) = stopping();
     let look = |open| look(lane, worker, open, 1);
     let timeout = policy().drain_timeout.as_millis() as u64;
     r.tell(look(2));
@@ -316,16 +322,7 @@ fn the_last_moments_come_again_only_where_hardly_anybody_could_look() {
         (12, 1_000),
         (40, 1_000),
     ] {
-        let mut r = Rig::new(Policy {
-            workers: 1,
-            given: vec![given("0.0.0.0:80")],
-            ready: ReadyRule::Started,
-            ..policy()
-        });
-        let (lane, addr) = (LaneId(1), given("0.0.0.0:80").addr);
-        r.tell(Event::LaneOpened { lane, addr });
-        let worker = r.run_spawns()[0];
-        r.tell(Event::Signal(TERM));
+        let (mut r, lane, worker) = stopping();
         r.tell(look(lane, worker, 1, 1));
         for begin in [0, 1_000, 2_000] {
             r.at(timeout + begin);

@@ -92,7 +92,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
     // It was not even tried: no end is to be waited for.
     let refused = matches!(code, EX_USAGE | EX_NOPERM | EX_TEMPFAIL);
     if ends && !refused {
-        return end(code, &text, master, what == What::Kill, s.json);
+        return end(code, &text, master, s.json);
     }
     match code {
         0 => print(&text),
@@ -266,22 +266,15 @@ fn by_signal(s: &Settings, what: What, master: &Found) -> Result<u8, Failure> {
 }
 
 /// After the master's last word: it must really be gone, so that `stop && start` works.
-fn end(
-    code: u8,
-    text: &str,
-    master: Option<OwnedFd>,
-    kill: bool,
-    json: bool,
-) -> Result<u8, Failure> {
+fn end(code: u8, text: &str, master: Option<OwnedFd>, json: bool) -> Result<u8, Failure> {
     if master.is_some() && !has_gone(master.as_ref()) {
         return Err((
             FAILED,
             "it said that it stopped, but it is still there".into(),
         ));
     }
-    // A hard stop is exit 1 for the master, and what `kill` asked for.
-    match (code, kill) {
-        (0, _) | (1, true) => print(text),
+    match code {
+        0 => print(text),
         _ if json => print(text).map(|_| FAILED),
         _ => Err((
             FAILED,
