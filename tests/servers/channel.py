@@ -104,10 +104,11 @@ def puppet(channel, lines):
             text = json.dumps(m["say"]).replace('"me"', str(os.getpid()))
             channel.sendall(text.encode() + b"\n")
         elif "type" in m:
-            say("error" if "error" in m else m["type"], m.get("n"))
+            # First what is read by who hears of it.
             if "error" in m:
                 with open("errors", "a") as errors:
                     errors.write(m["error"] + "\n")
+            say("error" if "error" in m else m["type"], m.get("n"))
         elif "thanks" in m:
             say("thanks", m["thanks"])
 
