@@ -1,3 +1,5 @@
+//! Who delegates, who hears the answer, and what is left of it: nothing.
+
 use super::*;
 
 const T: Ticket = Ticket {
