@@ -120,6 +120,29 @@ pub(super) static HOW_MANY: &[Opt] = &[
     .alone(),
     opt(
         "",
+        "idle-timeout",
+        "DUR",
+        "off",
+        "end a connection on which nothing has come or gone for that long",
+        |s, v| {
+            let (least, most) = (Duration::from_millis(100), settings::LONGEST);
+            s.idle_timeout = Some(settings::between(v, least, most)?);
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "count-connections",
+        "",
+        "",
+        "count the connections and bytes of each worker, for status and metrics",
+        |s, _| {
+            s.count_connections = true;
+            Ok(())
+        },
+    ),
+    opt(
+        "",
         "takeover",
         "HOW",
         "auto",

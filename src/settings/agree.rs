@@ -49,9 +49,20 @@ impl Settings {
                     .into(),
             );
         }
+        self.check_idle()?;
         self.check_recycling()?;
         self.workers.map_or(Ok(()), |n| self.check_workers(n))?;
         self.check_times()
+    }
+
+    /// Is there anything whose silence can be seen? (Without any address ports may be learnt.)
+    fn check_idle(&self) -> Result<(), String> {
+        let unix = |l: &Listen| matches!(l, Listen::Open(addr, _) if addr.tcp().is_none());
+        let only_unix = self.ports.is_empty() && !self.listen.is_empty();
+        match self.idle_timeout.is_some() && only_unix && self.listen.iter().all(unix) {
+            true => Err("--idle-timeout needs a port of TCP: the kernel tells no idle times of unix sockets".into()),
+            false => Ok(()),
+        }
     }
 
     /// Those over TCP are nobody else's, and one that lets verbs in has a key.

@@ -79,6 +79,8 @@ pub struct Settings {
     pub max_rss: Option<u64>,
     /// --max-connections
     pub max_connections: Option<u64>,
+    /// --count-connections
+    pub count_connections: bool,
     /// --recycle-jitter, in percent.
     pub recycle_jitter: u8,
     /// --balance; `None` is what the others need, see `balance`.
@@ -95,6 +97,8 @@ pub struct Settings {
     pub watchdog: Option<Duration>,
     /// --hang-timeout
     pub hang_timeout: Option<Duration>,
+    /// --idle-timeout
+    pub idle_timeout: Option<Duration>,
     /// --ipc
     pub ipc: Ipc,
     /// --ready-timeout; zero is never.
@@ -301,6 +305,7 @@ impl Default for Settings {
             max_age: None,
             max_rss: None,
             max_connections: None,
+            count_connections: false,
             recycle_jitter: 10,
             balance: None,
             takeover: Takeover::Auto,
@@ -309,6 +314,7 @@ impl Default for Settings {
             ready_path: None,
             watchdog: None,
             hang_timeout: None,
+            idle_timeout: None,
             ipc: Ipc::Auto,
             ready_timeout: Duration::from_secs(60),
             start_timeout: Duration::from_secs(60),

@@ -46,6 +46,11 @@ impl Settings {
         })
     }
 
+    /// Is it counted what becomes of connections?
+    pub fn counts(&self) -> bool {
+        self.count_connections || self.max_connections.is_some()
+    }
+
     /// What core needs of it.
     pub(super) fn recycle(&self) -> Recycle {
         Recycle {

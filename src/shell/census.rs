@@ -289,6 +289,13 @@ impl Shell {
     }
 
     pub(super) fn owners(&self, workers: &[WorkerId], inodes: &BTreeSet<u64>) -> Owners {
+        let trees = self.trees(workers);
+        let _worn = self.to_look();
+        observer::owners(&trees, inodes)
+    }
+
+    /// The processes of each.
+    pub(super) fn trees(&self, workers: &[WorkerId]) -> Vec<(WorkerId, Vec<i32>)> {
         // Those whose parents have gone are ours by now. They belong to the worker in whose group they are.
         let ours = procfs::children(i32::try_from(std::process::id()).unwrap_or(0));
         let leads = |pid: &i32| self.procs.map.values().any(|p| p.pid == Some(*pid));
@@ -303,9 +310,7 @@ impl Shell {
             tree.extend(left.get(&pid).into_iter().flatten());
             Some((*w, tree))
         };
-        let trees: Vec<(WorkerId, Vec<i32>)> = workers.iter().filter_map(tree).collect();
-        let _worn = self.to_look();
-        observer::owners(&trees, inodes)
+        workers.iter().filter_map(tree).collect()
     }
 
     /// Connections that nobody at all has: looked for when those that drain seem to have none, as

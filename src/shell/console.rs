@@ -177,7 +177,7 @@ impl Shell {
     }
 
     /// `cluster`
-    pub(super) fn cluster_line(&self, json: bool) -> Answer {
+    pub(super) fn cluster_line(&mut self, json: bool) -> Answer {
         match json {
             true => self.status(true),
             // (Of the workers nothing is read for it.)

@@ -3,12 +3,12 @@
 
 use super::Shell;
 use super::clients::ClientId;
-use super::observer::Observer;
+use super::open::Theirs;
 use super::requests::Answer;
+use crate::core::Snapshot;
 use crate::core::codes::{EX_USAGE, FAILED};
 use crate::core::status::SlotView;
 use crate::core::words::reason;
-use crate::core::{Snapshot, WorkerId};
 use crate::options::effective;
 use crate::settings::Control;
 use crate::sys::procfs;
@@ -17,12 +17,9 @@ use crate::wire::fields;
 use crate::wire::json::quote;
 use crate::wire::outcome::refusal;
 use crate::wire::report::{self, Master};
-use crate::wire::untouched;
 use crate::wire::views::{self, Connections, Console, Held, Totals};
 use crate::wire::workers::{self, Row};
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io;
 
 /// What is read for the rows of workers beside what core knows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,18 +32,9 @@ enum Read {
     All,
 }
 
-/// Who has which connections.
-struct Open {
-    of: BTreeMap<WorkerId, u64>,
-    /// Of these it cannot be seen.
-    unseen: BTreeSet<WorkerId>,
-    waiting: u64,
-    others: u64,
-    all: u64,
-}
-
 impl Shell {
-    pub(super) fn status(&self, json: bool) -> Answer {
+    pub(super) fn status(&mut self, json: bool) -> Answer {
+        let seen = self.traffic();
         let s = self.cluster.status(self.now());
         let usage = s
             .slots
@@ -55,6 +43,7 @@ impl Shell {
             .collect();
         let m = Master {
             says: s.slots.iter().map(|v| self.status_of(v.pid)).collect(),
+            traffic: s.slots.iter().map(|v| self.of_slot(v, &seen)).collect(),
             ..self.master(usage)
         };
         match json {
@@ -93,7 +82,7 @@ impl Shell {
         };
         let rows = self.rows(match field.name {
             "rss" | "cpu" => Read::Usage,
-            "open" => Read::All,
+            "open" | "queue" | "silent" | "oldest" => Read::All,
             _ => Read::Little,
         });
         (0, fields::select(&rows, field, json))
@@ -101,26 +90,28 @@ impl Shell {
 
     /// Those that have a process.
     fn rows(&mut self, read: Read) -> Vec<Row> {
-        let open = match read {
-            Read::All => self.open_connections().ok(),
-            Read::Little | Read::Usage => None,
+        let seen = match read {
+            Read::All => self.traffic(),
+            Read::Little | Read::Usage => Theirs::default(),
         };
-        let s = self.cluster.status(self.now());
-        let alive = s.slots.into_iter().filter(|v| v.pid.is_some());
-        alive.map(|view| self.row(view, read, &open)).collect()
+        self.rows_of(read, &seen)
     }
 
-    fn row(&self, view: SlotView, read: Read, open: &Option<Open>) -> Row {
+    fn rows_of(&self, read: Read, seen: &Theirs) -> Vec<Row> {
+        let s = self.cluster.status(self.now());
+        let alive = s.slots.into_iter().filter(|v| v.pid.is_some());
+        alive.map(|view| self.row(view, read, seen)).collect()
+    }
+
+    fn row(&self, view: SlotView, read: Read, seen: &Theirs) -> Row {
         let usage = view.pid.filter(|_| read != Read::Little);
         let own = self.programs.of(view.program).map(|m| &m.command);
         let around = self.surroundings(view.generation);
         let words = around.argv(own.unwrap_or(&around.settings.command), view.slot);
         let word = |w: &std::ffi::CString| w.to_string_lossy().into_owned();
-        let worker = view.pid.and_then(|p| self.procs.by_pid(p.0));
         Row {
             usage: usage.and_then(|p| procfs::tree_usage(p.0)),
-            open: worker.and_then(|w| open.as_ref()?.of_worker(w)),
-            served: worker.and_then(|w| self.served.of(w)),
+            traffic: self.of_slot(&view, seen),
             says: self.status_of(view.pid),
             command: words.iter().map(word).collect(),
             view,
@@ -133,16 +124,13 @@ impl Shell {
         let s = self.cluster.status(self.now());
         let pids: Vec<i32> = s.slots.iter().filter_map(|v| Some(v.pid?.0)).collect();
         let usage = pids.iter().filter_map(|p| procfs::tree_usage(*p));
-        let ids = || pids.iter().filter_map(|p| self.procs.by_pid(*p));
-        let served: Option<Vec<u64>> = ids().map(|w| self.served.of(w)).collect();
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         let t = Totals {
             master: procfs::usage(own),
             workers: usage.fold((0, 0), |(a, b), (c, d)| (a + c, b + d)),
             open: open.map(|o| o.all),
-            served: served
-                .filter(|all| !all.is_empty())
-                .map(|all| all.iter().sum()),
+            served: self.served.all().map(|t| t.served),
+            missed: self.missed_ends(),
             active: pids.len(),
         };
         let text = views::info(&s, &t, &self.claim.name, std::process::id(), json);
@@ -161,54 +149,15 @@ impl Shell {
                 return (FAILED, refusal(&why, json));
             }
         };
-        let s = self.cluster.status(self.now());
-        let one = |v: &SlotView| {
-            let pid = v.pid?.0;
-            let worker = self.procs.by_pid(pid)?;
-            Some((v.slot.0, pid, open.of_worker(worker)))
-        };
+        let (waiting, others) = (open.waiting, open.others);
+        let seen = Theirs::of(Some(open), self.own_queues());
         let c = Connections {
-            workers: s.slots.iter().filter_map(one).collect(),
-            waiting: open.waiting,
-            others: open.others,
+            workers: self.rows_of(Read::Little, &seen),
+            waiting,
+            others,
             consoles: self.clients.consoles().len(),
         };
         (0, views::connections(&c, json))
-    }
-
-    /// Those that there are at this moment. An observer of its own: those who drain, or look who hangs,
-    /// have theirs.
-    fn open_connections(&mut self) -> io::Result<Open> {
-        let ports = self.sockets.numbers();
-        let tcp = Observer::default().connections(&ports)?;
-        let tcp = self.without_ours(tcp);
-        let waiting = tcp.iter().filter(|c| untouched::waits(c)).count();
-        let held = self.held(tcp)?;
-        let inodes: BTreeSet<u64> = held.iter().map(|h| h.inode).collect();
-        let all: Vec<WorkerId> = self.procs.map.keys().copied().collect();
-        let owners = match procfs::is_ours() {
-            true => self.owners(&all, &inodes),
-            false => Default::default(),
-        };
-        let mut of: BTreeMap<WorkerId, u64> = BTreeMap::new();
-        for list in owners.of.values() {
-            // One that several workers have is that of each of them.
-            let its: BTreeSet<WorkerId> = list.iter().map(|o| o.worker).collect();
-            for worker in its {
-                *of.entry(worker).or_default() += 1;
-            }
-        }
-        let blind = owners.cut || !procfs::is_ours();
-        Ok(Open {
-            of,
-            unseen: match blind {
-                true => all.into_iter().collect(),
-                false => owners.unseen,
-            },
-            waiting: waiting as u64,
-            others: (inodes.len() - owners.of.len()) as u64,
-            all: (inodes.len() + waiting) as u64,
-        })
     }
 
     /// What holds.
@@ -289,16 +238,7 @@ impl Shell {
             now: self.now(),
             usage,
             says: Vec::new(),
-        }
-    }
-}
-
-impl Open {
-    /// Of this one, if that can be seen.
-    fn of_worker(&self, worker: WorkerId) -> Option<u64> {
-        match self.unseen.contains(&worker) {
-            true => None,
-            false => Some(self.of.get(&worker).copied().unwrap_or(0)),
+            traffic: Vec::new(),
         }
     }
 }

@@ -24,6 +24,7 @@ mod handed;
 mod hooks;
 mod http;
 mod hung;
+mod idle;
 mod jobs;
 mod keyfile;
 mod launch;
@@ -34,6 +35,7 @@ mod mend;
 mod messages;
 mod names;
 mod observer;
+mod open;
 mod perform;
 mod pidfile;
 mod pipe;
@@ -69,6 +71,7 @@ use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
 use crate::sys::oom::Kills;
 use crate::sys::{clock, process};
+use crate::wire::ages::Ages;
 use census::Census;
 use channel::Stderr;
 use clients::{ClientId, Clients};
@@ -77,6 +80,7 @@ use events::Events;
 use gatekeeper::Gatekeeper;
 use hooks::Hooks;
 use hung::Hung;
+use idle::Idling;
 use jobs::Jobs;
 use launch::Programs;
 use log::Log;
@@ -151,10 +155,14 @@ pub struct Shell {
     fresh: Option<Recipe>,
     /// Of those that are being emptied: what is known of their connections.
     census: Census,
+    /// How old connections are.
+    ages: Ages,
     /// How many connections each worker has served, if that is asked for.
     served: Served,
     /// Who waits for workers that take nobody.
     hung: Hung,
+    /// Connections on which nothing moves (--idle-timeout).
+    idling: Idling,
     /// Who is asked whether it is ready.
     probes: Probes,
     /// Programs of the operator's that run, and that are to,
@@ -303,7 +311,8 @@ impl Shell {
             .chain(self.watch_deadline())
             .chain(self.messages.deadline())
             .chain(self.probes.deadline())
-            .chain(self.jobs.deadline());
+            .chain(self.jobs.deadline())
+            .chain(self.idling.deadline());
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.
         let wait = next - self.now();
@@ -389,6 +398,7 @@ impl Shell {
         self.queue.push_back(Event::Tick);
         self.settle();
         self.watch_due();
+        self.idle_due();
         if !self.cluster.drains() {
             self.census.rest();
         }

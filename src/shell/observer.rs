@@ -9,8 +9,9 @@ use crate::core::WorkerId;
 use crate::sys::closer::Copy;
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::procfs::{self, Target};
-use crate::sys::{fds, socket, steer};
+use crate::sys::{fds, pidfd, socket, steer};
 use crate::wire::debt::{self, Debt};
+use crate::wire::idle;
 use crate::wire::ports_filter::MOST_PORTS;
 use crate::wire::ports_filter::Ports;
 use crate::wire::sock_diag::{self, Bad, Conn, Info, Parsed, state};
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 /// More sockets than that are not listed in one look: it fails with E2BIG.
 pub const MOST_SOCKETS: usize = 1 << 17;
@@ -285,6 +287,46 @@ pub fn close_gently(pid: i32, fd: RawFd, inode: u64, how: How) -> io::Result<boo
     }
 }
 
+/// What came of ending a connection that was silent.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was; our copy of its descriptor is still to be closed.
+    Done(Copy),
+    /// A byte has moved in the last moment.
+    Moved,
+    /// It is another connection by now, or has gone.
+    Gone,
+}
+
+/// Ends the connection behind a process's descriptor, whatever is owed on it, if nothing has come or gone
+/// for so long. The process is named twice: many of its connections may be ended, one after the other.
+pub fn end_silent(
+    (pid, held): (i32, BorrowedFd<'_>),
+    fd: RawFd,
+    (inode, limit, how): (u64, Duration, idle::How),
+) -> io::Result<Ended> {
+    let copy_of = |fd| pidfd::getfd(held, fd).map(Copy::of);
+    let Some(copy) = connection_by(copy_of, pid, fd, inode)? else {
+        return Ok(Ended::Gone);
+    };
+    let mut bytes = [0u8; 512];
+    let n = steer::tcp_info(copy.as_fd(), &mut bytes)?;
+    let info = Info::parse(bytes.get(..n).unwrap_or_default());
+    if !info.is_some_and(|i| idle::is_silent(&i, limit)) {
+        return Ok(Ended::Moved);
+    }
+    let closed = match how {
+        idle::How::Half => socket::shut_reading(copy.as_fd()),
+        idle::How::Both => socket::shut(copy.as_fd()),
+    };
+    match closed {
+        Ok(()) => Ok(Ended::Done(copy)),
+        // Both sides were faster.
+        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => Ok(Ended::Gone),
+        Err(e) => Err(e),
+    }
+}
+
 /// What came of holding a connection's client back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -310,11 +352,20 @@ pub fn hold_back(pid: i32, fd: RawFd, inode: u64) -> io::Result<Hold> {
 
 /// A copy of that descriptor, if it is that connection still.
 fn connection(pid: i32, fd: RawFd, inode: u64) -> io::Result<Option<Copy>> {
+    connection_by(|fd| unseen::copy_of(pid, fd), pid, fd, inode)
+}
+
+fn connection_by(
+    copy_of: impl Fn(RawFd) -> io::Result<Copy>,
+    pid: i32,
+    fd: RawFd,
+    inode: u64,
+) -> io::Result<Option<Copy>> {
     // What is no socket is not even copied: to close a copy can take as long as some file system likes.
     if procfs::target(pid, fd) != Some(Target::Socket(inode)) {
         return Ok(None);
     }
-    let copy = match unseen::copy_of(pid, fd) {
+    let copy = match copy_of(fd) {
         Ok(copy) => copy,
         Err(e) if matches!(e.raw_os_error(), Some(libc::EBADF | libc::ESRCH)) => return Ok(None),
         Err(e) => return Err(e),

@@ -1,20 +1,24 @@
-//! How many connections each worker has served (--max-connections): the kernel tells of each TCP socket
-//! that ends (sock_diag(7), SKNLGRP_INET_TCP_DESTROY), and who dealt it out we know: we have written the
-//! program. Rules:
+//! How many connections each worker has served, and their bytes (--count-connections, --max-connections):
+//! the kernel tells of each TCP socket that ends (sock_diag(7), SKNLGRP_INET_TCP_DESTROY), and who dealt it
+//! out we know: we have written the program. Rules:
 //!
 //! 1. It is heard only while it is asked for, of our ports alone, so many in a turn.
 //! 2. The table in force when a connection came decides. When one takes the place of another those that
 //!    are open are listed with the lane that they came by.
-//! 3. What cannot be told (dealt at random, or told by nobody: the kernel's queue was full) is not
-//!    counted: the number is a lower bound.
+//! 3. Of which one it was cannot be told is nobody's: dealt at random, or to several who share a lane. It
+//!    counts for the cluster alone.
+//! 4. What the kernel had no room to tell of is not counted; how many these were it tells. So the numbers
+//!    are lower bounds.
 
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
-use crate::core::{BUCKETS, Deal, Event, LaneId, Level, PortId, Table, WorkerId};
+use crate::core::{BUCKETS, Deal, Event, LaneId, Level, PortId, SlotNr, Table, WorkerId};
 use crate::sys::netlink::{self, Netlink};
 use crate::wire::ports_filter::Ports;
+use crate::wire::sock_diag::{Conn, Info};
+use crate::wire::traffic::Tally;
 use crate::wire::{sock_diag, steering};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 
@@ -33,10 +37,12 @@ pub struct Served {
     tables: BTreeMap<u16, Dealt>,
     /// By own port and client: those that came by an older table.
     open: BTreeMap<(u16, SocketAddr), LaneId>,
-    /// By worker, while it lives.
-    counts: BTreeMap<WorkerId, u64>,
-    /// How often some were missed.
-    missed: u64,
+    /// By worker, while it lives,
+    counts: BTreeMap<WorkerId, Tally>,
+    /// by slot,
+    of_slots: BTreeMap<SlotNr, Tally>,
+    /// and those of which it is not known.
+    nobodys: Tally,
 }
 
 /// How the connections of a port are dealt out.
@@ -66,9 +72,26 @@ impl Dealt {
 
 impl Served {
     /// How many this one has.
-    pub fn of(&self, worker: WorkerId) -> Option<u64> {
+    pub fn of(&self, worker: WorkerId) -> Option<Tally> {
         self.news.as_ref()?;
-        Some(self.counts.get(&worker).copied().unwrap_or(0))
+        Some(self.counts.get(&worker).copied().unwrap_or_default())
+    }
+
+    /// All that were counted.
+    pub fn all(&self) -> Option<Tally> {
+        self.news.as_ref()?;
+        let mut all = self.nobodys;
+        self.of_slots.values().for_each(|t| all.add(*t));
+        Some(all)
+    }
+
+    /// One has ended, which was that worker's, in that slot, or nobody knows whose.
+    fn count(&mut self, whose: Option<(WorkerId, SlotNr)>, one: Tally) {
+        let Some((worker, slot)) = whose else {
+            return self.nobodys.add(one);
+        };
+        self.counts.entry(worker).or_default().add(one);
+        self.of_slots.entry(slot).or_default().add(one);
     }
 
     /// It has gone.
@@ -105,7 +128,7 @@ impl Served {
 impl Shell {
     /// From here on it is counted, if that is asked for.
     pub(super) fn begin_counting(&mut self) {
-        if self.settings().max_connections.is_none() {
+        if !self.settings().counts() || self.served.news.is_some() {
             return;
         }
         match Netlink::of_ended(&steering::raw(&sock_diag::ended_at(&[]))) {
@@ -119,10 +142,19 @@ impl Shell {
 
     fn say_uncounted(&mut self, e: &io::Error) {
         let message = format!(
-            "cannot hear which connections end (sock_diag: {}): --max-connections has no effect",
-            reason(e)
+            "cannot hear which connections end (sock_diag: {}): {} has no effect",
+            reason(e),
+            self.asked_by()
         );
         self.say_once(Level::Warn, "connections-unseen", message);
+    }
+
+    /// The option by which it is counted.
+    fn asked_by(&self) -> &'static str {
+        match self.settings().max_connections {
+            Some(_) => "--max-connections",
+            None => "--count-connections",
+        }
     }
 
     /// There may be other ports by now.
@@ -144,6 +176,8 @@ impl Shell {
 
     /// Other lanes get the new connections of that port from now on.
     pub(super) fn count_anew(&mut self, port: PortId, table: &Table) {
+        // A reload may have asked for it.
+        self.begin_counting();
         if self.served.news.is_none() {
             return;
         }
@@ -174,8 +208,8 @@ impl Shell {
 
     /// Some have ended.
     pub(super) fn hear_ended(&mut self) {
-        let mut by_lane: BTreeMap<LaneId, u64> = BTreeMap::new();
         let mut room = vec![0; netlink::ROOM_OF_ONE];
+        let mut counted: BTreeSet<WorkerId> = BTreeSet::new();
         let mut more = true;
         for _ in 0..TURN {
             let Some(news) = &self.served.news else {
@@ -187,19 +221,17 @@ impl Shell {
                     break;
                 }
                 Ok(Some(n)) => {
-                    let ended =
-                        sock_diag::parse(room.get(..n).unwrap_or_default(), 0).map(|p| p.items);
+                    let told = room.get(..n).unwrap_or_default();
+                    let ended = sock_diag::parse(told, 0).map(|p| p.items);
                     for c in ended.unwrap_or_default() {
-                        let lane = self.served.ended(c.local.port(), c.peer);
-                        let lane = lane.or_else(|| self.sockets.only_lane(c.local.port()));
-                        if let Some(lane) = lane.filter(|_| c.peer.port() != 0) {
-                            *by_lane.entry(lane).or_default() += 1;
-                        }
+                        counted.extend(self.count_ended(&c));
                     }
                 }
                 Err(e) if netlink::was_full(&e) => {
-                    self.served.missed += 1;
-                    let message = "more connections have ended at once than could be heard: --max-connections counts fewer than there were".to_string();
+                    let message = format!(
+                        "more connections have ended at once than could be heard: {} counts fewer than there were",
+                        self.asked_by()
+                    );
                     self.say_once(Level::Warn, "connections-missed", message);
                 }
                 Err(_) => {
@@ -208,17 +240,52 @@ impl Shell {
                 }
             }
         }
-        for (lane, n) in by_lane {
-            if let Some(worker) = self.cluster.server_of(lane) {
-                let count = self.served.counts.entry(worker).or_default();
-                *count += n;
-                let served = *count;
-                self.queue.push_back(Event::Counted { worker, served });
-            }
+        for worker in counted {
+            let served = self.served.of(worker).map_or(0, |t| t.served);
+            self.queue.push_back(Event::Counted { worker, served });
         }
         if more {
             self.ready.insert((Kind::Served, 0));
         }
+    }
+
+    /// This one; whose it was, if that can be told.
+    fn count_ended(&mut self, c: &Conn) -> Option<WorkerId> {
+        let bytes = |of: fn(&Info) -> Option<u64>| c.info.as_ref().and_then(of).unwrap_or(0);
+        let one = Tally {
+            served: 1,
+            received: bytes(|i| i.bytes_received),
+            sent: bytes(|i| i.bytes_acked),
+        };
+        let has_peer = c.peer.port() != 0;
+        if !has_peer && one.received == 0 && one.sent == 0 {
+            // A lane that has closed, or one that was aborted before anything was said.
+            return None;
+        }
+        let port = c.local.port();
+        let lane = self.served.ended(port, c.peer);
+        let lane = lane.or_else(|| self.sockets.only_lane(port));
+        // (One that was aborted has no peer any more.)
+        let lane = lane.filter(|_| has_peer);
+        let worker = lane.and_then(|l| self.cluster.server_of(l));
+        let worker = worker.or_else(|| self.only_worker());
+        let who = worker.and_then(|w| self.cluster.fleet().who(w));
+        let whose = worker.zip(who.map(|w| w.slot));
+        self.served.count(whose, one);
+        worker
+    }
+
+    /// Whoever it is, if there is but one.
+    fn only_worker(&self) -> Option<WorkerId> {
+        let mut all = self.procs.map.keys();
+        let first = all.next().copied();
+        first.filter(|_| all.next().is_none())
+    }
+
+    /// Of how many the kernel had no room to tell.
+    pub(super) fn missed_ends(&self) -> Option<u64> {
+        let news = self.served.news.as_ref()?;
+        Some(news.dropped().map_or(0, u64::from))
     }
 }
 

@@ -10,6 +10,7 @@ use super::gatekeeper::Gatekeeper;
 use super::given::{self, Passed};
 use super::hooks::Hooks;
 use super::hung::Hung;
+use super::idle::Idling;
 use super::jobs::Jobs;
 use super::launch::Programs;
 use super::log::Log;
@@ -37,6 +38,7 @@ use crate::core::{Cluster, Given, Level, ReadyRule, Time};
 use crate::settings::{self, Control, Ipc, LogTo, Settings};
 use crate::sys::oom::Kills;
 use crate::sys::{clock, closer, cpus, fds, process, procfs};
+use crate::wire::ages::Ages;
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CString, OsString};
@@ -361,6 +363,8 @@ fn build(
         nofile,
         inherited,
         hung: Hung::default(),
+        idling: Idling::default(),
+        ages: Ages::default(),
         probes: Probes::default(),
         jobs: Jobs::default(),
         hooks: Hooks::default(),

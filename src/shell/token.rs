@@ -23,9 +23,10 @@ pub(super) enum Kind {
     Caller,
     Probe,
     Job,
+    Idle,
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
@@ -43,6 +44,7 @@ const KINDS: [Kind; 17] = [
     Kind::Caller,
     Kind::Probe,
     Kind::Job,
+    Kind::Idle,
 ];
 
 pub(super) fn token(kind: Kind, serial: u64) -> Token {

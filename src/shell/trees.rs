@@ -112,6 +112,7 @@ impl Shell {
         self.drain_stderr(worker);
         self.close_report(worker);
         self.served.forget(worker);
+        self.idling.forget(worker);
         self.stop_listening_to(worker);
         if let Some(p) = self.procs.map.remove(&worker)
             && let Some(listener) = p.listener

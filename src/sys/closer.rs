@@ -51,6 +51,16 @@ impl Drop for Copy {
     }
 }
 
+/// Closes all of these.
+pub fn all(copies: Vec<Copy>) {
+    let fds = copies.into_iter().map(Copy::keep).collect();
+    match STRANGERS.load(Ordering::Relaxed) {
+        // One process for all of them.
+        true => elsewhere(fds),
+        false => drop(fds),
+    }
+}
+
 /// Closes these without waiting for anything.
 pub fn elsewhere(list: Vec<OwnedFd>) {
     if list.is_empty() {

@@ -14,6 +14,8 @@ const PATIENCE: libc::time_t = 1;
 pub const ROOM_OF_ONE: usize = 4096;
 /// Room in the kernel for those that are not read yet: each takes about a kilobyte there.
 const BUFFER: i32 = 8 << 20;
+/// What a socket has in memory, and what it has dropped (Linux 4.12).
+const SO_MEMINFO: libc::c_int = 55;
 /// SKNLGRP_INET_TCP_DESTROY
 const TCP_DESTROY: i32 = 1;
 /// SKNLGRP_INET6_TCP_DESTROY
@@ -95,6 +97,23 @@ impl Netlink {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// How many messages there was no room for, since it was opened.
+    pub fn dropped(&self) -> io::Result<u32> {
+        /// Words of SO_MEMINFO; the last one is SK_MEMINFO_DROPS.
+        const WORDS: usize = 9;
+        let mut words = [0u32; WORDS];
+        let mut len = size_of_val(&words) as libc::socklen_t;
+        let p = words.as_mut_ptr().cast();
+        // SAFETY: words has room for len bytes.
+        let got = unsafe {
+            let fd = self.0.as_raw_fd();
+            libc::getsockopt(fd, libc::SOL_SOCKET, SO_MEMINFO, p, &mut len)
+        };
+        cerr(got)?;
+        let [.., drops] = words;
+        Ok(drops)
     }
 
     /// For the poll loop.

@@ -128,6 +128,32 @@ pub fn some_descriptors(pid: i32, most: usize) -> Option<Vec<(RawFd, Target)>> {
     Some(fds.filter_map(|fd| Some((fd, target(pid, fd)?))).collect())
 }
 
+/// The descriptors of a process, listed in parts.
+#[derive(Debug)]
+pub struct Listing {
+    /// Whose they are.
+    pub pid: i32,
+    entries: fs::ReadDir,
+}
+
+impl Listing {
+    /// `None` if we may not look, or it has gone.
+    pub fn of(pid: i32) -> Option<Listing> {
+        let entries = fs::read_dir(format!("{}/{pid}/fd", base())).ok()?;
+        Some(Listing { pid, entries })
+    }
+
+    /// The next of them, so many at most, and whether there may be more.
+    pub fn some(&mut self, most: usize) -> (Vec<(RawFd, Target)>, bool) {
+        let next: Vec<_> = self.entries.by_ref().take(most).collect();
+        let more = next.len() == most;
+        let fds = next.into_iter().flatten();
+        let fds = fds.filter_map(|e| e.file_name().to_str()?.parse().ok());
+        let found = fds.filter_map(|fd| Some((fd, target(self.pid, fd)?)));
+        (found.collect(), more)
+    }
+}
+
 /// Has the process this file open? `None` if we may not look.
 pub fn has_open(pid: i32, dev: u64, ino: u64) -> Option<bool> {
     use std::os::unix::fs::MetadataExt;

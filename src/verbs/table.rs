@@ -130,7 +130,7 @@ pub static VERBS: [Verb; 40] = [
     )
     .data()
     .takes(1)
-    .proposes("pid slot generation state age rss cpu open served restarts status command")
+    .proposes("pid slot generation state age rss cpu restarts open queue silent oldest served received sent timeouts status command")
     .checked(checks::select),
     verb(
         "connections",

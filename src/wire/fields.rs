@@ -10,6 +10,8 @@ use std::time::Duration;
 pub struct Field {
     /// As it is asked for.
     pub name: &'static str,
+    /// Is it told only where it is asked for, or of some?
+    pub(super) rare: bool,
     pub(super) text: fn(&Row) -> String,
     pub(super) json: fn(&Row) -> String,
 }
@@ -22,65 +24,130 @@ pub(super) fn null<T>(value: Option<T>, json: impl Fn(T) -> String) -> String {
     value.map_or_else(|| "null".into(), json)
 }
 
+fn secs(d: Duration) -> String {
+    format!("{:.3}", d.as_secs_f64())
+}
+
+/// Those of `connections`.
+pub(super) fn of_connections() -> Vec<&'static Field> {
+    let named = |name| FIELDS.iter().filter(move |f| f.name == name);
+    let from = FIELDS.iter().skip_while(|f| f.name != "open");
+    let theirs = from.take_while(|f| f.name != "status");
+    named("slot").chain(named("pid")).chain(theirs).collect()
+}
+
+/// Those of `workers details`, but for what a worker says of itself, which stands below.
+pub(super) fn of_details() -> Vec<&'static Field> {
+    FIELDS.iter().filter(|f| f.name != "status").collect()
+}
+
 /// Those of `workers details`, of which `select` tells one.
-pub static FIELDS: [Field; 12] = [
+pub static FIELDS: [Field; 18] = [
     Field {
         name: "pid",
+        rare: false,
         text: Row::pid,
         json: Row::pid,
     },
     Field {
         name: "slot",
+        rare: false,
         text: |r| r.view.slot.to_string(),
         json: |r| r.view.slot.to_string(),
     },
     Field {
         name: "generation",
+        rare: false,
         text: |r| r.view.generation.to_string(),
         json: |r| r.view.generation.to_string(),
     },
     Field {
         name: "state",
+        rare: false,
         text: |r| r.view.state.into(),
         json: |r| quote(r.view.state),
     },
     Field {
         name: "age",
+        rare: false,
         text: |r| human(r.view.age),
-        json: |r| format!("{:.3}", r.view.age.as_secs_f64()),
+        json: |r| secs(r.view.age),
     },
     Field {
         name: "rss",
+        rare: false,
         text: |r| dash(r.usage, |(rss, _)| size(rss)),
         json: |r| null(r.usage, |(rss, _)| rss.to_string()),
     },
     Field {
         name: "cpu",
+        rare: false,
         text: |r| dash(r.usage, |(_, ms)| human(Duration::from_millis(ms))),
         json: |r| null(r.usage, |(_, ms)| format!("{:.3}", ms as f64 / 1000.0)),
     },
     Field {
         name: "restarts",
+        rare: false,
         text: |r| r.view.restarts.to_string(),
         json: |r| r.view.restarts.to_string(),
     },
     Field {
         name: "open",
-        text: |r| dash(r.open, |n| n.to_string()),
-        json: |r| null(r.open, |n| n.to_string()),
+        rare: false,
+        text: |r| dash(r.traffic.seen, |s| s.open.to_string()),
+        json: |r| null(r.traffic.seen, |s| s.open.to_string()),
+    },
+    Field {
+        name: "queue",
+        rare: true,
+        text: |r| dash(r.traffic.queue, |n| n.to_string()),
+        json: |r| null(r.traffic.queue, |n| n.to_string()),
+    },
+    Field {
+        name: "silent",
+        rare: true,
+        text: |r| dash(r.traffic.seen.and_then(|s| s.silent), human),
+        json: |r| null(r.traffic.seen.and_then(|s| s.silent), secs),
+    },
+    Field {
+        name: "oldest",
+        rare: true,
+        text: |r| dash(r.traffic.seen.and_then(|s| s.oldest), human),
+        json: |r| null(r.traffic.seen.and_then(|s| s.oldest), secs),
     },
     Field {
         name: "served",
-        text: |r| dash(r.served, |n| n.to_string()),
-        json: |r| null(r.served, |n| n.to_string()),
+        rare: true,
+        text: |r| dash(r.traffic.tally, |t| t.served.to_string()),
+        json: |r| null(r.traffic.tally, |t| t.served.to_string()),
+    },
+    Field {
+        name: "received",
+        rare: true,
+        text: |r| dash(r.traffic.tally, |t| size(t.received)),
+        json: |r| null(r.traffic.tally, |t| t.received.to_string()),
+    },
+    Field {
+        name: "sent",
+        rare: true,
+        text: |r| dash(r.traffic.tally, |t| size(t.sent)),
+        json: |r| null(r.traffic.tally, |t| t.sent.to_string()),
+    },
+    Field {
+        name: "timeouts",
+        rare: true,
+        text: |r| dash(r.traffic.timeouts, |n| n.to_string()),
+        json: |r| null(r.traffic.timeouts, |n| n.to_string()),
     },
     Field {
         name: "status",
+        rare: false,
         text: |r| dash(r.says.as_deref(), String::from),
         json: |r| null(r.says.as_deref(), quote),
     },
     Field {
         name: "command",
+        rare: false,
         text: |r| typed(&r.command),
         json: |r| list(r.command.iter().map(|w| quote(w))),
     },
@@ -127,6 +194,9 @@ mod tests {
         }
         let pids = select(&rows(), field("pid").unwrap(), false);
         assert_eq!(pids, "0   4711\n10  5\n");
+        let verb = crate::verbs::VERBS.iter().find(|v| v.name == "select");
+        let names: Vec<&str> = FIELDS.iter().map(|f| f.name).collect();
+        assert_eq!(verb.unwrap().proposes, names.join(" "));
         let e = field("pids").err().unwrap();
         assert!(e.contains("pid slot generation"), "{e}");
         assert_eq!(select(&[], &FIELDS[0], true), "[]\n");

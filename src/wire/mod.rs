@@ -1,5 +1,6 @@
 //! Bytes and values: pure, with hard limits. Nothing here reads, writes or asks the time.
 
+pub mod ages;
 pub mod cli_answer;
 pub mod command;
 pub mod debt;
@@ -10,6 +11,7 @@ pub mod einhorn;
 pub mod fields;
 pub mod health;
 pub mod http;
+pub mod idle;
 pub mod json;
 pub mod key;
 pub mod logfmt;
@@ -32,6 +34,7 @@ pub mod steering;
 pub mod stream;
 pub mod syslog;
 pub mod talk;
+pub mod traffic;
 pub mod unix_diag;
 pub mod untouched;
 pub mod views;

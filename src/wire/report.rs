@@ -1,6 +1,7 @@
 //! Answers to `status` and `why`: a snapshot of core and readings of /proc as text and as JSON.
 
 use super::json::quote;
+use super::traffic::Traffic;
 use crate::core::death::Death;
 use crate::core::notice::{Cause, Next};
 use crate::core::status::{SlotView, Snapshot};
@@ -21,11 +22,21 @@ pub struct Master<'a> {
     pub usage: Vec<Option<(u64, u64)>>,
     /// What each slot's worker has said last of its state.
     pub says: Vec<Option<String>>,
+    /// Of the connections of each.
+    pub traffic: Vec<Traffic>,
 }
 
 impl Master<'_> {
     fn says(&self, nth: usize) -> Option<&str> {
         self.says.get(nth)?.as_deref()
+    }
+
+    fn traffic(&self, nth: usize) -> Traffic {
+        self.traffic.get(nth).copied().unwrap_or_default()
+    }
+
+    fn usage(&self, nth: usize) -> Option<(u64, u64)> {
+        *self.usage.get(nth)?
     }
 }
 
@@ -66,11 +77,12 @@ pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
     let mut text = cluster_text(s, m);
     let mut rows = vec![
         [
-            "SLOT", "PID", "STATE", "AGE", "RESTARTS", "RSS", "CPU", "LAST",
+            "SLOT", "PID", "STATE", "AGE", "RESTARTS", "RSS", "CPU", "OPEN", "QUEUE", "LAST",
         ]
         .map(String::from),
     ];
-    rows.extend(s.slots.iter().zip(&m.usage).map(|(v, u)| row(v, *u)));
+    let one = |(nth, v)| row(v, m.usage(nth), m.traffic(nth));
+    rows.extend(s.slots.iter().enumerate().map(one));
     let word = |(nth, v)| said(v, m.says(nth));
     let under = s.slots.iter().enumerate().map(word);
     text.push_str(&under_rows(&table(&rows), under));
@@ -138,7 +150,7 @@ pub(super) fn table<R: AsRef<[String]>>(rows: &[R]) -> String {
     rows.iter().map(line).collect()
 }
 
-fn row(v: &SlotView, usage: Option<(u64, u64)>) -> [String; 8] {
+fn row(v: &SlotView, usage: Option<(u64, u64)>, traffic: Traffic) -> [String; 10] {
     let dash = || "-".to_string();
     let age = match v.state {
         "waiting" => format!("in {}", human(v.age)),
@@ -156,6 +168,8 @@ fn row(v: &SlotView, usage: Option<(u64, u64)>) -> [String; 8] {
         },
         usage.map_or_else(dash, |(rss, _)| size(rss)),
         usage.map_or_else(dash, |(_, ms)| human(Duration::from_millis(ms))),
+        traffic.seen.map_or_else(dash, |s| s.open.to_string()),
+        traffic.queue.map_or_else(dash, |n| n.to_string()),
         v.last.map_or_else(dash, |(c, e)| format!("{c} ({e})")),
     ]
 }
@@ -178,9 +192,8 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
     let slots: Vec<String> = s
         .slots
         .iter()
-        .zip(&m.usage)
         .enumerate()
-        .map(|(nth, (v, u))| slot_json(v, *u, m.says(nth)))
+        .map(|(nth, v)| slot_json(v, m.usage(nth), m.traffic(nth), m.says(nth)))
         .collect();
     format!(
         "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"rotation\":{},\"ports\":[{}],\"takeover\":{},\"respawns\":{},\"forks\":{},\"slots\":[{}]}}\n",
@@ -201,7 +214,12 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
     )
 }
 
-fn slot_json(v: &SlotView, usage: Option<(u64, u64)>, says: Option<&str>) -> String {
+fn slot_json(
+    v: &SlotView,
+    usage: Option<(u64, u64)>,
+    traffic: Traffic,
+    says: Option<&str>,
+) -> String {
     let or_null = |text: Option<String>| text.unwrap_or_else(|| "null".into());
     // Seconds: of an empty slot until its next worker, else since its worker was asked for.
     let (age, due) = match v.pid {
@@ -210,7 +228,7 @@ fn slot_json(v: &SlotView, usage: Option<(u64, u64)>, says: Option<&str>) -> Str
         None => (None, Some(format!("{:.3}", v.age.as_secs_f64()))),
     };
     format!(
-        "{{\"slot\":{},\"current\":{},\"pid\":{},\"generation\":{},\"state\":{},\"age\":{},\"due\":{},\"restarts\":{},\"rss\":{},\"cpu\":{},{},\"last\":{}}}",
+        "{{\"slot\":{},\"current\":{},\"pid\":{},\"generation\":{},\"state\":{},\"age\":{},\"due\":{},\"restarts\":{},\"rss\":{},\"cpu\":{},\"open\":{},\"queue\":{},\"served\":{},{},\"last\":{}}}",
         v.slot,
         v.current,
         or_null(v.pid.map(|p| p.to_string())),
@@ -221,6 +239,9 @@ fn slot_json(v: &SlotView, usage: Option<(u64, u64)>, says: Option<&str>) -> Str
         v.restarts,
         or_null(usage.map(|(rss, _)| rss.to_string())),
         or_null(usage.map(|(_, ms)| format!("{:.3}", ms as f64 / 1000.0))),
+        or_null(traffic.seen.map(|s| s.open.to_string())),
+        or_null(traffic.queue.map(|n| n.to_string())),
+        or_null(traffic.tally.map(|t| t.served.to_string())),
         said_json(v, says),
         or_null(
             v.last
@@ -418,6 +439,10 @@ mod tests {
             now: Time(2_000_000_001),
             usage: vec![Some((3 << 20, 1250)), None, None],
             says: vec![Some("accepting".into()), None, None],
+            traffic: vec![Traffic {
+                queue: Some(4),
+                ..Traffic::default()
+            }],
         };
         (s, m)
     }
@@ -428,10 +453,10 @@ mod tests {
         assert_eq!(
             status_text(&s, &m),
             "web pid 4711 up 3d 1/2 ready generation 7 tcp://0.0.0.0:3000 takeover on\n\
-             SLOT  PID  STATE     AGE      RESTARTS  RSS   CPU   LAST\n\
-             0     41   ready     1.6s     2         3.0M  1.2s  -\n    | well 120ms ago, says: accepting\n\
-             0     39   draining  1.6s     -         -     -     -\n    | well 120ms ago\n\
-             1     -    waiting   in 1.6s  2         -     -     failure (SIGKILL)\n"
+             SLOT  PID  STATE     AGE      RESTARTS  RSS   CPU   OPEN  QUEUE  LAST\n\
+             0     41   ready     1.6s     2         3.0M  1.2s  -     4      -\n    | well 120ms ago, says: accepting\n\
+             0     39   draining  1.6s     -         -     -     -     -      -\n    | well 120ms ago\n\
+             1     -    waiting   in 1.6s  2         -     -     -     -      failure (SIGKILL)\n"
         );
     }
 

@@ -1,9 +1,10 @@
 //! Answers to the verbs that ask for one thing: how much all of it uses, who has how many connections,
 //! which options hold, who sits at a console.
 
-use super::fields::{dash, null};
+use super::fields::{dash, null, of_connections};
 use super::json::quote;
 use super::report::{size, table};
+use super::workers::{Row, columns, members};
 use crate::core::status::Snapshot;
 use crate::core::words::{count, human};
 use std::net::SocketAddr;
@@ -17,8 +18,10 @@ pub struct Totals {
     pub workers: (u64, u64),
     /// Connections that are open, if that could be seen.
     pub open: Option<u64>,
-    /// How many the workers that live have served, if that is counted.
+    /// How many have ended since the master started, if that is counted.
     pub served: Option<u64>,
+    /// Of so many ends it could not be heard.
+    pub missed: Option<u64>,
     /// Workers that have a process.
     pub active: usize,
 }
@@ -29,7 +32,7 @@ pub fn info(s: &Snapshot, t: &Totals, name: &str, pid: u32, json: bool) -> Strin
     let secs = |ms: u64| format!("{:.3}", ms as f64 / 1000.0);
     if json {
         return format!(
-            "{{\"name\":{},\"pid\":{pid},\"version\":{},\"up\":{:.3},\"generation\":{},\"workers\":{{\"active\":{},\"ready\":{},\"wanted\":{}}},\"memory\":{{\"rss\":{rss},\"master\":{}}},\"cpu\":{{\"workers\":{},\"master\":{}}},\"net\":{{\"connections_open\":{},\"connections\":{}}}}}\n",
+            "{{\"name\":{},\"pid\":{pid},\"version\":{},\"up\":{:.3},\"generation\":{},\"workers\":{{\"active\":{},\"ready\":{},\"wanted\":{}}},\"memory\":{{\"rss\":{rss},\"master\":{}}},\"cpu\":{{\"workers\":{},\"master\":{}}},\"net\":{{\"connections_open\":{},\"connections\":{},\"connections_missed\":{}}}}}\n",
             quote(name),
             quote(env!("CARGO_PKG_VERSION")),
             s.up.as_secs_f64(),
@@ -42,6 +45,7 @@ pub fn info(s: &Snapshot, t: &Totals, name: &str, pid: u32, json: bool) -> Strin
             null(t.master, |(_, ms)| secs(ms)),
             null(t.open, |n| n.to_string()),
             null(t.served, |n| n.to_string()),
+            null(t.missed, |n| n.to_string()),
         );
     }
     let time = |ms: u64| human(Duration::from_millis(ms));
@@ -62,13 +66,13 @@ pub fn info(s: &Snapshot, t: &Totals, name: &str, pid: u32, json: bool) -> Strin
                 dash(t.master, |(_, ms)| time(ms))
             ),
         ],
-        [
-            "connections".into(),
-            match (t.open, t.served) {
-                (open, None) => format!("{} open", dash(open, |n| n.to_string())),
-                (open, Some(n)) => format!("{} open, {n} served", dash(open, |n| n.to_string())),
-            },
-        ],
+        ["connections".into(), {
+            let served = t.served.map(|n| format!(", {n} served"));
+            let missed = t.missed.filter(|n| *n > 0);
+            let missed = missed.map(|n| format!(", {n} ended unheard"));
+            let more = served.unwrap_or_default() + &missed.unwrap_or_default();
+            format!("{} open{more}", dash(t.open, |n| n.to_string()))
+        }],
     ];
     let version = env!("CARGO_PKG_VERSION");
     let up = human(s.up);
@@ -84,8 +88,8 @@ pub fn info(s: &Snapshot, t: &Totals, name: &str, pid: u32, json: bool) -> Strin
 
 /// Who has how many connections.
 pub struct Connections {
-    /// Slot, pid, connections; `None`: it cannot be seen which are its own.
-    pub workers: Vec<(u16, i32, Option<u64>)>,
+    /// Those that have a process.
+    pub workers: Vec<Row>,
     /// Those that no worker has accepted yet.
     pub waiting: u64,
     /// Those that some process has that is no worker any more, or that are just being accepted.
@@ -97,10 +101,8 @@ pub struct Connections {
 /// `connections`
 pub fn connections(c: &Connections, json: bool) -> String {
     if json {
-        let one = |(slot, pid, open): &(u16, i32, Option<u64>)| {
-            let open = null(*open, |n| n.to_string());
-            format!("{{\"slot\":{slot},\"pid\":{pid},\"open\":{open}}}")
-        };
+        let fields = of_connections();
+        let one = |r: &Row| format!("{{{}}}", members(r, &fields).join(","));
         return format!(
             "{{\"workers\":{},\"waiting\":{},\"others\":{},\"consoles\":{}}}\n",
             super::workers::list(c.workers.iter().map(one)),
@@ -109,12 +111,7 @@ pub fn connections(c: &Connections, json: bool) -> String {
             c.consoles
         );
     }
-    let mut rows: Vec<[String; 3]> = vec![["SLOT", "PID", "OPEN"].map(String::from)];
-    let row = |(slot, pid, open): &(u16, i32, Option<u64>)| {
-        let open = dash(*open, |n| n.to_string());
-        [slot.to_string(), pid.to_string(), open]
-    };
-    rows.extend(c.workers.iter().map(row));
+    let rows = columns(&c.workers, &of_connections());
     format!(
         "{}waiting {}\nothers {}\nconsoles {}\n",
         table(&rows),
@@ -201,21 +198,22 @@ pub fn consoles(all: &[Console], json: bool) -> String {
 mod tests {
     use super::*;
     use crate::wire::json;
+    use crate::wire::workers::tests::rows;
 
     #[test]
     fn connections_end_with_the_consoles() {
         let c = Connections {
-            workers: vec![(0, 4711, Some(3)), (1, 12, None)],
+            workers: rows(),
             waiting: 2,
             others: 1,
             consoles: 1,
         };
         assert_eq!(
             connections(&c, false),
-            "SLOT  PID   OPEN\n0     4711  3\n1     12    -\nwaiting 2\nothers 1\nconsoles 1\n"
+            "SLOT  PID   OPEN  SILENT  OLDEST\n0     4711  2     1.5s    1m\n10    5     -     -       -\nwaiting 2\nothers 1\nconsoles 1\n"
         );
         let v = json::parse(connections(&c, true).trim_end()).unwrap();
-        assert_eq!(v["workers"][0]["open"].get::<f64>(), Some(&3.0));
+        assert_eq!(v["workers"][0]["open"].get::<f64>(), Some(&2.0));
         assert!(v["workers"][1]["open"].is_null());
     }
 

@@ -1,8 +1,9 @@
 //! Answers to `workers`: those that have a process, in a word or with all that is known of them.
 
-use super::fields::{FIELDS, Field};
+use super::fields::{Field, of_details};
 use super::json::quote;
 use super::report::{said, said_json, table, under_rows};
+use super::traffic::Traffic;
 use crate::core::status::SlotView;
 
 /// One worker.
@@ -11,10 +12,8 @@ pub struct Row {
     pub view: SlotView,
     /// Resident bytes and CPU milliseconds.
     pub usage: Option<(u64, u64)>,
-    /// How many connections it has open, if that can be seen.
-    pub open: Option<u64>,
-    /// How many connections it has served, if that is counted.
-    pub served: Option<u64>,
+    /// Of its connections.
+    pub traffic: Traffic,
     /// What it has said last of its state.
     pub says: Option<String>,
     /// The words of the command that it runs.
@@ -42,15 +41,21 @@ pub fn details_text(rows: &[Row]) -> String {
     if rows.is_empty() {
         return nobody();
     }
-    let counted = rows.iter().any(|r| r.served.is_some());
-    // What it says of itself is below; where nobody counts there is no such column.
-    let shown = |f: &&Field| f.name != "status" && (counted || f.name != "served");
-    let columns: Vec<&Field> = FIELDS.iter().filter(shown).collect();
-    let mut all: Vec<Vec<String>> = vec![columns.iter().map(|f| f.name.to_uppercase()).collect()];
-    let row = |r: &Row| columns.iter().map(|f| (f.text)(r)).collect();
-    all.extend(rows.iter().map(row));
+    let all = columns(rows, &of_details());
     let under = rows.iter().map(|r| said(&r.view, r.says.as_deref()));
     under_rows(&table(&all), under)
+}
+
+/// These fields of each, under their names. Of what is not told for anybody there is no column, where that
+/// is not always so.
+pub(super) fn columns(rows: &[Row], fields: &[&Field]) -> Vec<Vec<String>> {
+    let told = |f: &Field| rows.iter().any(|r| (f.text)(r) != "-");
+    let shown = fields.iter().filter(|f| !f.rare || told(f));
+    let shown: Vec<&&Field> = shown.collect();
+    let mut all: Vec<Vec<String>> = vec![shown.iter().map(|f| f.name.to_uppercase()).collect()];
+    let row = |r: &Row| shown.iter().map(|f| (f.text)(r)).collect();
+    all.extend(rows.iter().map(row));
+    all
 }
 
 pub(super) fn nobody() -> String {
@@ -95,19 +100,24 @@ pub fn simple_json(rows: &[Row]) -> String {
 /// `workers details --json`
 pub fn details_json(rows: &[Row]) -> String {
     let item = |r: &Row| {
-        let fields = FIELDS.iter().filter(|f| f.name != "status");
-        let one = |f: &Field| format!("\"{}\":{}", f.name, (f.json)(r));
-        let mut all: Vec<String> = fields.map(one).collect();
+        let mut all = members(r, &of_details());
         all.push(said_json(&r.view, r.says.as_deref()));
         format!("{{{}}}", all.join(","))
     };
     format!("{}\n", list(rows.iter().map(item)))
 }
 
+/// These fields of it, as members of an object.
+pub(super) fn members(r: &Row, fields: &[&Field]) -> Vec<String> {
+    let one = |f: &&Field| format!("\"{}\":{}", f.name, (f.json)(r));
+    fields.iter().map(one).collect()
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::core::{Pid, SlotNr};
+    use crate::wire::traffic::{Seen, Tally};
     use std::time::Duration;
 
     pub(in crate::wire) fn rows() -> Vec<Row> {
@@ -127,8 +137,14 @@ pub(super) mod tests {
             Row {
                 view: view(0, 4711, "ready"),
                 usage: Some((3 << 20, 1250)),
-                open: Some(2),
-                served: None,
+                traffic: Traffic {
+                    seen: Some(Seen {
+                        open: 2,
+                        silent: Some(Duration::from_millis(1500)),
+                        oldest: Some(Duration::from_secs(60)),
+                    }),
+                    ..Traffic::default()
+                },
                 says: Some("idle".into()),
                 command: ["./server", "-l", "a b", "it's", ""]
                     .map(String::from)
@@ -137,8 +153,7 @@ pub(super) mod tests {
             Row {
                 view: view(10, 5, "draining"),
                 usage: None,
-                open: None,
-                served: None,
+                traffic: Traffic::default(),
                 says: None,
                 command: vec!["x\n\u{1b}[2J".into()],
             },
@@ -159,18 +174,22 @@ pub(super) mod tests {
     fn all_there_is() {
         assert_eq!(
             details_text(&rows()),
-            "PID   SLOT  GENERATION  STATE     AGE   RSS   CPU   RESTARTS  OPEN  COMMAND\n\
-             4711  0     1           ready     2.5s  3.0M  1.2s  3         2     ./server -l 'a b' 'it'\\''s' ''\n    | says: idle\n\
-             5     10    1           draining  2.5s  -     -     3         -     'x??[2J'\n"
+            "PID   SLOT  GENERATION  STATE     AGE   RSS   CPU   RESTARTS  OPEN  SILENT  OLDEST  COMMAND\n\
+             4711  0     1           ready     2.5s  3.0M  1.2s  3         2     1.5s    1m      ./server -l 'a b' 'it'\\''s' ''\n    | says: idle\n\
+             5     10    1           draining  2.5s  -     -     3         -     -       -       'x??[2J'\n"
         );
     }
 
     #[test]
     fn what_is_counted_has_a_column() {
         let mut some = rows();
-        some[0].served = Some(12);
+        let tally = Tally {
+            served: 12,
+            ..Tally::default()
+        };
+        some[0].traffic.tally = Some(tally);
         let text = details_text(&some);
-        let column = |line: &str| line.split_whitespace().nth(9).map(String::from);
+        let column = |line: &str| line.split_whitespace().nth(11).map(String::from);
         let all: Vec<_> = text
             .lines()
             .filter(|l| !l.contains('|'))

@@ -39,14 +39,17 @@ fn status_is_a_line_and_a_table() {
     let tail = format!(" 2/2 ready generation 1 tcp://0.0.0.0:{port} takeover on");
     assert!(lines[0].ends_with(&tail), "{said:?}");
     let columns: Vec<&str> = lines[1].split_whitespace().collect();
-    assert_eq!(columns, "SLOT PID STATE AGE RESTARTS RSS CPU LAST".words());
+    assert_eq!(
+        columns,
+        "SLOT PID STATE AGE RESTARTS RSS CPU OPEN QUEUE LAST".words()
+    );
     for (slot, line) in lines[2..].iter().enumerate() {
         let cells: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(cells[0], slot.to_string());
         assert!(proc::alive(cells[1].parse().unwrap()));
         assert_eq!(
-            (cells[2], cells[4], cells[7]),
-            ("ready", "0", "-"),
+            (cells[2], cells[4], cells[7], cells[8], cells[9]),
+            ("ready", "0", "0", "-", "-"),
             "{line}"
         );
     }

@@ -299,6 +299,12 @@ fn static_binary() -> &'static Path {
     })
 }
 
+/// Starts a program where some system call is refused, built once.
+pub fn refusing() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("refusing", &["refusing.c"]))
+}
+
 /// What is preloaded into a master to have rare things happen to it.
 pub fn shim() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -1,0 +1,139 @@
+//! The workers' connections at one moment, for whoever asks: who has how many, for how long nothing has
+//! moved on them, who waits. Nothing is looked at between one question and the next.
+
+use super::Shell;
+use super::ending::{Held, What};
+use super::observer::{Observer, Owners};
+use crate::core::WorkerId;
+use crate::core::status::SlotView;
+use crate::sys::procfs;
+use crate::wire::debt::silent_ms;
+use crate::wire::traffic::{Seen, Traffic};
+use crate::wire::untouched;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::Duration;
+
+/// Who has which connections.
+pub(super) struct Open {
+    of: BTreeMap<WorkerId, Seen>,
+    /// Of these it cannot be seen.
+    unseen: BTreeSet<WorkerId>,
+    /// Those that no worker has accepted yet,
+    pub waiting: u64,
+    /// that nobody has who is a worker,
+    pub others: u64,
+    /// and all together.
+    pub all: u64,
+}
+
+impl Open {
+    /// Of this one, if that can be seen.
+    pub fn of_worker(&self, worker: WorkerId) -> Option<Seen> {
+        match self.unseen.contains(&worker) {
+            true => None,
+            false => Some(self.of.get(&worker).copied().unwrap_or_default()),
+        }
+    }
+}
+
+/// Who has which connections, if that can be seen, and who waits for whom.
+#[derive(Default)]
+pub(super) struct Theirs {
+    open: Option<Open>,
+    queues: Option<BTreeMap<WorkerId, u64>>,
+}
+
+impl Theirs {
+    /// These.
+    pub fn of(open: Option<Open>, queues: BTreeMap<WorkerId, u64>) -> Theirs {
+        let queues = Some(queues);
+        Theirs { open, queues }
+    }
+}
+
+impl Shell {
+    /// As it is now.
+    pub(super) fn traffic(&mut self) -> Theirs {
+        let open = self.open_connections().ok();
+        Theirs::of(open, self.own_queues())
+    }
+
+    /// Of that one.
+    pub(super) fn of_slot(&self, view: &SlotView, seen: &Theirs) -> Traffic {
+        let Some(worker) = view.pid.and_then(|p| self.procs.by_pid(p.0)) else {
+            return Traffic::default();
+        };
+        let limit = self.settings().idle_timeout;
+        Traffic {
+            seen: seen.open.as_ref().and_then(|o| o.of_worker(worker)),
+            queue: seen.queues.as_ref().and_then(|q| q.get(&worker).copied()),
+            tally: self.served.of(worker),
+            timeouts: limit.map(|_| self.idling.ended(worker)),
+        }
+    }
+
+    /// Those that there are at this moment. An observer of its own: those who drain, or look who hangs,
+    /// have theirs.
+    pub(super) fn open_connections(&mut self) -> io::Result<Open> {
+        let ports = self.sockets.numbers();
+        let tcp = Observer::default().connections(&ports)?;
+        let tcp = self.without_ours(tcp);
+        let waiting = tcp.iter().filter(|c| untouched::waits(c)).count();
+        let now = self.now();
+        self.ages.see(&tcp, now);
+        let held = self.held(tcp)?;
+        let inodes: BTreeSet<u64> = held.iter().map(|h| h.inode).collect();
+        let all: Vec<WorkerId> = self.procs.map.keys().copied().collect();
+        let owners = match procfs::is_ours() && !inodes.is_empty() {
+            true => self.owners(&all, &inodes),
+            false => Owners::default(),
+        };
+        let blind = owners.cut || !procfs::is_ours() && !inodes.is_empty();
+        let mut of: BTreeMap<WorkerId, Seen> = BTreeMap::new();
+        for one in &held {
+            let list = owners.of.get(&one.inode).into_iter().flatten();
+            // One that several workers have is that of each of them.
+            let its: BTreeSet<WorkerId> = list.map(|o| o.worker).collect();
+            let (silent, age) = self.times(one);
+            for worker in its {
+                let seen = of.entry(worker).or_default();
+                seen.open += 1;
+                seen.silent = seen.silent.max(silent);
+                seen.oldest = seen.oldest.max(age);
+            }
+        }
+        Ok(Open {
+            of,
+            unseen: match blind {
+                true => all.into_iter().collect(),
+                false => owners.unseen,
+            },
+            waiting: waiting as u64,
+            others: inodes.len().saturating_sub(owners.of.len()) as u64,
+            all: inodes.len().saturating_add(waiting) as u64,
+        })
+    }
+
+    /// For how long nothing has moved on it, and how old it is at least.
+    fn times(&self, held: &Held) -> (Option<Duration>, Option<Duration>) {
+        match &held.what {
+            What::Tcp(c) => (
+                Some(Duration::from_millis(silent_ms(c).into())),
+                Some(self.ages.of(c, self.now())),
+            ),
+            What::Unix { .. } => (None, None),
+        }
+    }
+
+    /// How many wait in the queues that are one worker's alone.
+    pub(super) fn own_queues(&self) -> BTreeMap<WorkerId, u64> {
+        let mut all: BTreeMap<WorkerId, u64> = BTreeMap::new();
+        for (lane, length) in self.sockets.lengths() {
+            if let Some(worker) = self.cluster.server_of(lane) {
+                *all.entry(worker).or_default() += u64::from(length);
+            }
+        }
+        all
+    }
+}
