@@ -312,7 +312,8 @@ impl Shell {
             .chain(self.messages.deadline())
             .chain(self.probes.deadline())
             .chain(self.jobs.deadline())
-            .chain(self.idling.deadline());
+            .chain(self.idling.deadline())
+            .chain(self.served.deadline());
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.
         let wait = next - self.now();
@@ -344,10 +345,8 @@ impl Shell {
         if !of(Kind::Files).is_empty() {
             self.files_changed();
         }
-        if !of(Kind::Served).is_empty() {
-            self.hear_ended();
-            self.settle();
-        }
+        self.ends_due(!of(Kind::Served).is_empty());
+        self.settle();
         if !of(Kind::Watch).is_empty() {
             self.hear_watch();
         }

@@ -12,18 +12,25 @@
 
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
-use crate::core::{BUCKETS, Deal, Event, LaneId, Level, PortId, SlotNr, Table, WorkerId};
+use crate::core::{BUCKETS, Deal, Event, LaneId, Level, PortId, SlotNr, Table, Time, WorkerId};
 use crate::sys::netlink::{self, Netlink};
 use crate::wire::ports_filter::Ports;
 use crate::wire::sock_diag::{Conn, Info};
 use crate::wire::traffic::Tally;
 use crate::wire::{sock_diag, steering};
+use mio::Interest;
+use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// So many are heard in one turn.
 const TURN: usize = 512;
+/// Who has heard of some looks again so much later, and is not woken up by each. There is room for many
+/// times as many as end in that time.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Of so many that are open it is kept by which lane they came (I9); others count for the lane that has
 /// their bucket when they end.
 const MOST_OPEN: usize = 1 << 16;
@@ -32,6 +39,8 @@ const MOST_OPEN: usize = 1 << 16;
 #[derive(Default)]
 pub struct Served {
     news: Option<Netlink>,
+    /// When it is looked again; meanwhile the poll does not tell.
+    again: Option<Time>,
     /// The ports that the kernel tells of.
     ports: Vec<u16>,
     tables: BTreeMap<u16, Dealt>,
@@ -71,6 +80,11 @@ impl Dealt {
 }
 
 impl Served {
+    /// When it is looked again.
+    pub fn deadline(&self) -> Option<Time> {
+        self.again
+    }
+
     /// How many this one has.
     pub fn of(&self, worker: WorkerId) -> Option<Tally> {
         self.news.as_ref()?;
@@ -206,14 +220,44 @@ impl Shell {
         }
     }
 
-    /// Some have ended.
-    pub(super) fn hear_ended(&mut self) {
+    /// The poll says that some have ended, or it is time to look whether more have.
+    pub(super) fn ends_due(&mut self, told: bool) {
+        let now = self.now();
+        if !told && self.served.again.is_none_or(|at| at > now) {
+            return;
+        }
+        let heard = self.hear_ended();
+        let Some(fd) = self.served.news.as_ref().map(|n| n.as_fd().as_raw_fd()) else {
+            return;
+        };
+        let (some, paused) = (heard > 0, self.served.again.is_some());
+        self.served.again = some.then(|| now + PAUSE);
+        let mut source = SourceFd(&fd);
+        let done = match (some, paused) {
+            (true, false) => self.poll.registry().deregister(&mut source),
+            // What has come meanwhile is told at once.
+            (false, true) => {
+                let at = token(Kind::Served, 0);
+                self.poll
+                    .registry()
+                    .register(&mut source, at, Interest::READABLE)
+            }
+            (true, true) | (false, false) => Ok(()),
+        };
+        if let Err(e) = done {
+            self.say(Level::Error, "poll-error", format!("epoll_ctl: {e}"));
+        }
+    }
+
+    /// Some have ended, perhaps: how many?
+    fn hear_ended(&mut self) -> usize {
+        let mut heard = 0;
         let mut room = vec![0; netlink::ROOM_OF_ONE];
         let mut counted: BTreeSet<WorkerId> = BTreeSet::new();
         let mut more = true;
         for _ in 0..TURN {
             let Some(news) = &self.served.news else {
-                return;
+                return heard;
             };
             match news.hear(&mut room) {
                 Ok(None) => {
@@ -221,6 +265,7 @@ impl Shell {
                     break;
                 }
                 Ok(Some(n)) => {
+                    heard += 1;
                     let told = room.get(..n).unwrap_or_default();
                     let ended = sock_diag::parse(told, 0).map(|p| p.items);
                     for c in ended.unwrap_or_default() {
@@ -247,6 +292,7 @@ impl Shell {
         if more {
             self.ready.insert((Kind::Served, 0));
         }
+        heard
     }
 
     /// This one; whose it was, if that can be told.
