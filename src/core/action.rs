@@ -2,6 +2,7 @@
 
 use super::addr::Given;
 use super::event::Snag;
+use super::health::{Check, Question};
 use super::ids::{Ask, Asker, LaneId, PortId, Program, SlotNr, WorkerId};
 use super::lanes::{Of, Reader};
 use super::notice::Notice;
@@ -57,6 +58,14 @@ pub enum Action {
         lane: LaneId,
         within: Duration,
     },
+    /// Ask that, whether clients may come. There is so much time for the answer. Answered by Checked.
+    Check {
+        check: Check,
+        of: Question,
+        within: Duration,
+    },
+    /// Nobody wants to know any more. It is answered all the same.
+    CallOff { check: Check },
     /// Look whether workers wait for connections on these. Answered by Served.
     LookForServers { lanes: Vec<LaneId> },
     /// Look who waits for these workers: at the queues of these lanes that they serve, and, where they share

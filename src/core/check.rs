@@ -23,6 +23,7 @@ impl Cluster {
         self.check_due()?;
         self.check_swap()?;
         self.check_rotation()?;
+        self.check_checks()?;
         self.check_limits()
     }
 
@@ -124,6 +125,8 @@ impl Cluster {
                 Why::StartTimeout => serving && self.launch == Launch::Waiting,
                 Why::Unserved => serving && self.ever_ready,
                 Why::Hung => self.ever_ready,
+                // Looked at below.
+                Why::Check(_) => serving,
                 Why::Leftovers | Why::GiveUp => matches!(
                     self.phase,
                     Phase::Stopping {

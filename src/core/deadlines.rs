@@ -1,5 +1,6 @@
 //! The timer table. A deadline is absolute, has a Why, and is gone once it has fired (I6).
 
+use super::health::Check;
 use super::ids::{SlotNr, Time, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +47,8 @@ pub enum Why {
     Unserved,
     /// Look whether some worker leaves its clients waiting.
     Hung,
+    /// Ask again whether clients may come (--ecv-interval).
+    Check(Check),
     /// Processes left behind by workers were asked to stop and should have gone by now.
     Leftovers,
     /// They were killed and should have gone by now.

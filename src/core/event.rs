@@ -1,6 +1,7 @@
 //! What core is told. The shell turns every reading and every outcome of a syscall into one of these.
 
 use super::addr::Addr;
+use super::health::Check;
 use super::ids::{Ask, Asker, LaneId, Pid, Program, WorkerId};
 use super::policy::Policy;
 use std::net::SocketAddr;
@@ -47,6 +48,11 @@ pub enum Event {
     /// Answer to `Probe`, in this turn or a later one: it has answered, or why not.
     Probed {
         worker: WorkerId,
+        answer: Result<(), String>,
+    },
+    /// Answer to `Check`, in this turn or a later one, also if it was called off: all is well, or what is not.
+    Checked {
+        check: Check,
         answer: Result<(), String>,
     },
     /// The worker says something, by whatever way.

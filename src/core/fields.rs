@@ -143,8 +143,29 @@ impl Notice {
             Notice::Disabled { why, by } | Notice::Enabled { why, by } => {
                 asked(vec![("reason", text(why))], by)
             }
-            Notice::Unhealthy { ready, quorum } | Notice::Healthy { ready, quorum } => {
-                vec![("ready", number(ready)), ("quorum", number(quorum))]
+            Notice::Unhealthy { ready, quorum, why }
+            | Notice::Healthy {
+                ready,
+                quorum,
+                was: why,
+            } => vec![
+                ("reason", text(why)),
+                ("ready", number(ready)),
+                ("quorum", number(quorum)),
+            ],
+            Notice::Wavers {
+                check,
+                why,
+                row,
+                needed,
+            } => {
+                let fields = vec![
+                    ("check", text(check.word())),
+                    ("row", number(row)),
+                    ("limit", number(needed)),
+                ];
+                let why = why.iter().map(|why| ("reason", text(why)));
+                fields.into_iter().chain(why).collect()
             }
             Notice::Resizing { from, to, why, by } => {
                 let numbers = vec![("from", number(from)), ("to", number(to))];

@@ -46,6 +46,7 @@ impl Notice {
             },
             // A step on the way to another notice.
             Notice::Forked { .. }
+            | Notice::Wavers { .. }
             | Notice::Listening { .. }
             | Notice::LetGo { .. }
             | Notice::Said { .. }
@@ -168,6 +169,8 @@ impl Notice {
             Notice::Enabled { .. } => "enabled",
             Notice::Unhealthy { .. } => "unhealthy",
             Notice::Healthy { .. } => "healthy",
+            Notice::Wavers { why: Some(_), .. } => "check-failed",
+            Notice::Wavers { why: None, .. } => "check-passed",
             Notice::AtBound { .. } => "at-bound",
             Notice::NoRoom { .. } => "no-room",
             Notice::Reloading { .. } => "reload-started",
@@ -248,6 +251,7 @@ impl Notice {
             | Notice::Enabled { .. }
             | Notice::Unhealthy { .. }
             | Notice::Healthy { .. }
+            | Notice::Wavers { .. }
             | Notice::AtBound { .. }
             | Notice::NoRoom { .. }
             | Notice::NotSignalled { .. }

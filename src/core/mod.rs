@@ -48,6 +48,7 @@ mod exchange;
 pub mod fields;
 pub mod fleet;
 pub mod gather;
+pub mod health;
 pub mod ids;
 pub mod notice;
 pub mod outcome;
@@ -68,6 +69,7 @@ pub use event::{
     By, Event, Exit, LaneLook, Load, MasterSignal, More, Oom, Restart, Seen, Shutdown, Sight, Size,
     Snag, Target, Terms, Wait, Waits, Word,
 };
+pub use health::{Check, CheckView, Checks, Page, Question};
 pub use hung::Hang;
 pub use ids::{Ask, Asker, LaneId, Pid, PortId, Program, Seat, SlotNr, Time, WorkerId};
 pub use lanes::{Of, Reader};
@@ -174,6 +176,8 @@ pub struct Cluster {
     takeover_works: Option<bool>,
     /// Is it to have clients?
     rotation: rotation::Kept,
+    /// And what is asked about that.
+    checks: health::Kept,
     /// Were all workers ready, and said to be?
     full: bool,
     /// Is the start over, for whoever waits for it? It is once, however the cluster changes later.
@@ -226,6 +230,7 @@ impl Cluster {
             kept_a_lane: false,
             takeover_works: None,
             rotation: rotation::Kept::new(now),
+            checks: health::Kept::new(&policy.checks),
             full: false,
             launch: Launch::Waiting,
             unserved_looks: 0,
@@ -287,6 +292,7 @@ impl Cluster {
             Event::Listens { worker, lane } => self.listened(worker, lane, now, out),
             Event::Seen { worker, what } => self.seen(worker, what, now, out),
             Event::Probed { worker, answer } => self.probed(worker, answer, now, out),
+            Event::Checked { check, answer } => self.checked(check, answer, now, out),
             Event::Said { worker, word } => self.said(worker, word, now, out),
             Event::LaneOpened { lane, addr } => {
                 self.lane_opened(lane, addr, out);
@@ -384,6 +390,7 @@ impl Cluster {
         self.drain_progress(now, out);
         self.retire_lanes(out);
         self.shutdown_progress(out);
+        self.checks_progress(now, out);
         self.rotation_progress(now, out);
         self.assert_invariants();
     }
@@ -434,6 +441,7 @@ impl Cluster {
             | Event::ListenAsked { .. }
             | Event::Listens { .. }
             | Event::Seen { .. }
+            | Event::Checked { .. }
             | Event::Probed { .. }
             | Event::Said { .. }
             | Event::LaneOpened { .. }
@@ -485,7 +493,7 @@ impl Cluster {
                 Why::Census => self.take_census(now, out),
                 Why::DrainDelay => self.leave_service(now, out),
                 // What is due then is seen to after every event.
-                Why::Successors | Why::Watch | Why::Swap => {}
+                Why::Successors | Why::Watch | Why::Swap | Why::Check(_) => {}
                 Why::Weigh => self.weigh(now, out),
                 Why::StartTimeout => self.start_overdue(now, out),
                 Why::Unserved => self.look_for_servers(out),

@@ -3,10 +3,12 @@
 
 use super::addr::Addr;
 use super::event::{By, Exit, Oom, Snag, Target, Word};
+use super::health::Check;
 use super::hung::Hang;
 use super::ids::{Pid, SlotNr, WorkerId};
 use super::outcome::Hitch;
 use super::recycle::Reason;
+use super::rotation::Ground;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -320,10 +322,18 @@ pub enum Notice {
     Unhealthy {
         ready: usize,
         quorum: u16,
+        why: Ground,
     },
     Healthy {
         ready: usize,
         quorum: u16,
+        was: Ground,
+    },
+    Wavers {
+        check: Check,
+        why: Option<String>,
+        row: u16,
+        needed: u16,
     },
     AtBound {
         why: &'static str,

@@ -6,6 +6,7 @@ use super::ids::Pid;
 use super::lanes::MAX_LANES;
 use super::notice::{Hindrance, LeftoverStage, Limit, Next, PassWhy, Who};
 use super::outcome::Hitch;
+use super::rotation::Ground;
 use super::words::{count, errno_text, human};
 use std::fmt;
 use std::net::SocketAddr;
@@ -254,6 +255,46 @@ pub(super) fn leftovers(
     match list.is_empty() {
         true => Ok(()),
         false => write!(f, ": {}", pids(list)),
+    }
+}
+
+/// Clients had better not come.
+pub(super) fn unhealthy(
+    f: &mut fmt::Formatter<'_>,
+    ready: usize,
+    quorum: u16,
+    why: &Ground,
+) -> fmt::Result {
+    if let Ground::Discontent { .. } = why {
+        return write!(f, "unhealthy: {why}");
+    }
+    let ready = count(ready, "worker");
+    write!(
+        f,
+        "unhealthy: {ready} ready, {quorum} are to be (--ready-quorum)"
+    )
+}
+
+/// They may again.
+pub(super) fn healthy(
+    f: &mut fmt::Formatter<'_>,
+    ready: usize,
+    quorum: u16,
+    was: &Ground,
+) -> fmt::Result {
+    let ready = count(ready, "worker");
+    write!(
+        f,
+        "healthy again: {ready} ready, {quorum} are to be (--ready-quorum)"
+    )?;
+    match was {
+        Ground::Discontent { check, .. } => write!(f, ", {check} is content"),
+        Ground::TooFew { .. }
+        | Ground::Starting { .. }
+        | Ground::Unchecked { .. }
+        | Ground::Well
+        | Ground::Stopping
+        | Ground::Asked { .. } => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the operator wants, as core needs it: plain numbers, already checked by `settings`.
 
 use super::addr::Given;
+use super::health::Checks;
 use std::time::Duration;
 
 /// Most workers there can be (I9).
@@ -27,6 +28,8 @@ pub struct Policy {
     pub start_timeout: Option<Duration>,
     /// So many have to be ready for the cluster to be in rotation.
     pub ready_quorum: u16,
+    /// And these content.
+    pub checks: Checks,
     /// First delay before a failed worker is replaced.
     pub respawn: Duration,
     /// Longest such delay; zero means that every delay is `respawn`.
@@ -256,6 +259,13 @@ pub(crate) mod tests {
             ready_timeout: Some(Duration::from_secs(60)),
             start_timeout: Some(Duration::from_secs(60)),
             ready_quorum: 1,
+            checks: Checks {
+                monitor: None,
+                validator: None,
+                interval: Duration::from_secs(5),
+                fall: 3,
+                rise: 2,
+            },
             respawn: Duration::from_millis(100),
             backoff: Duration::from_secs(30),
             backoff_reset: Duration::from_secs(30),

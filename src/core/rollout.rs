@@ -59,9 +59,14 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// How many workers were asked for before it, if it is not what runs yet.
+    /// What was wanted before it, if it is not what runs yet.
+    pub fn policy_before(&self, runs: u32) -> Option<&Policy> {
+        (self.to != runs).then_some(&*self.policy)
+    }
+
+    /// How many workers were asked for by then.
     pub fn asked_for(&self, runs: u32) -> Option<u16> {
-        (self.to != runs).then_some(self.policy.workers)
+        self.policy_before(runs).map(|p| p.workers)
     }
 }
 

@@ -2,15 +2,17 @@
 //!
 //! 1. What an operator says is kept here, by the master: no respawn, reload or resize changes it, and a new
 //!    worker inherits it. It changes nothing else: a cluster that is out of rotation serves on.
-//! 2. AVAILABLE is: not taken out, not stopping, and as many workers ready as --ready-quorum wants. Taken
-//!    out is DISABLED whatever the rest is; all else is WARNING.
+//! 2. AVAILABLE is: not taken out, not stopping, as many workers ready as --ready-quorum wants, and those
+//!    content that are asked (`health`). Taken out is DISABLED whatever the rest is; all else is WARNING.
 //! 3. From the first moment of a stop it is not available: with --drain-delay those who ask have that long
 //!    to turn away.
-//! 4. Said are only edges: unhealthy when too few are ready, healthy when enough are again. Not before the
-//!    start is over, which has words of its own, nor in a stop.
+//! 4. Said are only edges: unhealthy when too few are ready, or one that is asked is not content, or it is
+//!    the other of these by now; healthy when all is well again. Not before the start is over, which has
+//!    words of its own, nor in a stop.
 
 use super::action::Action;
 use super::event::By;
+use super::health::{Check, CheckView};
 use super::ids::Time;
 use super::notice::Notice;
 use super::phase::Phase;
@@ -53,10 +55,25 @@ pub enum Ground {
     Starting { ready: usize, quorum: u16 },
     /// Fewer are ready than are to be.
     TooFew { ready: usize, quorum: u16 },
+    /// That has not answered yet.
+    Unchecked { check: Check },
+    /// That is not content.
+    Discontent { check: Check, why: String },
     /// The cluster stops.
     Stopping,
     /// Somebody has said so.
     Asked { why: String, by: Option<By> },
+}
+
+impl Ground {
+    /// Is the same thing wrong, whatever is said of it?
+    fn is_like(&self, other: &Ground) -> bool {
+        match (self, other) {
+            (Ground::Discontent { check: one, .. }, Ground::Discontent { check: two, .. })
+            | (Ground::Unchecked { check: one }, Ground::Unchecked { check: two }) => one == two,
+            (one, two) => std::mem::discriminant(one) == std::mem::discriminant(two),
+        }
+    }
 }
 
 impl fmt::Display for Ground {
@@ -70,6 +87,8 @@ impl fmt::Display for Ground {
             Ground::TooFew { ready, quorum } => {
                 write!(f, "{ready} ready of {quorum} (--ready-quorum)")
             }
+            Ground::Unchecked { check } => write!(f, "no answer yet ({check})"),
+            Ground::Discontent { check, why } => write!(f, "{why} ({check})"),
             Ground::Stopping => f.write_str("the cluster stops"),
             Ground::Asked { why, by } => write!(f, "{why}{}", asked_by(by)),
         }
@@ -85,6 +104,8 @@ pub struct Rotation {
     pub why: Ground,
     /// Since when it is that word.
     pub since: Time,
+    /// How those stand that are asked.
+    pub checks: Vec<CheckView>,
 }
 
 /// What is kept of it.
@@ -95,8 +116,8 @@ pub(super) struct Kept {
     /// The word as of the last event, and since when it is so.
     stands: Standing,
     since: Time,
-    /// Was it said that too few are ready?
-    unwell: bool,
+    /// What was said to be wrong.
+    unwell: Option<Ground>,
 }
 
 impl Kept {
@@ -106,7 +127,7 @@ impl Kept {
             out: None,
             stands: Standing::Warning,
             since: now,
-            unwell: false,
+            unwell: None,
         }
     }
 }
@@ -123,21 +144,27 @@ impl Cluster {
                 Ground::Well => (Standing::Available, Ground::Well),
                 why @ (Ground::Starting { .. }
                 | Ground::TooFew { .. }
+                | Ground::Unchecked { .. }
+                | Ground::Discontent { .. }
                 | Ground::Stopping
                 | Ground::Asked { .. }) => (Standing::Warning, why),
             },
         };
-        let since = self.rotation.since;
-        Rotation { state, why, since }
+        Rotation {
+            state,
+            why,
+            since: self.rotation.since,
+            checks: self.check_views(),
+        }
     }
 
-    /// May clients come, by the workers there are? Whatever an operator wants.
+    /// May clients come, by the workers there are and by what is asked? Whatever an operator wants.
     pub fn health(&self) -> Ground {
         let (ready, quorum) = (self.ready_count(), self.policy.ready_quorum);
         let enough = ready >= usize::from(quorum);
         match self.phase {
             Phase::Stopping { .. } | Phase::Done(_) => Ground::Stopping,
-            Phase::Serving if enough => Ground::Well,
+            Phase::Serving if enough => self.discontent().unwrap_or(Ground::Well),
             Phase::Serving => match self.launch {
                 Launch::Waiting | Launch::Overdue => Ground::Starting { ready, quorum },
                 Launch::Over => Ground::TooFew { ready, quorum },
@@ -168,18 +195,28 @@ impl Cluster {
             (self.rotation.stands, self.rotation.since) = (stands, now);
         }
         let (ready, quorum) = (self.ready_count(), self.policy.ready_quorum);
-        match (self.health(), self.rotation.unwell) {
-            (Ground::TooFew { .. }, false) => {
-                self.rotation.unwell = true;
-                out.push(Action::Note(Notice::Unhealthy { ready, quorum }));
+        let why = self.health();
+        match &why {
+            Ground::TooFew { .. } | Ground::Discontent { .. } => {
+                let said = self
+                    .rotation
+                    .unwell
+                    .as_ref()
+                    .is_some_and(|w| w.is_like(&why));
+                if self.launch == Launch::Over && !said {
+                    self.rotation.unwell = Some(why.clone());
+                    out.push(Action::Note(Notice::Unhealthy { ready, quorum, why }));
+                }
             }
-            (Ground::Well, true) => {
-                self.rotation.unwell = false;
-                out.push(Action::Note(Notice::Healthy { ready, quorum }));
+            Ground::Well => {
+                if let Some(was) = self.rotation.unwell.take() {
+                    out.push(Action::Note(Notice::Healthy { ready, quorum, was }));
+                }
             }
-            (Ground::TooFew { .. }, true)
-            | (Ground::Well, false)
-            | (Ground::Starting { .. } | Ground::Stopping | Ground::Asked { .. }, _) => {}
+            Ground::Starting { .. }
+            | Ground::Unchecked { .. }
+            | Ground::Stopping
+            | Ground::Asked { .. } => {}
         }
     }
 

@@ -6,8 +6,8 @@ use super::crash::leaving_with;
 use super::notice::Notice;
 use super::outcome::Hitch;
 use super::phrases::{
-    addrs, all_workers, asked_by, drained, last_lines, leftovers, not_recycled, passed, pids,
-    refusal, remedy, stopping, tie,
+    addrs, all_workers, asked_by, drained, healthy, last_lines, leftovers, not_recycled, passed,
+    pids, refusal, remedy, stopping, tie, unhealthy,
 };
 use super::policy::MAX_WORKERS;
 use super::words::{count, errno_text, human, no_room, signal_name};
@@ -310,16 +310,23 @@ impl fmt::Display for Notice {
             Notice::Enabled { why, by } => {
                 write!(f, "in rotation again: {why}{}", asked_by(by))
             }
-            Notice::Unhealthy { ready, quorum } => write!(
-                f,
-                "unhealthy: {} ready, {quorum} are to be (--ready-quorum)",
-                count(*ready, "worker")
-            ),
-            Notice::Healthy { ready, quorum } => write!(
-                f,
-                "healthy again: {} ready, {quorum} are to be (--ready-quorum)",
-                count(*ready, "worker")
-            ),
+            Notice::Unhealthy { ready, quorum, why } => unhealthy(f, *ready, *quorum, why),
+            Notice::Healthy { ready, quorum, was } => healthy(f, *ready, *quorum, was),
+            Notice::Wavers {
+                check,
+                why,
+                row,
+                needed,
+            } => match why {
+                Some(why) => write!(
+                    f,
+                    "{check}: {why}; {row} in a row, at {needed} the cluster is unhealthy"
+                ),
+                None => write!(
+                    f,
+                    "{check}: all is well; {row} in a row, at {needed} it counts"
+                ),
+            },
             Notice::Reloading {
                 generation,
                 workers,

@@ -4,6 +4,7 @@
 
 mod balance;
 mod crash;
+mod health;
 mod hung;
 mod launch;
 mod own;

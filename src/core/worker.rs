@@ -493,6 +493,7 @@ impl Cluster {
                 | Why::StartTimeout
                 | Why::Unserved
                 | Why::Hung
+                | Why::Check(_)
                 | Why::Leftovers
                 | Why::GiveUp,
             ) => {}

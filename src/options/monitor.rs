@@ -1,7 +1,7 @@
 //! What is asked over HTTP, and by whom it may be.
 
 use super::{Completes, Opt, opt};
-use crate::settings;
+use crate::settings::{self, MAX_IN_A_ROW};
 
 /// In the order of --help.
 pub(super) static MONITOR: &[Opt] = &[
@@ -80,4 +80,54 @@ pub(super) static MONITOR: &[Opt] = &[
         },
     )
     .lasting(),
+    opt(
+        "",
+        "ecv-monitor",
+        "URL",
+        "off",
+        "not in rotation while this page is bad: http://ADDRESS:PORT/PATH, /PATH of ours",
+        keep!(ecv_monitor, settings::ecv_monitor),
+    ),
+    opt(
+        "",
+        "ecv-validator",
+        "CMD",
+        "none",
+        "nor while this program fails; its first line says why",
+        keep!(ecv_validator, settings::ecv_validator),
+    ),
+    opt(
+        "",
+        "ecv-interval",
+        "DUR",
+        "5s",
+        "so often both are asked",
+        |s, v| {
+            let (least, most) = settings::ECV_INTERVAL;
+            s.ecv_interval = settings::between(v, least, most)?;
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "ecv-fall",
+        "N",
+        "3",
+        "so many bad answers in a row take it out of rotation",
+        |s, v| {
+            s.ecv_fall = settings::number(v, 1, MAX_IN_A_ROW)?;
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "ecv-rise",
+        "N",
+        "2",
+        "so many good ones bring it back",
+        |s, v| {
+            s.ecv_rise = settings::number(v, 1, MAX_IN_A_ROW)?;
+            Ok(())
+        },
+    ),
 ];

@@ -85,6 +85,8 @@ impl Settings {
                 ));
             }
         }
+        let doors: Vec<_> = [monitor, port].into_iter().flatten().collect();
+        self.check_ecv(&doors)?;
         match (monitor, port) {
             (Some((_, a)), Some((_, b))) if a.port() == b.port() => {
                 Err(format!("--monitor {a} and -C tcp://{b} have the same port"))

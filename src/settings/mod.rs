@@ -2,8 +2,8 @@
 //! No I/O: what has to be looked up (CPUs, addresses in use, the command) is looked up by the shell.
 
 use crate::core::{
-    Addr, Balance, Canary, Drain, Given, Level, OnCrashLoop, Policy, ReadyRule, RespawnOn, Surge,
-    Takeover,
+    Addr, Balance, Canary, Drain, Given, Level, OnCrashLoop, Page, Policy, ReadyRule, RespawnOn,
+    Surge, Takeover,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod agree;
+mod ecv;
 mod envfile;
 mod launch;
 mod monitor;
@@ -25,6 +26,7 @@ mod rights;
 mod sources;
 mod words;
 
+pub use ecv::*;
 pub use envfile::*;
 pub use launch::*;
 pub use monitor::*;
@@ -175,6 +177,16 @@ pub struct Settings {
     pub ecv_control: EcvControl,
     /// --ecv-down-status
     pub ecv_down_status: u16,
+    /// --ecv-monitor
+    pub ecv_monitor: Option<Page>,
+    /// --ecv-validator
+    pub ecv_validator: Option<Vec<String>>,
+    /// --ecv-interval
+    pub ecv_interval: Duration,
+    /// --ecv-fall
+    pub ecv_fall: u16,
+    /// --ecv-rise
+    pub ecv_rise: u16,
     /// --name
     pub name: Option<String>,
     /// --pid-file
@@ -353,6 +365,11 @@ impl Default for Settings {
             ecv: "/ecv".into(),
             ecv_control: EcvControl::Key,
             ecv_down_status: 400,
+            ecv_monitor: None,
+            ecv_validator: None,
+            ecv_interval: Duration::from_secs(5),
+            ecv_fall: 3,
+            ecv_rise: 2,
             name: None,
             pid_file: None,
             pid_dir: None,
@@ -436,6 +453,7 @@ impl Settings {
             ready_timeout: unless_zero(self.ready_timeout),
             start_timeout: unless_zero(self.start_timeout),
             ready_quorum: self.ready_quorum,
+            checks: self.checks(),
             respawn: self.respawn,
             backoff: self.backoff,
             backoff_reset: self.backoff_reset,

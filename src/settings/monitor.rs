@@ -52,14 +52,6 @@ pub fn host_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Where --ecv is. (Whether something else has that path is looked at by who answers there.)
-pub fn ecv(text: &str) -> Result<String, String> {
-    match text.starts_with('/') {
-        true => Ok(text.to_string()),
-        false => Err(format!("'{text}' is no path: it begins with a slash")),
-    }
-}
-
 /// `off|key|open`
 pub fn ecv_control(text: &str) -> Result<EcvControl, String> {
     match text {
@@ -109,8 +101,6 @@ mod tests {
         for bad in ["", "a b", "a:1", "http://x", "ü"] {
             assert!(host_name(bad).is_err(), "{bad}");
         }
-        assert_eq!(ecv("/up").as_deref(), Ok("/up"));
-        assert!(ecv("up").is_err());
         assert_eq!(ecv_control("open"), Ok(EcvControl::Open));
         assert!(ecv_control("yes").is_err());
     }

@@ -175,10 +175,10 @@ pub fn takeover(text: &str) -> Result<Takeover, String> {
 }
 
 /// A longer path than that is not asked for.
-const MOST_PATH: usize = 1024;
+pub(super) const MOST_PATH: usize = 1024;
 
 /// Can this be asked for by HTTP?
-fn is_path(path: &str) -> bool {
+pub(super) fn is_path(path: &str) -> bool {
     let plain = |b: u8| b.is_ascii_graphic() && b != b'#';
     let rooted = path.starts_with('/') && !path.starts_with("//");
     rooted && path.len() <= MOST_PATH && path.bytes().all(plain)

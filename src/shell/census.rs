@@ -95,7 +95,7 @@ impl Shell {
         if let Some(fd) = self.sockets.fd(lane) {
             self.deregister(fd);
         }
-        let ours = self.probes.forget(lane);
+        let ours = self.ours.forget(lane);
         match self.sockets.retire(lane).map(|n| n.saturating_sub(ours)) {
             Ok(0) => {}
             Ok(n) => {
@@ -150,7 +150,7 @@ impl Shell {
             conns = self.census.observer.connections(&ports)?;
             // Ours that wait by now did so before: what is left of the queue are clients.
             for l in &mut lanes {
-                l.queued = l.queued.saturating_sub(self.probes.waiting(l.lane, &conns));
+                l.queued = l.queued.saturating_sub(self.ours.waiting(l.lane, &conns));
             }
         }
         let loads = self.loads(workers, conns, !lanes.is_empty())?;
@@ -255,9 +255,9 @@ impl Shell {
         self.census.endings.heard(held.iter());
     }
 
-    /// Who asks whether one is ready is no client.
+    /// Who asks whether one is ready, or whether clients may come, is no client.
     pub(super) fn without_ours(&self, mut conns: Vec<Conn>) -> Vec<Conn> {
-        conns.retain(|c| !self.probes.is_ours(c));
+        conns.retain(|c| !self.ours.has(c));
         conns
     }
 

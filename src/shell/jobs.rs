@@ -1,7 +1,8 @@
 //! Programs that the operator has us run: each a child with a deadline, or (`coprocess`) one that lives as
 //! long as we do. Rules:
 //!
-//! 1. At most `MOST` run at once; others wait for their turn (`line`).
+//! 1. At most `MOST` run at once, and the one of --ecv-validator, which waits for nobody; others wait for
+//!    their turn (`line`).
 //! 2. A job has ended when its first process has: what is in its pipes by then is the last of it. What it
 //!    has left behind is a stray, as what a worker leaves.
 //! 3. At its deadline its group gets a SIGTERM, so that a script can tidy up, and `GRACE` later, or when
@@ -79,6 +80,8 @@ pub enum Purpose {
     Hook(u64),
     /// A verb, and who waits for what comes of it.
     Verb(Option<Asker>),
+    /// --ecv-validator. There is one at most.
+    Check,
 }
 
 /// How far one is.
@@ -188,8 +191,18 @@ impl Jobs {
         }
         let of_hooks = |job: &&Job| matches!(job.purpose, Purpose::Hook(_));
         let hooks = self.running.values().filter(of_hooks).count();
-        let verbs = self.running.len() - hooks;
+        let of_verbs = |job: &&Job| matches!(job.purpose, Purpose::Verb(_));
+        let verbs = self.running.values().filter(of_verbs).count();
         self.waiting.next(hooks, verbs, self.stuck.len())
+    }
+
+    /// Nobody wants to know any more what the validator says: its time is over.
+    pub fn hurry_validator(&mut self, now: Time) -> Option<Waits> {
+        let of_it = |job: &&mut Job| job.purpose == Purpose::Check && job.stage == Stage::Runs;
+        if let Some(job) = self.running.values_mut().find(of_it) {
+            job.due = Some(now);
+        }
+        self.waiting.take_check()
     }
 
     /// Nobody waits for it any more: one that may take for ever has so long from now on, or it would keep
@@ -297,6 +310,13 @@ impl Shell {
         if let Some(mut job) = self.jobs.running.remove(&id) {
             what(self, &mut job);
             self.jobs.running.insert(id, job);
+        }
+    }
+
+    /// Nobody wants to know what the validator says.
+    pub(super) fn hurry_validator(&mut self) {
+        if let Some(Waits { purpose, order, .. }) = self.jobs.hurry_validator(self.now()) {
+            self.job_done(purpose, Ran::not_begun(order.name, End::Stopped));
         }
     }
 
@@ -449,6 +469,7 @@ impl Shell {
         match purpose {
             Purpose::Hook(id) => self.hook_done(id, &ran),
             Purpose::Verb(asker) => self.verb_done(asker, &ran),
+            Purpose::Check => self.validator_done(&ran),
         }
     }
 }

@@ -48,7 +48,7 @@ pub fn find(command: &OsStr, path: Option<OsString>, cwd: &Path) -> Result<CStri
     }))
 }
 
-/// Can what the operator wants run at events, as verbs, and for messages be run at all? Better said now
+/// Can what the operator wants run at events, as verbs, for messages and for rotation be run at all? Better said now
 /// than at the first event.
 pub fn check_programs(s: &Settings, here: &Path) -> Result<(), Failure> {
     let hooks = s
@@ -62,7 +62,9 @@ pub fn check_programs(s: &Settings, here: &Path) -> Result<(), Failure> {
     let delegates = s.delegates.iter();
     let delegates = delegates.map(|(name, words)| (format!("--delegate {name}"), words));
     let lasting = listeners.chain(delegates);
-    for (option, words) in hooks.chain(verbs).chain(lasting) {
+    let validator = s.ecv_validator.iter();
+    let validator = validator.map(|words| ("--ecv-validator".to_string(), words));
+    for (option, words) in hooks.chain(verbs).chain(lasting).chain(validator) {
         let Some(first) = words.first() else { continue };
         find(OsStr::new(first), std::env::var_os("PATH"), here)
             .map_err(|e| (EX_CONFIG, format!("{option}: {}", e.message)))?;

@@ -6,6 +6,7 @@ mod beside;
 mod birth;
 mod census;
 mod channel;
+mod checks;
 mod clients;
 mod coarse;
 mod conn;
@@ -25,6 +26,7 @@ mod hooks;
 mod http;
 mod hung;
 mod idle;
+mod inquiry;
 mod jobs;
 mod keyfile;
 mod launch;
@@ -36,6 +38,7 @@ mod messages;
 mod names;
 mod observer;
 mod open;
+mod ours;
 mod perform;
 mod pidfile;
 mod pipe;
@@ -74,6 +77,7 @@ use crate::sys::{clock, process};
 use crate::wire::ages::Ages;
 use census::Census;
 use channel::Stderr;
+use checks::Checks;
 use clients::{ClientId, Clients};
 use daemon::Caller;
 use events::Events;
@@ -89,6 +93,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use names::Claim;
 use nix::sys::inotify::Inotify;
+use ours::Ours;
 use pidfile::{PidDir, PidFile};
 use probes::Probes;
 use procs::Procs;
@@ -165,6 +170,10 @@ pub struct Shell {
     idling: Idling,
     /// Who is asked whether it is ready.
     probes: Probes,
+    /// What is asked whether clients may come,
+    checks: Checks,
+    /// and which connections are of these, and no client's.
+    ours: Ours,
     /// Programs of the operator's that run, and that are to,
     jobs: Jobs,
     /// those of them that are told of events,
@@ -311,6 +320,7 @@ impl Shell {
             .chain(self.watch_deadline())
             .chain(self.messages.deadline())
             .chain(self.probes.deadline())
+            .chain(self.checks.deadline())
             .chain(self.jobs.deadline())
             .chain(self.idling.deadline())
             .chain(self.served.deadline());
@@ -373,6 +383,10 @@ impl Shell {
             self.hear_probe(WorkerId(n));
         }
         self.probes_due();
+        for n in of(Kind::Check) {
+            self.hear_check(n);
+        }
+        self.checks_due();
         for n in of(Kind::Newline) {
             self.hear_newline(WorkerId(n));
         }

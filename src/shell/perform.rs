@@ -50,6 +50,8 @@ impl Shell {
                 lane,
                 within,
             } => self.probe(worker, lane, within),
+            Action::Check { check, of, within } => self.check(check, of, within),
+            Action::CallOff { check } => self.call_off(check),
             Action::LookForServers { lanes } => self.look_for_servers(lanes),
             Action::LookHung { workers, spread } => self.look_hung(&workers, spread),
             Action::OpenLane {

@@ -4,24 +4,20 @@
 //!
 //! A few are asked at the same time, the others wait for their turn. That one has accepted is seen by its
 //! having the connection (sock_diag): for that it is looked every few milliseconds.
-//!
-//! A connection that nobody has accepted waits on when its time is over, until somebody does: it is
-//! remembered, for it must not be taken for a client's. (By what no other has: its address may be another
-//! one's tomorrow.)
 
+use super::inquiry::Inquiry;
 use super::observer::Observer;
 use super::{Kind, Shell, token};
 use crate::core::words::{human, reason};
 use crate::core::{Event, LaneId, Time, WorkerId};
 use crate::sys::socket;
-use crate::wire::health::{self, Answer};
+use crate::wire::health;
 use crate::wire::sock_diag::Conn;
-use crate::wire::untouched;
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -30,26 +26,18 @@ const AT_ONCE: usize = 8;
 /// So often it is looked whether one has accepted.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// So many that were not accepted are remembered, the last ones.
-const LEFT_MOST: usize = 1024;
-
 /// What is asked.
-#[derive(Clone, Debug)]
 enum What {
     /// To accept.
     Tcp,
-    /// To answer this: so much of it was sent, and so much has come.
-    Http {
-        path: String,
-        request: Vec<u8>,
-        sent: usize,
-        got: Vec<u8>,
-    },
+    /// To answer this.
+    Http { path: String, inquiry: Inquiry },
 }
 
 /// One that is asked.
 struct Probe {
     stream: TcpStream,
+    from: SocketAddr,
     lane: LaneId,
     what: What,
     until: Time,
@@ -64,36 +52,9 @@ pub struct Probes {
     observer: Observer,
     /// When it is looked next whether they have accepted.
     look: Option<Time>,
-    /// Those that were not answered, and by which lane.
-    left: VecDeque<(LaneId, u64)>,
 }
 
 impl Probes {
-    /// Is it one of ours?
-    pub fn is_ours(&self, conn: &Conn) -> bool {
-        let left = self.left.iter().any(|(_, cookie)| *cookie == conn.cookie);
-        left || self.under_way.values().any(|p| p.is_by(conn))
-    }
-
-    /// How many of ours wait in that lane, of these?
-    pub fn waiting(&self, lane: LaneId, conns: &[Conn]) -> u32 {
-        let left = |c: &Conn| self.left.contains(&(lane, c.cookie));
-        let asked = |c: &Conn| {
-            let mut asked = self.under_way.values();
-            asked.any(|p| p.lane == lane && p.is_by(c))
-        };
-        let ours = |c: &&Conn| untouched::waits(c) && (left(c) || asked(c));
-        u32::try_from(conns.iter().filter(ours).count()).unwrap_or(u32::MAX)
-    }
-
-    /// How many of ours there are in that lane, which is no more.
-    pub fn forget(&mut self, lane: LaneId) -> u32 {
-        let before = self.left.len();
-        self.left.retain(|(of, _)| *of != lane);
-        let asked = self.under_way.values().filter(|p| p.lane == lane);
-        u32::try_from(before - self.left.len() + asked.count()).unwrap_or(u32::MAX)
-    }
-
     /// When something is to be done though nothing happens.
     pub fn deadline(&self) -> Option<Time> {
         let ends = self.under_way.values().map(|p| p.until);
@@ -133,14 +94,16 @@ impl Shell {
             None => What::Tcp,
             Some(path) => What::Http {
                 path: path.clone(),
-                request: health::request(path, to.port()),
-                sent: 0,
-                got: Vec::new(),
+                inquiry: Inquiry::new(health::request(
+                    &format!("localhost:{}", to.port()),
+                    path,
+                    "*/*",
+                )),
             },
         };
         let fd = socket::open_near(&from)?;
-        self.sockets
-            .ask(lane, Some(socket::local_addr(fd.as_fd())?))?;
+        let from = socket::local_addr(fd.as_fd())?;
+        self.sockets.ask(lane, Some(from))?;
         match socket::connect(fd.as_fd(), &to) {
             Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => return Err(e),
             Ok(()) | Err(_) => {}
@@ -153,8 +116,10 @@ impl Shell {
         if let What::Tcp = what {
             self.probes.look.get_or_insert(self.now() + LOOK);
         }
+        self.ours.made(from, Some(lane));
         let probe = Probe {
             stream: TcpStream::from(fd),
+            from,
             lane,
             what,
             until,
@@ -214,24 +179,18 @@ impl Shell {
         Ok(accepted)
     }
 
-    /// It may wait on, unanswered.
-    fn keep_in_mind(&mut self, probe: &Probe) {
+    /// We have given up one of our connections, but it may wait on.
+    pub(super) fn give_up_ours(&mut self, from: SocketAddr) {
         let conns = self.probes.observer.connections(&self.sockets.numbers());
         self.probes.observer.rest();
-        // (Who cannot be seen is a client.)
-        let conns = conns.unwrap_or_default();
-        if let Some(conn) = conns.iter().find(|c| probe.is_by(c)) {
-            self.probes.left.push_back((probe.lane, conn.cookie));
-        }
-        if self.probes.left.len() > LEFT_MOST {
-            self.probes.left.pop_front();
-        }
+        self.ours.given_up(from, &conns.unwrap_or_default());
     }
 
     fn end_probe(&mut self, worker: WorkerId, answer: Result<(), String>) {
         if let Some(probe) = self.probes.under_way.remove(&worker) {
-            if answer.is_err() {
-                self.keep_in_mind(&probe);
+            match answer.is_ok() {
+                true => self.ours.over(probe.from),
+                false => self.give_up_ours(probe.from),
             }
             self.deregister(probe.stream.as_fd());
             // Its lane may have gone with the worker.
@@ -245,10 +204,8 @@ impl Shell {
 impl Probe {
     /// Is this its other end?
     fn is_by(&self, conn: &Conn) -> bool {
-        let ours = self.stream.local_addr();
-        ours.is_ok_and(|a| {
-            (a.port(), a.ip().to_canonical()) == (conn.peer.port(), conn.peer.ip().to_canonical())
-        })
+        let end = |a: SocketAddr| (a.port(), a.ip().to_canonical());
+        end(self.from) == end(conn.peer)
     }
 
     fn name(&self) -> String {
@@ -271,47 +228,14 @@ impl Probe {
         if let Some(e) = self.stream.take_error()? {
             return Err(e);
         }
-        let What::Http {
-            request, sent, got, ..
-        } = &mut self.what
-        else {
+        let What::Http { inquiry, .. } = &mut self.what else {
             return Ok(None);
         };
-        while *sent < request.len() {
-            match self.stream.write(request.get(*sent..).unwrap_or_default()) {
-                Ok(n) => *sent += n,
-                // Not connected yet, or no room.
-                Err(e) if is_not_yet(&e) => return Ok(None),
-                Err(e) => return Err(e),
-            }
-        }
-        let mut bytes = [0; 4096];
-        loop {
-            let ended = match self.stream.read(&mut bytes) {
-                Ok(0) => true,
-                Ok(n) => {
-                    let room = health::MOST.saturating_sub(got.len());
-                    got.extend(bytes.iter().take(n.min(room)));
-                    false
-                }
-                Err(e) if is_not_yet(&e) => return Ok(None),
-                Err(e) => return Err(e),
-            };
-            let answer = match health::parse(got) {
-                Answer::Status(..400) => return Ok(Some(Ok(()))),
-                Answer::Status(code) => format!("answered {code}"),
-                Answer::Bad => "answered with what is no HTTP".to_string(),
-                Answer::More if ended => "no answer: it closed the connection".to_string(),
-                Answer::More => continue,
-            };
-            return Ok(Some(Err(format!("{} {answer}", self.name()))));
-        }
+        let answer = inquiry.go_on(&mut self.stream)?;
+        Ok(answer.map(|answer| match answer {
+            Ok(..400) => Ok(()),
+            Ok(code) => Err(format!("{} answered {code}", self.name())),
+            Err(why) => Err(format!("{} {why}", self.name())),
+        }))
     }
-}
-
-fn is_not_yet(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        ErrorKind::WouldBlock | ErrorKind::NotConnected | ErrorKind::Interrupted
-    )
 }

@@ -48,8 +48,10 @@ impl Room {
         let delegates = s.delegates.values().filter(|words| !words.is_empty());
         let lasting = (s.on_message.len() + delegates.count()) as u64 * LASTING;
         let programs = programs + lasting;
+        let validator = one(s.ecv_validator.is_some()) * jobs::DESCRIPTORS;
+        let asked = validator + one(s.ecv_monitor.is_some());
         Room {
-            fixed: inherited + OWN + IN_PASSING + CLIENTS + ports * PORT + programs,
+            fixed: inherited + OWN + IN_PASSING + CLIENTS + ports * PORT + programs + asked,
             // Its stderr, what it notifies us by, what its bind(2) asks us by, its lanes, ..
             worker: 2
                 + lanes
@@ -160,6 +162,9 @@ mod tests {
         assert_eq!(heard.fixed - Room::of(&s, true, 1, 3).fixed, 3 * LASTING);
         let (one, two) = (Room::of(&s, true, 1, 3), Room::of(&s, true, 2, 13));
         assert_eq!(two.fixed - one.fixed, PORT + 10);
+        s.ecv_validator = Some(vec!["./v".into()]);
+        let asked = Room::of(&s, true, 1, 3);
+        assert_eq!(asked.fixed - one.fixed, jobs::DESCRIPTORS);
         s.balance = Some(Balance::Hash);
         assert_eq!(Room::of(&s, true, 1, 3).worker, 7);
         assert_eq!(Room::of(&s, true, 3, 3).worker, 11);

@@ -38,6 +38,8 @@ impl Shell {
             Ground::Well => 0,
             Ground::Starting { .. }
             | Ground::TooFew { .. }
+            | Ground::Unchecked { .. }
+            | Ground::Discontent { .. }
             | Ground::Stopping
             | Ground::Asked { .. } => FAILED,
         };

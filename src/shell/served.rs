@@ -297,6 +297,9 @@ impl Shell {
 
     /// This one; whose it was, if that can be told.
     fn count_ended(&mut self, c: &Conn) -> Option<WorkerId> {
+        if self.ours.had(c.peer) {
+            return None;
+        }
         let bytes = |of: fn(&Info) -> Option<u64>| c.info.as_ref().and_then(of).unwrap_or(0);
         let one = Tally {
             served: 1,

@@ -3,6 +3,7 @@
 //! COMMAND are looked up before anything is bound or written; signals are ours before the first child can end.
 
 use super::census::Census;
+use super::checks::Checks;
 use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
 use super::events::Events;
@@ -16,6 +17,7 @@ use super::launch::Programs;
 use super::log::Log;
 use super::messages::Messages;
 use super::names::{Claim, Refused};
+use super::ours::Ours;
 use super::pidfile::{PidDir, PidFile};
 use super::probes::Probes;
 use super::procs::Procs;
@@ -366,6 +368,8 @@ fn build(
         idling: Idling::default(),
         ages: Ages::default(),
         probes: Probes::default(),
+        checks: Checks::default(),
+        ours: Ours::default(),
         jobs: Jobs::default(),
         hooks: Hooks::default(),
         relays: Relays::default(),

@@ -22,11 +22,12 @@ pub(super) enum Kind {
     Client,
     Caller,
     Probe,
+    Check,
     Job,
     Idle,
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 19] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
@@ -43,6 +44,7 @@ const KINDS: [Kind; 18] = [
     Kind::Client,
     Kind::Caller,
     Kind::Probe,
+    Kind::Check,
     Kind::Job,
     Kind::Idle,
 ];

@@ -43,11 +43,17 @@ pub fn connect(fd: BorrowedFd<'_>, addr: &SocketAddr) -> io::Result<()> {
     cerr(done).map(drop)
 }
 
+/// A socket for one connection to such an address, which is never waited for.
+pub fn open_for(to: &SocketAddr) -> io::Result<OwnedFd> {
+    let fd = tcp_socket(to)?;
+    super::fds::add_nonblock(fd.as_fd())?;
+    Ok(fd)
+}
+
 /// A socket for one connection to such an address, which is never waited for, from a port there that
 /// nobody else has. What it sends has come from nowhere else (`steer::Gate::Distance`).
 pub fn open_near(from: &SocketAddr) -> io::Result<OwnedFd> {
-    let fd = tcp_socket(from)?;
-    super::fds::add_nonblock(fd.as_fd())?;
+    let fd = open_for(from)?;
     match from {
         SocketAddr::V4(_) => set(fd.as_fd(), libc::IPPROTO_IP, libc::IP_TTL, 255)?,
         SocketAddr::V6(_) => {

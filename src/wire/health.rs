@@ -1,4 +1,5 @@
-//! The one request that we make of a worker (--ready http:/PATH), and the status of its answer.
+//! The one request that we make of a server (--ready http:/PATH, --ecv-monitor), and the status of its
+//! answer.
 
 /// More of an answer than that is not read.
 pub const MOST: usize = 16 * 1024;
@@ -13,11 +14,11 @@ pub enum Answer {
     Bad,
 }
 
-/// Asks for it, of a server on that port.
-pub fn request(path: &str, port: u16) -> Vec<u8> {
+/// Asks that server for it, in a format that we would like to have.
+pub fn request(host: &str, path: &str, accept: &str) -> Vec<u8> {
     let version = env!("CARGO_PKG_VERSION");
     let head = format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nUser-Agent: minicluster/{version}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: minicluster/{version}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
     );
     head.into_bytes()
 }
@@ -145,9 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_names_the_port() {
-        let text = String::from_utf8(request("/health", 80)).unwrap();
+    fn what_is_asked_for_names_the_server_and_ends_the_connection() {
+        let text = String::from_utf8(request("localhost:80", "/health", "*/*")).unwrap();
         assert!(text.starts_with("GET /health HTTP/1.1\r\nHost: localhost:80\r\n"));
-        assert!(text.ends_with("\r\n\r\n"));
+        assert!(text.contains("\r\nAccept: */*\r\n"));
+        assert!(text.ends_with("\r\nConnection: close\r\n\r\n"));
     }
 }

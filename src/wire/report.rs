@@ -6,7 +6,7 @@ use crate::core::death::Death;
 use crate::core::notice::{Cause, Next};
 use crate::core::status::{SlotView, Snapshot};
 use crate::core::words::{human, signal_name};
-use crate::core::{Exit, Oom, Phase, Standing, Time};
+use crate::core::{Exit, Ground, Oom, Phase, Standing, Time};
 use crate::verbs::Shown;
 use std::time::Duration;
 
@@ -53,7 +53,17 @@ pub fn cluster_text(s: &Snapshot, m: &Master<'_>) -> String {
     let ports: Vec<String> = s.lanes.iter().map(|a| format!("{} ", a.url())).collect();
     let disabled = match s.rotation.state {
         Standing::Disabled => "disabled ",
-        Standing::Available | Standing::Warning => "",
+        Standing::Available => "",
+        Standing::Warning => match s.rotation.why {
+            Ground::Discontent { .. } => "unhealthy ",
+            // The numbers say it.
+            Ground::Well
+            | Ground::Starting { .. }
+            | Ground::TooFew { .. }
+            | Ground::Unchecked { .. }
+            | Ground::Stopping
+            | Ground::Asked { .. } => "",
+        },
     };
     let stopping = match s.phase {
         Phase::Serving => "",
@@ -358,7 +368,7 @@ pub fn help_json(verbs: &[Shown]) -> String {
 mod tests {
     use super::*;
     use crate::core::notice::Who;
-    use crate::core::{Ground, Pid, Rotation, SlotNr, Used};
+    use crate::core::{Pid, Rotation, SlotNr, Used};
 
     #[test]
     fn columns_are_as_wide_as_they_need_to_be_however_wide_that_is() {
@@ -402,6 +412,7 @@ mod tests {
                 state: Standing::Available,
                 why: Ground::Well,
                 since: Time(1),
+                checks: Vec::new(),
             },
             up: Duration::from_secs(3 * 86_400),
             lanes: vec!["0.0.0.0:3000".parse().unwrap()],

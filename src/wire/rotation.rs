@@ -2,13 +2,18 @@
 
 use super::json::quote;
 use crate::core::words::human;
-use crate::core::{Ground, Rotation, Time};
+use crate::core::{CheckView, Ground, Rotation, Time};
 
 /// The answer to `enable` and `disable`, where it stood so before.
 pub fn rotated(enable: bool, before: &Ground, json: bool) -> String {
     let asked = match before {
         Ground::Asked { .. } => Some(before.to_string()),
-        Ground::Well | Ground::Starting { .. } | Ground::TooFew { .. } | Ground::Stopping => None,
+        Ground::Well
+        | Ground::Starting { .. }
+        | Ground::TooFew { .. }
+        | Ground::Unchecked { .. }
+        | Ground::Discontent { .. }
+        | Ground::Stopping => None,
     };
     match (json, enable, asked) {
         (true, _, _) => format!("{{\"enabled\":{enable}}}\n"),
@@ -47,29 +52,67 @@ pub fn health(why: &Ground, json: bool) -> String {
 /// The answer to `ecv`; `since`: for how many seconds it is so.
 pub fn ecv(r: &Rotation, now: Time, json: bool) -> String {
     let word = r.state.word();
-    match (json, reason(&r.why)) {
-        (true, _) => format!("{}\n", object(r, now)),
-        (false, None) => format!("{word} for {}\n", human(now - r.since)),
-        (false, Some(why)) => {
-            format!("{word} for {}: {}\n", human(now - r.since), plain(&why))
-        }
-    }
+    let how = match (json, reason(&r.why)) {
+        (true, _) => return format!("{}\n", object(r, now)),
+        (false, None) => String::new(),
+        (false, Some(why)) => format!(": {}", plain(&why)),
+    };
+    let checks: Vec<String> = r.checks.iter().map(check).collect();
+    format!(
+        "{word} for {}{how}\n{}",
+        human(now - r.since),
+        checks.concat()
+    )
+}
+
+/// One of those that are asked, as a line.
+fn check(c: &CheckView) -> String {
+    let stands = match c.content {
+        None => "no answer yet",
+        Some(true) => "content",
+        Some(false) => "not content",
+    };
+    let why = c.why.as_ref().map(|why| format!(", {}", plain(why)));
+    let row = match c.row {
+        0 => String::new(),
+        n => format!(", {n} of {} in a row say otherwise", c.needed),
+    };
+    format!(
+        "    {} {}: {stands}{row}{}\n",
+        c.check,
+        plain(&c.of),
+        why.unwrap_or_default()
+    )
+}
+
+fn check_object(c: &CheckView) -> String {
+    let content = c.content.map_or("null".into(), |c| c.to_string());
+    format!(
+        "{{\"check\":\"{}\",\"of\":{},\"content\":{content},\"row\":{},\"limit\":{},\"reason\":{}}}",
+        c.check.word(),
+        quote(&c.of),
+        c.row,
+        c.needed,
+        or_null(c.why.clone())
+    )
 }
 
 /// The same as an object, alone or within `status`.
 pub fn object(r: &Rotation, now: Time) -> String {
+    let checks: Vec<String> = r.checks.iter().map(check_object).collect();
     format!(
-        "{{\"state\":\"{}\",\"reason\":{},\"since\":{:.3}}}",
+        "{{\"state\":\"{}\",\"reason\":{},\"since\":{:.3},\"checks\":[{}]}}",
         r.state.word(),
         or_null(reason(&r.why)),
-        (now - r.since).as_secs_f64()
+        (now - r.since).as_secs_f64(),
+        checks.join(",")
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{By, Pid, Standing};
+    use crate::core::{By, Check, Pid, Standing};
 
     #[test]
     fn each_state_has_its_word_its_reason_and_its_time() {
@@ -94,12 +137,55 @@ mod tests {
         ] {
             let since = Time(1_000_000_000);
             let now = Time(3_000_000_000);
-            let r = Rotation { state, why, since };
+            let checks = Vec::new();
+            let r = Rotation {
+                state,
+                why,
+                since,
+                checks,
+            };
             assert_eq!(ecv(&r, now, false), text);
             let json = ecv(&r, now, true);
             crate::wire::json::parse(json.trim_end()).unwrap();
             assert!(json.contains("\"since\":2.000"), "{json}");
         }
+    }
+
+    #[test]
+    fn those_that_are_asked_have_a_line_each_and_what_was_wrong_last() {
+        let mut c = CheckView {
+            check: Check::Monitor,
+            of: "/up".into(),
+            content: Some(true),
+            row: 2,
+            needed: 3,
+            why: Some("GET /up answered 503".into()),
+        };
+        let line =
+            "    --ecv-monitor /up: content, 2 of 3 in a row say otherwise, GET /up answered 503\n";
+        assert_eq!(check(&c), line);
+        let json = "{\"check\":\"monitor\",\"of\":\"/up\",\"content\":true,\"row\":2,\"limit\":3,\"reason\":\"GET /up answered 503\"}";
+        assert_eq!(check_object(&c), json);
+        (c.check, c.content, c.row) = (Check::Validator, Some(false), 0);
+        c.why = Some("disk\u{1b}[2J".into());
+        assert_eq!(
+            check(&c),
+            "    --ecv-validator /up: not content, disk?[2J\n"
+        );
+        (c.content, c.why) = (None, None);
+        assert_eq!(check(&c), "    --ecv-validator /up: no answer yet\n");
+        let r = Rotation {
+            state: Standing::Warning,
+            why: Ground::Unchecked { check: c.check },
+            since: Time(0),
+            checks: vec![c],
+        };
+        assert_eq!(
+            ecv(&r, Time(0), false),
+            "WARNING for 0s: no answer yet (--ecv-validator)\n    --ecv-validator /up: no answer yet\n"
+        );
+        let json = crate::wire::json::parse(ecv(&r, Time(0), true).trim_end()).unwrap();
+        assert!(json["checks"][0]["content"].is_null());
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod daemon;
 mod delegates;
 mod doors;
 mod drain;
+mod ecv;
 mod empty_root;
 mod exchange;
 mod fallbacks;

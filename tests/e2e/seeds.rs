@@ -123,6 +123,8 @@ fn one_who_knows_cluster2_finds_ecv_recycling_pids_stop_and_shutdown() {
     let master = format!("pids/master.{}.pid", g.rig.pid());
     assert!(g.rig.dir().join(master).exists());
     // Its balancer asks, and somebody takes it out and puts it back.
+    let asked = || g.types("ecv").out.contains("--ecv-monitor /: content\n");
+    g.rig.until("its / was asked", asked);
     let says = |word: &str, status: u16| {
         let r = exchange(connect(g.monitor), &request("GET /ecv", "", ""));
         let begin = format!("status={word}&ServeTraffic=");

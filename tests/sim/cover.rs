@@ -20,19 +20,19 @@ macro_rules! census {
 }
 
 census!(EVENTS, event_name, Event: Spawned SpawnFailed TakeoverRefused Execed ExecFailed BindAsked
-    ListenAsked Listens Seen Probed Said Served Waiting LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Dismissed Closed Weighed Counted Reload BackOut Start Restart Shutdown Exit StopWithin Rotate Exited TreeGone StrayReaped Strays
+    ListenAsked Listens Seen Probed Checked Said Served Waiting LaneOpened LaneFailed LaneAlone LaneDied LaneLeft AdoptFailed Census Dismissed Closed Weighed Counted Reload BackOut Start Restart Shutdown Exit StopWithin Rotate Exited TreeGone StrayReaped Strays
     StraysUnnamed Signal Stop Resize SignalWorkers AskerGone Tick);
-census!(ACTIONS, action_name, Action: Spawn Signal Dismiss DismissAtRest Lend Bound Pass Refuse Listen CheckHeld LookAt Probe
+census!(ACTIONS, action_name, Action: Spawn Signal Dismiss DismissAtRest Lend Bound Pass Refuse Listen CheckHeld LookAt Probe Check CallOff
     LookForServers OpenLane Steer RefuseNew TakeCensus Weigh LookHung CloseQuiet CloseRest RetireLane FlushLane Inherit ShareLane NewGeneration
     CloseLane ForgetTree SweepStrays Answer Note Finish);
 census!(NOTICES, notice_name, Notice: LaneOpen LaneBusy LaneQuits Forked SpawnFailed ExecFailed
     Listening LetGo Ready AllReady PartlyReady Unserved NotReady Said Hangs Died LeftRunning Recycling NotRecycled RecyclesLater Respawning CrashLoop ForksSpent GivenUp NoneLeft TooSlowToStop StillThere
     Forgotten Stopping HardStop NeverReady CannotRun Leftovers Stuck Stopped Resizing
-    Resized Disabled Enabled Unhealthy Healthy AtBound NoRoom Reloading Reloaded ReloadRefused ReloadFailed Exchanged TooManyGenerations StopDelayed Draining Drained
+    Resized Disabled Enabled Unhealthy Healthy Wavers AtBound NoRoom Reloading Reloaded ReloadRefused ReloadFailed Exchanged TooManyGenerations StopDelayed Draining Drained
     LaneAlone Signalled NotSignalled
     TakeoverRefused BindPassed HandedOnly Narrower V4Only FamilyNeeded DeviceWider LaneConnects
     Snagged Adopted);
-census!(WHYS, why_name, Why: Hold Alive Look Probe Ready Watchdog Age Drain Census DrainDelay Successors Swap Weigh Watch Kill KillAgain Respawn StartTimeout Unserved Hung Leftovers
+census!(WHYS, why_name, Why: Hold Alive Look Probe Ready Watchdog Age Drain Census DrainDelay Successors Swap Weigh Watch Kill KillAgain Respawn StartTimeout Unserved Hung Check Leftovers
     GiveUp);
 census!(SEEN, seen_name, Seen: Nothing Holds Accepts OwnSocket);
 census!(KINDS, kind_name, Kind: Good Slow Crash ExitsZero NeverListens Prober WrongPort DeafToTerm

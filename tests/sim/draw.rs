@@ -2,6 +2,7 @@
 //! faults are absent from most seeds (a swarm): when everything goes wrong at once, whole states are
 //! never reached.
 
+use crate::checking;
 use crate::net::Clients;
 use crate::nuisances;
 use crate::plan::Kind;
@@ -220,6 +221,7 @@ pub fn manual() -> Policy {
         ready_timeout: Some(secs(60)),
         start_timeout: Some(secs(60)),
         ready_quorum: 1,
+        checks: checking::none(),
         respawn: millis(100),
         backoff: secs(30),
         backoff_reset: secs(30),
@@ -388,6 +390,7 @@ pub fn policy(r: &mut Prng) -> Policy {
         takeover,
         seed: r.bits(),
         ready_quorum: 1,
+        checks: checking::none(),
         learn_from: r.pick(&[1, 1, 1024]),
         most: match r.percent(30) {
             true => workers + r.below(2) as u16,
@@ -400,6 +403,7 @@ pub fn policy(r: &mut Prng) -> Policy {
         1 => workers.min(2),
         _ => 1,
     };
+    policy.checks = checking::drawn(policy.seed);
     policy
 }
 

@@ -327,6 +327,7 @@ impl Judge {
                     }
                 }
             }
+            Event::Checked { check, answer } => self.checked(*check, answer.is_ok()),
             Event::Tick
             | Event::StrayReaped
             | Event::Strays { .. }

@@ -1,12 +1,20 @@
 //! The judge of rotation: what an operator has said is kept, whatever dies, is reloaded or resized; the
 //! rest follows from the workers that serve. And its stories.
 
+use crate::checking::Vets;
 use crate::draw::{Mischief, Reload};
 use crate::judge::Judge;
 use crate::plan::Kind;
 use crate::stories::{ms, of, secs, stopping_in, term, told};
 use crate::world::World;
-use minicluster::core::{Event, Ground, MasterSignal, Notice, Policy, Standing};
+use minicluster::core::{Check, Event, Ground, MasterSignal, Notice, Policy, Standing};
+
+/// What can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wrong {
+    TooFew,
+    Check(Check),
+}
 
 /// What is known of it.
 #[derive(Default)]
@@ -15,8 +23,10 @@ pub struct Rotation {
     out: bool,
     /// Is a change still to be said?
     to_say: bool,
-    /// Was it said that too few are ready?
-    unwell: bool,
+    /// What was said to be wrong?
+    unwell: Option<Wrong>,
+    /// And what those said that are asked.
+    pub vets: Vets,
 }
 
 impl Judge {
@@ -40,13 +50,22 @@ impl Judge {
         match notice {
             Notice::Disabled { .. } => assert!(std::mem::take(&mut r.to_say) && r.out),
             Notice::Enabled { .. } => assert!(std::mem::take(&mut r.to_say) && !r.out),
-            Notice::Unhealthy { ready, .. } => {
-                assert!(*ready < quorum && self.launched && !stopping);
-                assert!(!std::mem::replace(&mut r.unwell, true), "said twice");
+            Notice::Unhealthy { ready, why, .. } => {
+                let wrong = match why {
+                    Ground::Discontent { check, .. } => Wrong::Check(*check),
+                    other => {
+                        assert!(matches!(other, Ground::TooFew { .. }), "{other}");
+                        Wrong::TooFew
+                    }
+                };
+                assert!(self.launched && !stopping);
+                assert_eq!(*ready < quorum, wrong == Wrong::TooFew);
+                let before = r.unwell.replace(wrong);
+                assert_ne!(before, Some(wrong), "said twice");
             }
             Notice::Healthy { ready, .. } => {
                 assert!(*ready >= quorum && !stopping);
-                assert!(std::mem::replace(&mut r.unwell, false), "it was well");
+                assert!(r.unwell.take().is_some(), "it was well");
             }
             _ => {}
         }
@@ -60,6 +79,7 @@ impl World {
             self.judge.settled(self.now, &mut self.cover);
             self.steering_settled();
             self.rotation_settled();
+            self.checks_settled();
         }
     }
 
@@ -67,7 +87,9 @@ impl World {
         let j = &self.judge;
         let ready = self.cluster.ready_count();
         let enough = ready >= usize::from(j.policy.ready_quorum);
-        let want = match (j.rotation.out, j.stopping() || !enough) {
+        let content = j.rotation.vets.stand(&j.running.checks);
+        let well = enough && content.iter().all(|(_, c)| *c == Some(true));
+        let want = match (j.rotation.out, j.stopping() || !well) {
             (true, _) => Standing::Disabled,
             (false, true) => Standing::Warning,
             (false, false) => Standing::Available,
@@ -75,7 +97,16 @@ impl World {
         assert_eq!(self.cluster.rotation().state, want);
         assert!(!j.rotation.to_say, "it is not said");
         if !j.stopping() && j.launched {
-            assert_eq!(j.rotation.unwell, !enough, "that too few are ready");
+            let bad = content.iter().find(|(_, c)| *c != Some(true));
+            match (enough, bad) {
+                (false, _) => assert_eq!(j.rotation.unwell, Some(Wrong::TooFew)),
+                (true, None) => assert_eq!(j.rotation.unwell, None),
+                (true, Some((check, Some(_)))) => {
+                    assert_eq!(j.rotation.unwell, Some(Wrong::Check(*check)));
+                }
+                // It has not said anything yet.
+                (true, Some((_, None))) => {}
+            }
         }
     }
 }

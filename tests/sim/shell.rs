@@ -319,6 +319,8 @@ impl World {
                 self.probe(worker, lane, within);
                 None
             }
+            Action::Check { check, of, within } => self.check(check, &of, within),
+            Action::CallOff { check } => self.judge.called_off(check),
             Action::LookForServers { lanes } => Some(self.servers(lanes)),
             Action::OpenLane {
                 lane,
@@ -606,7 +608,7 @@ fn order(event: &Event) -> u8 {
         | Event::LaneLeft { .. }
         | Event::TreeGone { .. } => 1,
         Event::Exited { .. } | Event::StrayReaped => 2,
-        Event::Signal(_) | Event::Said { .. } | Event::Probed { .. } => 3,
+        Event::Signal(_) | Event::Said { .. } | Event::Probed { .. } | Event::Checked { .. } => 3,
         Event::Tick => 4,
         Event::Stop { .. }
         | Event::Resize { .. }

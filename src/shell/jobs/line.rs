@@ -5,7 +5,9 @@
 //!    round.
 //! 2. Of each program at events one waits at most (its events wait with it), so none is refused. Of the
 //!    others `MOST_WAITING` may.
-//! 3. The time that a verb's program may take begins when it is asked for: who asks gets an answer by then,
+//! 3. What is asked whether clients may come waits for none of them: all of them may be slow by what it is
+//!    to find out.
+//! 4. The time that a verb's program may take begins when it is asked for: who asks gets an answer by then,
 //!    whether it was begun or not.
 
 use super::{MOST, Order, Purpose};
@@ -26,11 +28,12 @@ pub struct Waits {
     pub by: Option<Time>,
 }
 
-/// Both lines.
+/// All that wait.
 #[derive(Default)]
 pub struct Line {
     hooks: VecDeque<Waits>,
     verbs: VecDeque<Waits>,
+    check: Option<Waits>,
 }
 
 impl Line {
@@ -39,6 +42,11 @@ impl Line {
         let (all, by) = match purpose {
             // Its time begins when it does: nobody waits for it.
             Purpose::Hook(_) => (&mut self.hooks, None),
+            Purpose::Check => {
+                let by = None;
+                self.check = Some(Waits { purpose, order, by });
+                return true;
+            }
             Purpose::Verb(_) if self.verbs.len() >= MOST_WAITING => return false,
             Purpose::Verb(_) => (&mut self.verbs, order.limit.map(|limit| now + limit)),
         };
@@ -48,6 +56,9 @@ impl Line {
 
     /// Who is next, where so many run at events, so many for verbs, and others have so many places.
     pub fn next(&mut self, hooks: usize, verbs: usize, others: usize) -> Option<Waits> {
+        if self.check.is_some() {
+            return self.check.take();
+        }
         if hooks + verbs + others >= MOST {
             return None;
         }
@@ -57,18 +68,24 @@ impl Line {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.hooks.is_empty() && self.verbs.is_empty()
+        self.hooks.is_empty() && self.verbs.is_empty() && self.check.is_none()
+    }
+
+    /// The one that nobody wants to hear of any more.
+    pub fn take_check(&mut self) -> Option<Waits> {
+        self.check.take()
     }
 
     /// All that wait.
     pub fn iter(&self) -> impl Iterator<Item = &Waits> {
-        self.hooks.iter().chain(&self.verbs)
+        self.hooks.iter().chain(&self.verbs).chain(&self.check)
     }
 
     /// None of them is begun.
     pub fn clear(&mut self) -> Vec<Waits> {
         let all = std::mem::take(self);
-        all.hooks.into_iter().chain(all.verbs).collect()
+        let both = all.hooks.into_iter().chain(all.verbs);
+        both.chain(all.check).collect()
     }
 
     /// When the time of the next one is over.
@@ -134,6 +151,9 @@ mod tests {
         line.push(Purpose::Verb(None), order(None), NOW);
         assert!(line.next(0, MOST_OF_ONE, 0).is_none());
         assert!(line.next(0, MOST_OF_ONE - 1, 0).is_some() && line.is_empty());
+        // Whether clients may come is asked whoever else runs.
+        line.push(Purpose::Check, order(Some(5)), NOW);
+        assert!(line.next(MOST, MOST, MOST).is_some() && line.is_empty());
     }
 
     #[test]

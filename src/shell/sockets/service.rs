@@ -87,6 +87,13 @@ impl Sockets {
         Some((to, from))
     }
 
+    /// Where this port can be reached from this machine.
+    pub fn way_to_port(&self, number: u16) -> Option<SocketAddr> {
+        let here = |(_, l): &(&LaneId, &Lane)| l.addr.tcp().is_some_and(|a| a.port() == number);
+        let mut lanes = self.lanes.iter().filter(here);
+        lanes.find_map(|(id, _)| Some(self.way_to(*id)?.0))
+    }
+
     /// Who comes from there comes by that lane, alone; or no more.
     pub fn ask(&mut self, lane: LaneId, from: Option<SocketAddr>) -> io::Result<()> {
         let port = self.port(lane);
