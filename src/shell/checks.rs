@@ -8,6 +8,7 @@
 
 use super::inquiry::Inquiry;
 use super::jobs::{Order, Purpose};
+use super::ours::Line;
 use super::{Kind, Shell, token};
 use crate::core::words::{human, reason};
 use crate::core::{Addr, Check, Event, Exit, Page, Question, Time};
@@ -25,7 +26,7 @@ use std::time::Duration;
 /// The page that is asked.
 struct Asked {
     stream: TcpStream,
-    from: SocketAddr,
+    line: Line,
     inquiry: Inquiry,
     page: Page,
     until: Time,
@@ -114,10 +115,11 @@ impl Shell {
         // The table in force says by which lane it comes, as for any client.
         let lane = self.sockets.lane_of(to, from).map(|(_, lane)| lane);
         let lane = lane.or_else(|| self.sockets.only_lane(to.port()));
-        self.ours.made(from, lane);
+        let line = Line::new(from, to.port());
+        self.ours.made(line, lane);
         self.checks.page = Some(Asked {
             stream: TcpStream::from(fd),
-            from,
+            line,
             inquiry: Inquiry::new(health::request(&page.host, &page.path, "application/json")),
             page: page.clone(),
             until,
@@ -175,9 +177,9 @@ impl Shell {
     fn let_page_go(&mut self, answered: bool) -> Option<Asked> {
         let asked = self.checks.page.take()?;
         match answered {
-            true => self.ours.over(asked.from),
+            true => self.ours.over(asked.line),
             // Whoever has it may have it for some time still.
-            false => self.give_up_ours(asked.from),
+            false => self.give_up_ours(asked.line),
         }
         self.deregister(asked.stream.as_fd());
         Some(asked)
@@ -204,7 +206,10 @@ impl Shell {
         let said = said.find(|line| !line.is_empty());
         let answer = match (ran.end.why(), &ran.end, said) {
             (None, _, _) => Ok(()),
-            (Some(_), End::Exited(Exit::Code(_)), Some(line)) => Err(line.to_string()),
+            // Who is told may be a terminal.
+            (Some(_), End::Exited(Exit::Code(_)), Some(line)) => {
+                Err(line.replace(char::is_control, "?"))
+            }
             (Some(why), _, _) => Err(why),
         };
         self.tell_checked(Check::Validator, answer);

@@ -7,6 +7,7 @@
 
 use super::inquiry::Inquiry;
 use super::observer::Observer;
+use super::ours::Line;
 use super::{Kind, Shell, token};
 use crate::core::words::{human, reason};
 use crate::core::{Event, LaneId, Time, WorkerId};
@@ -17,7 +18,7 @@ use mio::Interest;
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ enum What {
 /// One that is asked.
 struct Probe {
     stream: TcpStream,
-    from: SocketAddr,
+    line: Line,
     lane: LaneId,
     what: What,
     until: Time,
@@ -116,10 +117,11 @@ impl Shell {
         if let What::Tcp = what {
             self.probes.look.get_or_insert(self.now() + LOOK);
         }
-        self.ours.made(from, Some(lane));
+        let line = Line::new(from, to.port());
+        self.ours.made(line, Some(lane));
         let probe = Probe {
             stream: TcpStream::from(fd),
-            from,
+            line,
             lane,
             what,
             until,
@@ -180,17 +182,17 @@ impl Shell {
     }
 
     /// We have given up one of our connections, but it may wait on.
-    pub(super) fn give_up_ours(&mut self, from: SocketAddr) {
+    pub(super) fn give_up_ours(&mut self, line: Line) {
         let conns = self.probes.observer.connections(&self.sockets.numbers());
         self.probes.observer.rest();
-        self.ours.given_up(from, &conns.unwrap_or_default());
+        self.ours.given_up(line, &conns.unwrap_or_default());
     }
 
     fn end_probe(&mut self, worker: WorkerId, answer: Result<(), String>) {
         if let Some(probe) = self.probes.under_way.remove(&worker) {
             match answer.is_ok() {
-                true => self.ours.over(probe.from),
-                false => self.give_up_ours(probe.from),
+                true => self.ours.over(probe.line),
+                false => self.give_up_ours(probe.line),
             }
             self.deregister(probe.stream.as_fd());
             // Its lane may have gone with the worker.
@@ -204,8 +206,7 @@ impl Shell {
 impl Probe {
     /// Is this its other end?
     fn is_by(&self, conn: &Conn) -> bool {
-        let end = |a: SocketAddr| (a.port(), a.ip().to_canonical());
-        end(self.from) == end(conn.peer)
+        Line::of(conn) == self.line
     }
 
     fn name(&self) -> String {

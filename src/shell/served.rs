@@ -10,6 +10,7 @@
 //! 4. What the kernel had no room to tell of is not counted; how many these were it tells. So the numbers
 //!    are lower bounds.
 
+use super::ours::Line;
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
 use crate::core::{BUCKETS, Deal, Event, LaneId, Level, PortId, SlotNr, Table, Time, WorkerId};
@@ -297,9 +298,6 @@ impl Shell {
 
     /// This one; whose it was, if that can be told.
     fn count_ended(&mut self, c: &Conn) -> Option<WorkerId> {
-        if self.ours.had(c.peer) {
-            return None;
-        }
         let bytes = |of: fn(&Info) -> Option<u64>| c.info.as_ref().and_then(of).unwrap_or(0);
         let one = Tally {
             served: 1,
@@ -313,6 +311,9 @@ impl Shell {
         }
         let port = c.local.port();
         let lane = self.served.ended(port, c.peer);
+        if self.ours.had(Line::of(c)) {
+            return None;
+        }
         let lane = lane.or_else(|| self.sockets.only_lane(port));
         // (One that was aborted has no peer any more.)
         let lane = lane.filter(|_| has_peer);
