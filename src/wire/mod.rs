@@ -4,6 +4,7 @@ pub mod ages;
 pub mod cli_answer;
 pub mod command;
 pub mod debt;
+pub mod deps;
 pub mod dialogue;
 pub mod door;
 pub mod ecv;

@@ -5,6 +5,7 @@
 //! corpus, together with what mends it.
 #![cfg(test)] // a test that cannot go on has failed: see clippy.toml
 
+mod deps;
 mod http;
 mod mutate;
 #[path = "../sim/prng.rs"]
@@ -94,6 +95,26 @@ fn datagrams_of_sd_notify() {
 #[test]
 fn acknowledgements_of_einhorn() {
     fuzz("einhorn", words::einhorn);
+}
+
+#[test]
+fn files_in_elf() {
+    fuzz("elf", deps::elf);
+}
+
+#[test]
+fn lists_of_mappings() {
+    fuzz("maps", deps::maps);
+}
+
+#[test]
+fn lists_of_packages() {
+    fuzz("packages", deps::packages);
+}
+
+#[test]
+fn modules_of_go() {
+    fuzz("golang", deps::golang);
 }
 
 #[test]
