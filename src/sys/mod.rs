@@ -17,6 +17,7 @@ pub mod pidfd;
 pub mod process;
 pub mod procfs;
 pub mod proclook;
+pub mod procmade;
 pub mod procnet;
 mod report;
 pub mod seccomp;
