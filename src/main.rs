@@ -14,7 +14,12 @@ fn main() -> ExitCode {
         last_words(&format!("internal error, please report it: {info}"));
         process::exit_now(EX_SOFTWARE)
     }));
-    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let mut args = std::env::args_os();
+    // Not a word of a command line: nobody types it by mistake, and no table has to know of it.
+    if args.next().is_some_and(|name| name == shell::deps::NAME) {
+        return ExitCode::from(shell::deps::run());
+    }
+    let args: Vec<OsString> = args.collect();
     let ended = match cli::parse(&args, &|file| shell::client::read_options(file.as_ref())) {
         Ok(Invocation::Start(settings)) => shell::start::run(*settings),
         Ok(Invocation::Control(settings, words)) => shell::client::run(&settings, words),

@@ -96,6 +96,7 @@ impl Shell {
                     stdin: asked.body.unwrap_or_default().into_bytes(),
                     merged: false,
                     limit: asked.limit,
+                    ours: false,
                 };
                 self.run_for_client(id, r, asked.waits, order)
             }
@@ -123,11 +124,13 @@ impl Shell {
             stdin: Vec::new(),
             merged: true,
             limit,
+            ours: false,
         };
         self.run_for_client(id, r, !verbs::no_wait(&words), order)
     }
 
-    fn run_for_client(
+    /// As soon as there is room, and its answer is what comes of it.
+    pub(super) fn run_for_client(
         &mut self,
         id: ClientId,
         r: &Request,

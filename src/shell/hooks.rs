@@ -186,6 +186,7 @@ impl Shell {
             stdin: Vec::new(),
             merged: false,
             limit: Some(LIMIT),
+            ours: false,
         };
         if !self.run_job(Purpose::Hook(id), order)
             && let Some(hook) = self.hooks.get_mut(id)

@@ -16,7 +16,7 @@ use crate::wire::http::response::{Response, Way};
 use crate::wire::http::{self, Request as Asked, Status};
 use crate::wire::routes::What;
 use crate::wire::stream::How;
-use crate::wire::{cli_answer, json, send_answer, sse};
+use crate::wire::{cli_answer, deps, json, send_answer, sse};
 use std::time::Duration;
 
 /// One who follows over HTTP is told so often that the stream lives, if it is not told anything else.
@@ -80,6 +80,11 @@ impl Shell {
             What::Ready => Some(self.is_ready(r)),
             What::Page | What::Status => Some(json(self.status(true))),
             What::Workers => Some(json(self.workers(Some("details"), true))),
+            What::Deps => {
+                let slot = r.head.parameter("slot");
+                let words: Vec<&str> = ["deps"].into_iter().chain(slot).collect();
+                self.verb_over_http(id, &words, true)
+            }
             What::Events => self.stream_events(id, r),
             What::Disable => self.verb_over_http(id, &["disable"], false),
             What::Enable => self.verb_over_http(id, &["enable"], false),
@@ -175,6 +180,7 @@ impl Shell {
             }
             What::SyncSend => send_answer::gathered(code, text),
             What::Cli => cli_answer::answer(code, text, json),
+            What::Deps => deps::answer(code, text),
             What::Ecv
             | What::Live
             | What::Ready

@@ -28,6 +28,7 @@ use crate::core::codes::{CANNOT_EXECUTE, EX_OSERR};
 use crate::core::words::errno_text;
 use crate::core::{Asker, Exit, Level, Time};
 use crate::sys::{procfs, signal};
+use crate::wire::deps;
 use crate::wire::ran::{End, Ran};
 use child::{Birth, Came, Child, Pipe};
 use coprocess::Coprocess;
@@ -71,6 +72,8 @@ pub struct Order {
     pub merged: bool,
     /// How long it may take; `None`: as long as it likes.
     pub limit: Option<Duration>,
+    /// Is it our own executable, by the first of these words, and what it writes the whole answer?
+    pub ours: bool,
 }
 
 /// For whom.
@@ -110,6 +113,7 @@ struct Job {
     stdin: Mail,
     out: Head,
     err: Tail,
+    ours: bool,
 }
 
 /// All of them.
@@ -184,6 +188,12 @@ impl Jobs {
         running.chain(waiting).filter(asked).count()
     }
 
+    /// How many are our own, begun or not?
+    pub fn looks(&self) -> usize {
+        let running = self.running.values().filter(|job| job.ours);
+        running.count() + self.waiting.iter().filter(|w| w.order.ours).count()
+    }
+
     /// Who is to be run now.
     fn next(&mut self) -> Option<Waits> {
         if self.closed {
@@ -241,6 +251,7 @@ impl Job {
             cut,
             last: self.err.lines(LINES),
             took: now - self.begun,
+            whole: self.ours,
         };
         (self.purpose, ran)
     }
@@ -338,6 +349,7 @@ impl Shell {
             own: &order.variables,
             reads: !order.stdin.is_empty(),
             merged: order.merged,
+            ours: order.ours,
         });
         let now = self.now();
         match born {
@@ -353,14 +365,19 @@ impl Shell {
                     due: by.or(order.limit.map(|limit| now + limit)),
                     cwd: order.cwd,
                     stdin: Mail::of(order.stdin),
-                    out: Head::new(MAX_OUT),
+                    out: Head::new(match order.ours {
+                        true => deps::MAX_ANSWER,
+                        false => MAX_OUT,
+                    }),
                     err: Tail::new(MAX_ERR),
+                    ours: order.ours,
                 };
                 self.jobs.running.insert(id, job);
                 self.feed_job(id);
             }
             Err((code, why)) => {
-                self.job_done(purpose, Ran::not_begun(order.name, End::NotRun(code, why)));
+                let ran = Ran::not_begun(order.name, End::NotRun(code, why));
+                self.job_done(purpose, ran.whole_if(order.ours));
             }
         }
     }
@@ -433,7 +450,8 @@ impl Shell {
         }
         for Waits { purpose, order, .. } in self.jobs.waiting.overdue(now) {
             let limit = order.limit.unwrap_or_default();
-            self.job_done(purpose, Ran::not_begun(order.name, End::NotBegun(limit)));
+            let ran = Ran::not_begun(order.name, End::NotBegun(limit));
+            self.job_done(purpose, ran.whole_if(order.ours));
         }
         self.coprocesses_due();
         if let Some(c) = self.jobs.closing.filter(|c| c.kill_at <= now)

@@ -13,6 +13,7 @@ mod conn;
 mod console;
 mod custom;
 mod daemon;
+pub mod deps;
 mod doors;
 mod ending;
 mod environment;

@@ -273,6 +273,7 @@ impl Shell {
             What::Ecv => Some(self.ecv(r.json)),
             What::Enable => Some(self.rotate_for(id, true, &rest, r.json)),
             What::Disable => Some(self.rotate_for(id, false, &rest, r.json)),
+            What::Deps => self.deps(id, r),
             What::Options => Some(self.options(r.json)),
             What::Cluster => Some(self.cluster_line(r.json)),
             What::Repl => Some(self.repl(id, r.json)),

@@ -58,6 +58,8 @@ pub enum What {
     Select(&'static str),
     /// Who has how many connections.
     Connections,
+    /// What the workers are made of.
+    Deps,
     /// What holds.
     Options,
     /// The line about the cluster.

@@ -82,7 +82,7 @@ impl Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 40] = [
+pub static VERBS: [Verb; 41] = [
     verb(
         "status",
         What::Status,
@@ -152,6 +152,14 @@ pub static VERBS: [Verb; 40] = [
         "AVAILABLE, WARNING or DISABLED, since when and why; exit 1 if not the first",
     )
     .data(),
+    verb(
+        "deps",
+        What::Deps,
+        "[SLOT]",
+        "what the workers are made of: executable, shared objects, packages; what was replaced",
+    )
+    .data()
+    .takes(1),
     verb("options", What::Options, "", "the options that hold").data(),
     verb("cluster", What::Cluster, "", "the first line of status").data(),
     verb("repl", What::Repl, "", "the consoles that are open").data(),

@@ -1,6 +1,7 @@
 //! What came of a program of the operator's that somebody had run, and how that is told.
 
 use super::json::quote;
+use super::outcome::refusal;
 use super::report::last_lines;
 use crate::core::Exit;
 use crate::core::codes::{FAILED, TIMED_OUT};
@@ -35,8 +36,10 @@ pub struct Ran {
     pub cut: u64,
     /// the last lines of its stderr,
     pub last: String,
-    /// and how long it took.
+    /// how long it took,
     pub took: Duration,
+    /// and is what it wrote the whole answer, JSON if that is wanted?
+    pub whole: bool,
 }
 
 /// An answer with an exit code, what belongs on stdout, and what on stderr.
@@ -95,7 +98,13 @@ impl Ran {
             cut: 0,
             last: String::new(),
             took: Duration::ZERO,
+            whole: false,
         }
+    }
+
+    /// It was to be the whole answer, if so.
+    pub fn whole_if(self, whole: bool) -> Ran {
+        Ran { whole, ..self }
     }
 
     /// What is missing of what it wrote, in a sentence.
@@ -117,6 +126,9 @@ impl Ran {
     /// For the one who asked.
     pub fn reply(&self, json: bool) -> Reply {
         let code = self.end.code();
+        if self.whole {
+            return self.whole_reply(json);
+        }
         if json {
             return Reply {
                 code,
@@ -137,6 +149,28 @@ impl Ran {
             out: self.out.clone(),
             err,
         }
+    }
+
+    /// What is not whole is none.
+    fn whole_reply(&self, json: bool) -> Reply {
+        let why: Vec<String> = self.end.why().into_iter().chain(self.missing()).collect();
+        if why.is_empty() {
+            return Reply {
+                code: 0,
+                out: self.out.clone(),
+                err: String::new(),
+            };
+        }
+        let code = match self.end.code() {
+            0 => FAILED,
+            code => code,
+        };
+        let text = format!("{}\n{}", self.says(&why.join("; ")), last_lines(&self.last));
+        let (out, err) = match json {
+            true => (refusal(&text, true), String::new()),
+            false => (String::new(), text),
+        };
+        Reply { code, out, err }
     }
 
     fn json(&self) -> String {
@@ -176,6 +210,7 @@ mod tests {
             cut: 0,
             last: "no \u{7}cache".into(),
             took: Duration::from_millis(1234),
+            whole: false,
         }
     }
 
@@ -217,6 +252,28 @@ mod tests {
         }
         let why = "flush: not found in PATH";
         assert_eq!(ran(End::NotRun(127, why.into())).says(why), why);
+    }
+
+    #[test]
+    fn a_whole_answer_is_passed_on_as_it_is_and_a_part_of_one_is_none() {
+        let json = |text: &str| super::super::json::parse(text.trim_end()).unwrap();
+        let well = ran(End::Exited(Exit::Code(0))).whole_if(true);
+        for wants_json in [true, false] {
+            let reply = well.reply(wants_json);
+            assert_eq!((reply.code, reply.out.as_str()), (0, "12 keys\n"));
+            assert_eq!(reply.err, "");
+        }
+        let cut = Ran { cut: 1, ..well };
+        let late = ran(End::TooLong(Duration::from_secs(30))).whole_if(true);
+        for (it, code, why) in [(cut, 1, "its output is cut"), (late, 124, "within 30s")] {
+            let reply = it.reply(false);
+            assert_eq!((reply.code, reply.out.as_str()), (code, ""));
+            assert!(reply.err.contains(why), "{}", reply.err);
+            let reply = it.reply(true);
+            let error = json(&reply.out)["error"].get::<String>().unwrap().clone();
+            assert_eq!((reply.code, reply.err.as_str()), (code, ""));
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub enum What {
     Page,
     Status,
     Workers,
+    /// What they are made of.
+    Deps,
     Events,
     /// Any verb, as cluster-service has it.
     Cli,
@@ -94,7 +96,7 @@ const TAKE_OUT: &str = "take it out of rotation";
 const PUT_BACK: &str = "put it back";
 
 /// All of them, in the order of the manual. Those of --ecv come first: its path may be any.
-pub static ROUTES: [Route; 17] = [
+pub static ROUTES: [Route; 18] = [
     ecv(get("", Who::Anybody, What::Ecv, "in rotation or not")),
     ecv(post("/disable", Who::Control, What::Disable, TAKE_OUT)),
     ecv(post("/enable", Who::Control, What::Enable, PUT_BACK)),
@@ -105,6 +107,12 @@ pub static ROUTES: [Route; 17] = [
     get("/", Who::Key, What::Page, "the cluster at a glance"),
     get("/status", Who::Key, What::Status, "the cluster, as JSON"),
     get("/workers", Who::Key, What::Workers, "its workers, as JSON"),
+    get(
+        "/deps",
+        Who::Key,
+        What::Deps,
+        "what its workers are made of",
+    ),
     get("/events", Who::Key, What::Events, "its events as they come"),
     post("/cli", Who::Key, What::Cli, "any verb"),
     get("/help", Who::Key, What::Help, "the verbs"),
@@ -137,7 +145,7 @@ impl Route {
             What::Cli | What::Send | What::SyncSend => MAX_BODY,
             What::Ecv | What::Disable | What::Enable | What::Live | What::Ready => SMALL_BODY,
             What::Page | What::Status | What::Workers | What::Events => SMALL_BODY,
-            What::Help => SMALL_BODY,
+            What::Help | What::Deps => SMALL_BODY,
             What::Restart => SMALL_BODY,
         }
     }
@@ -248,6 +256,7 @@ mod tests {
             (Head, "/ready", ECV, What::Ready),
             (Get, "/status", ECV, What::Status),
             (Get, "/workers", ECV, What::Workers),
+            (Head, "/deps", ECV, What::Deps),
             (Get, "/events", ECV, What::Events),
             (Post, "/cli", ECV, What::Cli),
             (Head, "/help", ECV, What::Help),

@@ -19,6 +19,7 @@ fn what_is_more_than_a_probe_takes_the_key_and_our_name() {
         "GET /status",
         "GET /",
         "GET /workers",
+        "GET /deps",
         "GET /events",
         "GET /restart",
         "POST /restart",

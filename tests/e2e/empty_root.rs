@@ -4,7 +4,7 @@
 use crate::birth;
 use crate::client::{get, v4};
 use crate::harness::{Rig, Status};
-use crate::place::{forker, free_port, run};
+use crate::place::{Said, forker, free_port, run};
 use crate::proc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,6 +27,13 @@ fn count(rig: &Rig, line: &str, wanted: usize) {
 
 /// `status --json`, typed in that root.
 fn status(rig: &Rig) -> Status {
+    let said = typed(rig, "status");
+    assert_eq!(said.code, 0, "{said:?}");
+    Status::parse(&said.out)
+}
+
+/// A verb, typed there, with its answer in JSON.
+fn typed(rig: &Rig, verb: &str) -> Said {
     let mut cmd = match birth::root() {
         true => Command::new("chroot"),
         false => Command::new("unshare"),
@@ -35,10 +42,8 @@ fn status(rig: &Rig) -> Status {
         cmd.args(["-r", "chroot"]);
     }
     cmd.arg(rig.dir().join("root"));
-    cmd.args(["/minicluster", "status", "--json"]);
-    let said = run(cmd, rig.deadline());
-    assert_eq!(said.code, 0, "{said:?}");
-    Status::parse(&said.out)
+    cmd.args(["/minicluster", verb, "--json"]);
+    run(cmd, rig.deadline())
 }
 
 #[test]
@@ -55,6 +60,11 @@ fn a_static_master_needs_nothing_but_its_command() {
     let now = status(&rig);
     assert_eq!((now.pid, now.ready), (1, 4));
     assert_eq!(now.takeover, "on");
+    let said = typed(&rig, "deps");
+    assert!(
+        said.code == 1 && said.out.contains("/proc is not there"),
+        "{said:?}"
+    );
     // Those that leave, and leave, and leave are reaped.
     count(&rig, "stormed 100", 4);
     let master = master(&rig);

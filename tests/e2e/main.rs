@@ -36,6 +36,7 @@ mod counting;
 mod crashes;
 mod daemon;
 mod delegates;
+mod deps;
 mod doors;
 mod drain;
 mod ecv;

@@ -97,7 +97,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
     match code {
         0 => print(&text),
         // It was tried, and what came of it is the answer.
-        FAILED if s.json && (waits || matches!(what, What::Reopen | What::Send)) => {
+        FAILED if s.json && (waits || matches!(what, What::Reopen | What::Send | What::Deps)) => {
             print(&text).map(|_| code)
         }
         // These were asked how it is, and have said so.

@@ -13,7 +13,7 @@ use crate::sys::spawn::{self, Plan, Report, Watch};
 use crate::sys::{errno_of, fds};
 use mio::Interest;
 use mio::unix::SourceFd;
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -67,7 +67,13 @@ pub struct Birth<'a> {
     pub reads: bool,
     /// Is its stderr its stdout?
     pub merged: bool,
+    /// Is it ourselves, whatever its first word is?
+    pub ours: bool,
 }
+
+/// The file that we were executed from, even if it has another name by now, or none: the child is forked
+/// from us before it asks for it.
+const OURSELVES: &CStr = c"/proc/self/exe";
 
 /// One that was born.
 pub struct Child {
@@ -203,7 +209,10 @@ impl Shell {
         let first = birth.words.first().map(OsString::as_os_str);
         let first = first.unwrap_or_default();
         let path = std::env::var_os("PATH");
-        let program = lookup::find(first, path, birth.cwd).map_err(|e| (e.code, e.message))?;
+        let program = match birth.ours {
+            true => OURSELVES.into(),
+            false => lookup::find(first, path, birth.cwd).map_err(|e| (e.code, e.message))?,
+        };
         let child = fork(birth, &program, self.devnull.as_fd(), self.nofile).map_err(|e| {
             let shown = first.to_string_lossy();
             (EX_OSERR, format!("{shown}: cannot be run: {}", reason(&e)))

@@ -293,6 +293,7 @@ impl Shell {
             own: &own,
             reads: true,
             merged: false,
+            ours: false,
         });
         let now = self.now();
         match born {

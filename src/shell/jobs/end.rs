@@ -73,7 +73,8 @@ impl Shell {
         }
         self.kill_coprocesses();
         for Waits { purpose, order, .. } in self.jobs.waiting.clear() {
-            self.job_done(purpose, Ran::not_begun(order.name, End::Stopped));
+            let ran = Ran::not_begun(order.name, End::Stopped);
+            self.job_done(purpose, ran.whole_if(order.ours));
         }
     }
 }

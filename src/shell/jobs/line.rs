@@ -128,6 +128,7 @@ mod tests {
             stdin: Vec::new(),
             merged: false,
             limit: limit.map(Duration::from_secs),
+            ours: false,
         }
     }
 

@@ -23,6 +23,7 @@ fn run(one: &mut Coprocess, now: Time) {
         own: &[("X".to_string(), b"y".to_vec())],
         reads: true,
         merged: false,
+        ours: false,
     };
     let sh = CString::new("/bin/sh").unwrap();
     let child = fork(&birth, &sh, null.as_fd(), None).unwrap();
