@@ -191,6 +191,7 @@ impl Shell {
             words: words.iter().map(OsString::from).collect(),
             cwd: self.settings().sources.here.clone(),
             variables: self.program_variables(),
+            ours: false,
             stdin: Vec::new(),
             merged: true,
             limit: Some(within),

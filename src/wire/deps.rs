@@ -92,7 +92,7 @@ pub struct Made {
     pub script: Option<File>,
     /// The working directory; `None`: it cannot be seen.
     pub cwd: Option<String>,
-    /// Is its root another one than the master's?
+    /// Is its root another one than the master's, or has it mounts of its own?
     pub other_root: bool,
     pub objects: Vec<Object>,
     /// So many objects more it has.

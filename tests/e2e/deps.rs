@@ -1,6 +1,7 @@
 //! What the workers are made of: told by the verb and over HTTP, once for those that are made of the same,
 //! with what was replaced on disk first.
 
+use crate::birth;
 use crate::harness::Rig;
 use crate::house::house_of;
 use crate::place::{free_port, python, shim};
@@ -127,10 +128,7 @@ fn a_node_server_is_made_of_node_its_objects_and_what_is_installed() {
         said.starts_with("not what is on disk now, which a restart would take:\n"),
         "{said}"
     );
-    assert!(
-        said.contains("app/node_modules changed in place\n"),
-        "{said}"
-    );
+    assert!(said.contains("app/node_modules changed since\n"), "{said}");
     assert_eq!(rig.verb("reload").code, 0);
     assert_eq!(deps(&rig)["groups"][0]["stale"].get::<bool>(), Some(&false));
     rig.end(&[]);
@@ -303,6 +301,34 @@ fn nothing_is_read_that_the_worker_could_not_read() {
     let all = deps(&rig);
     assert!(list(&all["unseen"]).is_empty(), "{all:?}");
     assert_eq!(packages(&all, "node_modules"), ["open@2.0.0"]);
+    rig.end(&[]);
+}
+
+#[test]
+fn a_worker_with_mounts_of_its_own_has_what_lies_there() {
+    let own = birth::namespaces("-m");
+    let words = format!("-n 1 --ready started -- unshare {own} sh mount.sh");
+    let mut rig = Rig::dressed(words, |_, dir| {
+        let script = "set -e; mkdir -p app; mount -t tmpfs none app; cd app
+            mkdir -p node_modules/there; echo '{\"name\":\"there\",\"version\":\"1.0.0\"}' \
+            >node_modules/there/package.json; cp -L ../threaded .; echo mounted >&2; exec ./threaded --never-listen";
+        file(dir, "mount.sh", script);
+        package(dir, "app/node_modules/hidden", "hidden", "9.9.9");
+    });
+    rig.up();
+    // In the turn in which it was said the shell may not have become the server yet.
+    rig.wait_line("mounted");
+    let mut all = deps(&rig);
+    rig.until("the server runs", || {
+        all = deps(&rig);
+        let groups = list(&all["groups"]).iter();
+        let mut paths = groups.map(|g| text(&g["executable"]["path"]));
+        paths.any(|path| path.ends_with("/app/threaded"))
+    });
+    let one = &all["groups"][0];
+    assert_eq!(one["other_root"].get::<bool>(), Some(&true));
+    assert_eq!(text(&one["executable"]["state"]), "present", "{all:?}");
+    assert_eq!(packages(&all, "app/node_modules"), ["there@1.0.0"]);
     rig.end(&[]);
 }
 

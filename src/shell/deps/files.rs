@@ -125,9 +125,10 @@ pub fn is_file(path: &Path) -> bool {
 /// So many directories up we go.
 const MOST_UP: usize = 32;
 
-/// That directory and those above it.
-pub fn upwards(dir: &Path) -> impl Iterator<Item = PathBuf> {
-    dir.ancestors().take(MOST_UP).map(Path::to_path_buf)
+/// That directory and those above it, up to a root.
+pub fn upwards(dir: &Path, root: &Path) -> impl Iterator<Item = PathBuf> {
+    let below = dir.ancestors().take_while(move |dir| dir.starts_with(root));
+    below.take(MOST_UP).map(Path::to_path_buf)
 }
 
 #[cfg(test)]

@@ -171,8 +171,10 @@ impl Looker {
         let script = script.filter(|at| *at != path);
         let mut bases: Vec<PathBuf> = cwd.iter().cloned().collect();
         if let Some(at) = &script {
-            let real = prefix.of(at).canonicalize().map(|at| prefix.without(&at));
-            let real = real.unwrap_or_else(|_| at.clone());
+            // Among other mounts a link's own words are not for us to follow.
+            let ours = view == View::Ours;
+            let real = ours.then(|| at.canonicalize().ok()).flatten();
+            let real = real.unwrap_or_else(|| at.clone());
             bases.extend(real.parent().map(Path::to_path_buf));
         }
         bases.dedup();

@@ -190,15 +190,12 @@ impl Projects {
     /// What node would find from there: its own package, and the next node_modules; lock files where there is
     /// none.
     fn npm(&mut self, base: &Path, s: &Seeker<'_>, budget: &Budget, hits: &mut Vec<usize>) {
-        let own = upwards(base).map(|dir| dir.join("package.json"));
+        let own = upwards(base, &s.prefix.0).map(|dir| dir.join("package.json"));
         if let Some(at) = own.into_iter().find(|at| is_file(at)) {
             hits.extend(self.add(&at, || own_package(&at, s, budget)));
         }
-        let modules = upwards(base).map(|dir| dir.join("node_modules"));
-        match modules
-            .into_iter()
-            .find(|dir| is_real_dir(&dir.canonicalize().unwrap_or_default()))
-        {
+        let modules = upwards(base, &s.prefix.0).map(|dir| dir.join("node_modules"));
+        match modules.into_iter().find(|dir| dir.is_dir()) {
             Some(dir) => hits.extend(self.add(&dir, || Some(node_modules(&dir, s, budget)))),
             None => self.locked(NPM, base, s, budget, hits),
         }
@@ -216,7 +213,7 @@ impl Projects {
         let Some(family) = FAMILIES.get(nth) else {
             return;
         };
-        for dir in upwards(base) {
+        for dir in upwards(base, &s.prefix.0) {
             let there = |(name, parser): &(&str, Option<Parser>)| {
                 let at = dir.join(name);
                 is_file(&at).then_some((at, *parser))

@@ -26,7 +26,7 @@ pub fn sites(s: &Seeker<'_>, budget: &Budget) -> Vec<PathBuf> {
     if homes.is_empty() {
         let bases = s.bases.iter().map(|base| s.prefix.of(base));
         let dirs: Vec<PathBuf> = bases
-            .flat_map(|b| upwards(&b).collect::<Vec<_>>())
+            .flat_map(|b| upwards(&b, &s.prefix.0).collect::<Vec<_>>())
             .collect();
         let venvs = dirs.iter().flat_map(|dir| NAMES.map(|name| dir.join(name)));
         homes.extend(venvs.into_iter().find(|at| is_file(&at.join(MARK))));

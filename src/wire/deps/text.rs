@@ -53,7 +53,7 @@ fn what_became(state: State) -> &'static str {
         State::Present => "",
         State::Replaced => "replaced",
         State::Deleted => "deleted",
-        State::Changed => "changed in place",
+        State::Changed => "changed since",
     }
 }
 
@@ -163,7 +163,7 @@ fn group(g: &Group) -> String {
     if made.other_root {
         line(
             "root",
-            "another one than the master's: paths are as seen there",
+            "another one than the master's, or mounts of its own",
         );
     }
     for used in &made.packages {
