@@ -335,7 +335,7 @@ fn a_worker_with_mounts_of_its_own_has_what_lies_there() {
 #[test]
 fn one_that_may_not_be_looked_at_is_told_with_the_reason() {
     // Whoever executes what it may not read is hidden from all but who may trace it.
-    let words = "-n 1 --ready started --user 4242 --group 4242 -- ./server 1000";
+    let words = "-n 1 --ready started --drain none --user 4242 --group 4242 -- ./server 1000";
     let without = "setpriv --bounding-set=-sys_ptrace --inh-caps=-sys_ptrace";
     let mut rig = Rig::over_nobody(without, words, |_, dir| {
         copy(dir, Path::new("/bin/sleep"), "server");

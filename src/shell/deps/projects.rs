@@ -161,7 +161,8 @@ impl Projects {
                     _ => self.locked(nth, &base, seeker, budget, &mut hits),
                 }
             }
-            if nth == PYTHON {
+            // What is installed for an interpreter is nothing of other programs beside it.
+            if nth == PYTHON && is_interpreter(&program) {
                 for site in python::sites(seeker, budget) {
                     let look = || installed(&site, seeker, budget);
                     hits.extend(self.add(&site, look));

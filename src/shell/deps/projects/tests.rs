@@ -144,5 +144,6 @@ fn python_has_those_of_its_environment_and_others_what_lies_there() {
         all.contains(&"rust app/Cargo.lock libc@0.2.1".to_string()),
         "{all:?}"
     );
+    assert!(!all.iter().any(|s| s.contains(".venv")), "{all:?}");
     assert_eq!(d.of("ruby3.1", "app"), Vec::<String>::new());
 }
