@@ -41,6 +41,7 @@ mod worker;
 pub mod action;
 pub mod addr;
 pub mod codes;
+pub mod counts;
 pub mod death;
 pub mod delegation;
 pub mod event;
@@ -86,6 +87,7 @@ pub use rotation::{Ground, Rotation, Standing};
 pub use status::Snapshot;
 pub use table::{BUCKETS, Deal, Key, Table};
 
+use counts::Counts;
 use crash::Tally;
 use deadlines::Deadlines;
 use death::Death;
@@ -186,6 +188,8 @@ pub struct Cluster {
     unserved_looks: u32,
     /// When it is to be looked next who leaves clients waiting.
     hung_look: Time,
+    /// How often what has happened.
+    counts: Counts,
 }
 
 impl Cluster {
@@ -235,14 +239,17 @@ impl Cluster {
             launch: Launch::Waiting,
             unserved_looks: 0,
             hung_look: now,
+            counts: Counts::default(),
             policy,
         }
     }
 
     /// The first actions: open the given ports; workers follow when they are open.
     pub fn begin(&mut self, now: Time, out: &mut Out) {
+        let before = out.len();
         self.open_given(out);
         self.begin_spawning(now, out);
+        self.counts.hear(out.iter().skip(before));
         self.assert_invariants();
     }
 
@@ -266,6 +273,12 @@ impl Cluster {
     /// `Tick` alone, which the shell tells last in a turn: after a pause of the master, what has
     /// happened comes before what should have.
     pub fn handle(&mut self, event: Event, now: Time, out: &mut Out) {
+        let before = out.len();
+        self.step(event, now, out);
+        self.counts.hear(out.iter().skip(before));
+    }
+
+    fn step(&mut self, event: Event, now: Time, out: &mut Out) {
         if let Phase::Done(code) = self.phase {
             return self.too_late(event, code, out);
         }
@@ -540,6 +553,11 @@ impl Cluster {
         ends && self.rollout.as_ref().is_some_and(forward)
     }
 
+    /// Is a reload under way, or the return from one that has failed?
+    pub fn is_reloading(&self) -> bool {
+        self.rollout.is_some()
+    }
+
     /// How many serve.
     pub fn ready_count(&self) -> usize {
         let current = self.slots.iter().filter_map(|s| s.current);
@@ -551,6 +569,11 @@ impl Cluster {
     pub fn currents(&self) -> impl Iterator<Item = (SlotNr, WorkerId)> + '_ {
         let all = self.slot_numbers().zip(self.slots.iter());
         all.filter_map(|(nr, s)| Some((nr, s.current?)))
+    }
+
+    /// How often what has happened.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// Every worker with a process.

@@ -75,6 +75,21 @@ impl fmt::Display for Cause {
 }
 
 impl Cause {
+    /// All of them; how sure it is that it was for want of memory is no other cause.
+    pub const ALL: [Cause; 11] = [
+        Cause::Failure,
+        Cause::Finished,
+        Cause::Shutdown,
+        Cause::Resize,
+        Cause::Restart,
+        Cause::Recycle,
+        Cause::Kill,
+        Cause::NotReady,
+        Cause::Hang,
+        Cause::NotStarted,
+        Cause::Oom(Oom::Yes),
+    ];
+
     /// As it is spelled in logs and answers.
     pub fn word(self) -> &'static str {
         match self {
@@ -90,6 +105,43 @@ impl Cause {
             Cause::NotStarted => "not-started",
             Cause::Oom(_) => "oom",
         }
+    }
+}
+
+/// Why a worker was forked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Birth {
+    /// It is the first in a slot that there was from the start,
+    Start,
+    /// or that came later.
+    Resize,
+    /// The one before it has ended by itself, or had to.
+    Failure,
+    /// It is to take the place of one that an operator wants replaced: a reload, an upgrade, a restart.
+    Restart,
+    /// The same, on account of that one's age, memory, connections, or wish.
+    Recycle,
+}
+
+impl Birth {
+    /// Those for which there was one before.
+    pub const OF_ANOTHER: [Birth; 3] = [Birth::Failure, Birth::Restart, Birth::Recycle];
+
+    /// As it is spelled in logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Birth::Start => "start",
+            Birth::Resize => "resize",
+            Birth::Failure => "failure",
+            Birth::Restart => "restart",
+            Birth::Recycle => "recycle",
+        }
+    }
+}
+
+impl fmt::Display for Birth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 
@@ -133,7 +185,7 @@ pub enum Notice {
     Forked {
         who: Who,
         generation: u32,
-        reason: &'static str,
+        reason: Birth,
     },
     SpawnFailed {
         who: Who,

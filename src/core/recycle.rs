@@ -19,7 +19,7 @@ use super::deadlines::Why;
 use super::event::Word;
 use super::ids::{LaneId, Time, WorkerId};
 use super::lanes::Of;
-use super::notice::{Cause, Notice};
+use super::notice::{Birth, Cause, Notice};
 use super::phase::Phase;
 use super::respawn::{Backoff, SETTLED};
 use super::words::{bytes, count, human};
@@ -61,6 +61,17 @@ impl Reason {
             | Reason::Rss { .. }
             | Reason::Connections { .. }
             | Reason::Wish(_) => Cause::Recycle,
+        }
+    }
+
+    /// Why the one that is to replace it is forked.
+    pub fn birth(self) -> Birth {
+        match self {
+            Reason::Asked(_) => Birth::Restart,
+            Reason::Age { .. }
+            | Reason::Rss { .. }
+            | Reason::Connections { .. }
+            | Reason::Wish(_) => Birth::Recycle,
         }
     }
 

@@ -36,6 +36,9 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// All of them.
+    pub const ALL: [Standing; 3] = [Standing::Available, Standing::Warning, Standing::Disabled];
+
     /// As it is spelled in answers.
     pub fn word(self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ use super::crash::Rest;
 use super::deadlines::Why;
 use super::event::Exit;
 use super::ids::{Program, Seat, SlotNr, Time, WorkerId};
-use super::notice::{Cause, Next};
+use super::notice::{Birth, Cause, Next};
 use super::respawn::Backoff;
 use super::{Cluster, Out};
 use std::time::Duration;
@@ -100,11 +100,11 @@ impl Slot {
     }
 
     /// Why its present worker was forked.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Birth {
         match (self.restarts, self.added) {
-            (0, false) => "start",
-            (0, true) => "resize",
-            (_, _) => "failure",
+            (0, false) => Birth::Start,
+            (0, true) => Birth::Resize,
+            (_, _) => Birth::Failure,
         }
     }
 }

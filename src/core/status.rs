@@ -6,13 +6,15 @@ use super::crash::{Rest, Used};
 use super::deadlines::Why;
 use super::death::Death;
 use super::event::Exit;
-use super::ids::{Pid, Program, SlotNr, Time};
+use super::ids::{LaneId, Pid, Program, Seat, SlotNr, Time};
+use super::lanes::Of;
 use super::notice::Cause;
 use super::phase::Phase;
 use super::policy::Takeover;
 use super::rotation::Rotation;
 use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Everything, at one moment.
@@ -70,9 +72,23 @@ pub struct SlotView {
     pub last: Option<(Cause, Exit)>,
 }
 
+/// All words that a slot's state can be.
+pub const STATES: [&str; 8] = [
+    "starting", "ready", "draining", "killed", "waiting", "finished", "given-up", "stopped",
+];
+
 impl Cluster {
     /// Takes it.
     pub fn status(&self, now: Time) -> Snapshot {
+        Snapshot {
+            deaths: self.deaths.iter().cloned().collect(),
+            standing: self.standing(now),
+            ..self.glance(now)
+        }
+    }
+
+    /// The same without its stories: what is looked at often.
+    pub fn glance(&self, now: Time) -> Snapshot {
         Snapshot {
             phase: self.phase,
             generation: self.generation,
@@ -83,15 +99,31 @@ impl Cluster {
             lanes: self.addrs(),
             takeover: self.takeover_word(),
             slots: self.views(now),
-            deaths: self.deaths.iter().cloned().collect(),
+            deaths: Vec::new(),
             used: self.used(now),
-            standing: self.standing(now),
+            standing: Vec::new(),
         }
     }
 
     /// Addresses served.
     pub fn addrs(&self) -> Vec<Addr> {
         self.lanes.served_addrs()
+    }
+
+    /// Whose alone each lane is, as far as it is that of one slot.
+    pub fn slots_of_lanes(&self) -> BTreeMap<LaneId, SlotNr> {
+        // The slot has the last word: a seat is passed on from one worker to the next.
+        let mut seats: BTreeMap<Seat, SlotNr> =
+            self.fleet.iter().map(|w| (w.seat, w.slot)).collect();
+        let slots = self.slot_numbers().zip(self.slots.iter());
+        seats.extend(slots.filter_map(|(nr, s)| Some((s.seat?, nr))));
+        let of = |of| match of {
+            Of::Seat(seat) => seats.get(&seat).copied(),
+            Of::Worker(id) => self.fleet.get(id).map(|w| w.slot),
+            Of::Generation(_) | Of::All => None,
+        };
+        let lanes = self.lanes.iter();
+        lanes.filter_map(|l| Some((l.id, of(l.of)?))).collect()
     }
 
     fn takeover_word(&self) -> &'static str {

@@ -18,9 +18,10 @@ use super::deadlines::Why;
 use super::drain::Stage;
 use super::ids::{LaneId, Pid, PortId, Program, Seat, SlotNr, Time, WorkerId};
 use super::lanes::Reader;
-use super::notice::{Cause, Limit, Notice, Who};
+use super::notice::{Birth, Cause, Limit, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;
+use super::recycle::Reason;
 use super::respawn::FORK_AGAIN;
 use super::shutdown::Own;
 use super::slot::{Place, Slot, Vacancy};
@@ -287,9 +288,9 @@ impl Cluster {
             self.count_fork();
         }
         let reason = match self.place_of(id) {
-            Place::Current(nr) => self.slots.of(nr).map_or("start", Slot::reason),
-            Place::Successor(_) if let Some(why) = swapped => why.cause().word(),
-            Place::Successor(_) | Place::Kept(_) | Place::None => "restart",
+            Place::Current(nr) => self.slots.of(nr).map_or(Birth::Start, Slot::reason),
+            Place::Successor(_) => swapped.map_or(Birth::Restart, Reason::birth),
+            Place::Kept(_) | Place::None => Birth::Restart,
         };
         if let Some(limit) = ready_limit {
             self.deadlines.set(Why::Ready(id), now + limit);
