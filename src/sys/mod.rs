@@ -2,6 +2,7 @@
 //! nothing. Every descriptor made here is CLOEXEC from birth.
 #![allow(unsafe_code)]
 
+pub mod burden;
 pub mod clock;
 pub mod closer;
 pub mod cpus;

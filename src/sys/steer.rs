@@ -187,20 +187,20 @@ pub fn tcp_info(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
 
 /// So many connections wait in the queue of this listening socket for somebody to accept them.
 pub fn queued(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    queue(fd).map(|(length, _)| length)
+}
+
+/// The same, and how many can wait there.
+pub fn queue(fd: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     const LISTEN: u8 = 10;
-    /// tcpi_unacked, which in a listening socket is that.
+    /// tcpi_unacked and behind it tcpi_sacked, which in a listening socket are these.
     const UNACKED: usize = 24;
-    let mut info = [0u8; UNACKED + 4];
+    let mut info = [0u8; UNACKED + 8];
     let n = tcp_info(fd, &mut info)?;
-    match n == info.len() && info[0] == LISTEN {
-        true => Ok(u32::from_ne_bytes([
-            info[UNACKED],
-            info[UNACKED + 1],
-            info[UNACKED + 2],
-            info[UNACKED + 3],
-        ])),
-        false => Err(io::Error::from_raw_os_error(libc::EINVAL)),
-    }
+    let word = |at: usize| Some(u32::from_ne_bytes(info.get(at..at + 4)?.try_into().ok()?));
+    let both = word(UNACKED).zip(word(UNACKED + 4));
+    both.filter(|_| n == info.len() && info[0] == LISTEN)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 /// So many bytes of a connection have come and were not read yet (the end of it is none).
