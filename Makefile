@@ -16,6 +16,8 @@ NODEDIR ?= $(DATADIR)/minicluster/node
 
 # The options of those clusters that others come from.
 COMING_FROM = $(wildcard contrib/*.conf)
+# For Prometheus.
+WATCHING = contrib/prometheus.yml contrib/alerts.yml
 
 # Of `make demo`.
 PORT ?= 3000
@@ -34,6 +36,7 @@ STATIC = target/static/minicluster
 # What the tests run in an empty root.
 STATIC_CHECKED = target/static/minicluster-checked
 DEMO = target/demo/hello
+PROMTOOL = target/prometheus/usr/bin/promtool
 PM2 = target/bench/pm2/node_modules/.bin/pm2
 BENCHED = target/bench/stamp target/bench/load target/bench/threaded
 COMPLETIONS = target/completions/bash target/completions/zsh target/completions/fish
@@ -103,7 +106,7 @@ test: deps lint static-checked ## everything: lint, unit tests, simulation and f
 	$(NEED_CARGO)
 	RUST_TEST_THREADS=6 $(CHECKED)
 
-test-servers: deps deps-servers static-checked ## end-to-end tests with a JVM, a Go and a Ruby server
+test-servers: deps deps-servers static-checked $(PROMTOOL) ## end-to-end tests with a JVM, a Go and a Ruby server, and Prometheus
 	$(NEED_CARGO)
 	$(CHECKED) --test e2e -- --ignored heavy
 
@@ -149,6 +152,14 @@ deps:
 deps-servers:
 	@scripts/deps scripts/packages.servers
 
+# One program of a package that would start a daemon if it were installed: it is taken out of it.
+$(PROMTOOL):
+	@mkdir -p $(@D)
+	if command -v promtool >/dev/null; then ln -sf "$$(command -v promtool)" $@; else \
+		cd target/prometheus && \
+		{ apt-get download prometheus || { apt-get update && apt-get download prometheus; }; } && \
+		dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb usr/bin/prometheus; fi
+
 # Only the full bench has peers. pm2 is no Debian package; a machine without a registry goes without it.
 deps-bench: deps
 	@test "$(BENCH)" = short || scripts/deps scripts/packages.bench
@@ -168,7 +179,7 @@ install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions, what contri
 	$(INSTALL) -m 644 target/completions/zsh "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	$(INSTALL) -m 644 target/completions/fish "$(DESTDIR)$(FISHDIR)/minicluster.fish"
 	$(INSTALL) -m 644 contrib/node/preload.js "$(DESTDIR)$(NODEDIR)/preload.js"
-	$(INSTALL) -m 644 contrib/delegate.py $(COMING_FROM) "$(DESTDIR)$(DATADIR)/minicluster"
+	$(INSTALL) -m 644 contrib/delegate.py $(WATCHING) $(COMING_FROM) "$(DESTDIR)$(DATADIR)/minicluster"
 
 uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(BINDIR)/minicluster"
@@ -178,7 +189,7 @@ uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	rm -f "$(DESTDIR)$(FISHDIR)/minicluster.fish"
 	rm -f "$(DESTDIR)$(NODEDIR)/preload.js"
-	rm -f $(foreach file,delegate.py $(notdir $(COMING_FROM)),"$(DESTDIR)$(DATADIR)/minicluster/$(file)")
+	rm -f $(foreach file,delegate.py $(notdir $(WATCHING) $(COMING_FROM)),"$(DESTDIR)$(DATADIR)/minicluster/$(file)")
 
 clean: ## what was built
 	rm -rf target

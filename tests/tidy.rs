@@ -1,11 +1,12 @@
 //! The rules of the house that a machine can hold us to: who may import whom, where unsafe and
-//! clocks may be, that the one table of options and the one of verbs are in the manual and in every
+//! clocks may be, that the tables of options, verbs, routes and metrics are in the manual and in every
 //! completion, that files open with a paragraph and stay small enough to be one idea.
 #![cfg(test)] // a test that cannot go on has failed: see clippy.toml
 #![allow(clippy::string_slice)]
 
 use minicluster::options;
 use minicluster::verbs::VERBS;
+use minicluster::wire::metrics::FAMILIES;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -408,6 +409,43 @@ fn the_manual_has_every_route_and_no_other() {
         format!("{method} {}", r.full_path(minicluster::wire::routes::ECV))
     });
     assert_eq!(in_page, in_table.collect());
+}
+
+#[test]
+fn the_manual_has_every_metric_and_no_other() {
+    let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    let section = page.split(".Sh METRICS\n").nth(1).unwrap();
+    let section = section.split(".Sh ").next().unwrap();
+    let items = section.lines().filter_map(|l| l.strip_prefix(".It Cm "));
+    let in_page: Vec<String> = items.map(|l| l.replace(" Ar ", " ")).collect();
+    let in_table = FAMILIES.iter().map(|f| {
+        let words: Vec<&str> = [f.name].iter().chain(f.labels).copied().collect();
+        words.join(" ")
+    });
+    let in_table: Vec<String> = in_table.collect();
+    assert_eq!(in_page, in_table);
+}
+
+/// What rings somebody's bell at night has to exist.
+#[test]
+fn the_alerts_are_about_metrics_that_there_are() {
+    let text = fs::read_to_string(root().join("contrib/alerts.yml")).unwrap();
+    let rules = text.lines().filter(|l| !l.trim_start().starts_with('#'));
+    let rules: Vec<&str> = rules.collect();
+    let of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let joined = rules.join("\n");
+    let words = joined.split(|c| !of_a_name(c));
+    let prefixes = ["minicluster_", "process_"];
+    let named: BTreeSet<&str> = words
+        .filter(|w| prefixes.iter().any(|p| w.starts_with(p)))
+        .collect();
+    let all: BTreeSet<&str> = FAMILIES.iter().map(|f| f.name).collect();
+    assert!(named.is_subset(&all), "{:?}", named.difference(&all));
+    assert!(named.len() > 8);
+    let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    for file in ["prometheus.yml", "alerts.yml"] {
+        assert!(page.contains(&format!("share/minicluster/{file}")));
+    }
 }
 
 #[test]

@@ -209,6 +209,7 @@ impl Counts {
             | Notice::Enabled { .. }
             | Notice::Unhealthy { .. }
             | Notice::Healthy { .. }
+            | Notice::Wavers { .. }
             | Notice::AtBound { .. }
             | Notice::NoRoom { .. }
             | Notice::Reloading { .. }

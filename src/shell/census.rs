@@ -48,6 +48,11 @@ impl Census {
         self.observer.connections(at)
     }
 
+    /// The queues of all unix sockets that listen, by inode.
+    pub fn unix_queues(&mut self) -> io::Result<BTreeMap<u64, (u32, u32)>> {
+        self.observer.unix_queues()
+    }
+
     /// Nobody drains any more: gives back what it holds.
     pub fn rest(&mut self) {
         self.observer.rest();
@@ -288,29 +293,42 @@ impl Shell {
         Ok(tcp.chain(unix).filter(|h| h.inode != 0).collect())
     }
 
+    /// Those whose parents have gone are ours by now. They belong to the worker in whose group they are.
+    pub(super) fn orphans(&self) -> BTreeMap<i32, Vec<i32>> {
+        let ours = procfs::children(i32::try_from(std::process::id()).unwrap_or(0));
+        let leaders: BTreeSet<i32> = self.procs.map.values().filter_map(|p| p.pid).collect();
+        let orphans = ours.into_iter().filter(|pid| !leaders.contains(pid));
+        let mut left: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        for (group, pid) in orphans.filter_map(|pid| Some((procfs::group_of(pid)?, pid))) {
+            left.entry(group).or_default().push(pid);
+        }
+        left
+    }
+
     pub(super) fn owners(&self, workers: &[WorkerId], inodes: &BTreeSet<u64>) -> Owners {
-        let trees = self.trees(workers);
-        let _worn = self.to_look();
-        observer::owners(&trees, inodes)
+        self.owners_in(&self.trees(workers), inodes)
     }
 
     /// The processes of each.
     pub(super) fn trees(&self, workers: &[WorkerId]) -> Vec<(WorkerId, Vec<i32>)> {
-        // Those whose parents have gone are ours by now. They belong to the worker in whose group they are.
-        let ours = procfs::children(i32::try_from(std::process::id()).unwrap_or(0));
-        let leads = |pid: &i32| self.procs.map.values().any(|p| p.pid == Some(*pid));
-        let orphans = ours.into_iter().filter(|pid| !leads(pid));
-        let mut left: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-        for (group, pid) in orphans.filter_map(|pid| Some((procfs::group_of(pid)?, pid))) {
-            left.entry(group).or_default().extend(procfs::tree(pid));
-        }
+        let left = self.orphans();
         let tree = |w: &WorkerId| {
             let pid = self.procs.map.get(w)?.pid?;
-            let mut tree = procfs::tree(pid);
-            tree.extend(left.get(&pid).into_iter().flatten());
-            Some((*w, tree))
+            let roots = left.get(&pid).into_iter().flatten();
+            let roots = std::iter::once(&pid).chain(roots);
+            Some((*w, roots.flat_map(|pid| procfs::tree(*pid)).collect()))
         };
         workers.iter().filter_map(tree).collect()
+    }
+
+    /// The same, where it is known who belongs to whom.
+    pub(super) fn owners_in(
+        &self,
+        trees: &[(WorkerId, Vec<i32>)],
+        inodes: &BTreeSet<u64>,
+    ) -> Owners {
+        let _worn = self.to_look();
+        observer::owners(trees, inodes)
     }
 
     /// Connections that nobody at all has: looked for when those that drain seem to have none, as

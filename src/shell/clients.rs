@@ -315,6 +315,16 @@ impl Clients {
         all.map(|(id, c)| (*id, c.by)).collect()
     }
 
+    /// How many came by the control socket, or the port in its place; and how many by --monitor.
+    pub fn by_door(&self) -> (u64, u64) {
+        let monitor = self
+            .map
+            .values()
+            .filter(|c| c.gate == Gate::Monitor)
+            .count();
+        ((self.map.len() - monitor) as u64, monitor as u64)
+    }
+
     /// Has it hung up, even if nobody has noticed yet?
     pub fn has_gone(&self, id: ClientId) -> bool {
         let c = self.map.get(&id);

@@ -11,12 +11,14 @@ use crate::wire::logfmt::Line;
 use crate::wire::sse::Mark;
 use crate::wire::stream::{self, How, Told};
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// So many are kept,
 const RECENT: usize = 128;
 /// unless their sentences are longer than that together.
 const RECENT_BYTES: usize = 16 * 1024;
+/// As what those are counted whose names are not ours.
+const CUSTOM: &str = "custom";
 
 /// The last events. Their bytes lie one behind the other in one place: as many small pieces, between all
 /// that comes and goes meanwhile, they would keep much more of the heap than they are.
@@ -26,6 +28,8 @@ pub struct Events {
     life: u64,
     last: u64,
     recent: VecDeque<Kept>,
+    /// How many there have been, by name; those whose names others choose together.
+    counts: BTreeMap<&'static str, u64>,
     bytes: VecDeque<u8>,
 }
 
@@ -54,7 +58,17 @@ impl Events {
     /// The next one, with its number.
     fn next(&mut self, line: &Line) -> Told {
         self.last += 1;
+        let name = match line.event {
+            Cow::Borrowed(name) => name,
+            Cow::Owned(_) => CUSTOM,
+        };
+        *self.counts.entry(name).or_default() += 1;
         Told::of(line, self.life, self.last)
+    }
+
+    /// How many there have been of each.
+    pub fn counts(&self) -> &BTreeMap<&'static str, u64> {
+        &self.counts
     }
 
     /// Keeps it while there is room.

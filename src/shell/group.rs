@@ -531,6 +531,12 @@ impl Group {
         let fd = self.members.of(lane).map(|m| m.fd.as_fd());
         fd.and_then(|fd| steer::queued(fd).ok()).unwrap_or(0)
     }
+
+    /// The same, and how many can wait there, if it listens.
+    pub fn queue(&self, lane: LaneId) -> Option<(u32, u32)> {
+        let fd = self.members.of(lane).map(|m| m.fd.as_fd());
+        steer::queue(fd?).ok()
+    }
 }
 
 fn only(at: usize) -> steering::Table {

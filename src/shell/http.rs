@@ -56,7 +56,7 @@ impl Shell {
     }
 
     /// Sent it is; and the next request is looked at.
-    fn answer_http(&mut self, id: ClientId, answer: &Response, way: Way) {
+    pub(super) fn answer_http(&mut self, id: ClientId, answer: &Response, way: Way) {
         let (bytes, goes_on) = (answer.encode(way), answer.goes_on(way));
         let now = self.now();
         match self.clients.answer_http(id, &bytes, goes_on, now) {
@@ -78,6 +78,7 @@ impl Shell {
             What::Ecv => Some(self.ecv_answer(id)),
             What::Live => Some(self.live(r)),
             What::Ready => Some(self.is_ready(r)),
+            What::Metrics => self.metrics(id),
             What::Page | What::Status => Some(json(self.status(true))),
             What::Workers => Some(json(self.workers(Some("details"), true))),
             What::Deps => {
@@ -184,6 +185,7 @@ impl Shell {
             What::Ecv
             | What::Live
             | What::Ready
+            | What::Metrics
             | What::Page
             | What::Status
             | What::Workers

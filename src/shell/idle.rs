@@ -91,6 +91,11 @@ impl Idling {
         self.ended.get(&worker).copied().unwrap_or(0)
     }
 
+    /// The same of all workers that slots have had.
+    pub fn by_slot(&self) -> BTreeMap<SlotNr, u64> {
+        self.of_slots.clone()
+    }
+
     /// It has gone.
     pub fn forget(&mut self, worker: WorkerId) {
         self.ended.remove(&worker);

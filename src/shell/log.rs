@@ -23,8 +23,10 @@ use std::time::Duration;
 pub struct Log {
     stream: Stream,
     sink: Sink,
-    /// Lines that the sink did not take.
+    /// Lines that the sink did not take since that was last said,
     lost: u64,
+    /// and ever.
+    lost_ever: u64,
     format: Option<LogFormat>,
     level: Level,
     /// Are we one, or about to be?
@@ -74,6 +76,7 @@ impl Log {
             stream: Stream::stderr(),
             sink: Sink::Stderr,
             lost: 0,
+            lost_ever: 0,
             format,
             level,
             daemon: false,
@@ -148,8 +151,18 @@ impl Log {
         }
         if !matches!(self.sink, Sink::Stderr | Sink::Nowhere) {
             let taken = self.say_lost() && self.sink.put(line.level, &self.rendered(line));
-            self.lost += u64::from(!taken);
+            self.lose(!taken);
         }
+    }
+
+    fn lose(&mut self, lost: bool) {
+        self.lost += u64::from(lost);
+        self.lost_ever += u64::from(lost);
+    }
+
+    /// How many lines were lost, wherever they should have gone.
+    pub fn lost_ever(&self) -> u64 {
+        self.lost_ever.saturating_add(self.stream.lost_ever())
     }
 
     /// As the sink has it.
@@ -238,7 +251,10 @@ impl Log {
             self.stream.copy(bytes);
         }
         match &mut self.sink {
-            Sink::File(file) => self.lost += u64::from(!file.put(bytes)),
+            Sink::File(file) => {
+                let taken = file.put(bytes);
+                self.lose(!taken);
+            }
             Sink::Syslog(_) => {
                 for line in from.lines.push(bytes) {
                     self.tell(from, &line);
@@ -259,7 +275,7 @@ impl Log {
         if let Sink::Syslog(syslog) = &mut self.sink {
             let text = format!("worker {}: {line}", from.slot);
             let taken = syslog.put(Level::Info, &self.name, from.pid, &text);
-            self.lost += u64::from(!taken);
+            self.lose(!taken);
         }
     }
 

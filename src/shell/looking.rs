@@ -130,7 +130,7 @@ impl Shell {
             workers: usage.fold((0, 0), |(a, b), (c, d)| (a + c, b + d)),
             open: open.map(|o| o.all),
             served: self.served.all().map(|t| t.served),
-            missed: self.missed_ends(),
+            missed: self.served.missed(),
             active: pids.len(),
         };
         let text = views::info(&s, &t, &self.claim.name, std::process::id(), json);

@@ -36,6 +36,7 @@ mod looking;
 mod lookup;
 mod mend;
 mod messages;
+mod metrics;
 mod names;
 mod observer;
 mod open;
@@ -61,6 +62,7 @@ mod single;
 mod sink;
 mod sockets;
 mod speech;
+mod spent;
 mod stream;
 mod takeover;
 mod token;
@@ -90,6 +92,7 @@ use jobs::Jobs;
 use launch::Programs;
 use log::Log;
 use messages::Messages;
+use metrics::Metrics;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use names::Claim;
@@ -165,6 +168,8 @@ pub struct Shell {
     ages: Ages,
     /// How many connections each worker has served, if that is asked for.
     served: Served,
+    /// What was read for /metrics.
+    metrics: Metrics,
     /// Who waits for workers that take nobody.
     hung: Hung,
     /// Connections on which nothing moves (--idle-timeout).
@@ -250,6 +255,7 @@ impl Shell {
                 self.grown = false;
                 self.out.shrink_to_fit();
                 self.queue.shrink_to_fit();
+                self.metrics.rest();
                 process::give_back_heap();
                 process::give_back_text();
             }
@@ -305,7 +311,7 @@ impl Shell {
 
     /// Until when to sleep: not at all while a bounded turn left something, for ever if nothing is due.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || self.clients.doors.more() {
+        if !self.ready.is_empty() || self.clients.doors.more() || self.metrics.reads() {
             return Some(Duration::ZERO);
         }
         let core = self.cluster.deadline().map(|(at, _)| at);
@@ -417,6 +423,8 @@ impl Shell {
             self.census.rest();
         }
         self.keep_streams_alive();
+        // Before others ask: of whom the first begins anew.
+        self.read_on();
         self.serve_clients(!of(Kind::Door).is_empty(), &of(Kind::Client));
         self.post();
     }

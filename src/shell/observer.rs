@@ -126,6 +126,18 @@ impl Observer {
         Ok(all)
     }
 
+    /// Unix sockets that listen, by inode: how many wait to be accepted, and how many can.
+    pub fn unix_queues(&mut self) -> io::Result<BTreeMap<u64, (u32, u32)>> {
+        let mut all: Vec<UnixConn> = Vec::new();
+        let question = |seq| unix_diag::request(1 << state::LISTEN, seq);
+        if let Err(e) = self.ask(question, unix_diag::parse, &mut all) {
+            self.netlink = None;
+            return Err(e);
+        }
+        let queue = |c: UnixConn| (c.inode, (c.rqueue, c.wqueue));
+        Ok(all.into_iter().map(queue).collect())
+    }
+
     /// One question, and the answer to it, appended.
     fn ask<T>(
         &mut self,

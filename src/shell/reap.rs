@@ -91,6 +91,8 @@ impl Shell {
             .map(|s| s.last_lines())
             .unwrap_or_default();
         let oom = self.oom_of(worker, pid, status);
+        // By then core may have forgotten it.
+        let slot = self.cluster.fleet().get(worker).map(|w| w.slot);
         self.queue.push_back(Event::Exited {
             worker,
             status,
@@ -98,7 +100,10 @@ impl Shell {
             last,
         });
         self.settle();
-        let _ = wait::reap(pid);
+        let used = wait::reap(pid).unwrap_or(0);
+        if let Some(slot) = slot {
+            self.metrics.spent.ended(worker, slot, used);
+        }
         if let Some(p) = self.procs.map.get_mut(&worker) {
             p.pid = None;
         }

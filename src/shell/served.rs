@@ -15,6 +15,7 @@ use super::{Kind, Shell, token};
 use crate::core::words::reason;
 use crate::core::{BUCKETS, Deal, Event, LaneId, Level, PortId, SlotNr, Table, Time, WorkerId};
 use crate::sys::netlink::{self, Netlink};
+use crate::wire::metrics::Ended;
 use crate::wire::ports_filter::Ports;
 use crate::wire::sock_diag::{Conn, Info};
 use crate::wire::traffic::Tally;
@@ -98,6 +99,21 @@ impl Served {
         let mut all = self.nobodys;
         self.of_slots.values().for_each(|t| all.add(*t));
         Some(all)
+    }
+
+    /// The same, by whose they were.
+    pub fn ended_by_slot(&self) -> Option<Ended> {
+        Some(Ended {
+            missed: self.missed()?,
+            of_slots: self.of_slots.clone(),
+            nobodys: self.nobodys,
+        })
+    }
+
+    /// Of how many the kernel had no room to tell.
+    pub fn missed(&self) -> Option<u64> {
+        let news = self.news.as_ref()?;
+        Some(news.dropped().map_or(0, u64::from))
     }
 
     /// One has ended, which was that worker's, in that slot, or nobody knows whose.
@@ -330,12 +346,6 @@ impl Shell {
         let mut all = self.procs.map.keys();
         let first = all.next().copied();
         first.filter(|_| all.next().is_none())
-    }
-
-    /// Of how many the kernel had no room to tell.
-    pub(super) fn missed_ends(&self) -> Option<u64> {
-        let news = self.served.news.as_ref()?;
-        Some(news.dropped().map_or(0, u64::from))
     }
 }
 

@@ -16,6 +16,7 @@ use super::jobs::Jobs;
 use super::launch::Programs;
 use super::log::Log;
 use super::messages::Messages;
+use super::metrics::Metrics;
 use super::names::{Claim, Refused};
 use super::ours::Ours;
 use super::pidfile::{PidDir, PidFile};
@@ -359,6 +360,7 @@ fn build(
         fresh: None,
         census: Census::default(),
         served: Served::default(),
+        metrics: Metrics::default(),
         oom: Kills::from_now(Path::new("/")),
         devnull,
         rights,

@@ -25,7 +25,10 @@ pub struct Stream {
     shared: Option<OwnedFd>,
     terminal: bool,
     pending: VecDeque<u8>,
+    /// Lines that were lost since that was last told,
     lost: u64,
+    /// and ever.
+    lost_ever: u64,
     /// Did the disk refuse the last write?
     full: bool,
 }
@@ -43,6 +46,7 @@ impl Stream {
             terminal: fds::is_terminal(err.as_fd()),
             pending: VecDeque::new(),
             lost: 0,
+            lost_ever: 0,
             full: false,
         }
     }
@@ -76,12 +80,22 @@ impl Stream {
         }
     }
 
+    fn lose(&mut self) {
+        self.lost += 1;
+        self.lost_ever += 1;
+    }
+
+    /// How many lines were ever lost.
+    pub fn lost_ever(&self) -> u64 {
+        self.lost_ever
+    }
+
     /// A line of ours: it waits behind others, and is lost if they are too many.
     pub fn line(&mut self, bytes: &[u8]) {
         if self.pending.is_empty() {
             self.write(bytes);
         } else if self.pending.len() + bytes.len() > MAX_PENDING {
-            self.lost += 1;
+            self.lose();
         } else {
             self.pending.extend(bytes);
         }
@@ -91,7 +105,7 @@ impl Stream {
     /// there is to say.
     pub fn copy(&mut self, bytes: &[u8]) {
         match self.pending.len() + bytes.len() > MAX_PENDING / 2 {
-            true => self.lost += 1,
+            true => self.lose(),
             false => self.line(bytes),
         }
     }
@@ -99,7 +113,7 @@ impl Stream {
     /// The last bytes of a worker that has gone: they cannot wait in its pipe. Within a limit.
     pub fn bequest(&mut self, bytes: &[u8]) {
         match self.pending.len() + bytes.len() > 2 * MAX_PENDING {
-            true => self.lost += 1,
+            true => self.lose(),
             false => self.pending.extend(bytes),
         }
     }
@@ -160,7 +174,7 @@ impl Stream {
             }
             // A full disk, an error of the medium, a line too long for it: it may take the next.
             Err(_) => {
-                self.lost += 1;
+                self.lose();
                 bytes.len()
             }
         }

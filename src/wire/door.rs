@@ -354,7 +354,10 @@ mod tests {
         assert_eq!(headers, [("Allow", "POST".to_string())]);
         house.key = None;
         let (said, _) = say(&house, &local);
-        assert!(said.contains("only /up, /live, /ready can"), "{said}");
+        assert!(
+            said.contains("only /up, /live, /ready, /metrics can"),
+            "{said}"
+        );
         assert!(said.contains("--key-file"), "{said}");
     }
 }

@@ -45,6 +45,8 @@ pub enum What {
     Live,
     /// Do its workers?
     Ready,
+    /// What there is to be counted and measured.
+    Metrics,
     Page,
     Status,
     Workers,
@@ -96,7 +98,7 @@ const TAKE_OUT: &str = "take it out of rotation";
 const PUT_BACK: &str = "put it back";
 
 /// All of them, in the order of the manual. Those of --ecv come first: its path may be any.
-pub static ROUTES: [Route; 18] = [
+pub static ROUTES: [Route; 19] = [
     ecv(get("", Who::Anybody, What::Ecv, "in rotation or not")),
     ecv(post("/disable", Who::Control, What::Disable, TAKE_OUT)),
     ecv(post("/enable", Who::Control, What::Enable, PUT_BACK)),
@@ -104,6 +106,12 @@ pub static ROUTES: [Route; 18] = [
     post("/enable", Who::Control, What::Enable, PUT_BACK),
     get("/live", Who::Anybody, What::Live, "does the master work?"),
     get("/ready", Who::Anybody, What::Ready, "do its workers?"),
+    get(
+        "/metrics",
+        Who::Anybody,
+        What::Metrics,
+        "all figures, for Prometheus",
+    ),
     get("/", Who::Key, What::Page, "the cluster at a glance"),
     get("/status", Who::Key, What::Status, "the cluster, as JSON"),
     get("/workers", Who::Key, What::Workers, "its workers, as JSON"),
@@ -143,7 +151,9 @@ impl Route {
     pub fn most_body(&self) -> usize {
         match self.what {
             What::Cli | What::Send | What::SyncSend => MAX_BODY,
-            What::Ecv | What::Disable | What::Enable | What::Live | What::Ready => SMALL_BODY,
+            What::Ecv | What::Disable | What::Enable | What::Live | What::Ready | What::Metrics => {
+                SMALL_BODY
+            }
             What::Page | What::Status | What::Workers | What::Events => SMALL_BODY,
             What::Help | What::Deps => SMALL_BODY,
             What::Restart => SMALL_BODY,
@@ -254,6 +264,8 @@ mod tests {
             (Get, "/", ECV, What::Page),
             (Get, "/live", ECV, What::Live),
             (Head, "/ready", ECV, What::Ready),
+            (Get, "/metrics", ECV, What::Metrics),
+            (Head, "/metrics", ECV, What::Metrics),
             (Get, "/status", ECV, What::Status),
             (Get, "/workers", ECV, What::Workers),
             (Head, "/deps", ECV, What::Deps),
@@ -305,7 +317,7 @@ mod tests {
             assert!(looks || route.who != Who::Anybody, "{route:?}");
             assert!(route.help.len() <= 60 && !route.help.is_empty());
         }
-        assert_eq!(free("/up"), "/up, /live, /ready");
+        assert_eq!(free("/up"), "/up, /live, /ready, /metrics");
     }
 
     #[test]

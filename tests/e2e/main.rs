@@ -52,6 +52,7 @@ mod http;
 mod hung;
 mod idle;
 mod messages;
+mod metrics;
 mod odd;
 mod orders;
 mod own;

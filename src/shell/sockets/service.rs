@@ -56,6 +56,20 @@ impl Sockets {
         tcp.map(|(id, _)| (*id, self.queued(*id))).collect()
     }
 
+    /// The queue of each lane that listens, by TCP: how many wait, and how many can. Of the others, by their
+    /// inodes, whoever knows has to be asked.
+    pub fn queues(&self, of: &BTreeMap<u64, (u32, u32)>) -> Vec<(LaneId, &Addr, (u32, u32))> {
+        let mut all = Vec::new();
+        for (id, lane) in &self.lanes {
+            let queue = match self.groups.get(&lane.port) {
+                Some(group) => group.queue(*id),
+                None => of.get(&lane.inode).copied(),
+            };
+            all.extend(queue.map(|q| (*id, &lane.addr, q)));
+        }
+        all
+    }
+
     /// By which lane of which port a client has come, if its address and the table in force tell.
     pub fn lane_of(&self, local: SocketAddr, peer: SocketAddr) -> Option<(PortId, LaneId)> {
         let here = |(_, g): &(&PortId, &Group)| g.addr().port() == local.port();
