@@ -48,9 +48,12 @@ impl Kept {
 }
 
 impl Events {
-    pub fn begun((secs, nanos): (u64, u32)) -> Events {
+    /// At that moment, as the clock tells it: in seconds and microseconds.
+    pub fn begun((secs, micros): (u64, u32)) -> Events {
         Events {
-            life: secs * 1_000 + u64::from(nanos / 1_000_000),
+            life: secs
+                .saturating_mul(1_000)
+                .saturating_add(u64::from(micros / 1_000)),
             ..Events::default()
         }
     }
@@ -219,7 +222,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_from_the_life_of_another_master_has_all_that_this_one_knows() {
-        let mut e = Events::begun((7, 5_000_000));
+        let mut e = Events::begun((7, 5_000));
         for n in 1..=3 {
             add(&mut e, format!("this is {n}"));
         }
