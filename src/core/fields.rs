@@ -1,7 +1,7 @@
 //! What a machine wants of each notice apart from its sentence: fields, by name.
 
 use super::event::{By, Exit};
-use super::notice::Notice;
+use super::notice::{Cause, Notice};
 use super::recycle::Reason;
 use super::words::signal_name;
 use std::time::Duration;
@@ -15,6 +15,20 @@ pub enum Value {
     Text(String),
     /// A whole JSON value, on one line.
     Json(String),
+}
+
+/// May what a worker that was ready has written last say why it ended? (With --log-dir it is known of all, and of
+/// one that was asked to end it is what it did all day.)
+fn explains(cause: Cause) -> bool {
+    match cause {
+        Cause::Failure
+        | Cause::Finished
+        | Cause::NotReady
+        | Cause::Hang
+        | Cause::NotStarted
+        | Cause::Oom(_) => true,
+        Cause::Shutdown | Cause::Resize | Cause::Restart | Cause::Recycle | Cause::Kill => false,
+    }
 }
 
 fn number(n: impl ToString) -> Value {
@@ -82,6 +96,7 @@ impl Notice {
                 exit,
                 lived,
                 last,
+                was_ready,
                 ..
             } => {
                 let mut fields = vec![
@@ -90,7 +105,7 @@ impl Notice {
                     ("lived", secs(lived)),
                 ];
                 // Not in the sentence: on the same stderr they stand right above it.
-                if !last.is_empty() {
+                if !last.is_empty() && (!was_ready || explains(*cause)) {
                     fields.push(("stderr", text(last)));
                 }
                 fields

@@ -1,4 +1,4 @@
-//! Our own log.
+//! Our own log, and what workers write.
 
 use super::{Completes, Opt, Rivals, opt};
 use crate::core::Level;
@@ -74,4 +74,65 @@ pub(super) static LOG: &[Opt] = &[
     })
     .alone()
     .rivals(Rivals::Loudness),
+    opt(
+        "",
+        "log-dir",
+        "DIR",
+        "none",
+        "what workers write, in a file for each slot",
+        |s, v| {
+            s.log_dir = Some(settings::path(v)?);
+            Ok(())
+        },
+    )
+    .lasting()
+    .completes(Completes::Dir),
+    opt(
+        "",
+        "log-merge",
+        "",
+        "",
+        "in one file for all, with slot and pid before each line",
+        |s, _| {
+            s.log_merge = true;
+            Ok(())
+        },
+    )
+    .lasting(),
+    opt(
+        "",
+        "log-max-size",
+        "SIZE",
+        "16M",
+        "a file of that length is moved away; 0 is any",
+        |s, v| {
+            s.log_max_size = match v {
+                "0" => 0,
+                _ => settings::between_bytes(v, settings::LEAST_LOG, "64K")?,
+            };
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "log-keep",
+        "N",
+        "5",
+        "so many are kept that were moved away",
+        |s, v| {
+            s.log_keep = settings::number(v, 0, settings::MAX_KEPT)?;
+            Ok(())
+        },
+    ),
+    opt(
+        "",
+        "silent",
+        "",
+        "",
+        "what workers write goes nowhere, unless there is a --log-dir",
+        |s, _| {
+            s.silent = true;
+            Ok(())
+        },
+    ),
 ];

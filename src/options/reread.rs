@@ -156,6 +156,7 @@ fn as_at_the_start(now: &Settings, s: &mut Settings) {
     s.pid_file.clone_from(&now.pid_file);
     s.pid_dir.clone_from(&now.pid_dir);
     s.log_file.clone_from(&now.log_file);
+    s.log_dir.clone_from(&now.log_dir);
     s.watch.clone_from(&now.watch);
 }
 
@@ -263,7 +264,7 @@ mod tests {
     }
 
     /// Something else than the default of each option that is of the master.
-    const OTHER: [&str; 29] = [
+    const OTHER: [&str; 31] = [
         "replace",
         "balance ip",
         "max-connections 9",
@@ -285,6 +286,8 @@ mod tests {
         "single",
         "log-file x.log",
         "log-format json",
+        "log-dir logs",
+        "log-merge",
         "port 81",
         "console",
         "monitor 82",
@@ -303,22 +306,28 @@ mod tests {
         lasting.sort_unstable();
         tried.sort_unstable();
         assert_eq!(tried, lasting);
-        let now = started(&[], "port 80");
         for line in OTHER {
+            // Some mean nothing alone.
+            let base = match line {
+                "log-merge" => "port 80\nlog-dir logs",
+                _ => "port 80",
+            };
+            let now = started(&[], base);
             // It appears in the file, and it goes.
-            let file = format!("port 80\n{line}");
+            let file = format!("{base}\n{line}");
             let want = [format!("--{}", long(line))];
             let r = again(&now, &file).unwrap();
             assert_eq!(r.restart, want, "{line}");
             assert_eq!(r.settings, now, "{line}");
             let other = started(&[], &file);
-            let r = again(&other, "port 80").unwrap();
+            let r = again(&other, base).unwrap();
             assert_eq!(r.restart, want, "{line}");
             assert_eq!(r.settings, other, "{line}");
         }
+        let now = started(&[], "port 80");
         let r = again(
             &now,
-            "port 80\ncpu-affinity\nwatchdog 9s\nnice 1\nready fd:9",
+            "port 80\ncpu-affinity\nwatchdog 9s\nnice 1\nready fd:9\nsilent\nlog-keep 9\nlog-max-size 9M",
         )
         .unwrap();
         assert!(r.restart.is_empty() && r.settings.cpu_affinity);

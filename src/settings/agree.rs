@@ -43,6 +43,11 @@ impl Settings {
                     .into(),
             );
         }
+        if self.log_merge && self.log_dir.is_none() {
+            return Err(
+                "--log-merge says how the files of --log-dir are, but there is none".into(),
+            );
+        }
         if self.daemon && self.console {
             return Err(
                 "-d lets go of the terminal, so there is no --console: type minicluster console"
@@ -168,6 +173,11 @@ mod tests {
         s.hosts = vec!["::".parse().unwrap(), "127.0.0.1".parse().unwrap()];
         assert!(s.check().unwrap_err().contains("covers"));
         s.hosts[0] = "::1".parse().unwrap();
+        assert!(s.check().is_ok());
+        let mut s = base.clone();
+        s.log_merge = true;
+        assert!(s.check().unwrap_err().contains("--log-dir"));
+        s.log_dir = Some("logs".into());
         assert!(s.check().is_ok());
         let mut s = base.clone();
         (s.workers, s.max_forks) = (Some(4), 4);

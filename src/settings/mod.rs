@@ -49,6 +49,10 @@ pub const MAX_PORTS: usize = 64;
 pub const MAX_FORKS: u64 = 1_000_000_000;
 /// Most that --max-connections can be.
 pub const MAX_SERVED: u64 = 1_000_000_000_000;
+/// Most that --log-keep can be.
+pub const MAX_KEPT: u16 = 100;
+/// Least that --log-max-size can be, if it is not 0.
+pub const LEAST_LOG: u64 = 64 << 10;
 /// Most paths that can be watched.
 pub const MAX_WATCHED: usize = 16;
 /// Longest of all durations.
@@ -199,6 +203,16 @@ pub struct Settings {
     pub log_file: Option<LogTo>,
     /// --log-level, -q, -v
     pub log_level: Level,
+    /// --log-dir
+    pub log_dir: Option<PathBuf>,
+    /// --log-merge
+    pub log_merge: bool,
+    /// --log-max-size, in bytes; 0 is any.
+    pub log_max_size: u64,
+    /// --log-keep
+    pub log_keep: u16,
+    /// --silent
+    pub silent: bool,
     /// --daemon
     pub daemon: bool,
     /// --watch
@@ -376,6 +390,11 @@ impl Default for Settings {
             log_file: None,
             log_format: None,
             log_level: Level::Info,
+            log_dir: None,
+            log_merge: false,
+            log_max_size: 16 << 20,
+            log_keep: 5,
+            silent: false,
             daemon: false,
             watch: Vec::new(),
             replace: false,

@@ -5,7 +5,11 @@ use crate::core::{Balance, ReadyRule, Recycle};
 
 /// `512K 300M 2G`, a bare number is bytes.
 pub fn bytes(text: &str) -> Result<u64, String> {
-    const LEAST: u64 = 1 << 20;
+    between_bytes(text, 1 << 20, "1M")
+}
+
+/// The same from so many on, which are spelt so.
+pub fn between_bytes(text: &str, least: u64, spelt: &str) -> Result<u64, String> {
     const MOST: u64 = 1 << 50;
     let bad = || format!("'{text}' is no size: write 300M, 2G or bytes");
     let at = text
@@ -22,8 +26,8 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     };
     let n: u64 = digits.parse().map_err(|_| bad())?;
     match n.checked_mul(1 << shift) {
-        Some(n) if (LEAST..=MOST).contains(&n) => Ok(n),
-        Some(_) | None => Err(format!("'{text}' is not between 1M and 1024T")),
+        Some(n) if (least..=MOST).contains(&n) => Ok(n),
+        Some(_) | None => Err(format!("'{text}' is not between {spelt} and 1024T")),
     }
 }
 

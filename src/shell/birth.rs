@@ -1,7 +1,7 @@
 //! A worker's birth: what it is given (words, environment, descriptors), the fork, and the
 //! descriptors that stay with us.
 
-use super::channel::Stderr;
+use super::channel::{Stderr, To};
 use super::environment::{Mastered, Surroundings};
 use super::log::{Stdout, Voice};
 use super::procs::Proc;
@@ -78,10 +78,21 @@ impl Shell {
             // Or it could not open /dev/stderr, as some servers do. (A sandbox may not allow it.)
             let _ = std::os::unix::fs::fchown(&err_write, Some(uid), None);
         }
-        let stdout = match self.log.stdout() {
-            Stdout::Inherited => None,
-            Stdout::File(file) => Some(file),
-            Stdout::Piped => Some(err_write.as_fd()),
+        let to = match (&self.output, recipe.settings.silent) {
+            (Some(_), _) => To::Files,
+            (None, true) => To::Nowhere,
+            (None, false) => To::Log,
+        };
+        let mute = match to {
+            To::Nowhere => fds::mute().ok(),
+            To::Log | To::Files => None,
+        };
+        let stdout = match (to, self.log.stdout()) {
+            (To::Files, _) => Some(err_write.as_fd()),
+            (To::Nowhere, _) => mute.as_ref().map(AsFd::as_fd).or(Some(err_write.as_fd())),
+            (To::Log, Stdout::Inherited) => None,
+            (To::Log, Stdout::File(file)) => Some(file),
+            (To::Log, Stdout::Piped) => Some(err_write.as_fd()),
         };
         let plan = Plan {
             program: own.map_or(&recipe.program, |m| &m.program),
@@ -116,7 +127,11 @@ impl Shell {
         let workers = usize::from(self.cluster.wanted());
         let voice = Voice::new(slot.0, pid);
         self.stderrs
-            .insert(worker, Stderr::new(err_read, inode, workers, voice));
+            .insert(worker, Stderr::new(err_read, inode, workers, voice, to));
+        if let Some(output) = &mut self.output {
+            output.born(slot.0);
+            self.say_output();
+        }
         let proc = Proc {
             pid: Some(pid),
             group: pid,

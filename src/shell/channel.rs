@@ -1,7 +1,9 @@
 //! What a worker can say before it is ready: its stderr is our pipe until it listens, kept as a
-//! tail for the case that it fails, and forwarded to our own stderr as it comes.
+//! tail for the case that it fails, and forwarded to our own stderr as it comes. With --log-dir it is our pipe for
+//! good, and its stdout, too: one pipe, since two could not tell which of two lines was written first.
 
 use super::log::{Log, Voice};
+use super::output::Output;
 use super::stream::CHUNK;
 use super::{Kind, Shell};
 use crate::core::{Level, WorkerId};
@@ -20,9 +22,23 @@ const LINES: usize = 10;
 const ORPHANS: usize = 64;
 /// Chunks read from one pipe in one turn.
 const TURN: usize = 16;
+/// Chunks for files are longer: as many as there are in a pipe at most are one turn.
+const PIECE: usize = 4 * CHUNK;
+
+/// Where what a worker writes goes, beside its tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// On, as the log says.
+    Log,
+    /// To the files of --log-dir.
+    Files,
+    /// Nowhere (--silent).
+    Nowhere,
+}
 
 /// One worker's stderr.
 pub struct Stderr {
+    pub to: To,
     /// Our end; `None` once nobody has the other.
     pub fd: Option<OwnedFd>,
     /// Inode of the pipe: to see whether a process still has it as its fd 2.
@@ -32,6 +48,10 @@ pub struct Stderr {
     /// Has its worker gone, with all we know of, so that only what was left behind writes here?
     orphan: bool,
     voice: Voice,
+    /// So much came the last time,
+    pub came: usize,
+    /// and so often it is heard again without a rest.
+    pub heard: u32,
 }
 
 /// What became of a pipe in a turn.
@@ -47,33 +67,50 @@ pub enum Drained {
 
 impl Stderr {
     /// For one of so many workers.
-    pub fn new(fd: OwnedFd, inode: u64, workers: usize, voice: Voice) -> Stderr {
+    pub fn new(fd: OwnedFd, inode: u64, workers: usize, voice: Voice, to: To) -> Stderr {
         Stderr {
+            to,
             fd: Some(fd),
             inode,
             tail: VecDeque::new(),
             limit: (ALL_TAILS / workers.max(1)).clamp(TAIL_LEAST, TAIL),
             orphan: false,
             voice,
+            came: 0,
+            heard: 0,
         }
     }
 
-    /// Reads what has come and forwards it.
-    pub fn drain(&mut self, log: &mut Log) -> Drained {
-        let mut buf = [0u8; CHUNK];
-        for _ in 0..TURN {
-            if !log.ready_to_forward() {
+    /// So much is read at once, so often in one turn.
+    fn share(&self) -> (usize, usize) {
+        match self.to {
+            To::Log | To::Nowhere => (CHUNK, TURN),
+            To::Files => (PIECE, TURN * CHUNK / PIECE),
+        }
+    }
+
+    /// Reads what has come and passes it on.
+    pub fn drain(&mut self, log: &mut Log, output: &mut Option<Output>) -> Drained {
+        let mut buf = [0u8; PIECE];
+        let (most, times) = self.share();
+        self.came = 0;
+        for _ in 0..times {
+            if self.to == To::Log && !log.ready_to_forward() {
                 return Drained::More;
             }
             let Some(fd) = &self.fd else {
                 return Drained::Empty;
             };
-            match fds::read(fd.as_fd(), &mut buf) {
+            match fds::read(fd.as_fd(), buf.get_mut(..most).unwrap_or_default()) {
                 Ok(0) => return Drained::Closed,
                 Ok(n) => {
                     let said = buf.get(..n).unwrap_or_default();
+                    self.came = self.came.saturating_add(n);
                     self.keep(said);
-                    log.forward(&mut self.voice, said);
+                    match self.to {
+                        To::Log => log.forward(&mut self.voice, said),
+                        To::Files | To::Nowhere => self.file(said, log, output),
+                    }
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Drained::Empty,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -85,16 +122,20 @@ impl Stderr {
 
     /// The worker has gone: takes what it has left there, at once. False: nobody has the other end
     /// any more.
-    pub fn inherit(&mut self, log: &mut Log) -> bool {
-        let mut buf = [0u8; CHUNK];
-        for _ in 0..TURN {
+    pub fn inherit(&mut self, log: &mut Log, output: &mut Option<Output>) -> bool {
+        let mut buf = [0u8; PIECE];
+        let (most, times) = self.share();
+        for _ in 0..times {
             let Some(fd) = &self.fd else { return false };
-            match fds::read(fd.as_fd(), &mut buf) {
+            match fds::read(fd.as_fd(), buf.get_mut(..most).unwrap_or_default()) {
                 Ok(0) => return false,
                 Ok(n) => {
                     let said = buf.get(..n).unwrap_or_default();
                     self.keep(said);
-                    log.bequest(&mut self.voice, said);
+                    match self.to {
+                        To::Log => log.bequest(&mut self.voice, said),
+                        To::Files | To::Nowhere => self.file(said, log, output),
+                    }
                 }
                 Err(_) => return true,
             }
@@ -102,8 +143,31 @@ impl Stderr {
         true
     }
 
+    /// To its file, if it has one; who waits for a daemon to be ready is told, too.
+    fn file(&mut self, said: &[u8], log: &mut Log, output: &mut Option<Output>) {
+        if let Some(output) = output.as_mut().filter(|_| self.to == To::Files) {
+            log.copy(said);
+            output.take(&mut self.voice, said);
+        }
+    }
+
+    /// Nothing more comes: a line that has no end has one now.
+    pub fn end(&mut self, log: &mut Log, output: &mut Option<Output>) {
+        match (self.to, output) {
+            (To::Log, _) => log.end_of(&mut self.voice),
+            (To::Files, Some(output)) => output.end_of(&mut self.voice),
+            (To::Files, None) | (To::Nowhere, _) => {}
+        }
+    }
+
+    /// The slot it is of.
+    pub fn slot(&self) -> u16 {
+        self.voice.slot
+    }
+
     fn keep(&mut self, bytes: &[u8]) {
-        self.tail.extend(bytes);
+        let last = bytes.len().saturating_sub(self.limit);
+        self.tail.extend(bytes.get(last..).unwrap_or_default());
         let over = self.tail.len().saturating_sub(self.limit);
         self.tail.drain(..over);
     }
@@ -128,8 +192,11 @@ impl Shell {
         let Some(s) = self.stderrs.get_mut(&worker) else {
             return;
         };
-        match s.drain(&mut self.log) {
+        match s.drain(&mut self.log, &mut self.output) {
             Drained::Empty => {}
+            Drained::More if s.to != To::Log => {
+                self.ready.insert((Kind::Stderr, worker.0));
+            }
             Drained::More => {
                 self.watch_log();
                 // Watched: our stderr's readiness brings us back. Asked once: another answer a
@@ -140,13 +207,16 @@ impl Shell {
             }
             // The tail stays until the worker has gone: it may have closed stderr and then failed.
             Drained::Closed => {
-                self.log.end_of(&mut s.voice);
+                s.end(&mut self.log, &mut self.output);
                 let orphan = s.orphan;
                 if let Some(fd) = s.fd.take() {
                     self.deregister(fd.as_fd());
                 }
+                if let Some(output) = &mut self.output {
+                    output.forget(worker);
+                }
                 if orphan {
-                    self.stderrs.remove(&worker);
+                    self.drop_stderr(worker);
                 }
             }
         }
@@ -159,7 +229,7 @@ impl Shell {
         let Some(s) = self.stderrs.get_mut(&worker) else {
             return;
         };
-        let open = s.inherit(&mut self.log);
+        let open = s.inherit(&mut self.log, &mut self.output);
         (s.orphan, s.limit, s.tail) = (true, 0, VecDeque::new());
         if !open {
             self.drop_stderr(worker);
@@ -178,9 +248,16 @@ impl Shell {
 
     fn drop_stderr(&mut self, worker: WorkerId) {
         if let Some(mut s) = self.stderrs.remove(&worker) {
-            self.log.end_of(&mut s.voice);
+            s.end(&mut self.log, &mut self.output);
             if let Some(fd) = &s.fd {
                 self.deregister(fd.as_fd());
+            }
+            if let Some(output) = &mut self.output {
+                output.forget(worker);
+            }
+            let others = self.stderrs.values().any(|o| o.slot() == s.slot());
+            if let Some(output) = self.output.as_mut().filter(|_| !others) {
+                output.close(s.slot());
             }
         }
     }
@@ -188,9 +265,10 @@ impl Shell {
     /// What workers have left in their pipes: nobody comes back to it.
     pub(super) fn last_words(&mut self) {
         for s in self.stderrs.values_mut() {
-            s.inherit(&mut self.log);
-            self.log.end_of(&mut s.voice);
+            s.inherit(&mut self.log, &mut self.output);
+            s.end(&mut self.log, &mut self.output);
         }
+        self.say_all_lost();
         self.log.flush();
     }
 }
@@ -202,7 +280,7 @@ mod tests {
     #[test]
     fn the_tail_keeps_whole_last_lines_within_its_limit() {
         let (r, _w) = fds::pipe().unwrap();
-        let mut s = Stderr::new(r, 0, 4, Voice::new(0, 1));
+        let mut s = Stderr::new(r, 0, 4, Voice::new(0, 1), To::Log);
         assert_eq!(s.last_lines(), "");
         s.keep(b"one\ntwo");
         assert_eq!(s.last_lines(), "one\ntwo");

@@ -3,6 +3,7 @@
 //! they would have written without us. A daemon has no stderr of its own: what its workers write goes
 //! where the log goes, and, as long as the caller of -d waits, both go to the caller's stderr, too.
 
+use super::output::Output;
 use super::sink::Sink;
 use super::stream::Stream;
 use super::{Kind, Shell, token};
@@ -12,6 +13,7 @@ use crate::core::{Level, Notice};
 use crate::settings::LogFormat;
 use crate::sys::clock;
 use crate::wire::logfmt::Line;
+use crate::wire::output;
 use crate::wire::syslog::Lines;
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -44,13 +46,19 @@ pub struct Voice {
     /// Its pid.
     pub pid: i32,
     lines: Lines,
+    /// What it has written of a line, where that goes to a file of its own.
+    pub filed: output::Lines,
 }
 
 impl Voice {
     /// That of this one.
     pub fn new(slot: u16, pid: i32) -> Voice {
-        let lines = Lines::default();
-        Voice { slot, pid, lines }
+        Voice {
+            slot,
+            pid,
+            lines: Lines::default(),
+            filed: output::Lines::default(),
+        }
     }
 }
 
@@ -245,11 +253,16 @@ impl Log {
         }
     }
 
-    fn keep(&mut self, from: &mut Voice, bytes: &[u8]) {
+    /// A copy of what has its place elsewhere, for the caller of -d as long as that waits.
+    pub fn copy(&mut self, bytes: &[u8]) {
         if self.awaited {
             self.flush();
             self.stream.copy(bytes);
         }
+    }
+
+    fn keep(&mut self, from: &mut Voice, bytes: &[u8]) {
+        self.copy(bytes);
         match &mut self.sink {
             Sink::File(file) => {
                 let taken = file.put(bytes);
@@ -301,9 +314,23 @@ impl Log {
         self.stream.close();
     }
 
+    /// Does it go there, so that there is nothing to reopen?
+    fn is_on_stderr(&self) -> bool {
+        matches!(self.sink, Sink::Stderr)
+    }
+
     /// Goes on with the file, or the syslogd, that is there now. What was done, or why not.
     pub fn reopen(&mut self) -> Result<String, String> {
         self.sink.reopen()
+    }
+}
+
+/// What came of two of them.
+fn both(one: Result<String, String>, two: Result<String, String>) -> Result<String, String> {
+    match (one, two) {
+        (Ok(a), Ok(b)) => Ok(format!("{a}; {b}")),
+        (Err(a), Ok(b)) | (Ok(b), Err(a)) => Err(format!("{a}; {b}")),
+        (Err(a), Err(b)) => Err(format!("{a}; {b}")),
     }
 }
 
@@ -353,7 +380,12 @@ impl Shell {
     /// Goes on with the files that have their names now: a rotation has moved the old ones away. What
     /// came of it, for whoever asks.
     pub(super) fn reopen_logs(&mut self) -> (u8, String) {
-        let done = self.log.reopen();
+        let log = self.log.reopen();
+        let done = match self.output.as_mut().map(Output::reopen) {
+            None => log,
+            Some(output) if self.log.is_on_stderr() => output,
+            Some(output) => both(log, output),
+        };
         match done {
             Ok(what) => {
                 self.say(Level::Info, "reopened", what.clone());

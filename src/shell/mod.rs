@@ -41,6 +41,7 @@ mod names;
 mod observer;
 mod open;
 mod ours;
+mod output;
 mod perform;
 mod pidfile;
 mod pipe;
@@ -98,6 +99,7 @@ use mio::{Interest, Token};
 use names::Claim;
 use nix::sys::inotify::Inotify;
 use ours::Ours;
+use output::Output;
 use pidfile::{PidDir, PidFile};
 use probes::Probes;
 use procs::Procs;
@@ -143,6 +145,8 @@ pub struct Shell {
     watch: Option<Watch>,
     procs: Procs,
     stderrs: BTreeMap<WorkerId, Stderr>,
+    /// The files of --log-dir.
+    output: Option<Output>,
     speech: BTreeMap<WorkerId, Speech>,
     /// What workers say to each other, and to clients.
     messages: Messages,
@@ -330,7 +334,8 @@ impl Shell {
             .chain(self.checks.deadline())
             .chain(self.jobs.deadline())
             .chain(self.idling.deadline())
-            .chain(self.served.deadline());
+            .chain(self.served.deadline())
+            .chain(self.output.as_ref().and_then(Output::deadline));
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.
         let wait = next - self.now();
@@ -397,9 +402,7 @@ impl Shell {
         for n in of(Kind::Newline) {
             self.hear_newline(WorkerId(n));
         }
-        for n in of(Kind::Stderr) {
-            self.drain_stderr(WorkerId(n));
-        }
+        self.hear_output(&of(Kind::Stderr));
         self.keep_programs();
         self.hear_jobs(&of(Kind::Job));
         if !of(Kind::OurStderr).is_empty() || self.log_stalls() {

@@ -5,6 +5,7 @@
 //! hitting a stranger. One left unreaped would hide all others.
 
 use super::Shell;
+use super::channel::To;
 use crate::core::{Event, Exit, Level, Oom, WorkerId};
 use crate::sys::oom::Kill;
 use crate::sys::wait::{self, Ended};
@@ -81,7 +82,11 @@ impl Shell {
         self.hear_last_messages(worker);
         self.drain_stderr(worker);
         if let Some(s) = self.stderrs.get_mut(&worker) {
-            s.inherit(&mut self.log);
+            s.inherit(&mut self.log, &mut self.output);
+            if s.to == To::Files {
+                // A line of a dead worker is at its end, whoever else writes to its pipe.
+                s.end(&mut self.log, &mut self.output);
+            }
             self.watch_log();
         }
         self.settle();

@@ -215,6 +215,9 @@ impl Shell {
     pub(super) fn new_generation(&mut self, generation: u32) {
         if let Some(recipe) = self.fresh.take() {
             self.log.set_level(recipe.settings.log_level);
+            if let Some(output) = &mut self.output {
+                output.limit(&recipe.settings);
+            }
             let cluster = &self.cluster;
             self.recipes
                 .add(generation, recipe, |g| cluster.is_alive(g));

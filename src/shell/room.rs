@@ -58,7 +58,8 @@ impl Room {
                 + one(learns)
                 + one(ipc)
                 + one(s.ready_fd.is_some())
-                + one(s.pid_dir.is_some()),
+                + one(s.pid_dir.is_some())
+                + one(s.log_dir.is_some() && !s.log_merge),
             surge: s.surge,
             limit: process::most_files(),
         }
@@ -148,6 +149,10 @@ mod tests {
         assert_eq!(Room::of(&s, false, 1, 3).worker, 2);
         s.ready_fd = Some(3);
         s.pid_dir = Some("pids".into());
+        assert_eq!(Room::of(&s, true, 1, 3).worker, 5);
+        s.log_dir = Some("logs".into());
+        assert_eq!(Room::of(&s, true, 1, 3).worker, 6);
+        s.log_merge = true;
         assert_eq!(Room::of(&s, true, 1, 3).worker, 5);
         s.on_event = vec![vec!["./notify".into()]];
         let told = Room::of(&s, true, 1, 3);

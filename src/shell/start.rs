@@ -19,6 +19,7 @@ use super::messages::Messages;
 use super::metrics::Metrics;
 use super::names::{Claim, Refused};
 use super::ours::Ours;
+use super::output::Output;
 use super::pidfile::{PidDir, PidFile};
 use super::probes::Probes;
 use super::procs::Procs;
@@ -234,8 +235,8 @@ fn make_absolute(s: &mut Settings) {
         Some(LogTo::File(path)) => Some(path),
         Some(LogTo::Stderr | LogTo::Syslog) | None => None,
     };
-    let pids = [&mut s.pid_file, &mut s.pid_dir].into_iter().flatten();
-    for path in pids.chain(log).chain(&mut s.watch) {
+    let files = [&mut s.pid_file, &mut s.pid_dir, &mut s.log_dir];
+    for path in files.into_iter().flatten().chain(log).chain(&mut s.watch) {
         if let Ok(whole) = std::path::absolute(&path) {
             // Without a slash at its end, which would be behind the link.
             *path = whole.components().collect();
@@ -297,6 +298,7 @@ fn build(
         .map(PidFile::of_master)
         .transpose()?;
     let pid_dir = settings.pid_dir.as_deref().map(PidDir::open).transpose()?;
+    let mut output = Output::open(&settings)?;
     let mut log = open_log(&settings)?;
     if let Err(e) = process::become_subreaper() {
         let why = reason(&e);
@@ -308,11 +310,15 @@ fn build(
         log.say(Level::Warn, "no-proc", unseen::warning());
     }
     let mut warnings = Vec::new();
-    let claim = Claim::take(&settings, &mut warnings).map_err(|refused| match refused {
+    let mut claim = Claim::take(&settings, &mut warnings).map_err(|refused| match refused {
         Refused::Taken(why) => (EX_TEMPFAIL, why),
         Refused::InTheWay(why) => (EX_CANTCREAT, why),
     })?;
     log.set_name(&claim.name);
+    if let Some(Err(e)) = output.as_mut().map(|o| o.begin(&claim.name)) {
+        claim.release();
+        return Err(e);
+    }
     for w in warnings {
         log.say(Level::Warn, "no-control", w);
     }
@@ -345,6 +351,7 @@ fn build(
         watch,
         procs: Procs::default(),
         stderrs: BTreeMap::new(),
+        output,
         speech: BTreeMap::new(),
         messages: Messages::default(),
         pending: BTreeMap::new(),
@@ -422,8 +429,12 @@ fn open_log(s: &Settings) -> Result<Log, Failure> {
             Err(e) => {
                 log.direct(Sink::Nowhere, true);
                 let why = reason(&e);
+                let (theirs, both) = match s.log_dir.is_some() || s.silent {
+                    true => ("", "it"),
+                    false => (", and what its workers write is lost", "both"),
+                };
                 let message = format!(
-                    "there is no syslog (/dev/log: {why}): from the moment that it is ready the daemon has no log, and what its workers write is lost; --log-file FILE keeps both"
+                    "there is no syslog (/dev/log: {why}): from the moment that it is ready the daemon has no log{theirs}; --log-file FILE keeps {both}"
                 );
                 log.say(Level::Warn, "no-log", message);
             }

@@ -6,6 +6,7 @@
 //! socket it replaces before the worker can see it; put it onto the worker's number, then answer 0
 //! (answering by the same ioctl would return the number from bind).
 
+use super::channel::To;
 use super::sockets::Listened;
 use super::{Shell, unseen};
 use crate::core::words::reason;
@@ -365,11 +366,16 @@ impl Shell {
     }
 
     /// From here on the worker's stderr is none of our business: it gets ours in place of the
-    /// pipe, if the pipe is still what its fd 2 is.
+    /// pipe, if the pipe is still what its fd 2 is. (With --silent it gets /dev/null. With --log-dir it
+    /// stays our business.)
     fn give_stderr_back(&mut self, p: &Pending) {
         let Some(pipe) = self.stderrs.get(&p.worker) else {
             return;
         };
+        let to = pipe.to;
+        if to == To::Files {
+            return;
+        }
         if self.target(p.notif.tid, 2) != Some(Target::Pipe(pipe.inode)) {
             return;
         }
@@ -382,7 +388,15 @@ impl Shell {
         if rest.is_some_and(|fd| fds::readable_now(fd.as_fd())) {
             return;
         }
-        if let (Some(l), Some(err)) = (self.listener_of(p.worker), self.log.given_back()) {
+        let mute = match to {
+            To::Nowhere => fds::mute().ok(),
+            To::Log | To::Files => None,
+        };
+        let err = match to {
+            To::Nowhere => mute.as_ref().map(AsFd::as_fd),
+            To::Log | To::Files => self.log.given_back(),
+        };
+        if let (Some(l), Some(err)) = (self.listener_of(p.worker), err) {
             let _ = seccomp::put_fd(l, p.notif.id, err, 2, false);
         }
     }

@@ -137,6 +137,13 @@ pub fn null() -> io::Result<OwnedFd> {
     unsafe { Ok(OwnedFd::from_raw_fd(cerr(raw_null(libc::O_RDONLY))?)) }
 }
 
+/// /dev/null, to be written. In a root that has none there is nothing that takes all: an error.
+pub fn mute() -> io::Result<OwnedFd> {
+    let mut how = OpenOptions::new();
+    how.write(true).custom_flags(libc::O_NOCTTY);
+    Ok(how.open("/dev/null")?.into())
+}
+
 /// A file and no pipe, although either would do for read(2): as with /dev/null it always polls
 /// readable and never hung up, epoll refuses it, lseek(2) works, and who looks what its stdin is sees
 /// a file. A write fails with EPERM and raises no signal.

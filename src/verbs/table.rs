@@ -327,7 +327,7 @@ pub static VERBS: [Verb; 41] = [
         "reopen",
         What::Reopen,
         "",
-        "reopen the log file, after it was renamed",
+        "reopen the log files, after they were renamed",
     )
     .order(orders::reopen),
     verb(

@@ -21,6 +21,7 @@ pub mod moment;
 pub mod node_ipc;
 pub mod notify;
 pub mod outcome;
+pub mod output;
 pub mod ports_filter;
 pub mod ran;
 pub mod raw;

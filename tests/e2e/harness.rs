@@ -145,6 +145,12 @@ impl Rig {
         Rig::at(place, cmd, words, |_, _| {})
     }
 
+    /// The same, in a place that something was put in.
+    pub fn placed(place: Place, program: &[String], words: impl Words) -> Rig {
+        let cmd = place.command_by(program);
+        Rig::at(place, cmd, words, |_, _| {})
+    }
+
     fn at(
         place: Place,
         mut cmd: Command,

@@ -37,6 +37,11 @@ impl Event {
         value.unwrap_or_else(|| panic!("no text {key} in {self:?}"))
     }
 
+    /// Has it a field of that name?
+    pub fn has(&self, key: &str) -> bool {
+        self.fields.contains_key(key)
+    }
+
     /// A field that is a number.
     pub fn number(&self, key: &str) -> f64 {
         let value = self.fields.get(key).and_then(|v| v.get::<f64>());

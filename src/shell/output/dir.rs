@@ -1,0 +1,127 @@
+//! The directory of --log-dir. Who runs us may be root, and who may write there somebody else (the workers'
+//! user): so names are opened by the descriptor of the directory, links are not followed, and what is no
+//! regular file is neither written nor read.
+
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// It is open.
+pub struct Dir {
+    pub path: PathBuf,
+    fd: File,
+}
+
+impl Dir {
+    /// Opens it; made if only the last component is not there.
+    pub fn open(path: &Path) -> io::Result<Dir> {
+        let fd = match open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                DirBuilder::new().mode(0o750).create(path)?;
+                open(path)?
+            }
+            opened => opened?,
+        };
+        let path = path.to_path_buf();
+        Ok(Dir { path, fd })
+    }
+
+    /// The one that has its name now.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        *self = Dir::open(&self.path)?;
+        Ok(())
+    }
+
+    /// A path to show.
+    pub fn shown(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+
+    /// Opens a file to append to it; made if it is not there. How long it is.
+    pub fn append(&self, name: &str) -> io::Result<(File, u64)> {
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+        let (file, stat) = self.open_regular(name, flags)?;
+        Ok((file, size_of(&stat)))
+    }
+
+    fn open_regular(&self, name: &str, flags: OFlag) -> io::Result<(File, FileStat)> {
+        // Of a FIFO nobody is waited for.
+        let usual = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+        let mode = Mode::from_bits_truncate(0o640);
+        let fd = openat(&self.fd, name, flags | usual, mode)?;
+        let stat = fstat(&fd)?;
+        regular(&stat)?;
+        Ok((fd.into(), stat))
+    }
+
+    /// Gives a file another name, in place of what had that. One that is not there is none to rename.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        match renameat(&self.fd, from, &self.fd, to) {
+            Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+fn size_of(stat: &FileStat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+fn regular(stat: &FileStat) -> io::Result<()> {
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    match kind == SFlag::S_IFREG {
+        true => Ok(()),
+        false => Err(io::Error::other("not a regular file")),
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    pub fn place(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("mc-output-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn it_is_made_if_only_its_last_component_is_missing() {
+        let place = place("made");
+        let dir = Dir::open(&place.join("logs")).unwrap();
+        let mode = dir.fd.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o027, 0, "{mode:o}");
+        assert!(Dir::open(&place.join("a/b")).is_err());
+        std::fs::write(place.join("file"), "").unwrap();
+        assert!(Dir::open(&place.join("file")).is_err());
+        std::fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn nothing_but_its_own_regular_files_is_opened() {
+        let place = place("escape");
+        std::fs::write(place.join("secret"), "secret").unwrap();
+        let at = place.join("logs");
+        let dir = Dir::open(&at).unwrap();
+        std::fs::write(at.join("a.log"), "said").unwrap();
+        std::fs::create_dir(at.join("sub")).unwrap();
+        std::fs::write(at.join("sub/b.log"), "").unwrap();
+        symlink("../secret", at.join("link")).unwrap();
+        symlink("a.log", at.join("near")).unwrap();
+        nix::unistd::mkfifo(&at.join("fifo"), Mode::S_IRWXU).unwrap();
+        for name in ["link", "near", "fifo", "sub"] {
+            assert!(dir.append(name).is_err(), "{name:?}");
+        }
+        std::fs::remove_dir_all(place).unwrap();
+    }
+}
