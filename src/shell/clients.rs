@@ -2,15 +2,18 @@
 //! slow or hostile is dropped, and the cluster does not notice.
 
 mod asking;
+mod feeding;
 mod one;
 
 use super::conn::Conn;
 use super::doors::{Doors, Gate, share_of_tcp};
 use crate::core::{By, Time};
 use crate::wire::stream::How;
-pub use one::Client;
+pub use feeding::Body;
+use feeding::Fed;
+pub use one::{Client, Hears};
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::time::Duration;
 
 /// So many at once.
@@ -26,6 +29,8 @@ const MAX_FOLLOWERS: usize = 64;
 const IN_PASSING: usize = 16;
 /// After so many, when all have gone, memory is given back.
 const MANY: u64 = 64;
+/// So many portions of a file one is sent in a turn.
+const PORTIONS: usize = 4;
 /// What a buffer keeps of its memory when it is empty.
 const KEPT: usize = 4096;
 /// Time to send the first line, or a request.
@@ -200,20 +205,14 @@ impl Clients {
         let Some(c) = self.map.get_mut(&id) else {
             return false;
         };
-        while !c.output.is_empty() {
-            match c.stream.write(&c.output) {
-                Ok(n) => {
-                    c.first = c.first.saturating_sub(n);
-                    drop(c.output.drain(..n));
-                    if c.output.is_empty() {
-                        c.output.shrink_to(KEPT);
-                        c.confess();
-                        c.end_writing();
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return false,
+        for _ in 0..PORTIONS {
+            if c.write_out().is_err() {
+                return false;
+            }
+            match c.feed() {
+                Fed::More => {}
+                Fed::All => break,
+                Fed::Less => return false,
             }
         }
         !c.is_done() && c.output.len().saturating_sub(c.first) <= MAX_OUT
@@ -228,10 +227,7 @@ impl Clients {
 
     /// May one more follow?
     pub fn may_follow(&self, id: ClientId) -> bool {
-        let others = self
-            .map
-            .iter()
-            .filter(|(i, c)| **i != id && c.follows.is_some());
+        let others = self.map.iter().filter(|(i, c)| **i != id && c.follows());
         others.count() < MAX_FOLLOWERS && self.may_last(id)
     }
 
@@ -250,6 +246,32 @@ impl Clients {
             && (!by_tcp || over_tcp.len() < most(share_of_tcp(self.most)))
     }
 
+    /// From here on it is told what workers write, or not any more.
+    pub fn hears(&mut self, id: ClientId, hears: Option<Hears>, stays: bool) {
+        if let Some(c) = self.map.get_mut(&id) {
+            (c.hears, c.missed_lines) = (hears, 0);
+            c.stays = stays || c.stays && c.follows.is_some();
+        }
+    }
+
+    /// Those who are.
+    pub fn hearers(&self) -> Vec<(ClientId, Hears)> {
+        let all = self.map.iter();
+        all.filter_map(|(id, c)| Some((*id, c.hears?))).collect()
+    }
+
+    /// So many lines, for one who is. One that does not keep up misses them.
+    pub fn tell_lines(&mut self, id: ClientId, text: &str, lines: u64) {
+        let Some(c) = self.map.get_mut(&id) else {
+            return;
+        };
+        if c.output.len() > MAX_BEHIND {
+            c.missed_lines = c.missed_lines.saturating_add(lines);
+            return;
+        }
+        self.show(id, text);
+    }
+
     /// Those who do.
     pub fn followers(&self) -> Vec<(ClientId, How)> {
         let all = self.map.iter();
@@ -265,6 +287,13 @@ impl Clients {
             c.missed = (c.missed.0 + 1, at);
             return;
         }
+        self.show(id, text);
+    }
+
+    fn show(&mut self, id: ClientId, text: &str) {
+        let Some(c) = self.map.get_mut(&id) else {
+            return;
+        };
         c.confess();
         if c.prompt.is_empty() {
             self.add(id, text);

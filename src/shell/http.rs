@@ -66,7 +66,7 @@ impl Shell {
     }
 
     /// It may have said more already.
-    fn look_again(&mut self, id: ClientId) {
+    pub(super) fn look_again(&mut self, id: ClientId) {
         self.clients.look_again(id);
         self.ready.insert((Kind::Client, id.0));
     }
@@ -87,6 +87,8 @@ impl Shell {
                 self.verb_over_http(id, &words, true)
             }
             What::Events => self.stream_events(id, r),
+            What::Logs => Some(self.list_logs(r)),
+            What::LogFile => self.send_log(id, r),
             What::Disable => self.verb_over_http(id, &["disable"], false),
             What::Enable => self.verb_over_http(id, &["enable"], false),
             What::Restart if r.head.flag("async") => {
@@ -190,6 +192,8 @@ impl Shell {
             | What::Status
             | What::Workers
             | What::Help
+            | What::Logs
+            | What::LogFile
             | What::Events => Response::error(Status::FAILED, text.trim_end(), false),
         };
         self.answer_http(id, &answer, way);

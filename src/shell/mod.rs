@@ -32,6 +32,7 @@ mod jobs;
 mod keyfile;
 mod launch;
 mod log;
+mod logs;
 mod looking;
 mod lookup;
 mod mend;
@@ -428,6 +429,7 @@ impl Shell {
         self.keep_streams_alive();
         // Before others ask: of whom the first begins anew.
         self.read_on();
+        self.tell_lines();
         self.serve_clients(!of(Kind::Door).is_empty(), &of(Kind::Client));
         self.post();
     }

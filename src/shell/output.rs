@@ -19,13 +19,14 @@ use crate::core::{Level, Time, WorkerId};
 use crate::settings::Settings;
 use crate::sys::clock;
 use crate::wire::output::{file_name, signed};
-use dir::Dir;
+pub use dir::Dir;
 use file::{Limits, News, OutFile};
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 /// A write that takes longer is one of a disk that does not keep up.
@@ -64,6 +65,16 @@ pub struct Output {
     /// Those whose pipes the poll does not have, and until when.
     resting: BTreeSet<WorkerId>,
     rest: Option<Time>,
+    /// Does somebody follow what is written?
+    heard: bool,
+    told: Vec<Told>,
+}
+
+/// What was written in this turn, for those who follow.
+pub struct Told {
+    pub slot: u16,
+    pub pid: i32,
+    pub lines: Vec<u8>,
 }
 
 impl Output {
@@ -85,6 +96,8 @@ impl Output {
             heard_last: WorkerId(0),
             resting: BTreeSet::new(),
             rest: None,
+            heard: false,
+            told: Vec::new(),
         }))
     }
 
@@ -158,6 +171,10 @@ impl Output {
             return;
         }
         let key = self.key(from.slot);
+        if self.heard {
+            let (slot, pid, lines) = (from.slot, from.pid, lines.clone());
+            self.told.push(Told { slot, pid, lines });
+        }
         let lines = match self.merged {
             true => signed(&lines, from.slot, from.pid),
             false => lines,
@@ -174,6 +191,61 @@ impl Output {
             let relief = took.saturating_mul(RELIEF).min(MOST_RELIEF);
             (now + relief, format!("a write took {}", human(took)))
         });
+    }
+
+    /// Somebody follows what is written from now on, or nobody does.
+    pub fn heard(&mut self, so: bool) {
+        self.heard = so;
+        if !so {
+            self.told = Vec::new();
+        }
+    }
+
+    /// What was written since the last time.
+    pub fn take_told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// The slots that have files, or `None` for the one of all.
+    pub fn slots(&self) -> Vec<Option<u16>> {
+        self.files.keys().copied().collect()
+    }
+
+    /// The end of a file, so long at most, and whether that is all of it. Of one that has just been begun it
+    /// is the end of the one before, too.
+    pub fn end(&self, slot: Option<u16>, most: u64) -> (Vec<u8>, bool) {
+        let name = file_name(&self.cluster, slot);
+        let (new, whole) = self.end_of_file(&name, most);
+        let room = most.saturating_sub(new.len() as u64);
+        if !whole || room == 0 {
+            return (new, whole);
+        }
+        let (mut old, whole) = self.end_of_file(&format!("{name}.1"), room);
+        old.extend(new);
+        (old, whole)
+    }
+
+    fn end_of_file(&self, name: &str, most: u64) -> (Vec<u8>, bool) {
+        let Ok((file, entry)) = self.dir.read(name) else {
+            return (Vec::new(), true);
+        };
+        let from = entry.size.saturating_sub(most);
+        let length = usize::try_from(entry.size - from).unwrap_or(0);
+        let mut bytes = vec![0; length];
+        let mut done = 0;
+        while let Some(rest) = bytes.get_mut(done..).filter(|r| !r.is_empty()) {
+            match file.read_at(rest, from.saturating_add(done as u64)) {
+                Ok(n) if n > 0 => done += n,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        bytes.truncate(done);
+        (bytes, from == 0)
+    }
+
+    /// The directory, for who reads it.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
     }
 
     /// Goes on with the directory and the files that have their names now. What was done, or why not.

@@ -126,7 +126,7 @@ impl Shell {
                 self.hang_up(id);
                 continue;
             }
-            if self.hear_lines(id, now) {
+            if self.hear_lines(id, now) || self.clients.goes_on(id, now) {
                 self.ready.insert((Kind::Client, id.0));
             }
         }
@@ -279,6 +279,7 @@ impl Shell {
             What::Repl => Some(self.repl(id, r.json)),
             What::Sock => Some(self.sock(r.json)),
             What::Events => self.hear_of_events(id, r, rest.first().copied()),
+            What::Logs => self.hear_logs(id, r, &rest),
             What::Debug => Some(self.debug(id, &rest.join(" "), r.json)),
             What::Emit => Some(self.emit(id, &rest, r.json)),
             What::Console => Some(self.console(id, r)),

@@ -71,6 +71,11 @@ pub(super) fn events(words: &[&str]) -> Result<(), String> {
     }
 }
 
+/// `[SLOT] [lines N] [follow|off]`
+pub(super) fn logs(words: &[&str]) -> Result<(), String> {
+    settings::logs(words).map(drop)
+}
+
 /// `TEXT..`
 pub(super) fn debug(words: &[&str]) -> Result<(), String> {
     match words {

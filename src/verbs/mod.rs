@@ -70,6 +70,8 @@ pub enum What {
     Sock,
     /// What happens.
     Events,
+    /// What workers write.
+    Logs,
     /// Something for the log and the consoles.
     Debug,
     /// An event of one's own.

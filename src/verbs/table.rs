@@ -82,7 +82,7 @@ impl Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 41] = [
+pub static VERBS: [Verb; 42] = [
     verb(
         "status",
         What::Status,
@@ -174,6 +174,15 @@ pub static VERBS: [Verb; 41] = [
     .takes(1)
     .proposes("follow off")
     .checked(checks::events),
+    verb(
+        "logs",
+        What::Logs,
+        "[SLOT] [lines N] [follow|off]",
+        "what the workers have written last, with --log-dir; follow: and what they write",
+    )
+    .takes(4)
+    .proposes("lines follow off")
+    .checked(checks::logs),
     verb(
         "disable",
         What::Disable,

@@ -16,6 +16,7 @@ pub mod idle;
 pub mod json;
 pub mod key;
 pub mod logfmt;
+pub mod logs;
 pub mod metrics;
 pub mod moment;
 pub mod node_ipc;

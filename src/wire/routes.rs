@@ -53,6 +53,10 @@ pub enum What {
     /// What they are made of.
     Deps,
     Events,
+    /// The files that workers' output is in,
+    Logs,
+    /// and one of them: its name stands behind the path.
+    LogFile,
     /// Any verb, as cluster-service has it.
     Cli,
     Help,
@@ -65,6 +69,9 @@ pub enum What {
 
 /// The path of --ecv unless it says otherwise.
 pub const ECV: &str = "/ecv";
+
+/// The name of a file stands behind it.
+pub const LOG_FILES: &str = "/logs/";
 
 /// Longest body where none is of any use.
 pub const SMALL_BODY: usize = 4096;
@@ -98,7 +105,7 @@ const TAKE_OUT: &str = "take it out of rotation";
 const PUT_BACK: &str = "put it back";
 
 /// All of them, in the order of the manual. Those of --ecv come first: its path may be any.
-pub static ROUTES: [Route; 19] = [
+pub static ROUTES: [Route; 21] = [
     ecv(get("", Who::Anybody, What::Ecv, "in rotation or not")),
     ecv(post("/disable", Who::Control, What::Disable, TAKE_OUT)),
     ecv(post("/enable", Who::Control, What::Enable, PUT_BACK)),
@@ -122,6 +129,8 @@ pub static ROUTES: [Route; 19] = [
         "what its workers are made of",
     ),
     get("/events", Who::Key, What::Events, "its events as they come"),
+    get("/logs", Who::Key, What::Logs, "the files of --log-dir"),
+    get(LOG_FILES, Who::Key, What::LogFile, "one of them"),
     post("/cli", Who::Key, What::Cli, "any verb"),
     get("/help", Who::Key, What::Help, "the verbs"),
     post("/restart", Who::Key, What::Restart, "reload"),
@@ -155,7 +164,7 @@ impl Route {
                 SMALL_BODY
             }
             What::Page | What::Status | What::Workers | What::Events => SMALL_BODY,
-            What::Help | What::Deps => SMALL_BODY,
+            What::Help | What::Deps | What::Logs | What::LogFile => SMALL_BODY,
             What::Restart => SMALL_BODY,
         }
     }
@@ -166,7 +175,10 @@ impl Route {
             true => path.strip_prefix(ecv.trim_end_matches('/')),
             false => Some(path),
         };
-        below == Some(self.path)
+        match self.what {
+            What::LogFile => below.is_some_and(|p| p.starts_with(self.path)),
+            _ => below == Some(self.path),
+        }
     }
 
     fn takes(&self, method: Method) -> bool {
@@ -270,6 +282,9 @@ mod tests {
             (Get, "/workers", ECV, What::Workers),
             (Head, "/deps", ECV, What::Deps),
             (Get, "/events", ECV, What::Events),
+            (Get, "/logs", ECV, What::Logs),
+            (Head, "/logs/w.0.log", ECV, What::LogFile),
+            (Get, "/logs/../m.js", ECV, What::LogFile),
             (Post, "/cli", ECV, What::Cli),
             (Head, "/help", ECV, What::Help),
             (Post, "/restart", ECV, What::Restart),

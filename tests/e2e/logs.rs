@@ -25,7 +25,7 @@ pub fn writers(n: usize, more: &str) -> Rig {
     rig
 }
 
-fn dressed(dir: &Path, n: usize) {
+pub fn dressed(dir: &Path, n: usize) {
     script(dir, "writer", WRITER);
     for slot in 0..n {
         let fifo = dir.join(format!("told.{slot}"));

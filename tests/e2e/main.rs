@@ -51,6 +51,7 @@ mod hostile;
 mod http;
 mod hung;
 mod idle;
+mod logbook;
 mod logs;
 mod messages;
 mod metrics;

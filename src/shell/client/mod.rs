@@ -69,7 +69,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
     if s.json {
         words.insert(1, "--json".into());
     }
-    if what == What::Events && words.iter().any(|w| w == "follow") {
+    if matches!(what, What::Events | What::Logs) && words.iter().any(|w| w == "follow") {
         return talk::follow(stream, &words);
     }
     let master = unix::peer(stream.as_fd())

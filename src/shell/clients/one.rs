@@ -3,12 +3,14 @@
 
 use super::super::conn::Conn;
 use super::super::doors::Gate;
+use super::feeding::Body;
 use super::{FIRST_LINE, Heard, MOMENT, NEXT_LINE, PIECE};
 use crate::core::{By, Time};
 use crate::wire::command::MAX_LINE;
 use crate::wire::dialogue::Dialogue;
 use crate::wire::http::response::Way;
 use crate::wire::http::{Guess, guess};
+use crate::wire::logs;
 use crate::wire::routes::What;
 use crate::wire::sse;
 use crate::wire::stream::{self, How};
@@ -38,6 +40,12 @@ pub struct Client {
     pub(super) spoke: bool,
     /// Has all been read once that was there? When much is to be done that takes a while.
     pub(super) heard: bool,
+    /// A file that it is being sent, behind what waits,
+    pub(super) body: Option<Body>,
+    /// whether something of it was read since that was looked at,
+    pub(super) moved: bool,
+    /// and whether it took no more the last time.
+    pub(super) stuck: bool,
     /// Answers that take their time.
     pub(super) waits: u32,
     /// To be closed once the output is out.
@@ -46,6 +54,10 @@ pub struct Client {
     pub(super) heard_all: bool,
     /// Is it told all that happens?
     pub(super) follows: Option<How>,
+    /// Is it told what workers write, and of which slot?
+    pub(super) hears: Option<Hears>,
+    /// Lines that it was not told of, since it did not read.
+    pub(super) missed_lines: u64,
     /// Is that what it is here for, though it will say no more? (Somebody who types asks for other things
     /// besides, and says by the end of that that it is over.)
     pub(super) stays: bool,
@@ -57,6 +69,14 @@ pub struct Client {
     pub(super) typed: bool,
     /// Our own client, with somebody who types: lines come as they are typed, answers go in frames.
     pub(super) console: bool,
+}
+
+/// Who is told what workers write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hears {
+    /// Of this slot alone.
+    pub slot: Option<u16>,
+    pub how: How,
 }
 
 /// One that speaks HTTP.
@@ -90,10 +110,15 @@ impl Client {
             since: now,
             spoke: false,
             heard: false,
+            body: None,
+            moved: false,
+            stuck: false,
             waits: 0,
             last: false,
             heard_all: false,
             follows: None,
+            hears: None,
+            missed_lines: 0,
             stays: false,
             missed: (0, (0, 0)),
             prompt: String::new(),
@@ -106,7 +131,7 @@ impl Client {
     pub(super) fn is_done(&self) -> bool {
         // (Over HTTP it hangs up itself, in time.)
         let last = self.last && self.http.is_none();
-        let listens = self.waits > 0 || self.follows.is_some() && self.stays;
+        let listens = self.waits > 0 || self.follows() && self.stays;
         self.output.is_empty() && (last || self.heard_all && !listens)
     }
 
@@ -139,9 +164,14 @@ impl Client {
         !self.spoke && (!self.heard || now - self.since < MOMENT)
     }
 
+    /// Does it follow, what happens or what workers write?
+    pub(super) fn follows(&self) -> bool {
+        self.follows.is_some() || self.hears.is_some()
+    }
+
     /// Does it follow, or wait for an end that may be far away?
     pub(in crate::shell) fn lasts(&self) -> bool {
-        self.waits > 0 || self.follows.is_some()
+        self.waits > 0 || self.follows()
     }
 
     /// Its last answer is out, if so: it is told that nothing follows.
@@ -197,6 +227,10 @@ impl Client {
 
     /// What there is without reading on.
     pub(super) fn heard(&mut self, now: Time) -> Option<Heard> {
+        // One after the other; that it says no more is no reason not to send it the rest.
+        if self.body.is_some() {
+            return Some(Heard::Nothing);
+        }
         if let Some(http) = &mut self.http {
             return match (self.waits, http.due) {
                 _ if self.last => None,
@@ -234,6 +268,10 @@ impl Client {
         if let (Some(how), (n @ 1.., at)) = (self.follows, std::mem::take(&mut self.missed)) {
             self.output
                 .extend_from_slice(stream::missed(n, at, how).as_bytes());
+        }
+        if let (Some(hears), n @ 1..) = (self.hears, std::mem::take(&mut self.missed_lines)) {
+            let text = logs::missed(n, hears.how);
+            self.output.extend_from_slice(text.as_bytes());
         }
     }
 }

@@ -2,12 +2,16 @@
 //! user): so names are opened by the descriptor of the directory, links are not followed, and what is no
 //! regular file is neither written nor read.
 
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use crate::wire::logs::File as Entry;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// So many of its entries are looked at for a list.
+const MAX_LISTED: usize = 4096;
 
 /// It is open.
 pub struct Dir {
@@ -47,6 +51,18 @@ impl Dir {
         Ok((file, size_of(&stat)))
     }
 
+    /// Opens a file to read it.
+    pub fn read(&self, name: &str) -> io::Result<(File, Entry)> {
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        // Before it is opened: to open a device may do something.
+        let stat = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        regular(&stat)?;
+        let (file, stat) = self.open_regular(name, OFlag::O_RDONLY)?;
+        Ok((file, entry(name.to_string(), &stat)))
+    }
+
     fn open_regular(&self, name: &str, flags: OFlag) -> io::Result<(File, FileStat)> {
         // Of a FIFO nobody is waited for.
         let usual = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
@@ -64,11 +80,34 @@ impl Dir {
             Err(e) => Err(e.into()),
         }
     }
+
+    /// Its regular files, by name.
+    pub fn list(&self) -> io::Result<Vec<Entry>> {
+        let some = std::fs::read_dir(&self.path)?.take(MAX_LISTED).flatten();
+        let of = |name: String| {
+            let stat = fstatat(&self.fd, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+            regular(&stat).ok()?;
+            Some(entry(name, &stat))
+        };
+        // A name that is no text could not be asked for.
+        let names = some.filter_map(|e| e.file_name().into_string().ok());
+        let mut all: Vec<Entry> = names.filter_map(of).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {
     let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
     OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+fn entry(name: String, stat: &FileStat) -> Entry {
+    Entry {
+        name,
+        size: size_of(stat),
+        modified: u64::try_from(stat.st_mtime).unwrap_or(0),
+    }
 }
 
 fn size_of(stat: &FileStat) -> u64 {
@@ -86,6 +125,7 @@ fn regular(stat: &FileStat) -> io::Result<()> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use std::io::Read;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     pub fn place(name: &str) -> PathBuf {
@@ -119,9 +159,34 @@ pub mod tests {
         symlink("../secret", at.join("link")).unwrap();
         symlink("a.log", at.join("near")).unwrap();
         nix::unistd::mkfifo(&at.join("fifo"), Mode::S_IRWXU).unwrap();
+        let (mut file, entry) = dir.read("a.log").unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), entry.size), ("said", 4));
+        for name in [
+            "",
+            ".",
+            "..",
+            "../secret",
+            "/etc/passwd",
+            "sub",
+            "sub/b.log",
+            "link",
+            "near",
+            "fifo",
+            "nothing",
+            "a.log/",
+            "./a.log",
+            "a.log\0",
+        ] {
+            assert!(dir.read(name).is_err(), "{name:?}");
+        }
         for name in ["link", "near", "fifo", "sub"] {
             assert!(dir.append(name).is_err(), "{name:?}");
         }
+        let all = dir.list().unwrap();
+        let names: Vec<&str> = all.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(names, ["a.log"]);
         std::fs::remove_dir_all(place).unwrap();
     }
 }

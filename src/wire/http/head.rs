@@ -41,6 +41,8 @@ pub struct Head {
     pub key: Option<Secret>,
     /// Does the client want JSON rather than text?
     pub json: bool,
+    /// Or is it a browser that would show a page?
+    pub html: bool,
     /// What the body is.
     pub content_type: Option<String>,
     pub range: Option<String>,
@@ -121,8 +123,10 @@ pub(super) fn read(line: &Line, bytes: &[u8]) -> Result<Whole, Refusal> {
             origin: text("origin"),
             key,
             json: headers.first("accept").is_some_and(wants_json),
+            html: headers.first("accept").is_some_and(wants_html),
             content_type: text("content-type"),
-            range: text("range"),
+            // Of a file that it has a part of already, if that is the same: we cannot know.
+            range: text("range").filter(|_| headers.first("if-range").is_none()),
             last_event_id: text("last-event-id"),
             keep_alive: keep_alive(&headers, line.version),
             has_body,
@@ -269,6 +273,11 @@ fn keep_alive(headers: &Headers, version: Version) -> bool {
     }
 }
 
+/// A page is named, and JSON not before it.
+fn wants_html(accept: &str) -> bool {
+    !wants_json(accept) && accept.to_ascii_lowercase().contains("text/html")
+}
+
 /// JSON is named, and nothing for the eyes before it.
 fn wants_json(accept: &str) -> bool {
     let kinds = accept.split(',').map(|k| {
@@ -303,6 +312,8 @@ mod tests {
             ("application/json; q=0, application/ld+json", true),
         ] {
             assert_eq!(wants_json(accept), want, "{accept}");
+            let page = accept.contains("text/html") && !want;
+            assert_eq!(wants_html(accept), page, "{accept}");
         }
     }
 }

@@ -1,0 +1,262 @@
+//! What workers have written, as it is shown to who asks for it: the last lines of files, lines as they come, and
+//! the list of files.
+
+use super::http::response::date;
+use super::json::quote;
+use super::logfmt::timestamp;
+use super::stream::{How, framed};
+use crate::core::words;
+use std::borrow::Cow;
+
+/// A line, and whose it is, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    pub slot: Option<u16>,
+    pub pid: Option<i32>,
+    /// Without its end.
+    pub text: &'a [u8],
+}
+
+/// The last lines of these bytes, which are a file's last ones, or (`whole`) all of it.
+pub fn last(bytes: &[u8], whole: bool, most: usize) -> Vec<&[u8]> {
+    let bytes = match whole {
+        true => bytes,
+        // The first one is cut.
+        false => match bytes.iter().position(|b| *b == b'\n') {
+            Some(end) => bytes.get(end + 1..).unwrap_or_default(),
+            None => bytes,
+        },
+    };
+    let lines = bytes.split_inclusive(|b| *b == b'\n');
+    let mut all: Vec<&[u8]> = lines.map(|l| l.strip_suffix(b"\n").unwrap_or(l)).collect();
+    all.drain(..all.len().saturating_sub(most));
+    all
+}
+
+/// A line of the file of all: `0[4711]: text`. One that is signed otherwise, or not, is nobody's.
+pub fn signed(line: &[u8]) -> Line<'_> {
+    let nobody = Line {
+        slot: None,
+        pid: None,
+        text: line,
+    };
+    let head = line.get(..line.len().min(32)).unwrap_or_default();
+    let Some(end) = head.windows(3).position(|w| w == b"]: ") else {
+        return nobody;
+    };
+    let whose = line.get(..end).and_then(|b| std::str::from_utf8(b).ok());
+    let both = whose.and_then(|w| w.split_once('['));
+    let parsed = both.and_then(|(slot, pid)| Some((slot.parse().ok()?, pid.parse().ok()?)));
+    match (parsed, line.get(end + 3..)) {
+        (Some((slot, pid)), Some(text)) => Line {
+            slot: Some(slot),
+            pid: Some(pid),
+            text,
+        },
+        (_, _) => nobody,
+    }
+}
+
+impl Line<'_> {
+    fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.text)
+    }
+
+    /// For who wants to see that; `bare`: of one slot alone, which need not be said.
+    pub fn shown(&self, json: bool, bare: bool) -> String {
+        let number = |n: Option<i64>| n.map_or("null".to_string(), |n| n.to_string());
+        match (json, self.slot, self.pid) {
+            (true, slot, pid) => format!(
+                "{{\"slot\":{},\"pid\":{},\"line\":{}}}\n",
+                number(slot.map(i64::from)),
+                number(pid.map(i64::from)),
+                quote(&self.text())
+            ),
+            (false, Some(slot), Some(pid)) if !bare => format!("{slot}[{pid}]: {}\n", self.text()),
+            (false, Some(slot), None) if !bare => format!("{slot}: {}\n", self.text()),
+            (false, _, _) => format!("{}\n", self.text()),
+        }
+    }
+}
+
+/// Does it want JSON?
+pub fn is_json(how: How) -> bool {
+    match how {
+        How::Json | How::Sse | How::Framed { json: true } => true,
+        How::Text | How::Framed { json: false } => false,
+    }
+}
+
+/// Lines, or what is said of them, in the way of one who follows.
+pub fn dressed(text: String, how: How) -> String {
+    match how {
+        How::Text | How::Json | How::Sse => text,
+        How::Framed { .. } => framed(&text),
+    }
+}
+
+/// So many did not reach one who follows.
+pub fn missed(lines: u64, how: How) -> String {
+    let count = words::count(usize::try_from(lines).unwrap_or(usize::MAX), "line");
+    let text = match is_json(how) {
+        true => format!("{{\"missed\":{lines}}}\n"),
+        false => format!("minicluster: {count} missed: you did not keep up\n"),
+    };
+    dressed(text, how)
+}
+
+/// A file that can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    pub name: String,
+    pub size: u64,
+    /// In seconds since 1970.
+    pub modified: u64,
+}
+
+/// All of them, for programs.
+pub fn list_json(files: &[File]) -> String {
+    let one = |f: &File| {
+        let modified = timestamp((f.modified, 0));
+        let (name, modified) = (quote(&f.name), quote(&modified));
+        format!(
+            "{{\"file\":{name},\"size\":{},\"modified\":{modified}}}",
+            f.size
+        )
+    };
+    let all: Vec<String> = files.iter().map(one).collect();
+    format!("[{}]\n", all.join(","))
+}
+
+/// All of them, for people.
+pub fn list_html(files: &[File]) -> String {
+    let row = |f: &File| {
+        format!(
+            "<tr><td><a href=\"/logs/{}\">{}</a></td><td align=\"right\">{}</td><td>{}</td></tr>\n",
+            encoded(&f.name),
+            escaped(&f.name),
+            f.size,
+            date(f.modified)
+        )
+    };
+    let rows: String = files.iter().map(row).collect();
+    format!(
+        "<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>Logs</title></head><body>\n\
+         <table>\n<tr><th>File</th><th>Size</th><th>Modified</th></tr>\n{rows}</table>\n</body></html>\n"
+    )
+}
+
+/// As a part of a path.
+fn encoded(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for b in name.bytes() {
+        match b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+            true => text.push(char::from(b)),
+            false => text.push_str(&format!("%{b:02X}")),
+        }
+    }
+    text
+}
+
+/// As a text of HTML.
+fn escaped(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '&' => text.push_str("&amp;"),
+            '<' => text.push_str("&lt;"),
+            '>' => text.push_str("&gt;"),
+            '"' => text.push_str("&quot;"),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::json;
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_whole() {
+        for (bytes, whole, most, want) in [
+            (&b"a\nb\nc\n"[..], true, 2, &[&b"b"[..], b"c"][..]),
+            (b"a\nb\nc", true, 2, &[b"b", b"c"]),
+            (b"a\nb\nc\n", false, 9, &[b"b", b"c"]),
+            (b"abc", false, 9, &[b"abc"]),
+            (b"a\n\n", true, 9, &[b"a", b""]),
+            (b"", true, 9, &[]),
+            (b"a\n", true, 0, &[]),
+        ] {
+            assert_eq!(last(bytes, whole, most), want);
+        }
+    }
+
+    #[test]
+    fn a_line_says_whose_it_is() {
+        let line = signed(b"3[42]: a ]: b");
+        assert_eq!(
+            (line.slot, line.pid, line.text),
+            (Some(3), Some(42), &b"a ]: b"[..])
+        );
+        assert_eq!(line.shown(false, false), "3[42]: a ]: b\n");
+        assert_eq!(line.shown(false, true), "a ]: b\n");
+        for nobody in [
+            &b"minicluster: 3 lines lost here: x"[..],
+            b"x[1]: y",
+            b"1[2]:y",
+            b"",
+        ] {
+            let line = signed(nobody);
+            assert_eq!((line.slot, line.text), (None, nobody));
+        }
+        let of_slot = Line { pid: None, ..line };
+        assert_eq!(of_slot.shown(false, false), "3: a ]: b\n");
+        let v = json::parse(of_slot.shown(true, true).trim_end()).unwrap();
+        assert_eq!(v["slot"].get::<f64>(), Some(&3.0));
+        assert!(v["pid"].is_null());
+        assert_eq!(v["line"].get::<String>().unwrap(), "a ]: b");
+    }
+
+    #[test]
+    fn files_are_listed_for_programs_and_for_people() {
+        let file = |name: &str| File {
+            name: name.into(),
+            size: 7,
+            modified: 784_111_777,
+        };
+        let all = [file("w.0.log"), file("<a href=\"x\">&%20.log")];
+        let v = json::parse(list_json(&all).trim_end()).unwrap();
+        assert_eq!(v[0]["file"].get::<String>().unwrap(), "w.0.log");
+        assert_eq!(v[1]["size"].get::<f64>(), Some(&7.0));
+        assert_eq!(
+            v[0]["modified"].get::<String>().unwrap(),
+            "1994-11-06T08:49:37.000Z"
+        );
+        let page = list_html(&all);
+        assert!(
+            page.contains("<a href=\"/logs/w.0.log\">w.0.log</a>"),
+            "{page}"
+        );
+        let odd = "<a href=\"/logs/%3Ca%20href%3D%22x%22%3E%26%2520.log\">&lt;a href=&quot;x&quot;&gt;&amp;%20.log</a>";
+        assert!(page.contains(odd), "{page}");
+    }
+
+    #[test]
+    fn who_follows_is_told_in_its_way() {
+        for how in [
+            How::Text,
+            How::Json,
+            How::Framed { json: false },
+            How::Framed { json: true },
+        ] {
+            let text = missed(7, how);
+            assert!(text.contains('7') && text.ends_with('\n'), "{text}");
+            assert_eq!(
+                text.starts_with("{\"more\""),
+                matches!(how, How::Framed { .. })
+            );
+        }
+    }
+}
