@@ -2,7 +2,7 @@
 //! says it may have. What it would lack is said before anything is bound, since the first thing to
 //! fail for want of one would be a reload, or the replacement of a worker that died.
 
-use super::jobs;
+use super::{clients, jobs};
 use crate::core::codes::{EX_CONFIG, Failure};
 use crate::core::words::no_room;
 use crate::core::{MAX_WORKERS, Surge, Takeover};
@@ -20,6 +20,8 @@ const CLIENTS: u64 = 32;
 const PROGRAMS: u64 = jobs::MOST as u64 * jobs::DESCRIPTORS;
 /// Of each that lives as long as we do: as long as one takes the place of another there are two.
 const LASTING: u64 = 2 * jobs::DESCRIPTORS;
+/// For the directory of --log-dir, the file of all, and files that are sent to clients.
+const LOGS: u64 = 2 + clients::MAX_FILES as u64;
 /// Of each port: the lane that serves, one that takes its place and one that is spare, each kept twice.
 const PORT: u64 = 6;
 /// Of each port where each worker has a lane of its own: that, kept twice.
@@ -50,8 +52,9 @@ impl Room {
         let programs = programs + lasting;
         let validator = one(s.ecv_validator.is_some()) * jobs::DESCRIPTORS;
         let asked = validator + one(s.ecv_monitor.is_some());
+        let logs = one(s.log_dir.is_some()) * LOGS;
         Room {
-            fixed: inherited + OWN + IN_PASSING + CLIENTS + ports * PORT + programs + asked,
+            fixed: inherited + OWN + IN_PASSING + CLIENTS + ports * PORT + programs + asked + logs,
             // Its stderr, what it notifies us by, what its bind(2) asks us by, its lanes, ..
             worker: 2
                 + lanes
@@ -150,8 +153,10 @@ mod tests {
         s.ready_fd = Some(3);
         s.pid_dir = Some("pids".into());
         assert_eq!(Room::of(&s, true, 1, 3).worker, 5);
+        let fixed = Room::of(&s, true, 1, 3).fixed;
         s.log_dir = Some("logs".into());
-        assert_eq!(Room::of(&s, true, 1, 3).worker, 6);
+        let logs = Room::of(&s, true, 1, 3);
+        assert_eq!((logs.worker, logs.fixed - fixed), (6, LOGS));
         s.log_merge = true;
         assert_eq!(Room::of(&s, true, 1, 3).worker, 5);
         s.on_event = vec![vec!["./notify".into()]];

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 /// Read at once.
 const PORTION: u64 = 64 * 1024;
 /// So many may be sent at a time: each is a descriptor more.
-const MAX_FILES: usize = 16;
+pub const MAX_FILES: usize = 16;
 
 /// What is left to be sent of a file.
 pub struct Body {
