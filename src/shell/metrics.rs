@@ -11,6 +11,7 @@
 
 use super::Shell;
 use super::clients::ClientId;
+use super::output::Output;
 use super::spent::Spent;
 use crate::core::{SlotNr, Time, WorkerId};
 use crate::sys::burden::{self, Tree};
@@ -296,6 +297,7 @@ impl Shell {
             followers: self.clients.followers().len() as u64,
             events: self.events.counts(),
             lines_lost: self.log.lost_ever(),
+            output_lost: self.output.as_ref().map(Output::lost_ever),
             took: micros(m.took),
             own,
         };

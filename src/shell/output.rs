@@ -112,6 +112,12 @@ impl Output {
         }
     }
 
+    /// All lines that were ever lost.
+    pub fn lost_ever(&self) -> u64 {
+        let files = self.files.values();
+        files.fold(0, |n, f| n.saturating_add(f.lost_ever()))
+    }
+
     /// What is said of the files' length by now.
     pub fn limit(&mut self, s: &Settings) {
         self.limits = limits(s);

@@ -47,6 +47,8 @@ pub struct Reading<'a> {
     pub followers: u64,
     pub events: &'a BTreeMap<&'static str, u64>,
     pub lines_lost: u64,
+    /// Of what workers write, if that is kept.
+    pub output_lost: Option<u64>,
     /// How long it took to read what is not core's, in microseconds.
     pub took: u64,
     pub own: Own,

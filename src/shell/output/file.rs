@@ -51,6 +51,7 @@ pub struct OutFile {
     /// Does it end within a line, because there was no room for the rest?
     torn: bool,
     trouble: Option<Trouble>,
+    lost_ever: u64,
     /// Before that it is not rotated.
     rotate: Time,
 }
@@ -64,6 +65,7 @@ impl OutFile {
             size: 0,
             torn: false,
             trouble: None,
+            lost_ever: 0,
             rotate: Time(0),
         }
     }
@@ -97,6 +99,11 @@ impl OutFile {
         Ok(())
     }
 
+    /// All lines that were ever lost.
+    pub fn lost_ever(&self) -> u64 {
+        self.lost_ever
+    }
+
     /// Lines that were lost and of which nothing was said since.
     pub fn lost(&self) -> u64 {
         self.trouble.as_ref().map_or(0, |t| t.lines)
@@ -114,6 +121,7 @@ impl OutFile {
         let count = output::count(lines);
         if let Some(t) = self.trouble.as_mut().filter(|t| t.again > now) {
             t.lines = t.lines.saturating_add(count);
+            self.lost_ever = self.lost_ever.saturating_add(count);
             return;
         }
         if let Err(e) = self.open(dir) {
@@ -164,6 +172,7 @@ impl OutFile {
     }
 
     fn lost_some(&mut self, dir: &Dir, lines: u64, why: String, again: Time, news: &mut Vec<News>) {
+        self.lost_ever = self.lost_ever.saturating_add(lines);
         match &mut self.trouble {
             Some(t) => {
                 t.lines = t.lines.saturating_add(lines);
@@ -388,7 +397,7 @@ mod tests {
         fs::remove_dir(at.join("a.log")).unwrap();
         // Not before its time.
         file.put(&mut dir, b"four\n", BIG, second(1), &mut news);
-        assert_eq!((file.lost(), news.len()), (4, 0));
+        assert_eq!((file.lost(), file.lost_ever(), news.len()), (4, 4, 0));
         file.put(&mut dir, b"five\n", BIG, second(3), &mut news);
         let lost = News::Lost {
             file: shown,

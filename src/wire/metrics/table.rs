@@ -349,6 +349,12 @@ pub static FAMILIES: &[Family] = &[
         "Lines of the log that could not be written.",
         |r, s| s.number(&[], r.lines_lost),
     ),
+    counter(
+        "minicluster_output_lines_lost_total",
+        &[],
+        "Lines of workers that could not be written to their files.",
+        |r, s| maybe(r.output_lost, |n| s.number(&[], n)),
+    ),
     gauge(
         "minicluster_reading_seconds",
         &[],

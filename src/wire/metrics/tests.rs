@@ -76,6 +76,7 @@ fn page_of(name: &str, change: impl FnOnce(&mut Reading<'_>)) -> String {
         followers: 0,
         events: &events,
         lines_lost: 4,
+        output_lost: Some(6),
         took: 1_002_003,
         own: Own::default(),
     };
@@ -133,6 +134,7 @@ fn values_are_those_of_the_readings() {
         "minicluster_clients{door=\"monitor\"} 2",
         "minicluster_events_total{event=\"died\"} 3",
         "minicluster_log_lines_lost_total 4",
+        "minicluster_output_lines_lost_total 6",
         "minicluster_reading_seconds 1.002003",
         "process_cpu_seconds_total 0.000001",
     ] {
