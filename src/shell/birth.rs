@@ -3,9 +3,10 @@
 
 use super::channel::{Stderr, To};
 use super::environment::{Mastered, Surroundings};
-use super::log::{Stdout, Voice};
+use super::log::Stdout;
 use super::procs::Proc;
 use super::speech::Speech;
+use super::voice::Voice;
 use super::{Kind, Shell, handed, token};
 use crate::core::{Event, Pid, Program, Reader, SlotNr, Takeover, WorkerId};
 use crate::sys::spawn::{self, Plan, Watch};

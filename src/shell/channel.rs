@@ -2,9 +2,10 @@
 //! tail for the case that it fails, and forwarded to our own stderr as it comes. With --log-dir it is our pipe for
 //! good, and its stdout, too: one pipe, since two could not tell which of two lines was written first.
 
-use super::log::{Log, Voice};
+use super::log::Log;
 use super::output::Output;
 use super::stream::CHUNK;
+use super::voice::Voice;
 use super::{Kind, Shell};
 use crate::core::{Level, WorkerId};
 use crate::sys::fds;

@@ -12,6 +12,7 @@ mod look;
 mod objects;
 mod projects;
 mod python;
+mod seeker;
 
 pub use look::run;
 

@@ -6,6 +6,7 @@
 use super::output::Output;
 use super::sink::Sink;
 use super::stream::Stream;
+use super::voice::Voice;
 use super::{Kind, Shell, token};
 use crate::core::codes::FAILED;
 use crate::core::fields::Value;
@@ -13,8 +14,6 @@ use crate::core::{Level, Notice};
 use crate::settings::LogFormat;
 use crate::sys::clock;
 use crate::wire::logfmt::Line;
-use crate::wire::output;
-use crate::wire::syslog::Lines;
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::borrow::Cow;
@@ -37,29 +36,6 @@ pub struct Log {
     awaited: bool,
     /// What the cluster is called; syslogd has it as the tag of what workers write.
     name: String,
-}
-
-/// A worker whose output passes through us.
-pub struct Voice {
-    /// Its slot.
-    pub slot: u16,
-    /// Its pid.
-    pub pid: i32,
-    lines: Lines,
-    /// What it has written of a line, where that goes to a file of its own.
-    pub filed: output::Lines,
-}
-
-impl Voice {
-    /// That of this one.
-    pub fn new(slot: u16, pid: i32) -> Voice {
-        Voice {
-            slot,
-            pid,
-            lines: Lines::default(),
-            filed: output::Lines::default(),
-        }
-    }
 }
 
 /// What a worker's stdout is.

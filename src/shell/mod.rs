@@ -70,6 +70,7 @@ mod takeover;
 mod token;
 mod trees;
 mod unseen;
+mod voice;
 mod watch;
 
 pub mod client;

@@ -10,7 +10,7 @@
 mod dir;
 mod file;
 
-use super::log::Voice;
+use super::voice::Voice;
 use super::{Kind, Shell, token};
 use crate::core::codes::{EX_CANTCREAT, Failure};
 use crate::core::fields::Value;

@@ -4,7 +4,8 @@
 
 use super::files::{Budget, changed, is_file};
 use super::objects::{self, MOMENT, Objects, Prefix, Running};
-use super::projects::{Projects, Seeker, is_interpreter};
+use super::projects::{Projects, is_interpreter};
+use super::seeker::Seeker;
 use crate::core::codes::{EX_OSERR, EX_SOFTWARE};
 use crate::core::words::{errno_text, reason};
 use crate::sys::procmade::{self, View};

@@ -3,8 +3,8 @@
 //! none, it only starts others; any other program may have been built from whatever lies there.
 
 use super::files::{Budget, changed, is_file, is_real_dir, upwards};
-use super::objects::Prefix;
 use super::python;
+use super::seeker::Seeker;
 use crate::wire::deps::Source;
 use crate::wire::deps::packages::{self, List, Package};
 use std::collections::BTreeMap;
@@ -113,17 +113,6 @@ fn families(program: &str) -> Vec<usize> {
 pub struct Found {
     pub source: Source,
     pub changed: i64,
-}
-
-/// For whom packages are looked for.
-pub struct Seeker<'a> {
-    pub prefix: &'a Prefix,
-    /// Its executable.
-    pub exe: &'a Path,
-    /// The first word that it was executed with, if that is a path.
-    pub first: Option<PathBuf>,
-    /// Where it is, and its script, as they are called there.
-    pub bases: Vec<PathBuf>,
 }
 
 /// All that were looked at, each once.

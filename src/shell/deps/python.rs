@@ -3,7 +3,7 @@
 //! it; else that of the interpreter itself.
 
 use super::files::{Budget, is_file, upwards};
-use super::projects::Seeker;
+use super::seeker::Seeker;
 use std::path::{Path, PathBuf};
 
 /// What a virtual environment is known by.

@@ -1,5 +1,6 @@
 //! Packages are found where the language would find them, whatever lies beside them.
 
+use super::super::objects::Prefix;
 use super::*;
 use std::fs;
 use std::os::unix::fs::symlink;
