@@ -80,7 +80,7 @@ impl Cluster {
     }
 
     /// How long a stop that begins still serves.
-    pub(super) fn delay_of_stop(&self) -> Duration {
+    pub fn delay_of_stop(&self) -> Duration {
         let delay = self.policy.drain_delay;
         self.policy
             .stop_budget

@@ -11,8 +11,9 @@
 //!    meanwhile, over deaths, reloads and resizes, with the answers in a row.
 //! 4. What the options say counts when the reload that brings it serves: what the new workers have to
 //!    show the old ones need not. Another page, or another program, begins where the one before it stood,
-//!    and its first answer counts; so a reload alone turns nobody away. It is only at the start that one
-//!    which has not answered yet is a reason not to come.
+//!    and takes as many answers to change that; one that is new begins content. So a reload alone turns
+//!    nobody away, nor does one bad answer after it. It is only at the start that one which has not answered
+//!    yet is a reason not to come.
 //! 5. How it is asked, and what a good answer is, the shell knows.
 
 use super::action::Action;
@@ -187,7 +188,8 @@ impl State {
         if self.content != Some(false) {
             self.why = None;
         }
-        (self.of, self.first, self.row) = (of, true, 0);
+        // Where nobody has been sent here yet nobody is turned away, either.
+        (self.of, self.first, self.row) = (of, !launched, 0);
     }
 
     /// An answer that counts. Does it say otherwise than it stood? Then so many in a row do.

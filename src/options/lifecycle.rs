@@ -57,7 +57,7 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "replace a ready worker that does not say WATCHDOG=1 that often",
         |s, v| {
             let (least, most) = (Duration::from_millis(10), settings::LONGEST);
-            s.watchdog = Some(settings::between(v, least, most)?);
+            s.watchdog = settings::unless_off(v, |v| settings::between(v, least, most))?;
             Ok(())
         },
     ),
@@ -69,7 +69,7 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "replace a ready worker that leaves clients waiting that long, untouched",
         |s, v| {
             let (least, most) = (Duration::from_millis(400), settings::LONGEST);
-            s.hang_timeout = Some(settings::between(v, least, most)?);
+            s.hang_timeout = settings::unless_off(v, |v| settings::between(v, least, most))?;
             Ok(())
         },
     ),
@@ -244,7 +244,7 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "replace a worker that has been ready so long, one at a time",
         |s, v| {
             let (least, most) = (Duration::from_millis(100), settings::LONGEST);
-            s.max_age = Some(settings::between(v, least, most)?);
+            s.max_age = settings::unless_off(v, |v| settings::between(v, least, most))?;
             Ok(())
         },
     ),
@@ -255,7 +255,7 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "off",
         "or one whose processes have more memory, like 300M or 2G",
         |s, v| {
-            s.max_rss = Some(settings::bytes(v)?);
+            s.max_rss = settings::unless_off(v, settings::bytes)?;
             Ok(())
         },
     ),
@@ -266,7 +266,7 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "off",
         "or one that has served so many connections",
         |s, v| {
-            s.max_connections = Some(settings::number(v, 1, MAX_SERVED)?);
+            s.max_connections = settings::unless_off(v, |v| settings::number(v, 1, MAX_SERVED))?;
             Ok(())
         },
     )

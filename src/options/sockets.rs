@@ -98,7 +98,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
         "probe a connection silent that long; it ends if it is dead after twice that",
         |s, v| {
             let (least, most) = (Duration::from_secs(1), Duration::from_secs(32_767));
-            s.keepalive = Some(settings::between(v, least, most)?);
+            s.keepalive = settings::unless_off(v, |v| settings::between(v, least, most))?;
             Ok(())
         },
     )
@@ -112,7 +112,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
         "end a connection whose data is unacknowledged that long",
         |s, v| {
             let (least, most) = (Duration::from_millis(1), Duration::from_secs(86_400));
-            s.user_timeout = Some(settings::between(v, least, most)?);
+            s.user_timeout = settings::unless_off(v, |v| settings::between(v, least, most))?;
             Ok(())
         },
     )
@@ -126,7 +126,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
         "end a connection on which nothing has come or gone for that long",
         |s, v| {
             let (least, most) = (Duration::from_millis(100), settings::LONGEST);
-            s.idle_timeout = Some(settings::between(v, least, most)?);
+            s.idle_timeout = settings::unless_off(v, |v| settings::between(v, least, most))?;
             Ok(())
         },
     ),
@@ -135,7 +135,7 @@ pub(super) static HOW_MANY: &[Opt] = &[
         "count-connections",
         "",
         "",
-        "count the connections and bytes of each worker, for status and metrics",
+        "count the connections of each worker, and their bytes",
         |s, _| {
             s.count_connections = true;
             Ok(())

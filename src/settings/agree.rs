@@ -54,20 +54,46 @@ impl Settings {
                     .into(),
             );
         }
-        self.check_idle()?;
+        self.check_tcp()?;
         self.check_recycling()?;
         self.workers.map_or(Ok(()), |n| self.check_workers(n))?;
         self.check_times()
     }
 
-    /// Is there anything whose silence can be seen? (Without any address ports may be learnt.)
-    fn check_idle(&self) -> Result<(), String> {
+    /// Can there be a port of TCP? Without any address they may be learnt.
+    fn is_unix_alone(&self) -> bool {
         let unix = |l: &Listen| matches!(l, Listen::Open(addr, _) if addr.tcp().is_none());
-        let only_unix = self.ports.is_empty() && !self.listen.is_empty();
-        match self.idle_timeout.is_some() && only_unix && self.listen.iter().all(unix) {
-            true => Err("--idle-timeout needs a port of TCP: the kernel tells no idle times of unix sockets".into()),
-            false => Ok(()),
+        self.ports.is_empty() && !self.listen.is_empty() && self.listen.iter().all(unix)
+    }
+
+    /// What the kernel tells of connections of TCP alone.
+    fn check_tcp(&self) -> Result<(), String> {
+        if !self.is_unix_alone() {
+            return Ok(());
         }
+        let own_page = self.ecv_monitor.as_ref().is_some_and(|p| p.at.is_none());
+        for (asked, option, why) in [
+            (
+                self.idle_timeout.is_some(),
+                "--idle-timeout",
+                "the kernel tells no idle times of unix sockets",
+            ),
+            (
+                self.count_connections,
+                "--count-connections",
+                "the kernel does not tell of the ends of unix sockets",
+            ),
+            (
+                own_page,
+                "--ecv-monitor with a path alone",
+                "it asks the first port that the cluster serves; http://ADDRESS:PORT/PATH asks elsewhere",
+            ),
+        ] {
+            if asked {
+                return Err(format!("{option} needs a port of TCP: {why}"));
+            }
+        }
+        Ok(())
     }
 
     /// Those over TCP are nobody else's, and one that lets verbs in has a key.

@@ -19,7 +19,9 @@ pub fn monitor(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "off" {
         return Ok(None);
     }
-    let bad = || format!("'{text}' is neither PORT nor ADDRESS:PORT nor off");
+    let bad = || {
+        format!("'{text}' is neither PORT nor ADDRESS:PORT, with a port from 1 to 65535, nor off")
+    };
     let at = match text.parse::<u16>() {
         Ok(port) => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
         Err(_) => match text.strip_prefix("localhost:") {

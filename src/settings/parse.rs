@@ -146,6 +146,17 @@ pub fn between(text: &str, least: Duration, most: Duration) -> Result<Duration, 
     }
 }
 
+/// What is off by default, and is said to be: `off`, or a value.
+pub fn unless_off<T>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    match text {
+        "off" => Ok(None),
+        value => Ok(Some(parse(value)?)),
+    }
+}
+
 /// `auto|off|require|PORT[=OURPORT],...`
 pub fn takeover(text: &str) -> Result<Takeover, String> {
     let port = |t: &str| number::<u16>(t, 1, u16::MAX);

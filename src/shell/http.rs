@@ -89,8 +89,15 @@ impl Shell {
             What::Events => self.stream_events(id, r),
             What::Logs => Some(self.list_logs(r)),
             What::LogFile => self.send_log(id, r),
-            What::Disable => self.verb_over_http(id, &["disable"], false),
-            What::Enable => self.verb_over_http(id, &["enable"], false),
+            What::Disable | What::Enable => {
+                let verb = match what {
+                    What::Enable => "enable",
+                    _ => "disable",
+                };
+                let reason = r.head.parameter("reason").filter(|why| !why.is_empty());
+                let words: Vec<&str> = [verb].into_iter().chain(reason).collect();
+                self.verb_over_http(id, &words, false)
+            }
             What::Restart if r.head.flag("async") => {
                 self.verb_over_http(id, &["reload", verbs::NO_WAIT], false)
             }

@@ -240,7 +240,7 @@ impl Shell {
     fn hunted(&mut self, hunt: Hunt) {
         let now = self.now();
         for due in hunt.due.values() {
-            self.idling.silences.failed(due.cookie, hunt.limit, now);
+            self.idling.silences.failed(due, hunt.limit, now);
         }
         if let Some(e) = &hunt.denied {
             self.say_hands_off(" on some connections", &refusal(e));
@@ -316,7 +316,7 @@ impl Hunt {
                     }
                     Ok(Ended::Moved) => {
                         self.due.remove(&inode);
-                        silences.moved(due.cookie);
+                        silences.moved(&due);
                     }
                     // Another descriptor may be it.
                     Ok(Ended::Gone) => {}

@@ -291,7 +291,7 @@ impl Shell {
             usage: self.by_slot(&m.usage, Usage::join),
             queues: &m.queues,
             connections: self.by_slot(&m.open, u64::saturating_add),
-            ended: self.served.ended_by_slot(),
+            ended: self.served.ended_by_slot(self.told_apart()),
             timeouts: (self.settings().idle_timeout).map(|_| self.idling.by_slot()),
             clients: self.clients.by_door(),
             followers: self.clients.followers().len() as u64,

@@ -23,7 +23,7 @@ pub(super) struct Open {
     pub waiting: u64,
     /// that nobody has who is a worker,
     pub others: u64,
-    /// and all together.
+    /// and all that are accepted.
     pub all: u64,
 }
 
@@ -68,7 +68,7 @@ impl Shell {
         Traffic {
             seen: seen.open.as_ref().and_then(|o| o.of_worker(worker)),
             queue: seen.queues.as_ref().and_then(|q| q.get(&worker).copied()),
-            tally: self.served.of(worker),
+            tally: self.served.of(worker, self.told_apart()),
             timeouts: limit.map(|_| self.idling.ended(worker)),
         }
     }
@@ -111,7 +111,7 @@ impl Shell {
             },
             waiting: waiting as u64,
             others: inodes.len().saturating_sub(owners.of.len()) as u64,
-            all: inodes.len().saturating_add(waiting) as u64,
+            all: inodes.len() as u64,
         })
     }
 

@@ -19,11 +19,13 @@ impl Shell {
     ) -> Answer {
         let why = match words {
             [] => "asked by a client".to_string(),
-            some => some.join(" "),
+            // It is shown by probes and on terminals, as one line.
+            some => some.join(" ").replace(char::is_control, "?"),
         };
         let before = self.cluster.rotation().why;
         self.rotate(enable, why, Some(self.clients.by(id)));
-        (0, rotation::rotated(enable, &before, json))
+        let stopping = self.cluster.health() == Ground::Stopping;
+        (0, rotation::rotated(enable, &before, stopping, json))
     }
 
     /// Whoever it is: what asks next hears how it stands then.

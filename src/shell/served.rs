@@ -13,7 +13,9 @@
 use super::ours::Line;
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
-use crate::core::{BUCKETS, Deal, Event, LaneId, Level, PortId, SlotNr, Table, Time, WorkerId};
+use crate::core::{
+    BUCKETS, Balance, Deal, Event, LaneId, Level, PortId, SlotNr, Table, Time, WorkerId,
+};
 use crate::sys::netlink::{self, Netlink};
 use crate::wire::metrics::Ended;
 use crate::wire::ports_filter::Ports;
@@ -87,10 +89,11 @@ impl Served {
         self.again
     }
 
-    /// How many this one has.
-    pub fn of(&self, worker: WorkerId) -> Option<Tally> {
+    /// How many this one has, if that is known.
+    pub fn of(&self, worker: WorkerId, told_apart: bool) -> Option<Tally> {
         self.news.as_ref()?;
-        Some(self.counts.get(&worker).copied().unwrap_or_default())
+        let counted = self.counts.get(&worker).copied();
+        counted.or_else(|| told_apart.then(Tally::default))
     }
 
     /// All that were counted.
@@ -102,8 +105,9 @@ impl Served {
     }
 
     /// The same, by whose they were.
-    pub fn ended_by_slot(&self) -> Option<Ended> {
+    pub fn ended_by_slot(&self, told_apart: bool) -> Option<Ended> {
         Some(Ended {
+            told_apart,
             missed: self.missed()?,
             of_slots: self.of_slots.clone(),
             nobodys: self.nobodys,
@@ -178,6 +182,12 @@ impl Shell {
             self.asked_by()
         );
         self.say_once(Level::Warn, "connections-unseen", message);
+    }
+
+    /// Is it known of each connection whose it was?
+    pub(super) fn told_apart(&self) -> bool {
+        matches!(self.settings().balance(), Balance::Hash | Balance::Ip)
+            || self.cluster.bound() == 1
     }
 
     /// The option by which it is counted.
@@ -303,7 +313,7 @@ impl Shell {
             }
         }
         for worker in counted {
-            let served = self.served.of(worker).map_or(0, |t| t.served);
+            let served = self.served.of(worker, true).map_or(0, |t| t.served);
             self.queue.push_back(Event::Counted { worker, served });
         }
         if more {

@@ -37,7 +37,7 @@ use super::{Kind, Shell, client, handed, lookup, single, token, unseen};
 use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED, Failure,
 };
-use crate::core::words::reason;
+use crate::core::words::{human, reason};
 use crate::core::{Cluster, Given, Level, ReadyRule, Time};
 use crate::settings::{self, Control, Ipc, LogTo, Settings};
 use crate::sys::oom::Kills;
@@ -118,6 +118,7 @@ pub(super) fn serve(
     if let Some(caller) = caller.take() {
         shell.become_daemon(caller);
     }
+    shell.say_short_delay();
     let code = shell.run();
     if let Some(caller) = shell.caller.take() {
         // Asked to stop it did as it was told, but nobody was ever served.
@@ -409,6 +410,23 @@ fn build(
     }
     shell.open_own_console();
     Ok(shell)
+}
+
+impl Shell {
+    /// Who relies on a delay is to know that it is shorter before it is needed.
+    fn say_short_delay(&mut self) {
+        let (asked, has) = (self.settings().drain_delay, self.cluster.delay_of_stop());
+        if has < asked {
+            let budget = self.settings().stop_budget.unwrap_or_default();
+            let message = format!(
+                "--drain-delay {} will be cut to {}: it has no more than a third of --stop-budget, which is {}; raise that, and the grace period of whoever stops us",
+                human(asked),
+                human(has),
+                human(budget)
+            );
+            self.say(Level::Warn, "drain-delay-cut", message);
+        }
+    }
 }
 
 /// Where --log-file says.

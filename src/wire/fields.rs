@@ -1,7 +1,7 @@
 //! The fields of a worker: ONE table, which `workers details` shows whole, and `select` one of.
 
 use super::json::quote;
-use super::report::{size, table};
+use super::report::{amount, size, table};
 use super::workers::{Row, list, nobody, typed};
 use crate::core::words::human;
 use std::time::Duration;
@@ -124,13 +124,13 @@ pub static FIELDS: [Field; 18] = [
     Field {
         name: "received",
         rare: true,
-        text: |r| dash(r.traffic.tally, |t| size(t.received)),
+        text: |r| dash(r.traffic.tally, |t| amount(t.received)),
         json: |r| null(r.traffic.tally, |t| t.received.to_string()),
     },
     Field {
         name: "sent",
         rare: true,
-        text: |r| dash(r.traffic.tally, |t| size(t.sent)),
+        text: |r| dash(r.traffic.tally, |t| amount(t.sent)),
         json: |r| null(r.traffic.tally, |t| t.sent.to_string()),
     },
     Field {

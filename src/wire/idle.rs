@@ -7,8 +7,9 @@
 //!    it says good-bye first. One that has not done so some time later, or whose client had no more to
 //!    say already, has both sides closed. So its client sees an end and no reset, unless it has said
 //!    something that its server has not read.
-//! 3. Who was told is known until it has gone or a byte has moved. One that was found with nobody, or
-//!    could not be ended, is let alone for as long again.
+//! 3. Who was told is known until it has gone, and counts once, whatever moves on it afterwards: of data that
+//!    is not acknowledged the kernel goes on sending. One that was found with nobody, or could not be ended, is
+//!    let alone for as long again.
 //! 4. It is looked again when the first of those that there are could be silent for so long, but not
 //!    sooner than some part of that: what comes due meanwhile waits for it. One that opens right after a
 //!    look cannot be due before the whole time is over: so long is the wait where there is none.
@@ -34,13 +35,25 @@ pub enum How {
     Both,
 }
 
-/// What was done about one that was silent.
+/// How it is with one about which something was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Its server was told, then.
     Told(Time),
-    /// Nothing more can be done before that.
+    /// A byte has moved after that.
+    Speaks,
+    /// Nobody was found to have it, or it could not be ended: not before that again.
     LetAlone(Time),
+    /// Both sides were closed: nothing more can be done, whatever the kernel sends again.
+    Over,
+}
+
+/// What is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    stage: Stage,
+    /// Does it count as one that was ended?
+    ended: bool,
 }
 
 /// One that is to be ended.
@@ -52,7 +65,7 @@ pub struct Due {
     pub inode: u64,
     /// So.
     pub how: How,
-    /// Was its server told before?
+    /// Was something done about it before, so that it counts already?
     again: bool,
 }
 
@@ -66,7 +79,7 @@ impl Due {
 /// What is known of those that were silent.
 #[derive(Clone, Debug, Default)]
 pub struct Silences {
-    known: BTreeMap<u64, Stage>,
+    known: BTreeMap<u64, Known>,
 }
 
 /// So long between two looks at least, and between the two steps of rule 2.
@@ -94,28 +107,37 @@ impl Silences {
         // (Of one that the kernel tells no times of it cannot be said.)
         let theirs = conns.iter().filter(|c| c.inode != 0 && c.info.is_some());
         for c in theirs {
-            if let Some(left) = left(silent_ms(c), limit) {
-                next = next.min(left);
+            let known = before.get(&c.cookie).copied();
+            let stage = known.map(|k| k.stage);
+            let again = known.is_some_and(|k| k.ended);
+            if stage == Some(Stage::Over) {
+                self.known.extend(known.map(|k| (c.cookie, k)));
                 continue;
             }
-            let stage = before.get(&c.cookie).copied();
-            let (how, then) = match stage {
-                Some(Stage::LetAlone(until)) if now < until => (None, until),
-                Some(Stage::Told(at)) if now - at < gap => (None, at + gap),
-                Some(Stage::Told(_)) => (Some(How::Both), now + limit),
-                Some(Stage::LetAlone(_)) | None if c.state == state::ESTABLISHED => {
-                    (Some(How::Half), now + gap)
+            if let Some(left) = left(silent_ms(c), limit) {
+                next = next.min(left);
+                if again {
+                    self.set(c.cookie, Stage::Speaks, again);
                 }
-                Some(Stage::LetAlone(_)) | None => (Some(How::Both), now + limit),
+                continue;
+            }
+            let open = c.state == state::ESTABLISHED;
+            let (how, stage) = match stage {
+                Some(stage @ Stage::LetAlone(until)) if now < until => (None, stage),
+                Some(stage @ Stage::Told(at)) if now - at < gap => (None, stage),
+                None | Some(Stage::LetAlone(_)) if open && !again => {
+                    (Some(How::Half), Stage::Told(now))
+                }
+                None | Some(Stage::LetAlone(_) | Stage::Told(_) | Stage::Speaks | Stage::Over) => {
+                    (Some(How::Both), Stage::Over)
+                }
             };
-            let stage = match how {
-                Some(How::Half) => Some(Stage::Told(now)),
-                Some(How::Both) => Some(Stage::LetAlone(now + limit)),
-                None => stage,
-            };
-            next = next.min(then - now);
-            self.known.extend(stage.map(|s| (c.cookie, s)));
-            let again = before.contains_key(&c.cookie);
+            next = next.min(match stage {
+                Stage::Told(at) => (at + gap) - now,
+                Stage::LetAlone(until) => until - now,
+                Stage::Speaks | Stage::Over => limit,
+            });
+            self.set(c.cookie, stage, again || how.is_some());
             let (cookie, inode) = (c.cookie, c.inode);
             due.extend(how.map(|how| Due {
                 cookie,
@@ -127,15 +149,21 @@ impl Silences {
         (due, now + next.max(gap))
     }
 
-    /// That one was found with nobody, or could not be ended.
-    pub fn failed(&mut self, cookie: u64, limit: Duration, now: Time) {
-        let stage = Stage::LetAlone(now + limit);
-        self.known.insert(cookie, stage);
+    fn set(&mut self, cookie: u64, stage: Stage, ended: bool) {
+        self.known.insert(cookie, Known { stage, ended });
     }
 
-    /// A byte has moved in the last moment.
-    pub fn moved(&mut self, cookie: u64) {
-        self.known.remove(&cookie);
+    /// That one was found with nobody, or could not be ended.
+    pub fn failed(&mut self, due: &Due, limit: Duration, now: Time) {
+        self.set(due.cookie, Stage::LetAlone(now + limit), due.again);
+    }
+
+    /// A byte has moved on it in the last moment.
+    pub fn moved(&mut self, due: &Due) {
+        match due.again {
+            true => self.set(due.cookie, Stage::Speaks, true),
+            false => drop(self.known.remove(&due.cookie)),
+        }
     }
 }
 
@@ -214,13 +242,16 @@ mod tests {
         // Another look comes for another one.
         let (due, next) = s.look(&[open(1, 2100), open(2, 2000)], LIMIT, at(100));
         assert_eq!((ends(&due), next), (vec![(2, How::Half)], at(350)));
+        assert!(due[0].is_first());
         let (due, next) = s.look(&[open(1, 2250)], LIMIT, at(250));
         assert_eq!((ends(&due), next), (vec![(1, How::Both)], at(2250)));
-        // It is there still: nothing else can be done for now.
-        let (due, next) = s.look(&[open(1, 3000)], LIMIT, at(1000));
-        assert_eq!((ends(&due), next), (vec![], at(2250)));
-        let (due, _) = s.look(&[open(1, 5000)], LIMIT, at(2250));
-        assert_eq!(ends(&due), vec![(1, How::Half)]);
+        assert!(!due[0].is_first());
+        // It is there still: nothing else can be done, whatever the kernel sends again.
+        for (silent, now) in [(3000, 1000), (10, 2250), (2000, 5000)] {
+            let gone = conn(1, state::FIN_WAIT1, silent, silent);
+            let (due, next) = s.look(&[gone], LIMIT, at(now));
+            assert_eq!((ends(&due), next), (vec![], at(now + 2000)));
+        }
     }
 
     #[test]
@@ -238,21 +269,36 @@ mod tests {
         s.look(&[open(1, 2000)], LIMIT, at(0));
         let (due, next) = s.look(&[open(1, 100)], LIMIT, at(250));
         assert_eq!((ends(&due), next), (vec![], at(250 + 1900)));
+        // (Its server does not hear that it was told: it was that already.)
         let (due, _) = s.look(&[open(1, 2000)], LIMIT, at(2150));
-        assert_eq!(ends(&due), vec![(1, How::Half)]);
-        s.moved(1);
+        assert_eq!(
+            (ends(&due), due[0].is_first()),
+            (vec![(1, How::Both)], false)
+        );
+        s.moved(&due[0]);
         let (due, _) = s.look(&[open(1, 2000)], LIMIT, at(4150));
-        assert_eq!(ends(&due), vec![(1, How::Half)]);
+        assert_eq!(
+            (ends(&due), due[0].is_first()),
+            (vec![(1, How::Both)], false)
+        );
+        // One that has moved before anything was done is a new one.
+        let (due, _) = s.look(&[open(2, 2000)], LIMIT, at(5000));
+        s.moved(&due[0]);
+        let (due, _) = s.look(&[open(2, 2000)], LIMIT, at(7000));
+        assert_eq!(
+            (ends(&due), due[0].is_first()),
+            (vec![(2, How::Half)], true)
+        );
     }
 
     #[test]
     fn one_that_nobody_has_is_let_alone_for_as_long() {
         let mut s = Silences::default();
-        s.look(&[open(1, 2000)], LIMIT, at(0));
-        s.failed(1, LIMIT, at(10));
+        let (due, _) = s.look(&[open(1, 2000)], LIMIT, at(0));
+        s.failed(&due[0], LIMIT, at(10));
         for (now, some) in [(250, false), (2000, false), (2010, true)] {
             let (due, next) = s.look(&[open(1, 9000)], LIMIT, at(now));
-            assert_eq!(!due.is_empty(), some, "{now}");
+            assert_eq!(due.iter().any(Due::is_first), some, "{now}");
             assert!(next >= at(now) + gap(LIMIT));
         }
         // What has gone is forgotten.

@@ -76,6 +76,8 @@ impl Usage {
 /// Connections that have ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
+    /// Is it known of each whose it was? Else a slot that has none may have had some.
+    pub told_apart: bool,
     pub of_slots: BTreeMap<SlotNr, Tally>,
     /// Those of which it is not known whose they were.
     pub nobodys: Tally,

@@ -184,6 +184,14 @@ fn row(v: &SlotView, usage: Option<(u64, u64)>, traffic: Traffic) -> [String; 10
     ]
 }
 
+/// The same where it may be less than a kilobyte.
+pub(super) fn amount(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes}B"),
+        more => size(more),
+    }
+}
+
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..=1_048_575 => format!("{}K", bytes / 1024),

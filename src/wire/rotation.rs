@@ -5,7 +5,11 @@ use crate::core::words::human;
 use crate::core::{CheckView, Ground, Rotation, Time};
 
 /// The answer to `enable` and `disable`, where it stood so before.
-pub fn rotated(enable: bool, before: &Ground, json: bool) -> String {
+pub fn rotated(enable: bool, before: &Ground, stopping: bool, json: bool) -> String {
+    let all_the_same = match stopping {
+        true => "; the cluster stops all the same",
+        false => "",
+    };
     let asked = match before {
         Ground::Asked { .. } => Some(before.to_string()),
         Ground::Well
@@ -17,8 +21,8 @@ pub fn rotated(enable: bool, before: &Ground, json: bool) -> String {
     };
     match (json, enable, asked) {
         (true, _, _) => format!("{{\"enabled\":{enable}}}\n"),
-        (false, true, _) => "enabled\n".into(),
-        (false, false, None) => "disabled\n".into(),
+        (false, true, _) => format!("enabled{all_the_same}\n"),
+        (false, false, None) => format!("disabled{all_the_same}\n"),
         // It stays as it was, with its reason.
         (false, false, Some(why)) => format!("disabled already: {why}\n"),
     }

@@ -248,7 +248,10 @@ pub fn check_ecv(path: &str) -> Result<(), String> {
     // The root is the page, which is not what a load balancer has to see.
     let mut others = ROUTES.iter().filter(|r| !r.of_ecv && r.path != "/");
     match others.find(|r| r.path == path) {
-        Some(other) => Err(format!("{path} is there already: {}", other.help)),
+        Some(other) => Err(format!(
+            "{path} is a path of another answer of ours ({})",
+            other.help
+        )),
         None => Ok(()),
     }
 }
@@ -348,6 +351,9 @@ mod tests {
             assert!(check_ecv(bad).is_err(), "{bad}");
         }
         let said = check_ecv("/live").unwrap_err();
-        assert_eq!(said, "/live is there already: does the master work?");
+        assert_eq!(
+            said,
+            "/live is a path of another answer of ours (does the master work?)"
+        );
     }
 }

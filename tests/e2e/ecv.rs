@@ -370,7 +370,8 @@ fn what_is_asked_is_read_again_by_a_reload_that_turns_nobody_away() {
         rig.verb("ecv").out.contains("--ecv-monitor /: content\n")
     });
     let silent = free_port();
-    says(&format!("ecv-monitor http://127.0.0.1:{silent}/x"));
+    let often = "ecv-interval 200ms\necv-fall 2";
+    says(&format!("ecv-monitor http://127.0.0.1:{silent}/x\n{often}"));
     assert_eq!(rig.verb("reload").code, 0);
     let event = rig.wait("unhealthy", |_| true);
     let why = format!("GET http://127.0.0.1:{silent}/x: Connection refused (--ecv-monitor)");

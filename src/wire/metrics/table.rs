@@ -434,8 +434,10 @@ fn exits(r: &Reading<'_>, s: &mut Samples<'_>) {
 fn ended(r: &Reading<'_>, s: &mut Samples<'_>, of: fn(&Tally) -> u64) {
     let Some(ended) = &r.ended else { return };
     for (slot, _) in r.counts.slots() {
-        let its = ended.of_slots.get(&slot).copied().unwrap_or_default();
-        s.number(&[Slot(slot)], of(&its));
+        let none = ended.told_apart.then(Tally::default);
+        if let Some(its) = ended.of_slots.get(&slot).copied().or(none) {
+            s.number(&[Slot(slot)], of(&its));
+        }
     }
     s.number(&[Text("")], of(&ended.nobodys));
 }
