@@ -237,6 +237,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_of_tcp_alone_is_not_asked_of_unix_sockets() {
+        use crate::options::config;
+        let of = |more: &str| {
+            let text = format!("listen unix:/tmp/a\n{more}\n");
+            let mut s = Settings::default();
+            for e in config::parse("f", text.as_bytes()).0 {
+                (e.opt.apply)(&mut s, &e.value).unwrap();
+            }
+            s.check()
+        };
+        for asks in ["idle-timeout 2s", "count-connections", "ecv-monitor /up"] {
+            let e = of(asks).unwrap_err();
+            assert!(e.contains("needs a port of TCP: "), "{e}");
+            assert_eq!(of(&format!("{asks}\nport 80")), Ok(()));
+        }
+        for fine in ["idle-timeout off", "ecv-monitor http://127.0.0.1:1/"] {
+            assert_eq!(of(fine), Ok(()));
+        }
+    }
+
+    #[test]
     fn quiet_is_half_of_the_drain_timeout_and_never_longer() {
         let of = |timeout: u64, quiet: Option<u64>| Settings {
             drain_timeout: Duration::from_secs(timeout),

@@ -420,6 +420,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_off_by_default_can_be_said_to_be() {
+        assert_eq!(unless_off("off", duration), Ok(None));
+        let two = Duration::from_secs(2);
+        assert_eq!(unless_off("2s", duration), Ok(Some(two)));
+        assert!(unless_off("Off", duration).is_err());
+    }
+
+    #[test]
     fn durations_as_people_type_them() {
         for (text, ms) in [
             ("0", 0),

@@ -2,6 +2,7 @@
 
 use crate::client::{get, v4};
 use crate::harness::Rig;
+use crate::house::house;
 use crate::place::free_port;
 use nix::sys::signal::Signal;
 use tinyjson::JsonValue;
@@ -92,6 +93,45 @@ fn a_signal_can_take_it_out_and_in_a_stop_it_is_not_available_while_it_serves_st
     assert!(rig.verb("health").out.contains("the cluster stops"));
     rig.signal(Signal::SIGQUIT);
     rig.finish(1, &["hard-stop"]);
+}
+
+#[test]
+fn over_http_a_reason_can_be_given_and_it_is_one_line_wherever_it_is_shown() {
+    let h = house(1, "");
+    assert_eq!(
+        h.opens("POST /disable?reason=new%20disk%0a%1b[2J", "")
+            .status,
+        204
+    );
+    let ready = h.asks("GET /ready");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("new disk??[2J"), "{ready:?}");
+    assert_eq!(h.opens("POST /enable?reason=it%20is%20in", "").status, 204);
+    let events = h.rig.events("enabled");
+    assert_eq!(events[0].text("reason"), "it is in");
+    assert_eq!(h.opens("POST /disable?reason=", "").status, 204);
+    assert!(h.rig.verb("ecv").out.contains("asked by a client"));
+    h.rig.end(&[]);
+}
+
+#[test]
+fn a_delay_that_the_budget_cuts_is_said_at_the_start_and_a_stop_says_what_becomes_of_enable() {
+    let port = free_port();
+    let words =
+        format!("-n 1 -p {port} --drain-delay 90s --stop-budget 60s -- ./threaded --graceful");
+    let mut rig = Rig::start(words);
+    let said = rig.wait("drain-delay-cut", |_| true).msg;
+    assert!(
+        said.starts_with("--drain-delay 1m30s will be cut to 19.8s"),
+        "{said}"
+    );
+    rig.up();
+    rig.signal(Signal::SIGTERM);
+    rig.wait("stop-delayed", |_| true);
+    let enabled = rig.verb("enable").out;
+    assert_eq!(enabled, "enabled; the cluster stops all the same\n");
+    rig.signal(Signal::SIGQUIT);
+    rig.finish(1, &["hard-stop", "drain-delay-cut"]);
 }
 
 #[test]
