@@ -8,12 +8,14 @@ mod one;
 use super::conn::Conn;
 use super::doors::{Doors, Gate, share_of_tcp};
 use crate::core::{By, Time};
+use crate::sys::socket;
 use crate::wire::stream::How;
 use feeding::Fed;
 pub use feeding::{Body, MAX_FILES};
 pub use one::{Client, Hears};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// So many at once.
@@ -360,9 +362,15 @@ impl Clients {
         c.is_none_or(|c| c.stream.has_hung_up())
     }
 
-    /// Forgets one. The caller deregisters it first.
+    /// Forgets one. The caller deregisters it first. What it has not read the kernel would keep for it, and
+    /// try to send, for minutes.
     pub fn drop_one(&mut self, id: ClientId) {
-        self.map.remove(&id);
+        if let Some(c) = self.map.remove(&id)
+            && c.stream.peer().is_some()
+            && !(c.output.is_empty() && c.body.is_none())
+        {
+            socket::forsake(c.stream.as_fd());
+        }
     }
 
     /// Have all gone, and were many? Said once.

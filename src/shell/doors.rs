@@ -5,7 +5,7 @@ use super::clients::{Client, ClientId, Clients, MAX_CLIENTS};
 use super::conn::Conn;
 use crate::core::codes::EX_NOPERM;
 use crate::core::{By, Pid, Time};
-use crate::sys::socket::Patience;
+use crate::sys::socket::{self, Patience};
 use crate::sys::{fds, process, unix};
 use crate::wire::command::encode_answer;
 use mio::net::{TcpListener, UnixListener};
@@ -22,6 +22,9 @@ pub const MAX_TCP: usize = 192;
 const BACKLOG: i32 = 1024;
 /// Accepted in one turn, by each door.
 const ACCEPTS: usize = 16;
+/// What one over TCP may leave unread in the kernel, twice as much with what that takes for itself: there may be
+/// many of them, and anybody may ask for a page.
+const IN_KERNEL: i32 = 128 * 1024;
 /// A client for which there was no descriptor is tried again after that long.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// Where all those that might make room have just come it is tried again after that.
@@ -233,6 +236,9 @@ impl Clients {
             };
             if !self.make_room_for(gate, now) {
                 continue;
+            }
+            if conn.peer().is_some() {
+                socket::keep_small(conn.as_fd(), IN_KERNEL);
             }
             self.next += 1;
             let id = ClientId(self.next);

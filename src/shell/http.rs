@@ -78,7 +78,10 @@ impl Shell {
             What::Ecv => Some(self.ecv_answer(id)),
             What::Live => Some(self.live(r)),
             What::Ready => Some(self.is_ready(r)),
-            What::Metrics => self.metrics(id),
+            What::Metrics => {
+                self.metrics(id);
+                None
+            }
             What::Page | What::Status => Some(json(self.status(true))),
             What::Workers => Some(json(self.workers(Some("details"), true))),
             What::Deps => {

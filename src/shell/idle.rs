@@ -14,6 +14,7 @@ use super::{Kind, Shell, unseen};
 use crate::core::fields::Value;
 use crate::core::words::{count, human, reason};
 use crate::core::{Level, SlotNr, Time, WorkerId};
+use crate::sys::burden;
 use crate::sys::procfs::{self, Listing, Target};
 use crate::sys::{closer, errno_of, guise, pidfd};
 use crate::wire::idle::{Due, Silences};
@@ -26,6 +27,9 @@ use std::time::Duration;
 const LOOKS: usize = 2048;
 /// and so many connections are ended in one.
 const ENDS: usize = 256;
+
+/// So many files of /proc are read in one turn to find what a worker has started, some ten milliseconds' worth.
+const MOST_FILES: usize = 2048;
 
 /// What is known of them.
 #[derive(Default)]
@@ -53,9 +57,11 @@ struct Hunt {
     due: BTreeMap<u64, Due>,
     /// Where they are looked for.
     processes: VecDeque<(WorkerId, i32)>,
-    /// Are these the first processes of workers? Most have no others; to see whether they do takes a
-    /// look at each thread.
-    firsts: bool,
+    /// After the first processes of workers: those whose descendants are still to be looked for, which takes
+    /// a look at each thread, and which most have none of;
+    others: VecDeque<(WorkerId, i32)>,
+    /// and what was left behind, by their groups. `None`: it has not come to that.
+    orphans: Option<BTreeMap<i32, Vec<i32>>>,
     /// The one whose descriptors are read.
     open: Option<Open>,
     /// So many were ended.
@@ -202,7 +208,8 @@ impl Shell {
             limit,
             due: due.into_iter().map(|d| (d.inode, d)).collect(),
             processes: firsts.filter_map(|(w, p)| Some((*w, p.pid?))).collect(),
-            firsts: true,
+            others: VecDeque::new(),
+            orphans: None,
             open: None,
             ended: BTreeMap::new(),
             denied: None,
@@ -221,20 +228,44 @@ impl Shell {
                 self.idling.hunt = Some(hunt);
                 self.ready.insert((Kind::Idle, 0));
             }
-            Step::Over if hunt.firsts && !hunt.due.is_empty() => {
-                hunt.firsts = false;
-                let all: Vec<WorkerId> = self.procs.map.keys().copied().collect();
-                let others = self.trees(&all).into_iter().flat_map(|(w, tree)| {
-                    let first = self.procs.map.get(&w).and_then(|p| p.pid);
-                    let others = tree.into_iter().filter(move |pid| Some(*pid) != first);
-                    others.map(move |pid| (w, pid))
-                });
-                hunt.processes = others.collect();
+            Step::Over if !hunt.due.is_empty() && self.descend(&mut hunt) => {
                 self.idling.hunt = Some(hunt);
                 self.ready.insert((Kind::Idle, 0));
             }
             Step::Over => self.hunted(hunt),
         }
+    }
+
+    /// Goes on with what the next worker has started. False: there is none.
+    fn descend(&mut self, hunt: &mut Hunt) -> bool {
+        if hunt.orphans.is_none() {
+            hunt.orphans = Some(self.orphans());
+            let all = self.procs.map.iter();
+            hunt.others = all.filter_map(|(w, p)| Some((*w, p.pid?))).collect();
+        }
+        let Some((worker, pid)) = hunt.others.pop_front() else {
+            return false;
+        };
+        let mut left = MOST_FILES;
+        let left_behind = hunt.orphans.as_ref().and_then(|o| o.get(&pid));
+        let roots = std::iter::once(&pid).chain(left_behind.into_iter().flatten());
+        let mut cut = false;
+        for root in roots {
+            match burden::tree(*root, &mut left) {
+                Some(tree) => {
+                    let others = tree.pids.into_iter().filter(|other| *other != pid);
+                    hunt.processes.extend(others.map(|pid| (worker, pid)));
+                }
+                None => cut |= procfs::parent_of(*root).is_some(),
+            }
+        }
+        if cut {
+            let message = format!(
+                "a worker has more processes and threads than are looked at (limit {MOST_FILES}): silent connections that its descendants have are not ended"
+            );
+            self.say_once(Level::Warn, "idle-blind", message);
+        }
+        true
     }
 
     fn hunted(&mut self, hunt: Hunt) {
@@ -294,7 +325,6 @@ impl Hunt {
             let Some(mut open) = self.next() else {
                 break Step::Over;
             };
-            // (Of one that is not silent any more, or has gone, no copy is kept: so no more than these.)
             let most = looks.min(ENDS);
             let (list, more) = open.listing.some(most);
             looks -= most;
@@ -306,9 +336,9 @@ impl Hunt {
                     continue;
                 };
                 let process = (open.listing.pid, open.held.as_fd());
-                match observer::end_silent(process, fd, (inode, self.limit, due.how)) {
-                    Ok(Ended::Done(copy)) => {
-                        copies.push(copy);
+                let what = (inode, self.limit, due.how);
+                match observer::end_silent(process, fd, what, &mut copies) {
+                    Ok(Ended::Done) => {
                         self.due.remove(&inode);
                         if due.is_first() {
                             *self.ended.entry(open.worker).or_default() += 1;

@@ -227,7 +227,7 @@ impl Shell {
         let (_, way) = self.clients.take_asked(id)?;
         let head = answer.head(way, Length::Bytes(left));
         if !way.bodiless {
-            self.clients.sends(id, Body { file, at, left });
+            self.clients.sends(id, Body::of_file(file, at, left));
         }
         let (goes_on, now) = (answer.goes_on(way), self.now());
         match self.clients.answer_http(id, &head, goes_on, now) {

@@ -34,13 +34,9 @@ enum Read {
 
 impl Shell {
     pub(super) fn status(&mut self, json: bool) -> Answer {
-        let seen = self.traffic();
+        let (seen, _) = self.traffic();
         let s = self.cluster.status(self.now());
-        let usage = s
-            .slots
-            .iter()
-            .map(|v| procfs::tree_usage(v.pid?.0))
-            .collect();
+        let usage = s.slots.iter().map(|v| self.usage_of(v, &seen)).collect();
         let m = Master {
             says: s.slots.iter().map(|v| self.status_of(v.pid)).collect(),
             traffic: s.slots.iter().map(|v| self.of_slot(v, &seen)).collect(),
@@ -91,26 +87,31 @@ impl Shell {
     /// Those that have a process.
     fn rows(&mut self, read: Read) -> Vec<Row> {
         let seen = match read {
-            Read::All => self.traffic(),
-            Read::Little | Read::Usage => Theirs::default(),
+            Read::All => self.traffic().0,
+            Read::Usage => self.burdens(),
+            Read::Little => Theirs::default(),
         };
-        self.rows_of(read, &seen)
+        self.rows_of(&seen)
     }
 
-    fn rows_of(&self, read: Read, seen: &Theirs) -> Vec<Row> {
+    /// What that worker uses, if that was looked at.
+    fn usage_of(&self, view: &SlotView, seen: &Theirs) -> Option<(u64, u64)> {
+        seen.usage(self.procs.by_pid(view.pid?.0)?)
+    }
+
+    fn rows_of(&self, seen: &Theirs) -> Vec<Row> {
         let s = self.cluster.status(self.now());
         let alive = s.slots.into_iter().filter(|v| v.pid.is_some());
-        alive.map(|view| self.row(view, read, seen)).collect()
+        alive.map(|view| self.row(view, seen)).collect()
     }
 
-    fn row(&self, view: SlotView, read: Read, seen: &Theirs) -> Row {
-        let usage = view.pid.filter(|_| read != Read::Little);
+    fn row(&self, view: SlotView, seen: &Theirs) -> Row {
         let own = self.programs.of(view.program).map(|m| &m.command);
         let around = self.surroundings(view.generation);
         let words = around.argv(own.unwrap_or(&around.settings.command), view.slot);
         let word = |w: &std::ffi::CString| w.to_string_lossy().into_owned();
         Row {
-            usage: usage.and_then(|p| procfs::tree_usage(p.0)),
+            usage: self.usage_of(&view, seen),
             traffic: self.of_slot(&view, seen),
             says: self.status_of(view.pid),
             command: words.iter().map(word).collect(),
@@ -120,18 +121,19 @@ impl Shell {
 
     /// What all of it uses.
     pub(super) fn info(&mut self, json: bool) -> Answer {
-        let open = self.open_connections().ok();
+        let (seen, _) = self.traffic();
         let s = self.cluster.status(self.now());
-        let pids: Vec<i32> = s.slots.iter().filter_map(|v| Some(v.pid?.0)).collect();
-        let usage = pids.iter().filter_map(|p| procfs::tree_usage(*p));
+        let active = s.slots.iter().filter(|v| v.pid.is_some()).count();
+        let usage = s.slots.iter().filter_map(|v| self.usage_of(v, &seen));
+        let sum = |(a, b): (u64, u64), (c, d)| (a.saturating_add(c), b.saturating_add(d));
         let own = i32::try_from(std::process::id()).unwrap_or(0);
         let t = Totals {
             master: procfs::usage(own),
-            workers: usage.fold((0, 0), |(a, b), (c, d)| (a + c, b + d)),
-            open: open.map(|o| o.all),
+            workers: usage.fold((0, 0), sum),
+            open: seen.open().map(|o| o.all),
             served: self.served.all().map(|t| t.served),
             missed: self.served.missed(),
-            active: pids.len(),
+            active,
         };
         let text = views::info(&s, &t, &self.claim.name, std::process::id(), json);
         (0, text)
@@ -139,22 +141,18 @@ impl Shell {
 
     /// Who has how many connections.
     pub(super) fn connections(&mut self, json: bool) -> Answer {
-        let open = match self.open_connections() {
-            Ok(open) => open,
-            Err(e) => {
-                let why = format!(
-                    "cannot see the workers' connections (sock_diag: {})\n",
-                    reason(&e)
-                );
-                return (FAILED, refusal(&why, json));
-            }
-        };
-        let (waiting, others) = (open.waiting, open.others);
-        let seen = Theirs::of(Some(open), self.own_queues());
+        let (seen, failed) = self.traffic();
+        if let Some(e) = failed {
+            let why = format!(
+                "cannot see the workers' connections (sock_diag: {})\n",
+                reason(&e)
+            );
+            return (FAILED, refusal(&why, json));
+        }
         let c = Connections {
-            workers: self.rows_of(Read::Little, &seen),
-            waiting,
-            others,
+            workers: self.rows_of(&seen),
+            waiting: seen.open().map_or(0, |o| o.waiting),
+            others: seen.open().map_or(0, |o| o.others),
             consoles: self.clients.consoles().len(),
         };
         (0, views::connections(&c, json))

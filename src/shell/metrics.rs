@@ -10,16 +10,17 @@
 //!    which has what is counted as well, but that is a matter of milliseconds.
 
 use super::Shell;
-use super::clients::ClientId;
+use super::clients::{Body, ClientId};
 use super::output::Output;
 use super::spent::Spent;
 use crate::core::{SlotNr, Time, WorkerId};
 use crate::sys::burden::{self, Tree};
 use crate::sys::{clock, process};
-use crate::wire::http::response::Response;
+use crate::wire::http::response::{Length, Response};
 use crate::wire::metrics::{self, Own, Queue, Reading, Usage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// For so long workers are looked at in one turn, and at least at one.
@@ -54,7 +55,8 @@ pub struct Metrics {
 struct Page {
     made_at: Time,
     took: Duration,
-    answer: Response,
+    /// Its head, and itself.
+    answer: (Response, Rc<[u8]>),
 }
 
 /// On the way from one worker to the next.
@@ -105,8 +107,8 @@ fn micros(d: Duration) -> u64 {
 }
 
 impl Shell {
-    /// `None`: it is answered when all workers were looked at.
-    pub(super) fn metrics(&mut self, id: ClientId) -> Option<Response> {
+    /// It is answered when all workers were looked at.
+    pub(super) fn metrics(&mut self, id: ClientId) {
         let now = self.now();
         if !self.metrics.reads() && !self.metrics.is_fresh(now) {
             self.begin_reading(now);
@@ -115,9 +117,27 @@ impl Shell {
         if self.metrics.reads() {
             self.metrics.waiting.push(id);
             self.clients.patient(id);
-            return None;
+            return;
         }
-        Some(self.metrics_page())
+        let page = self.metrics_page();
+        self.send_page(id, &page);
+    }
+
+    /// The same for all who have asked: one who does not read it has no other one of it.
+    fn send_page(&mut self, id: ClientId, page: &(Response, Rc<[u8]>)) {
+        let Some((_, way)) = self.clients.take_asked(id) else {
+            return;
+        };
+        let (head, body) = page;
+        let bytes = head.head(way, Length::Bytes(body.len() as u64));
+        let now = self.now();
+        if !way.bodiless {
+            self.clients.sends(id, Body::of_page(body.clone(), now));
+        }
+        match self.clients.answer_http(id, &bytes, head.goes_on(way), now) {
+            true => self.look_again(id),
+            false => self.hang_up(id),
+        }
     }
 
     /// Some more of the workers; and after the last of them whoever has waited is answered.
@@ -132,9 +152,7 @@ impl Shell {
         let page = self.metrics_page();
         for id in std::mem::take(&mut self.metrics.waiting) {
             self.clients.waited(id, self.now());
-            if let Some((_, way)) = self.clients.take_asked(id) {
-                self.answer_http(id, &page, way);
-            }
+            self.send_page(id, &page);
         }
     }
 
@@ -250,13 +268,15 @@ impl Shell {
         all.into_iter().map(queue).collect()
     }
 
-    fn metrics_page(&mut self) -> Response {
+    fn metrics_page(&mut self) -> (Response, Rc<[u8]>) {
         let begun = self.now();
         let fresh = |p: &&Page| begun - p.made_at < p.took.saturating_mul(WORTH);
         if let Some(page) = self.metrics.page.as_ref().filter(fresh) {
             return page.answer.clone();
         }
-        let answer = self.make_page(begun);
+        let mut head = self.make_page(begun);
+        let body: Rc<[u8]> = std::mem::take(&mut head.body).into();
+        let answer = (head, body);
         let made_at = self.now();
         self.metrics.page = Some(Page {
             made_at,

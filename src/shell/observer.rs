@@ -300,10 +300,10 @@ pub fn close_gently(pid: i32, fd: RawFd, inode: u64, how: How) -> io::Result<boo
 }
 
 /// What came of ending a connection that was silent.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was; our copy of its descriptor is still to be closed.
-    Done(Copy),
+    /// It was.
+    Done,
     /// A byte has moved in the last moment.
     Moved,
     /// It is another connection by now, or has gone.
@@ -311,28 +311,42 @@ pub enum Ended {
 }
 
 /// Ends the connection behind a process's descriptor, whatever is owed on it, if nothing has come or gone
-/// for so long. The process is named twice: many of its connections may be ended, one after the other.
+/// for so long. The process is named twice: many of its connections may be ended, one after the other; and
+/// copies of their descriptors are left to the caller, who closes all of them at once.
 pub fn end_silent(
     (pid, held): (i32, BorrowedFd<'_>),
     fd: RawFd,
     (inode, limit, how): (u64, Duration, idle::How),
+    copies: &mut Vec<Copy>,
 ) -> io::Result<Ended> {
-    let copy_of = |fd| pidfd::getfd(held, fd).map(Copy::of);
-    let Some(copy) = connection_by(copy_of, pid, fd, inode)? else {
+    if procfs::target(pid, fd) != Some(Target::Socket(inode)) {
+        return Ok(Ended::Gone);
+    }
+    match pidfd::getfd(held, fd) {
+        Ok(copy) => copies.push(Copy::of(copy)),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EBADF | libc::ESRCH)) => {
+            return Ok(Ended::Gone);
+        }
+        Err(e) => return Err(e),
+    }
+    let Some(copy) = copies.last().map(AsFd::as_fd) else {
         return Ok(Ended::Gone);
     };
+    if fds::inode(copy)? != inode || socket::is_listening(copy) {
+        return Ok(Ended::Gone);
+    }
     let mut bytes = [0u8; 512];
-    let n = steer::tcp_info(copy.as_fd(), &mut bytes)?;
+    let n = steer::tcp_info(copy, &mut bytes)?;
     let info = Info::parse(bytes.get(..n).unwrap_or_default());
     if !info.is_some_and(|i| idle::is_silent(&i, limit)) {
         return Ok(Ended::Moved);
     }
     let closed = match how {
-        idle::How::Half => socket::shut_reading(copy.as_fd()),
-        idle::How::Both => socket::shut(copy.as_fd()),
+        idle::How::Half => socket::shut_reading(copy),
+        idle::How::Both => socket::shut(copy),
     };
     match closed {
-        Ok(()) => Ok(Ended::Done(copy)),
+        Ok(()) => Ok(Ended::Done),
         // Both sides were faster.
         Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => Ok(Ended::Gone),
         Err(e) => Err(e),
@@ -364,20 +378,11 @@ pub fn hold_back(pid: i32, fd: RawFd, inode: u64) -> io::Result<Hold> {
 
 /// A copy of that descriptor, if it is that connection still.
 fn connection(pid: i32, fd: RawFd, inode: u64) -> io::Result<Option<Copy>> {
-    connection_by(|fd| unseen::copy_of(pid, fd), pid, fd, inode)
-}
-
-fn connection_by(
-    copy_of: impl Fn(RawFd) -> io::Result<Copy>,
-    pid: i32,
-    fd: RawFd,
-    inode: u64,
-) -> io::Result<Option<Copy>> {
     // What is no socket is not even copied: to close a copy can take as long as some file system likes.
     if procfs::target(pid, fd) != Some(Target::Socket(inode)) {
         return Ok(None);
     }
-    let copy = match copy_of(fd) {
+    let copy = match unseen::copy_of(pid, fd) {
         Ok(copy) => copy,
         Err(e) if matches!(e.raw_os_error(), Some(libc::EBADF | libc::ESRCH)) => return Ok(None),
         Err(e) => return Err(e),

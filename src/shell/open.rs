@@ -6,6 +6,7 @@ use super::ending::{Held, What};
 use super::observer::{Observer, Owners};
 use crate::core::WorkerId;
 use crate::core::status::SlotView;
+use crate::sys::burden::{self, Tree};
 use crate::sys::procfs;
 use crate::wire::debt::silent_ms;
 use crate::wire::traffic::{Seen, Traffic};
@@ -13,6 +14,12 @@ use crate::wire::untouched;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
+
+/// So many files of /proc are read for one worker, some ten milliseconds' worth: a few for each process, and one
+/// for each thread that may have started some;
+const MOST_OF_ONE: usize = 4096;
+/// and so many for all of them.
+const MOST: usize = 16 * 1024;
 
 /// Who has which connections.
 pub(super) struct Open {
@@ -37,26 +44,91 @@ impl Open {
     }
 }
 
-/// Who has which connections, if that can be seen, and who waits for whom.
+/// The processes of workers, and what they use.
+#[derive(Default)]
+pub(super) struct Burdens {
+    of: BTreeMap<WorkerId, Tree>,
+    /// Of these it is the first process alone: they have too many, or too many threads.
+    partly: BTreeSet<WorkerId>,
+}
+
+/// What is seen of workers from outside.
 #[derive(Default)]
 pub(super) struct Theirs {
+    burdens: Burdens,
     open: Option<Open>,
     queues: Option<BTreeMap<WorkerId, u64>>,
 }
 
 impl Theirs {
-    /// These.
-    pub fn of(open: Option<Open>, queues: BTreeMap<WorkerId, u64>) -> Theirs {
-        let queues = Some(queues);
-        Theirs { open, queues }
+    /// How many are accepted, wait to be, and are nobody's; if that can be seen.
+    pub fn open(&self) -> Option<&Open> {
+        self.open.as_ref()
+    }
+
+    /// Resident bytes and CPU milliseconds of that one.
+    pub fn usage(&self, worker: WorkerId) -> Option<(u64, u64)> {
+        let tree = self.burdens.of.get(&worker)?;
+        Some((tree.resident, tree.cpu / 1000))
     }
 }
 
+/// What that process and its descendants use, and whether these are all of them.
+pub(super) fn burden_of(pid: i32, left: &mut usize) -> Option<(Tree, bool)> {
+    let most = MOST_OF_ONE.min(*left);
+    let mut rest = most;
+    let tree = burden::tree(pid, &mut rest);
+    *left -= most - rest.min(most);
+    if let Some(tree) = tree {
+        return Some((tree, true));
+    }
+    let (resident, ms) = procfs::usage(pid)?;
+    let (pids, cpu, threads) = (vec![pid], ms.saturating_mul(1000), 0);
+    let tree = Tree {
+        pids,
+        resident,
+        cpu,
+        threads,
+    };
+    Some((tree, false))
+}
+
 impl Shell {
-    /// As it is now.
-    pub(super) fn traffic(&mut self) -> Theirs {
-        let open = self.open_connections().ok();
-        Theirs::of(open, self.own_queues())
+    /// What they use, as it is now.
+    pub(super) fn burdens(&self) -> Theirs {
+        let (orphans, mut left) = (self.orphans(), MOST);
+        let mut burdens = Burdens::default();
+        for (worker, p) in &self.procs.map {
+            let Some(pid) = p.pid else { continue };
+            let roots = orphans.get(&pid).into_iter().flatten();
+            for root in std::iter::once(&pid).chain(roots) {
+                let Some((tree, whole)) = burden_of(*root, &mut left) else {
+                    continue;
+                };
+                burdens.of.entry(*worker).or_default().join(tree);
+                if !whole {
+                    burdens.partly.insert(*worker);
+                }
+            }
+        }
+        Theirs {
+            burdens,
+            ..Theirs::default()
+        }
+    }
+
+    /// That, and their connections; or why these cannot be seen.
+    pub(super) fn traffic(&mut self) -> (Theirs, Option<io::Error>) {
+        let mut all = self.burdens();
+        let open = self.open_connections(&all.burdens);
+        all.queues = Some(self.own_queues());
+        match open {
+            Ok(open) => {
+                all.open = Some(open);
+                (all, None)
+            }
+            Err(e) => (all, Some(e)),
+        }
     }
 
     /// Of that one.
@@ -75,7 +147,7 @@ impl Shell {
 
     /// Those that there are at this moment. An observer of its own: those who drain, or look who hangs,
     /// have theirs.
-    pub(super) fn open_connections(&mut self) -> io::Result<Open> {
+    fn open_connections(&mut self, burdens: &Burdens) -> io::Result<Open> {
         let ports = self.sockets.numbers();
         let tcp = Observer::default().connections(&ports)?;
         let tcp = self.without_ours(tcp);
@@ -85,10 +157,16 @@ impl Shell {
         let held = self.held(tcp)?;
         let inodes: BTreeSet<u64> = held.iter().map(|h| h.inode).collect();
         let all: Vec<WorkerId> = self.procs.map.keys().copied().collect();
-        let owners = match procfs::is_ours() && !inodes.is_empty() {
-            true => self.owners(&all, &inodes),
+        let mut owners = match procfs::is_ours() && !inodes.is_empty() {
+            true => {
+                let trees = burdens.of.iter().map(|(w, t)| (*w, t.pids.clone()));
+                self.owners_in(&trees.collect::<Vec<_>>(), &inodes)
+            }
             false => Owners::default(),
         };
+        if !inodes.is_empty() {
+            owners.unseen.extend(&burdens.partly);
+        }
         let blind = owners.cut || !procfs::is_ours() && !inodes.is_empty();
         let mut of: BTreeMap<WorkerId, Seen> = BTreeMap::new();
         for one in &held {

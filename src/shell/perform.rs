@@ -1,5 +1,6 @@
 //! One arm per Action. Every outcome of a syscall comes back as an Event; none ends the loop.
 
+use super::open::burden_of;
 use super::sockets::Place;
 use super::{Kind, Shell, token, unseen};
 use crate::core::words::reason;
@@ -228,9 +229,10 @@ impl Shell {
 
     /// How much memory these have, as far as it can be seen.
     fn weigh(&mut self, workers: &[WorkerId]) {
+        let mut left = usize::MAX;
         let size = |worker: &WorkerId| {
             let pid = self.procs.map.get(worker)?.pid?;
-            Some((*worker, procfs::tree_usage(pid)?.0))
+            Some((*worker, burden_of(pid, &mut left)?.0.resident))
         };
         let sizes = workers.iter().filter_map(size).collect();
         self.queue.push_back(Event::Weighed { sizes });

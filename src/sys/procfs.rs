@@ -292,12 +292,6 @@ pub fn usage(pid: i32) -> Option<(u64, u64)> {
     Some((size, ticks.saturating_mul(1000) / tick))
 }
 
-/// The same of a process and its descendants together: behind `sh -c` the work is done by them.
-pub fn tree_usage(pid: i32) -> Option<(u64, u64)> {
-    let parts = tree(pid).into_iter().filter_map(usage);
-    parts.reduce(|a, b| (a.0 + b.0, a.1 + b.1))
-}
-
 /// Its `stat` behind the name, which may hold blanks and parentheses.
 fn stat(pid: i32) -> Option<String> {
     let text = named(format!("{}/{pid}/stat", base()))?;
@@ -408,7 +402,8 @@ mod tests {
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut told).unwrap();
         let (me, pid) = (std::process::id().cast_signed(), child.id().cast_signed());
         assert!(tree(me).contains(&pid));
-        let (own, all) = (usage(pid).unwrap().0, tree_usage(me).unwrap().0);
+        let tree = super::super::burden::tree(me, &mut 100_000).unwrap();
+        let (own, all) = (usage(pid).unwrap().0, tree.resident);
         child.kill().unwrap();
         child.wait().unwrap();
         let at_least = 16 << 20;

@@ -304,6 +304,23 @@ pub fn stop_listening(fd: BorrowedFd<'_>) {
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
+/// Of what it sends no more than about so much waits in the kernel.
+pub fn keep_small(fd: BorrowedFd<'_>, bytes: i32) {
+    let _ = set(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes);
+}
+
+/// When it is closed nothing of what waits is sent any more, and the other side is told so.
+pub fn forsake(fd: BorrowedFd<'_>) {
+    let now = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let len = size_of_val(&now) as libc::socklen_t;
+    let (p, option) = ((&raw const now).cast(), libc::SO_LINGER);
+    // SAFETY: now is as long as we say.
+    unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, p, len) };
+}
+
 /// The server of this connection is told that nothing more comes; it may still speak.
 pub fn shut_reading(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: plain numbers.

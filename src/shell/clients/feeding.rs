@@ -1,5 +1,5 @@
-//! Files that are sent to clients: read in portions, when what was read before is out, so that one costs no
-//! memory however long it is, and nobody waits long for its turn.
+//! Files that are sent to clients, and long pages that many may ask for: in portions, when what was sent
+//! before is out, so that one costs no memory however long it is, and nobody waits long for its turn.
 
 use super::one::Client;
 use super::{ClientId, Clients, KEPT, NEXT_REQUEST};
@@ -7,17 +7,75 @@ use crate::core::Time;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::time::Duration;
 
 /// Read at once.
 const PORTION: u64 = 64 * 1024;
 /// So many may be sent at a time: each is a descriptor more.
 pub const MAX_FILES: usize = 16;
 
-/// What is left to be sent of a file.
+/// The same of a page, which is in memory already.
+const PAGE_PORTION: u64 = 16 * 1024;
+/// Who has asked for a page reads it within that time: it is kept for them.
+const PAGE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where it comes from.
+enum Source {
+    File(File),
+    /// All who have asked for it are sent the same.
+    Page(Rc<[u8]>),
+}
+
+/// What is left to be sent.
 pub struct Body {
-    pub file: File,
-    pub at: u64,
-    pub left: u64,
+    from: Source,
+    at: u64,
+    left: u64,
+    /// By when all of it has to be out.
+    by: Option<Time>,
+}
+
+impl Body {
+    /// So much of a file, from there.
+    pub fn of_file(file: File, at: u64, left: u64) -> Body {
+        let from = Source::File(file);
+        let by = None;
+        Body { from, at, left, by }
+    }
+
+    /// A whole page.
+    pub fn of_page(page: Rc<[u8]>, now: Time) -> Body {
+        let (at, left) = (0, page.len() as u64);
+        let (from, by) = (Source::Page(page), Some(now + PAGE_WITHIN));
+        Body { from, at, left, by }
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self.from, Source::File(_))
+    }
+
+    /// The next portion; nothing, if there is none although there should be.
+    fn portion(&self) -> Vec<u8> {
+        let most = match self.from {
+            Source::File(_) => PORTION,
+            Source::Page(_) => PAGE_PORTION,
+        };
+        let length = usize::try_from(self.left.min(most)).unwrap_or(0);
+        match &self.from {
+            Source::File(file) => {
+                let mut bytes = vec![0; length];
+                let n = file.read_at(&mut bytes, self.at).unwrap_or(0);
+                bytes.truncate(n);
+                bytes
+            }
+            Source::Page(page) => {
+                let at = usize::try_from(self.at).unwrap_or(usize::MAX);
+                let rest = page.get(at..).unwrap_or_default();
+                rest.get(..length).unwrap_or(rest).to_vec()
+            }
+        }
+    }
 }
 
 /// How sending goes on.
@@ -80,16 +138,14 @@ impl Client {
             self.rest();
             return Fed::All;
         }
-        let length = usize::try_from(body.left.min(PORTION)).unwrap_or(0);
-        let mut bytes = vec![0; length];
-        let n = match body.file.read_at(&mut bytes, body.at) {
-            Ok(n) if n > 0 => n,
+        let mut bytes = body.portion();
+        if bytes.is_empty() {
             // The promise cannot be kept, and the client has to know.
-            Ok(_) | Err(_) => return Fed::Less,
-        };
-        bytes.truncate(n);
-        body.at = body.at.saturating_add(n as u64);
-        body.left = body.left.saturating_sub(n as u64);
+            return Fed::Less;
+        }
+        let n = bytes.len() as u64;
+        body.at = body.at.saturating_add(n);
+        body.left = body.left.saturating_sub(n);
         self.output.append(&mut bytes);
         Fed::More
     }
@@ -98,8 +154,8 @@ impl Client {
 impl Clients {
     /// May one more be sent?
     pub fn may_send_file(&self) -> bool {
-        let sent = self.map.values().filter(|c| c.body.is_some());
-        sent.count() < MAX_FILES
+        let file = |c: &&Client| c.body.as_ref().is_some_and(Body::is_file);
+        self.map.values().filter(file).count() < MAX_FILES
     }
 
     /// A file follows the head of an answer that is sent next.
@@ -115,7 +171,8 @@ impl Clients {
             return false;
         };
         if std::mem::take(&mut c.moved) {
-            c.say_by = now + NEXT_REQUEST;
+            let by = c.body.as_ref().and_then(|b| b.by);
+            c.say_by = by.unwrap_or(now + NEXT_REQUEST);
             c.speaks(now);
         }
         c.body.is_some() && !c.stuck

@@ -234,8 +234,9 @@ impl Client {
         if let Some(http) = &mut self.http {
             return match (self.waits, http.due) {
                 _ if self.last => None,
-                // One after the other.
+                // One after the other; and who does not read what it has asked for is not heard any further.
                 (1.., _) => Some(Heard::Nothing),
+                (0, true) if !self.output.is_empty() => Some(Heard::Nothing),
                 (0, true) => {
                     http.due = false;
                     Some(Heard::Http)
