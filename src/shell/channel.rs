@@ -271,6 +271,7 @@ impl Shell {
         }
         self.say_all_lost();
         self.log.flush();
+        self.announce_lost();
     }
 }
 

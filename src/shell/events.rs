@@ -134,12 +134,26 @@ impl Shell {
     pub(super) fn publish(&mut self, line: Line) {
         self.log.write(&line);
         self.watch_log();
-        let told = self.events.next(&line);
+        self.announce(&line);
+    }
+
+    /// To all who follow, and to those who come later.
+    fn announce(&mut self, line: &Line) {
+        let told = self.events.next(line);
         deliver(&mut self.clients, &told, line.at);
         self.events.keep(&told);
         // Last: something may have to be said of it.
-        let told = self.for_hooks(&line);
+        let told = self.for_hooks(line);
         self.tell_hooks(told);
+    }
+
+    /// What the log has said of itself, of lines that it lost, is an event like any other. It stands in the log
+    /// already, and must not be written there again: that could lose lines, of which there would be something
+    /// to say.
+    pub(super) fn announce_lost(&mut self) {
+        for line in self.log.take_untold() {
+            self.announce(&line);
+        }
     }
 
     /// Does anybody hear what is no louder than this?

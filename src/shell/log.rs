@@ -28,6 +28,8 @@ pub struct Log {
     lost: u64,
     /// and ever.
     lost_ever: u64,
+    /// What was said of that, and not told to those who follow the events yet.
+    untold: Vec<Line>,
     format: Option<LogFormat>,
     level: Level,
     /// Are we one, or about to be?
@@ -61,6 +63,7 @@ impl Log {
             sink: Sink::Stderr,
             lost: 0,
             lost_ever: 0,
+            untold: Vec::new(),
             format,
             level,
             daemon: false,
@@ -162,15 +165,24 @@ impl Log {
         if self.lost == 0 {
             return true;
         }
-        let n = self.lost;
-        let message =
-            format!("{n} log lines were lost: they could not be written, or were not read");
-        let line = self.own(Level::Warn, "log-lost", Vec::new(), message);
+        let line = self.of_lost(self.lost, "they could not be written, or were not read");
         let taken = self.sink.put(line.level, &self.rendered(&line));
         if taken {
             self.lost = 0;
+            self.untold.push(line);
         }
         taken
+    }
+
+    fn of_lost(&self, n: u64, why: &str) -> Line {
+        let fields = vec![("count", Value::Number(n.to_string()))];
+        let message = format!("{n} log lines were lost: {why}");
+        self.own(Level::Warn, "log-lost", fields, message)
+    }
+
+    /// What it has said of itself since the last time.
+    pub fn take_untold(&mut self) -> Vec<Line> {
+        std::mem::take(&mut self.untold)
     }
 
     /// The descriptor of our stderr, for the poll.
@@ -272,8 +284,9 @@ impl Log {
     pub fn flush(&mut self) {
         let n = self.stream.flush();
         if n > 0 {
-            let message = format!("{n} log lines were lost: stderr was full or not read");
-            self.say(Level::Warn, "log-lost", message);
+            let line = self.of_lost(n, "stderr was full or not read");
+            self.write(&line);
+            self.untold.push(line);
         }
     }
 

@@ -249,6 +249,7 @@ impl Shell {
         self.out.extend(out);
         loop {
             self.settle();
+            self.announce_lost();
             self.watch_console();
             if let Some(code) = self.finished
                 && self.jobs_let_go()

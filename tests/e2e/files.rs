@@ -304,6 +304,11 @@ fn a_log_that_cannot_be_written_or_reopened_costs_lines_and_no_more() {
         text.lines().nth(1).unwrap().contains("\"reopened\""),
         "{text}"
     );
+    let stream = rig.verb("events --json").out;
+    let told = stream.lines().find(|l| l.contains("\"log-lost\"")).unwrap();
+    let count = told.split_once("\"count\":").unwrap().1;
+    let count = count.split(',').next().unwrap();
+    assert!(first.contains(&format!("\"count\":{count},")), "{first}");
     fs::rename(&logs, rig.dir().join("elsewhere")).unwrap();
     let said = rig.verb("reopen");
     assert_eq!(said.code, 1, "{said:?}");

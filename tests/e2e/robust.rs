@@ -5,7 +5,7 @@
 use crate::birth;
 use crate::client::{all_answer, get, v4};
 use crate::harness::{Rig, Words, sigkill};
-use crate::place::{LOOK, Place, free_port, python, run, shim};
+use crate::place::{LOOK, Place, free_port, python, run, script, shim};
 use crate::proc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -543,8 +543,10 @@ fn a_server_whose_first_thread_has_ended_is_ready_when_another_listens() {
 #[test]
 fn one_error_of_the_medium_costs_a_line_and_not_the_log() {
     let port = free_port();
-    let words = format!("-n 1 -p {port} -- ./threaded");
-    let mut rig = Rig::dressed(words, |cmd, _| {
+    let words = format!("-n 1 -p {port} --on-event ./tell -- ./threaded");
+    let tell = "#!/bin/sh\necho \"$MINICLUSTER_EVENT $MINICLUSTER_COUNT\" >>told\n";
+    let mut rig = Rig::dressed(words, |cmd, dir| {
+        script(dir, "tell", tell);
         cmd.env("LD_PRELOAD", shim());
     });
     rig.up();
@@ -554,8 +556,24 @@ fn one_error_of_the_medium_costs_a_line_and_not_the_log() {
     rig.until("the line has failed", || !fails.exists());
     let victim = rig.status().pids()[0];
     rig.replace(victim);
-    assert_eq!(rig.events("log-lost").len(), 1);
+    let lost = rig.events("log-lost");
+    assert_eq!(lost.len(), 1);
+    assert_eq!(lost[0].number("count"), 1.0);
     assert!(rig.events("signalled").is_empty());
+    // Who follows the events, is run for them or counts them is told of it, too, and once.
+    let stream = rig.verb("events --json").out;
+    let told: Vec<&str> = stream
+        .lines()
+        .filter(|l| l.contains("\"log-lost\""))
+        .collect();
+    assert!(
+        told.len() == 1 && told[0].contains("\"count\":1,"),
+        "{stream}"
+    );
+    rig.until("the program is told", || {
+        let told = fs::read_to_string(rig.dir().join("told")).unwrap_or_default();
+        told.lines().filter(|l| *l == "log-lost 1").count() == 1
+    });
     rig.end(&["log-lost", "died"]);
 }
 
