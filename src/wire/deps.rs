@@ -145,8 +145,18 @@ pub struct Answer {
     pub gone: Vec<Member>,
     /// Workers that cannot be looked at, and why.
     pub unseen: Vec<(Member, String)>,
-    /// So many processes were not looked at: there were too many, or no time was left.
+    /// So many processes were not looked at, and places of packages: there were too many, or no time was left.
     pub left_out: usize,
+}
+
+impl Answer {
+    /// So many objects and packages are left out of groups and places that are told.
+    fn left_out_within(&self) -> usize {
+        let objects = self.groups.iter().map(|g| g.made.objects_left_out);
+        let lists = self.sources.iter().filter_map(|s| s.list.as_ref().ok());
+        let all = objects.chain(lists.map(|l| l.left_out));
+        all.fold(0, usize::saturating_add)
+    }
 }
 
 /// So long may the groups be in an answer, and so long the sources; groups beyond are left out, and

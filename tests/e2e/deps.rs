@@ -273,6 +273,7 @@ fn whatever_lies_there_the_answer_is_whole_and_has_its_limits() {
     let by = |end: &str| sources.iter().find(|s| text(&s["path"]).ends_with(end));
     let left_out = &by("package-lock.json").unwrap()["left_out"];
     assert_eq!(left_out.get::<f64>(), Some(&3.0));
+    assert_eq!(all["left_out"].get::<f64>(), Some(&3.0));
     let error = |end: &str| text(&by(end).unwrap()["error"]);
     assert_eq!(error("Cargo.lock"), "is not what its name says");
     assert_eq!(error("Gemfile.lock"), "is longer than 16M: not read");

@@ -84,12 +84,12 @@ impl Budget {
         }
     }
 
-    /// What is in a directory, as far as that has a name in UTF-8; in order.
+    /// What is in a directory, in order. A name that is no UTF-8 is shown as that can be.
     pub fn entries(&self, dir: &Path) -> Vec<(String, fs::DirEntry)> {
         let all = self.one_more().and_then(|()| fs::read_dir(dir));
-        let named = |e: fs::DirEntry| e.file_name().into_string().ok().map(|name| (name, e));
+        let named = |e: fs::DirEntry| (e.file_name().to_string_lossy().into_owned(), e);
         let all = all.into_iter().flatten().flatten().take(MOST_ENTRIES);
-        let mut all: Vec<_> = all.filter_map(named).collect();
+        let mut all: Vec<_> = all.map(named).collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         all
     }

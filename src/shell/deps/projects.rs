@@ -182,7 +182,7 @@ impl Projects {
     fn npm(&mut self, base: &Path, s: &Seeker<'_>, budget: &Budget, hits: &mut Vec<usize>) {
         let own = upwards(base, &s.prefix.0).map(|dir| dir.join("package.json"));
         if let Some(at) = own.into_iter().find(|at| is_file(at)) {
-            hits.extend(self.add(&at, || own_package(&at, s, budget)));
+            hits.extend(self.add(&at, || Some(own_package(&at, s, budget))));
         }
         let modules = upwards(base, &s.prefix.0).map(|dir| dir.join("node_modules"));
         match modules.into_iter().find(|dir| dir.is_dir()) {
@@ -262,21 +262,23 @@ fn lock_file(
 }
 
 /// What a package.json says of the package that it is of.
-fn package_at(at: &Path, budget: &Budget) -> Option<(Option<Package>, Metadata)> {
-    let (bytes, meta) = budget.read(at, MAX_JSON).ok()?;
-    Some((
-        packages::package_json(&String::from_utf8_lossy(&bytes)),
-        meta,
-    ))
+fn package_at(at: &Path, budget: &Budget) -> Result<(Option<Package>, Metadata), String> {
+    let (bytes, meta) = budget.read(at, MAX_JSON)?;
+    let package = packages::package_json(&String::from_utf8_lossy(&bytes));
+    Ok((package, meta))
 }
 
-fn own_package(at: &Path, s: &Seeker<'_>, budget: &Budget) -> Option<Found> {
-    let (package, meta) = package_at(at, budget)?;
-    let mut list = List::default();
-    if let Some(p) = package {
-        list.add(&p.name, &p.version);
+fn own_package(at: &Path, s: &Seeker<'_>, budget: &Budget) -> Found {
+    match package_at(at, budget) {
+        Ok((package, meta)) => {
+            let mut list = List::default();
+            if let Some(p) = package {
+                list.add(&p.name, &p.version);
+            }
+            found("npm", s, at, Some(&meta), Ok(list))
+        }
+        Err(why) => found("npm", s, at, std::fs::metadata(at).ok().as_ref(), Err(why)),
     }
-    Some(found("npm", s, at, Some(&meta), Ok(list)))
 }
 
 /// What a walk through node_modules has found.
@@ -290,14 +292,25 @@ struct Walk {
 
 impl Walk {
     fn package(&mut self, dir: &Path, name: &str, budget: &Budget) {
-        let Some((package, meta)) = package_at(&dir.join("package.json"), budget) else {
-            return;
+        let at = dir.join("package.json");
+        let meta = match package_at(&at, budget) {
+            Ok((package, meta)) => {
+                match package {
+                    Some(p) => self.list.add(&p.name, &p.version),
+                    None => self.list.add(name, ""),
+                }
+                meta
+            }
+            // It is a package, whatever it may be called.
+            Err(_) => match std::fs::metadata(&at) {
+                Ok(meta) if meta.is_file() => {
+                    self.list.leave_out();
+                    meta
+                }
+                Ok(_) | Err(_) => return,
+            },
         };
         self.changed = self.changed.max(changed(&meta));
-        match package {
-            Some(p) => self.list.add(&p.name, &p.version),
-            None => self.list.add(name, ""),
-        }
         // Links lead to what is found elsewhere, or in circles.
         let nested = dir.join("node_modules");
         if is_real_dir(dir) && is_real_dir(&nested) && nested.components().count() < MOST_DEPTH {
@@ -351,10 +364,14 @@ fn installed(site: &Path, s: &Seeker<'_>, budget: &Budget) -> Option<Found> {
     let mut list = List::default();
     let mut newest = 0;
     for (name, entry) in budget.entries(site) {
-        if let Some(p) = packages::dist_info(&name) {
-            list.add(&p.name, &p.version);
-            newest = newest.max(entry.metadata().map_or(0, |m| changed(&m)));
+        if !packages::is_dist_info(&name) {
+            continue;
         }
+        match packages::dist_info(&name) {
+            Some(p) => list.add(&p.name, &p.version),
+            None => list.leave_out(),
+        }
+        newest = newest.max(entry.metadata().map_or(0, |m| changed(&m)));
     }
     let meta = std::fs::metadata(site).ok();
     let mut all = found("python", s, site, meta.as_ref(), Ok(list));

@@ -17,6 +17,7 @@ fn or_null(text: Option<&str>) -> String {
 pub fn answer(a: &Answer) -> String {
     let (groups, missing) = within(&a.groups, group);
     let (sources, more) = within(&a.sources, source);
+    let within = a.left_out_within();
     format!(
         "{{\"groups\":[{}],\"packages\":[{}],\"gone\":{},\"unseen\":{},\"left_out\":{}}}\n",
         groups.join(","),
@@ -26,7 +27,9 @@ pub fn answer(a: &Answer) -> String {
             let (who, why) = (member(m), quote(why));
             format!("{{{who},\"reason\":{why}}}")
         })),
-        a.left_out.saturating_add(missing).saturating_add(more)
+        [a.left_out, missing, more, within]
+            .into_iter()
+            .fold(0, usize::saturating_add)
     )
 }
 

@@ -52,16 +52,17 @@ impl Package {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct List {
     pub all: BTreeSet<Package>,
-    /// So many more there are.
+    /// So many more there are: for which there was no room, that could not be read, or whose names are none.
     pub left_out: usize,
     bytes: usize,
+    full: bool,
 }
 
 impl List {
-    /// One more; what can be none is left out, and not counted.
+    /// One more; one whose name can be none is left out, and counted.
     pub fn add(&mut self, name: &str, version: &str) {
         let Some(one) = Package::new(name, version) else {
-            return;
+            return self.leave_out();
         };
         if self.all.contains(&one) {
             return;
@@ -72,13 +73,21 @@ impl List {
                 self.bytes = bytes;
                 self.all.insert(one);
             }
-            false => self.left_out += 1,
+            false => {
+                self.full = true;
+                self.leave_out();
+            }
         }
+    }
+
+    /// There is one more, that cannot be told.
+    pub fn leave_out(&mut self) {
+        self.left_out = self.left_out.saturating_add(1);
     }
 
     /// Is no more of any use?
     pub fn is_full(&self) -> bool {
-        self.left_out > 0
+        self.full
     }
 
     fn raw(&mut self, name: Raw<'_>, version: Option<Raw<'_>>) {
@@ -249,7 +258,12 @@ pub fn requirements(text: &str) -> List {
     list
 }
 
-/// `name-version.dist-info`, or .egg-info with what it is for behind that: what is installed in Python.
+/// Is that a record of something that is installed in Python?
+pub fn is_dist_info(file: &str) -> bool {
+    file.ends_with(".dist-info") || file.ends_with(".egg-info")
+}
+
+/// `name-version.dist-info`, or .egg-info with what it is for behind that: what is installed.
 pub fn dist_info(file: &str) -> Option<Package> {
     let bare = file
         .strip_suffix(".dist-info")

@@ -124,6 +124,13 @@ fn the_same_in_json() {
     assert!(v["packages"][1]["packages"].is_null());
     assert_eq!(text(&v["unseen"][0]["reason"]), "Permission denied");
     assert_eq!(v["left_out"].get::<f64>(), Some(&2.0));
+    // What is left out of a group or a place is in the number of all.
+    let mut a = answer();
+    a.groups[0].made.objects_left_out = 40;
+    a.sources[0].list.as_mut().unwrap().leave_out();
+    let v = parse(json::answer(&a).trim_end()).unwrap();
+    assert_eq!(v["packages"][0]["left_out"].get::<f64>(), Some(&1.0));
+    assert_eq!(v["left_out"].get::<f64>(), Some(&43.0));
     assert!(parse(json::answer(&Answer::default()).trim_end()).is_ok());
 }
 

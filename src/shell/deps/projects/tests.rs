@@ -41,11 +41,14 @@ impl Dir {
         let shown = |nth: &usize| {
             let s = &projects.all[*nth].source;
             let path = Path::new(&s.path).strip_prefix(&self.0).unwrap().display();
-            let all = match &s.list {
-                Ok(list) => list.all.iter().map(|p| format!("{}@{}", p.name, p.version)),
+            let list = match &s.list {
+                Ok(list) => list,
                 Err(why) => return format!("{} {path} {why}", s.kind),
             };
-            format!("{} {path} {}", s.kind, all.collect::<Vec<_>>().join(" "))
+            let all = list.all.iter().map(|p| format!("{}@{}", p.name, p.version));
+            let more = (list.left_out > 0).then(|| format!("+{}", list.left_out));
+            let all: Vec<String> = all.chain(more).collect();
+            format!("{} {path} {}", s.kind, all.join(" "))
         };
         hits.iter().map(shown).collect()
     }
@@ -86,6 +89,34 @@ fn node_has_what_is_installed_nested_and_scoped_and_walks_in_no_circles() {
         "npm app/node_modules @s/b@2.0.0 a@1.2.3 app@1.0.0 broken@ c@0.1.0 own@3.0.0",
     ];
     assert_eq!(d.of("node", "app/src"), want);
+}
+
+#[test]
+fn packages_that_cannot_be_told_are_counted_and_what_is_below_them_is_found() {
+    use std::os::unix::ffi::OsStrExt;
+    let d = Dir::new("untold");
+    let long = format!("{{\"name\":\"long\",\"x\":\"{}\"}}", "x".repeat(600_000));
+    d.file("app/package.json", &long);
+    d.file("app/node_modules/long/package.json", &long);
+    d.package("app/node_modules/long/node_modules/in", "in", "1.0.0");
+    d.file("app/node_modules/\u{1b}[2J/package.json", "{}");
+    let odd = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+    let odd = d.0.join("app/node_modules").join(odd);
+    fs::create_dir(&odd).unwrap();
+    fs::write(odd.join("package.json"), "{}").unwrap();
+    d.package("app/node_modules/good", "good", "2.0.0");
+    let want = [
+        "npm app/package.json is longer than 512K: not read",
+        "npm app/node_modules good@2.0.0 in@1.0.0 +3",
+    ];
+    assert_eq!(d.of("node", "app"), want);
+    let site = "py/.venv/lib/python3.11/site-packages";
+    d.file("py/.venv/pyvenv.cfg", "");
+    for name in ["flask-3.0.0.dist-info", "a\nb-1.dist-info", "bare.egg-info"] {
+        d.file(&format!("{site}/{name}/METADATA"), "");
+    }
+    let want = [format!("python {site} flask@3.0.0 +2")];
+    assert_eq!(d.of("python3.11", "py"), want);
 }
 
 #[test]

@@ -168,4 +168,12 @@ fn of_more_than_may_be_told_it_is_known_how_many() {
     }
     let list = requirements(&text);
     assert_eq!((list.all.len(), list.left_out), (MAX_PACKAGES, 3));
+    assert!(list.is_full());
+    // What cannot be told takes no room.
+    let mut list = List::default();
+    for name in ["a\u{1b}[2J", "", "https://u:p@h", "good"] {
+        list.add(name, "1");
+    }
+    assert_eq!(told(&list), ["good@1"]);
+    assert_eq!((list.left_out, list.is_full()), (3, false));
 }
