@@ -118,14 +118,17 @@ fn a_node_server_is_made_of_node_its_objects_and_what_is_installed() {
         (said.code, said.err.as_str()),
         (64, "minicluster: '2' is not a slot from 0 to 1\n")
     );
-    // An upgrade of a package is one that the workers do not have.
+    // An upgrade of a package is one that the workers do not have. (What lies in it beside its package.json is
+    // not looked at.)
+    file(&dir, "app/node_modules/a/index.js", "");
+    assert_eq!(deps(&rig)["groups"][0]["stale"].get::<bool>(), Some(&false));
     package(&dir, "app/node_modules/a", "a", "1.2.4");
     let all = deps(&rig);
     assert!(packages(&all, "app/node_modules").contains(&"a@1.2.4".to_string()));
     assert_eq!(all["groups"][0]["stale"].get::<bool>(), Some(&true));
     let said = told(&rig, "deps");
     assert!(
-        said.starts_with("not what is on disk now, which a restart would take:\n"),
+        said.starts_with("not what is on disk now, where a restart looks:\n"),
         "{said}"
     );
     assert!(said.contains("app/node_modules changed since\n"), "{said}");

@@ -73,7 +73,7 @@ fn answer() -> Answer {
 
 #[test]
 fn for_people_what_a_restart_would_change_comes_first() {
-    let want = "not what is on disk now, which a restart would take:
+    let want = "not what is on disk now, where a restart looks:
   slot 3 generation 1: /srv/server replaced
   slot 3 generation 1: /usr/lib/libssl.so.3 replaced
 

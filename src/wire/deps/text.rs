@@ -57,7 +57,7 @@ fn what_became(state: State) -> &'static str {
     }
 }
 
-/// What a restart would change.
+/// What a restart would not find as it is here. (In place of what was deleted it may find nothing.)
 fn stale(groups: &[Group]) -> String {
     let mut text = String::new();
     let one = |g: &Group| {
@@ -73,7 +73,7 @@ fn stale(groups: &[Group]) -> String {
     }
     match text.is_empty() {
         true => text,
-        false => format!("not what is on disk now, which a restart would take:\n{text}\n"),
+        false => format!("not what is on disk now, where a restart looks:\n{text}\n"),
     }
 }
 
