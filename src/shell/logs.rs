@@ -145,16 +145,19 @@ impl Shell {
         }
         let hearers = self.clients.hearers();
         output.heard(!hearers.is_empty());
+        // As those stand that were kept: files of slots do not have the pid.
+        let merged = output.is_merged();
         for (client, Hears { slot, how }) in hearers {
             let (mut text, mut count) = (String::new(), 0u64);
             for t in told.iter().filter(|t| slot.is_none_or(|s| s == t.slot)) {
                 for line in logs::last(&t.lines, true, usize::MAX) {
+                    let json = logs::is_json(how);
                     let line = Line {
                         slot: Some(t.slot),
-                        pid: Some(t.pid),
+                        pid: (merged || json).then_some(t.pid),
                         text: line,
                     };
-                    text.push_str(&line.shown(logs::is_json(how), slot.is_some()));
+                    text.push_str(&line.shown(json, slot.is_some()));
                 }
                 count = count.saturating_add(output::count(&t.lines));
             }

@@ -212,6 +212,11 @@ impl Output {
         std::mem::take(&mut self.told)
     }
 
+    /// Is there one file for all?
+    pub fn is_merged(&self) -> bool {
+        self.merged
+    }
+
     /// The slots that have files, or `None` for the one of all.
     pub fn slots(&self) -> Vec<Option<u16>> {
         self.files.keys().copied().collect()

@@ -2,6 +2,7 @@
 //! disks that do not take them.
 
 use crate::birth;
+use crate::console::Typist;
 use crate::harness::{Rig, Words, sigkill};
 use crate::place::{Place, free_port, run, script};
 use crate::proc;
@@ -137,6 +138,18 @@ fn lines_of_all_in_one_file_say_whose_they_are() {
     want.sort();
     assert_eq!(got, want);
     assert_eq!(fs::read_dir(rig.dir().join("logs")).unwrap().count(), 1);
+    // So it is for who reads and follows them, unless of one slot.
+    let whose = format!("0[{}]: ", pids[0]);
+    let mut typist = Typist::on(&rig.socket());
+    tell(&rig, 0, "echo kept");
+    wait_text(&rig, "w.log", &format!("{whose}kept\n"));
+    typist.types("logs lines 1 follow");
+    assert_eq!(typist.reads(), format!("{whose}kept"));
+    tell(&rig, 0, "echo live");
+    assert_eq!(typist.reads(), format!("{whose}live"));
+    wait_text(&rig, "w.log", &format!("{whose}live\n"));
+    assert_eq!(rig.verb("logs 0 lines 2").out, "kept\nlive\n");
+    drop(typist);
     let asleep = || proc::sleeps_for_good(rig.pid());
     rig.until("who has nothing to write sleeps for good", asleep);
     rig.note_descriptors();
