@@ -298,15 +298,20 @@ fn a_directory_that_cannot_be_had_is_exit_73_before_anything_is_bound() {
     fs::write(place.dir.join("file"), "").unwrap();
     fs::create_dir(place.dir.join("linked")).unwrap();
     symlink("../file", place.dir.join("linked/w.0.log")).unwrap();
+    fs::create_dir(place.dir.join("piped")).unwrap();
+    let fifo = place.dir.join("piped/w.0.log");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let start = |dir: &str, more: &str| {
         let mut cmd = place.command();
         cmd.args(format!("-n 1 -p {port} --name w --log-dir {dir} {more} -- ./threaded").words());
         run(cmd, Instant::now() + Duration::from_secs(20))
     };
     for (dir, why) in [
-        ("a/b", "a/b: No such file or directory"),
+        ("a/b", "a/b: it is not made, because "),
+        ("a/b", "/a is not there: make that first"),
         ("file", "file: Not a directory"),
         ("linked", "linked/w.0.log: it is a symbolic link"),
+        ("piped", "piped/w.0.log: it is a FIFO"),
         ("/proc", "/proc/w.0.log: No such file or directory"),
     ] {
         let said = start(dir, "");

@@ -24,7 +24,8 @@ impl Dir {
     pub fn open(path: &Path) -> io::Result<Dir> {
         let fd = match open(path) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                DirBuilder::new().mode(0o750).create(path)?;
+                let made = DirBuilder::new().mode(0o750).create(path);
+                made.map_err(|e| without_parent(path, e))?;
                 open(path)?
             }
             opened => opened?,
@@ -67,10 +68,20 @@ impl Dir {
         // Of a FIFO nobody is waited for.
         let usual = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
         let mode = Mode::from_bits_truncate(0o640);
-        let fd = openat(&self.fd, name, flags | usual, mode)?;
+        let fd = openat(&self.fd, name, flags | usual, mode).map_err(|e| match e {
+            // A FIFO that nobody reads, a socket.
+            nix::Error::ENXIO => self.no_file(name).unwrap_or(e.into()),
+            _ => io::Error::from(e),
+        })?;
         let stat = fstat(&fd)?;
         regular(&stat)?;
         Ok((fd.into(), stat))
+    }
+
+    /// What it is instead of a file, if that can be seen.
+    fn no_file(&self, name: &str) -> Option<io::Error> {
+        let stat = fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        regular(&stat).err()
     }
 
     /// Gives a file another name, in place of what had that. One that is not there is none to rename.
@@ -116,9 +127,24 @@ fn size_of(stat: &FileStat) -> u64 {
 
 fn regular(stat: &FileStat) -> io::Result<()> {
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-    match kind == SFlag::S_IFREG {
-        true => Ok(()),
-        false => Err(io::Error::other("not a regular file")),
+    let what = match kind {
+        SFlag::S_IFREG => return Ok(()),
+        SFlag::S_IFIFO => "a FIFO",
+        SFlag::S_IFSOCK => "a socket",
+        SFlag::S_IFCHR | SFlag::S_IFBLK => "a device",
+        _ => "no regular file",
+    };
+    Err(io::Error::other(format!("it is {what}")))
+}
+
+/// Only the last component of a path is made.
+fn without_parent(path: &Path, e: io::Error) -> io::Error {
+    match path.parent() {
+        Some(parent) if e.kind() == ErrorKind::NotFound => io::Error::other(format!(
+            "it is not made, because {} is not there: make that first",
+            parent.display()
+        )),
+        _ => e,
     }
 }
 
@@ -184,6 +210,12 @@ pub mod tests {
         for name in ["link", "near", "fifo", "sub"] {
             assert!(dir.append(name).is_err(), "{name:?}");
         }
+        let why = |name| dir.append(name).unwrap_err().to_string();
+        assert_eq!(why("fifo"), "it is a FIFO");
+        let _reader = File::options().read(true).write(true).open(at.join("fifo"));
+        assert_eq!(why("fifo"), "it is a FIFO");
+        let _bound = std::os::unix::net::UnixListener::bind(at.join("socket")).unwrap();
+        assert_eq!(why("socket"), "it is a socket");
         let all = dir.list().unwrap();
         let names: Vec<&str> = all.iter().map(|e| e.name.as_str()).collect();
         assert_eq!(names, ["a.log"]);
