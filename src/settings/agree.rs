@@ -43,11 +43,7 @@ impl Settings {
                     .into(),
             );
         }
-        if self.log_merge && self.log_dir.is_none() {
-            return Err(
-                "--log-merge says how the files of --log-dir are, but there is none".into(),
-            );
-        }
+        self.check_logs()?;
         if self.daemon && self.console {
             return Err(
                 "-d lets go of the terminal, so there is no --console: type minicluster console"
@@ -62,6 +58,24 @@ impl Settings {
 
     /// Can there be a port of TCP? Without any address they may be learnt.
     fn is_unix_alone(&self) -> bool {
+    /// What the files of --log-dir are like is said of none. (A file of options may say how long they are for
+    /// whoever has some.)
+    fn check_logs(&self) -> Result<(), String> {
+        if self.log_dir.is_some() {
+            return Ok(());
+        }
+        let mut typed = self.sources.typed.iter().map(|(long, _)| *long);
+        let one = typed.find(|long| ["log-max-size", "log-keep"].contains(long));
+        match one.or(self.log_merge.then_some("log-merge")) {
+            Some(long) => Err(format!(
+                "--{long} says how the files of --log-dir are, but there is none"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Is there anything whose silence can be seen? (Without any address ports may be learnt.)
+    fn check_idle(&self) -> Result<(), String> {
         let unix = |l: &Listen| matches!(l, Listen::Open(addr, _) if addr.tcp().is_none());
         self.ports.is_empty() && !self.listen.is_empty() && self.listen.iter().all(unix)
     }
@@ -205,6 +219,16 @@ mod tests {
         assert!(s.check().unwrap_err().contains("--log-dir"));
         s.log_dir = Some("logs".into());
         assert!(s.check().is_ok());
+        for (long, value) in [("log-max-size", "64K"), ("log-keep", "5")] {
+            let mut s = base.clone();
+            s.sources.filed = vec![(long, value.into())];
+            assert!(s.check().is_ok());
+            s.sources.typed = vec![(long, value.into())];
+            let e = s.check().unwrap_err();
+            assert!(e.starts_with(&format!("--{long} says how ")), "{e}");
+            s.log_dir = Some("logs".into());
+            assert!(s.check().is_ok());
+        }
         let mut s = base.clone();
         (s.workers, s.max_forks) = (Some(4), 4);
         assert!(s.check().is_ok());
