@@ -56,8 +56,6 @@ impl Settings {
         self.check_times()
     }
 
-    /// Can there be a port of TCP? Without any address they may be learnt.
-    fn is_unix_alone(&self) -> bool {
     /// What the files of --log-dir are like is said of none. (A file of options may say how long they are for
     /// whoever has some.)
     fn check_logs(&self) -> Result<(), String> {
@@ -74,8 +72,8 @@ impl Settings {
         }
     }
 
-    /// Is there anything whose silence can be seen? (Without any address ports may be learnt.)
-    fn check_idle(&self) -> Result<(), String> {
+    /// Can there be a port of TCP? Without any address they may be learnt.
+    fn is_unix_alone(&self) -> bool {
         let unix = |l: &Listen| matches!(l, Listen::Open(addr, _) if addr.tcp().is_none());
         self.ports.is_empty() && !self.listen.is_empty() && self.listen.iter().all(unix)
     }

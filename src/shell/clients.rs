@@ -9,6 +9,7 @@ use super::conn::Conn;
 use super::doors::{Doors, Gate, share_of_tcp};
 use crate::core::{By, Time};
 use crate::sys::socket;
+use crate::wire::logs::harmless;
 use crate::wire::stream::How;
 use feeding::Fed;
 pub use feeding::{Body, MAX_FILES};
@@ -196,6 +197,11 @@ impl Clients {
         if c.output.is_empty() {
             c.first = text.len();
         }
+        let text = match c.prompt.is_empty() {
+            true => text.into(),
+            // A terminal.
+            false => harmless(text),
+        };
         c.output.extend_from_slice(text.as_bytes());
         c.output.extend_from_slice(c.prompt.as_bytes());
         c.last |= last;
@@ -301,7 +307,7 @@ impl Clients {
             self.add(id, text);
         } else {
             // Above the prompt.
-            let text = format!("\r\u{1b}[K{text}{}", c.prompt);
+            let text = format!("\r\u{1b}[K{}{}", harmless(text), c.prompt);
             self.add(id, text);
         }
         self.push(id);

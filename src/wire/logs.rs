@@ -79,6 +79,55 @@ impl Line<'_> {
     }
 }
 
+/// As a terminal may have it. Whoever can get a line into a log, which a client of the server's may, could
+/// drive the terminal of who reads it: so control characters are shown as `?`, but for tabs, ends of lines and
+/// colours; and a colour ends with its line, or it would hide the next ones.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let odd = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(odd) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for line in text.split_inclusive('\n') {
+        let (inner, end) = match line.strip_suffix("\r\n") {
+            Some(inner) => (inner, "\r\n"),
+            None => match line.strip_suffix('\n') {
+                Some(inner) => (inner, "\n"),
+                None => (line, ""),
+            },
+        };
+        let (mut rest, mut coloured) = (inner, false);
+        while let Some(at) = rest.find(odd) {
+            let (before, from) = rest.split_at_checked(at).unwrap_or((rest, ""));
+            shown.push_str(before);
+            match colour(from) {
+                Some((sequence, behind)) => {
+                    shown.push_str(sequence);
+                    (rest, coloured) = (behind, true);
+                }
+                None => {
+                    shown.push('?');
+                    rest = from.strip_prefix(odd).unwrap_or_default();
+                }
+            }
+        }
+        shown.push_str(rest);
+        if coloured {
+            shown.push_str("\u{1b}[0m");
+        }
+        shown.push_str(end);
+    }
+    Cow::Owned(shown)
+}
+
+/// `ESC [ 1;31 m`, if it begins with that, and what is behind it.
+fn colour(text: &str) -> Option<(&str, &str)> {
+    let inner = text.strip_prefix("\u{1b}[")?;
+    let numbers = inner.find(|c: char| !c.is_ascii_digit() && c != ';' && c != ':')?;
+    let behind = inner.get(numbers..)?.strip_prefix('m')?;
+    text.split_at_checked(text.len() - behind.len())
+}
+
 /// Does it want JSON?
 pub fn is_json(how: How) -> bool {
     match how {
@@ -217,6 +266,27 @@ mod tests {
         assert_eq!(v["slot"].get::<f64>(), Some(&3.0));
         assert!(v["pid"].is_null());
         assert_eq!(v["line"].get::<String>().unwrap(), "a ]: b");
+    }
+
+    #[test]
+    fn no_line_drives_a_terminal() {
+        for (text, want) in [
+            ("plain\ttext\nü\n", "plain\ttext\nü\n"),
+            ("a\u{1b}[2Jb\u{7}\n", "a?[2Jb?\n"),
+            ("\u{1b}]0;title\u{7}\u{9b}2J\u{7f}\u{0}", "?]0;title??2J??"),
+            ("over\rwritten\r\nnext\n", "over?written\r\nnext\n"),
+            (
+                "\u{1b}[31mred\u{1b}[m\n",
+                "\u{1b}[31mred\u{1b}[m\u{1b}[0m\n",
+            ),
+            (
+                "\u{1b}[1;38:5:9mx\r\nno\n",
+                "\u{1b}[1;38:5:9mx\u{1b}[0m\r\nno\n",
+            ),
+            ("\u{1b}[?25l\u{1b}[3\u{1b}[\u{1b}", "?[?25l?[3?[?"),
+        ] {
+            assert_eq!(harmless(text), want, "{text:?}");
+        }
     }
 
     #[test]

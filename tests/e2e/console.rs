@@ -418,25 +418,25 @@ fn options_say_what_holds_and_keep_secrets() {
 }
 
 /// The other side of a terminal.
-struct Screen {
+pub struct Screen {
     far: std::fs::File,
     shown: String,
 }
 
 impl Screen {
-    fn of(far: OwnedFd) -> Screen {
+    pub fn of(far: OwnedFd) -> Screen {
         Screen {
             far: far.into(),
             shown: String::new(),
         }
     }
 
-    fn types(&mut self, line: &str) {
+    pub fn types(&mut self, line: &str) {
         self.far.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
     /// All that is shown up to that.
-    fn until(&mut self, what: &str) -> String {
+    pub fn until(&mut self, what: &str) -> String {
         let mut buf = [0u8; 4096];
         while !self.shown.contains(what) {
             let mut one = [PollFd::new(self.far.as_fd(), PollFlags::POLLIN)];

@@ -1,7 +1,8 @@
 //! Who reads what workers have written: by a verb, as it comes, and over HTTP, where nothing else can be had.
 
+use crate::birth;
 use crate::client::v4;
-use crate::console::Typist;
+use crate::console::{Screen, Typist};
 use crate::harness::{Rig, Words};
 use crate::house::{House, KEY, connect, exchange, key_file, request};
 use crate::logs::{dressed, log, tell, text, wait_text, writers};
@@ -73,6 +74,43 @@ fn the_last_lines_of_one_or_all_and_what_comes_from_then_on() {
     rig.until("the master rests", || proc::rests(rig.pid()));
     rig.signal(nix::sys::signal::Signal::SIGTERM);
     assert!(client.wait().unwrap().success());
+    rig.finish(0, &[]);
+}
+
+#[test]
+fn what_clients_put_into_a_log_does_not_drive_the_terminal_of_who_reads_it() {
+    let rig = writers(1, "");
+    let line = |n: usize| format!(r"printf '\033[2J\033[31m{n}\033]0;x\007\n'");
+    let raw = |n: usize| format!("\u{1b}[2J\u{1b}[31m{n}\u{1b}]0;x\u{7}\n");
+    let tame = |n: usize| format!("?[2J\u{1b}[31m{n}?]0;x?\u{1b}[0m\r\n");
+    tell(&rig, 0, &line(1));
+    wait_text(&rig, "w.0.log", &raw(1));
+    let on_terminal = |words: &str| {
+        let (far, near) = birth::open_terminal();
+        let mut cmd = rig.command();
+        cmd.arg("-C").arg(rig.socket()).args(words.words());
+        let (i, o) = (near.try_clone().unwrap(), near.try_clone().unwrap());
+        birth::on_terminal(&mut cmd, near);
+        (cmd.stdin(i).stdout(o).spawn().unwrap(), Screen::of(far))
+    };
+    let (follows, mut screen) = on_terminal("logs 0 lines 1 follow");
+    assert_eq!(screen.until("\r\n"), tame(1));
+    let (console, mut typed) = on_terminal("console");
+    typed.until("> ");
+    typed.types("logs 0 lines 1 follow");
+    typed.until(&tame(1));
+    tell(&rig, 0, &line(2));
+    assert_eq!(screen.until("\r\n"), tame(2));
+    typed.until(&tame(2));
+    let (mut reads, mut once) = on_terminal("logs 0 lines 1");
+    assert_eq!(once.until("\r\n"), tame(2));
+    assert!(reads.wait().unwrap().success());
+    // Elsewhere it is what was written.
+    assert_eq!(rig.verb("logs 0 lines 1").out, raw(2));
+    rig.signal(nix::sys::signal::Signal::SIGTERM);
+    for mut child in [follows, console] {
+        assert!(child.wait().unwrap().success());
+    }
     rig.finish(0, &[]);
 }
 

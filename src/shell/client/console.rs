@@ -9,6 +9,7 @@ use crate::core::codes::{EX_USAGE, FAILED, Failure};
 use crate::core::words::reason;
 use crate::sys::fds;
 use crate::wire::command::{MAX_LINE, Told, decode, encode};
+use crate::wire::logs::harmless;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -215,7 +216,10 @@ impl Console {
         if std::mem::take(&mut self.prompted) {
             print("\r\x1b[K")?;
         }
-        print(text).map(drop)
+        match self.person {
+            true => print(&harmless(text)).map(drop),
+            false => print(text).map(drop),
+        }
     }
 
     fn read_typed(&mut self) {

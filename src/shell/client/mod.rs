@@ -16,10 +16,11 @@ use crate::core::words::reason;
 use crate::options::config::MAX_BYTES;
 use crate::settings::{self, Before, Control, Settings, whom_within};
 use crate::sys::signal::Blocked;
-use crate::sys::{fds, pidfd, procfs, unix};
+use crate::sys::{fds, pidfd, process, procfs, unix};
 use crate::verbs::{self, What};
 use crate::wire::command::spelled_out;
 use crate::wire::key::Key;
+use crate::wire::logs::harmless;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -95,6 +96,7 @@ pub fn run(s: &Settings, mut words: Vec<String>) -> Result<u8, Failure> {
         return end(code, &text, master, s.json);
     }
     match code {
+        0 if what == What::Logs => print_harmless(&text),
         0 => print(&text),
         // It was tried, and what came of it is the answer.
         FAILED if s.json && (waits || matches!(what, What::Reopen | What::Send | What::Deps)) => {
@@ -322,6 +324,14 @@ pub fn print(text: &str) -> Result<u8, Failure> {
             Err((FAILED, format!("cannot write to stdout: {}", reason(&e))))
         }
         Ok(()) | Err(_) => Ok(0),
+    }
+}
+
+/// The same of what somebody else may have put there; a terminal is not driven by it.
+fn print_harmless(text: &str) -> Result<u8, Failure> {
+    match fds::is_terminal(process::STDOUT) {
+        true => print(&harmless(text)),
+        false => print(text),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A connection of the client's: what is sent, and what is read until the answer has come.
 
-use super::{complain, print};
+use super::{complain, print, print_harmless};
 use crate::core::codes::{EX_NOPERM, EX_USAGE, FAILED, Failure, NOT_RUNNING, TIMED_OUT};
 use crate::core::words::{human, reason};
 use crate::sys::unix;
@@ -18,7 +18,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks, and waits for the answer: exit code and text. What comes before it is printed.
 pub(super) fn ask(stream: UnixStream, words: &[String]) -> Result<(u8, String), Failure> {
-    match told(stream, words)? {
+    match told(stream, words, print)? {
         Some(answer) => Ok(answer),
         None => Err((FAILED, "the master hung up without an answer".into())),
     }
@@ -26,8 +26,8 @@ pub(super) fn ask(stream: UnixStream, words: &[String]) -> Result<(u8, String), 
 
 /// Asks what has no end but that of the master, or of who reads.
 pub(super) fn follow(stream: UnixStream, words: &[String]) -> Result<u8, Failure> {
-    match told(stream, words)? {
-        Some((0, text)) => print(&text),
+    match told(stream, words, print_harmless)? {
+        Some((0, text)) => print_harmless(&text),
         Some((code, text)) => Err((code, text.trim_end().to_string())),
         // It has gone; its last word was an event.
         None => Ok(0),
@@ -35,7 +35,11 @@ pub(super) fn follow(stream: UnixStream, words: &[String]) -> Result<u8, Failure
 }
 
 /// `None`: it hung up after it had said something, or before that.
-fn told(mut stream: UnixStream, words: &[String]) -> Result<Option<(u8, String)>, Failure> {
+fn told(
+    mut stream: UnixStream,
+    words: &[String],
+    show: fn(&str) -> Result<u8, Failure>,
+) -> Result<Option<(u8, String)>, Failure> {
     let lost = |e: std::io::Error| (FAILED, format!("the connection broke: {}", reason(&e)));
     let asked = encode(words);
     if asked.len() > MAX_LINE {
@@ -75,7 +79,7 @@ fn told(mut stream: UnixStream, words: &[String]) -> Result<Option<(u8, String)>
             Told::More(text) => {
                 // It has been heard, and takes its time.
                 let _ = from.get_ref().set_read_timeout(None);
-                print(&text)?;
+                show(&text)?;
             }
             Told::Complaint(text) => complain(text.trim_end()),
         }
