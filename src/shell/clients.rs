@@ -368,13 +368,16 @@ impl Clients {
         c.is_none_or(|c| c.stream.has_hung_up())
     }
 
-    /// Forgets one. The caller deregisters it first. What it has not read the kernel would keep for it, and
-    /// try to send, for minutes.
+    /// Forgets one. The caller deregisters it first.
     pub fn drop_one(&mut self, id: ClientId) {
-        if let Some(c) = self.map.remove(&id)
-            && c.stream.peer().is_some()
-            && !(c.output.is_empty() && c.body.is_none())
-        {
+        self.map.remove(&id);
+    }
+
+    /// It had its time, and is dropped in the next moment: what it has not read the kernel would keep for it,
+    /// and try to send, for minutes.
+    pub fn forsake(&mut self, id: ClientId) {
+        let c = self.map.get(&id).filter(|c| c.stream.peer().is_some());
+        if let Some(c) = c.filter(|c| !c.output.is_empty() || c.body.is_some()) {
             socket::forsake(c.stream.as_fd());
         }
     }

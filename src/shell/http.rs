@@ -317,6 +317,7 @@ impl Shell {
                 return;
             }
         }
+        self.clients.forsake(id);
         self.hang_up(id);
     }
 }

@@ -207,7 +207,11 @@ fn doors_that_cannot_be_are_refused_at_the_start() {
         ("--monitor x".into(), 64, "neither PORT"),
         ("--key-file key".into(), 77, "mode 0644 lets others have it"),
         ("--key-file none".into(), 78, "No such file"),
-        ("--ecv /live".into(), 64, "is there already"),
+        (
+            "--ecv /live".into(),
+            64,
+            "is a path of another answer of ours",
+        ),
         ("--ecv-control maybe".into(), 64, "off, key, open"),
         ("--ecv-down-status 399".into(), 64, "400 to 599"),
     ] {

@@ -549,7 +549,8 @@ fn one_error_of_the_medium_costs_a_line_and_not_the_log() {
         script(dir, "tell", tell);
         cmd.env("LD_PRELOAD", shim());
     });
-    rig.up();
+    // (Not by its descriptors: a program may run at any moment.)
+    rig.wait("all-ready", |_| true);
     let fails = rig.dir().join("shim-eio");
     fs::write(&fails, "").unwrap();
     assert_eq!(rig.verb("signal CONT").code, 0);
