@@ -173,7 +173,7 @@ impl Shell {
         let Some(output) = &self.output else {
             return Response::error(Status::NOT_FOUND, NO_DIR, r.head.json);
         };
-        let all = match output.dir().list() {
+        let (all, _) = match output.list() {
             Ok(found) => found,
             Err(e) => return Response::error(Status::FAILED, &reason(&e), r.head.json),
         };

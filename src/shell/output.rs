@@ -18,6 +18,7 @@ use crate::core::words::{count, human, reason};
 use crate::core::{Level, Time, WorkerId};
 use crate::settings::Settings;
 use crate::sys::clock;
+use crate::wire::logs::File as Entry;
 use crate::wire::output::{file_name, signed};
 pub use dir::Dir;
 use file::{Limits, News, OutFile};
@@ -252,6 +253,11 @@ impl Output {
         }
         bytes.truncate(done);
         (bytes, from == 0)
+    }
+
+    /// The files in the directory, ours first, and how many more there are at least.
+    pub fn list(&self) -> io::Result<(Vec<Entry>, usize)> {
+        self.dir.list(&format!("{}.", self.cluster))
     }
 
     /// The directory, for who reads it.

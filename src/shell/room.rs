@@ -20,8 +20,8 @@ const CLIENTS: u64 = 32;
 const PROGRAMS: u64 = jobs::MOST as u64 * jobs::DESCRIPTORS;
 /// Of each that lives as long as we do: as long as one takes the place of another there are two.
 const LASTING: u64 = 2 * jobs::DESCRIPTORS;
-/// For the directory of --log-dir, the file of all, and files that are sent to clients.
-const LOGS: u64 = 2 + clients::MAX_FILES as u64;
+/// For the directory of --log-dir and its parent, the file of all, and files that are sent to clients.
+const LOGS: u64 = 3 + clients::MAX_FILES as u64;
 /// Of each port: the lane that serves, one that takes its place and one that is spare, each kept twice.
 const PORT: u64 = 6;
 /// Of each port where each worker has a lane of its own: that, kept twice.

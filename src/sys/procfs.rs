@@ -244,6 +244,11 @@ pub fn most_open_files() -> Option<u64> {
     kernel_setting("fs/nr_open")
 }
 
+/// May nobody give another name to a file that they may not write? Where that cannot be seen: they may.
+pub fn hard_links_are_protected() -> bool {
+    kernel_setting("fs/protected_hardlinks").is_some_and(|n: u8| n > 0)
+}
+
 /// They are the same in every pid namespace's /proc.
 fn kernel_setting<T: std::str::FromStr>(name: &str) -> Option<T> {
     let text = fs::read_to_string(format!("/proc/sys/{name}")).ok()?;

@@ -338,3 +338,39 @@ fn there_is_no_way_out_of_the_directory() {
     assert_eq!(text(&logs.join("w.0.log")), "out 0\nerr 0\n");
     house.rig.end(&["request-refused"]);
 }
+
+#[test]
+fn what_somebody_puts_in_place_of_the_directory_is_neither_written_nor_shown() {
+    let mut house = house();
+    let (dir, logs) = (house.rig.dir().to_path_buf(), house.rig.dir().join("logs"));
+    fs::create_dir(dir.join("secrets")).unwrap();
+    fs::write(dir.join("secrets/password"), KEY).unwrap();
+    fs::rename(&logs, dir.join("aside")).unwrap();
+    symlink("secrets", &logs).unwrap();
+    let said = house.rig.verb("reopen");
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("a symbolic link stands in"), "{said:?}");
+    // The next worker, which has its file opened anew.
+    tell(&house.rig, 0, "kill -9 $$");
+    house.rig.wait("died", |_| true);
+    let written = || text(&dir.join("aside/w.0.log")).matches("err 0").count() == 2;
+    house.rig.until("the old one is written", written);
+    assert_eq!(house.opens("GET /logs/password", "").status, 404);
+    assert_eq!(
+        house
+            .opens("GET /logs", "")
+            .body
+            .matches("\"file\"")
+            .count(),
+        1
+    );
+    // Where the old one has gone there is none, and that is said.
+    fs::remove_dir_all(dir.join("aside")).unwrap();
+    tell(&house.rig, 0, "kill -9 $$");
+    let failed = house.rig.wait("log-failed", |_| true);
+    assert!(failed.msg.contains("symbolic link"), "{}", failed.msg);
+    assert_eq!(fs::read_dir(dir.join("secrets")).unwrap().count(), 1);
+    house
+        .rig
+        .end(&["reopen-failed", "died", "log-failed", "log-lost"]);
+}

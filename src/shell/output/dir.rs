@@ -1,43 +1,102 @@
-//! The directory of --log-dir. Who runs us may be root, and who may write there somebody else (the workers'
-//! user): so names are opened by the descriptor of the directory, links are not followed, and what is no
-//! regular file is neither written nor read.
+//! The directory of --log-dir. Who runs us may be root, and who may write there, or beside it, somebody else
+//! (the workers' user): so names are opened by the descriptor of the directory, and that itself by the one of
+//! its parent; links are not followed, and what is no regular file is neither written nor read.
+//!
+//! The path that was typed is followed once, at the start: links in it are the operator's wish then, and
+//! whoever puts one there later has none.
 
+use crate::sys::{process, procfs};
 use crate::wire::logs::File as Entry;
+use nix::dir::Type;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use std::fs::{DirBuilder, File, OpenOptions};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// So many of its entries are looked at for a list.
+/// So many files are in a list,
 const MAX_LISTED: usize = 4096;
+/// and so many entries are looked at for it.
+const MAX_LOOKED: usize = 32 * 1024;
 
 /// It is open.
 pub struct Dir {
     pub path: PathBuf,
-    fd: File,
+    fd: OwnedFd,
+    /// Where it stood when we began, and its name there, which is no link.
+    parent: File,
+    name: OsString,
+    /// Whose it was then.
+    owner: u32,
 }
 
 impl Dir {
     /// Opens it; made if only the last component is not there.
     pub fn open(path: &Path) -> io::Result<Dir> {
-        let fd = match open(path) {
+        whose_link(path)?;
+        let real = match fs::canonicalize(path) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 let made = DirBuilder::new().mode(0o750).create(path);
                 made.map_err(|e| without_parent(path, e))?;
-                open(path)?
+                fs::canonicalize(path)?
             }
-            opened => opened?,
+            found => found?,
         };
+        // That of / is / itself.
+        let above = real.parent().unwrap_or(&real);
+        let name = real.file_name().unwrap_or(OsStr::new(".")).to_os_string();
+        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        let mut options = OpenOptions::new();
+        let parent = options.read(true).custom_flags(flags).open(above)?;
+        let fd = open_in(&parent, &name)?;
+        let owner = fstat(&fd)?.st_uid;
         let path = path.to_path_buf();
-        Ok(Dir { path, fd })
+        Ok(Dir {
+            path,
+            fd,
+            parent,
+            name,
+            owner,
+        })
     }
 
-    /// The one that has its name now.
+    /// The one that has its name now, in the place where it was; made if there is none. If it cannot be had,
+    /// or is not what it was, the old one stays.
     pub fn reopen(&mut self) -> io::Result<()> {
-        *self = Dir::open(&self.path)?;
+        let name = self.name.as_os_str();
+        let fd = match open_in(&self.parent, name) {
+            Err(Errno::ENOENT) => {
+                mkdirat(&self.parent, name, Mode::from_bits_truncate(0o750))?;
+                open_in(&self.parent, name)
+            }
+            opened => opened,
+        };
+        let fd = fd.map_err(|e| match e {
+            Errno::ENOTDIR if self.is_linked() => {
+                io::Error::other("a symbolic link stands in place of its directory")
+            }
+            _ => e.into(),
+        })?;
+        // Who owns the parent may have put a directory of others there, or one of their own.
+        let owner = fstat(&fd)?.st_uid;
+        if owner != self.owner && owner != process::euid() {
+            return Err(io::Error::other(format!(
+                "its directory is of uid {owner} now, and was of uid {}",
+                self.owner
+            )));
+        }
+        self.fd = fd;
         Ok(())
+    }
+
+    fn is_linked(&self) -> bool {
+        let name = self.name.as_os_str();
+        let stat = fstatat(&self.parent, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|s| kind(&s) == SFlag::S_IFLNK)
     }
 
     /// A path to show.
@@ -74,7 +133,7 @@ impl Dir {
             _ => io::Error::from(e),
         })?;
         let stat = fstat(&fd)?;
-        regular(&stat)?;
+        ours(&stat)?;
         Ok((fd.into(), stat))
     }
 
@@ -92,25 +151,65 @@ impl Dir {
         }
     }
 
-    /// Its regular files, by name.
-    pub fn list(&self) -> io::Result<Vec<Entry>> {
-        let some = std::fs::read_dir(&self.path)?.take(MAX_LISTED).flatten();
+    /// Its regular files, and how many more there are at least: first those whose names begin so, then
+    /// the others, each by name.
+    pub fn list(&self, first: &str) -> io::Result<(Vec<Entry>, usize)> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut dir = nix::dir::Dir::openat(&self.fd, ".", flags, Mode::empty())?;
+        let (mut names, mut others) = (Vec::new(), Vec::new());
+        let mut count = 0usize;
+        for e in dir.iter().take(MAX_LOOKED) {
+            let e = e?;
+            // A name that is no text could not be asked for.
+            let Ok(name) = e.file_name().to_str() else {
+                continue;
+            };
+            if e.file_type().is_some_and(|t| t != Type::File) {
+                continue;
+            }
+            count += 1;
+            let kept = match name.starts_with(first) {
+                true => &mut names,
+                false => &mut others,
+            };
+            if kept.len() < MAX_LISTED {
+                kept.push(name.to_string());
+            }
+        }
+        names.sort();
+        others.sort();
+        names.append(&mut others);
+        names.truncate(MAX_LISTED);
+        let left_out = count - names.len();
         let of = |name: String| {
             let stat = fstatat(&self.fd, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
-            regular(&stat).ok()?;
+            ours(&stat).ok()?;
             Some(entry(name, &stat))
         };
-        // A name that is no text could not be asked for.
-        let names = some.filter_map(|e| e.file_name().into_string().ok());
-        let mut all: Vec<Entry> = names.filter_map(of).collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(all)
+        Ok((names.into_iter().filter_map(of).collect(), left_out))
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    let flags = libc::O_DIRECTORY | libc::O_CLOEXEC;
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
+/// No link is followed to it.
+fn open_in(parent: impl AsFd, name: &OsStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+/// If the path itself is a link it has to be the operator's: who may write beside the directory could have put
+/// it there, and wait for the next start.
+fn whose_link(path: &Path) -> io::Result<()> {
+    // (With a slash behind it the link would be followed.)
+    let bare = path.components().as_path();
+    match fs::symlink_metadata(bare) {
+        Ok(m) if m.is_symlink() && ![0, process::euid()].contains(&m.uid()) => {
+            let uid = m.uid();
+            Err(io::Error::other(format!(
+                "it is a symbolic link of uid {uid}, and is followed only if it is yours or root's"
+            )))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 fn entry(name: String, stat: &FileStat) -> Entry {
@@ -125,9 +224,12 @@ fn size_of(stat: &FileStat) -> u64 {
     u64::try_from(stat.st_size).unwrap_or(0)
 }
 
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
 fn regular(stat: &FileStat) -> io::Result<()> {
-    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-    let what = match kind {
+    let what = match kind(stat) {
         SFlag::S_IFREG => return Ok(()),
         SFlag::S_IFIFO => "a FIFO",
         SFlag::S_IFSOCK => "a socket",
@@ -135,6 +237,24 @@ fn regular(stat: &FileStat) -> io::Result<()> {
         _ => "no regular file",
     };
     Err(io::Error::other(format!("it is {what}")))
+}
+
+/// Is it a file, and one of this directory? Whoever may write here could have given /etc/shadow another name
+/// here, and we would show it, or write what workers write behind it. Where the kernel sees to it that nobody
+/// links what they may not write, a second name of a file of ours is our own doing, or a backup's, and no reason
+/// to lose lines; we have made all files here, so one of somebody else needs none.
+fn ours(stat: &FileStat) -> io::Result<()> {
+    regular(stat)?;
+    match is_linked(stat, process::euid(), procfs::hard_links_are_protected) {
+        false => Ok(()),
+        true => Err(io::Error::other(
+            "it has more than one name (a hard link), and may be another file",
+        )),
+    }
+}
+
+fn is_linked(stat: &FileStat, us: u32, protected: impl FnOnce() -> bool) -> bool {
+    stat.st_nlink > 1 && (stat.st_uid != us || !protected())
 }
 
 /// Only the last component of a path is made.
@@ -152,7 +272,7 @@ fn without_parent(path: &Path, e: io::Error) -> io::Error {
 pub mod tests {
     use super::*;
     use std::io::Read;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     pub fn place(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("mc-output-{name}-{}", std::process::id()));
@@ -165,7 +285,7 @@ pub mod tests {
     fn it_is_made_if_only_its_last_component_is_missing() {
         let place = place("made");
         let dir = Dir::open(&place.join("logs")).unwrap();
-        let mode = dir.fd.metadata().unwrap().permissions().mode();
+        let mode = fstat(&dir.fd).unwrap().st_mode;
         assert_eq!(mode & 0o027, 0, "{mode:o}");
         assert!(Dir::open(&place.join("a/b")).is_err());
         std::fs::write(place.join("file"), "").unwrap();
@@ -216,9 +336,109 @@ pub mod tests {
         assert_eq!(why("fifo"), "it is a FIFO");
         let _bound = std::os::unix::net::UnixListener::bind(at.join("socket")).unwrap();
         assert_eq!(why("socket"), "it is a socket");
-        let all = dir.list().unwrap();
-        let names: Vec<&str> = all.iter().map(|e| e.name.as_str()).collect();
-        assert_eq!(names, ["a.log"]);
+        assert_eq!(names(&dir), ["a.log"]);
         std::fs::remove_dir_all(place).unwrap();
+    }
+
+    fn names(dir: &Dir) -> Vec<String> {
+        let (all, _) = dir.list("w.").unwrap();
+        all.into_iter().map(|e| e.name).collect()
+    }
+
+    #[test]
+    fn whoever_puts_another_directory_in_its_place_gains_nothing() {
+        let place = place("place");
+        let at = place.join("logs");
+        let mut dir = Dir::open(&at).unwrap();
+        dir.append("w.log").unwrap();
+        fs::create_dir(place.join("secrets")).unwrap();
+        fs::write(place.join("secrets/key"), "").unwrap();
+        fs::rename(&at, place.join("moved")).unwrap();
+        symlink("secrets", &at).unwrap();
+        let why = dir.reopen().unwrap_err().to_string();
+        assert_eq!(why, "a symbolic link stands in place of its directory");
+        dir.append("new.log").unwrap();
+        assert!(place.join("moved/new.log").exists() && !at.join("new.log").exists());
+        assert_eq!(names(&dir), ["w.log", "new.log"]);
+        assert!(dir.read("key").is_err());
+        fs::remove_file(&at).unwrap();
+        fs::write(&at, "").unwrap();
+        assert!(dir.reopen().is_err());
+        // What has gone is made anew, where it was.
+        fs::remove_file(&at).unwrap();
+        dir.reopen().unwrap();
+        assert!(at.is_dir() && names(&dir).is_empty());
+        if process::euid() == 0 {
+            let give = |uid| std::os::unix::fs::chown(&at, Some(uid), None).unwrap();
+            give(65534);
+            let why = dir.reopen().unwrap_err().to_string();
+            assert_eq!(why, "its directory is of uid 65534 now, and was of uid 0");
+            // One that was theirs when we began may be so again, or ours.
+            let mut dir = Dir::open(&at).unwrap();
+            dir.reopen().unwrap();
+            give(0);
+            dir.reopen().unwrap();
+            give(65533);
+            assert!(dir.reopen().is_err());
+        }
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn a_link_that_is_the_operators_is_followed_once() {
+        let place = place("wish");
+        for day in ["one", "two"] {
+            fs::create_dir(place.join(day)).unwrap();
+        }
+        let link = place.join("current");
+        symlink("one", &link).unwrap();
+        let mut dir = Dir::open(&link.join("")).unwrap();
+        fs::remove_file(&link).unwrap();
+        symlink("two", &link).unwrap();
+        dir.reopen().unwrap();
+        dir.append("w.log").unwrap();
+        assert!(place.join("one/w.log").exists());
+        if process::euid() == 0 {
+            std::os::unix::fs::lchown(&link, Some(65534), None).unwrap();
+            for path in [link.clone(), link.join("")] {
+                let why = Dir::open(&path).err().unwrap().to_string();
+                assert!(
+                    why.starts_with("it is a symbolic link of uid 65534"),
+                    "{why}"
+                );
+            }
+        }
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn a_second_name_of_something_else_is_no_file_of_ours() {
+        let place = place("names");
+        let dir = Dir::open(&place).unwrap();
+        dir.append("w.log").unwrap();
+        let mut stat = fstatat(&dir.fd, "w.log", AtFlags::empty()).unwrap();
+        let us = stat.st_uid;
+        for (names, uid, protected, linked) in [
+            (1, us, true, false),
+            (1, us, false, false),
+            (1, us + 1, false, false),
+            (2, us, true, false),
+            (2, us, false, true),
+            (2, us + 1, true, true),
+            (2, us + 1, false, true),
+        ] {
+            (stat.st_nlink, stat.st_uid) = (names, uid);
+            let case = (names, uid, protected);
+            assert_eq!(is_linked(&stat, us, || protected), linked, "{case:?}");
+        }
+        if process::euid() == 0 {
+            fs::write(place.join("theirs"), "").unwrap();
+            std::os::unix::fs::chown(place.join("theirs"), Some(65534), None).unwrap();
+            assert_eq!(names(&dir), ["w.log", "theirs"]);
+            fs::hard_link(place.join("theirs"), place.join("w.0.log")).unwrap();
+            assert!(dir.append("w.0.log").is_err() && dir.read("theirs").is_err());
+            assert_eq!(names(&dir), ["w.log"]);
+        }
+        fs::remove_dir_all(place).unwrap();
     }
 }
