@@ -268,16 +268,30 @@ impl Clients {
         all.filter_map(|(id, c)| Some((*id, c.hears?))).collect()
     }
 
-    /// So many lines, for one who is. One that does not keep up misses them.
-    pub fn tell_lines(&mut self, id: ClientId, text: &str, lines: u64) {
-        let Some(c) = self.map.get_mut(&id) else {
-            return;
-        };
-        if c.output.len() > MAX_BEHIND {
+    /// Does so much wait for it that it misses what is told?
+    pub fn is_behind(&self, id: ClientId) -> bool {
+        let c = self.map.get(&id);
+        c.is_some_and(|c| c.output.len() > MAX_BEHIND)
+    }
+
+    /// So many lines it is not told.
+    pub fn misses(&mut self, id: ClientId, lines: u64) {
+        if let Some(c) = self.map.get_mut(&id) {
             c.missed_lines = c.missed_lines.saturating_add(lines);
-            return;
         }
-        self.show(id, text);
+    }
+
+    /// Lines, for one who is, and that it is not told so many behind them.
+    pub fn tell_lines(&mut self, id: ClientId, text: &str, missed: u64) {
+        if !text.is_empty() {
+            self.add_shown(id, text);
+        }
+        self.misses(id, missed);
+        // It is said when all is out that waits, and that may be now.
+        if let Some(c) = self.map.get_mut(&id).filter(|c| c.output.is_empty()) {
+            c.confess();
+        }
+        self.push(id);
     }
 
     /// Those who do.
@@ -299,6 +313,11 @@ impl Clients {
     }
 
     fn show(&mut self, id: ClientId, text: &str) {
+        self.add_shown(id, text);
+        self.push(id);
+    }
+
+    fn add_shown(&mut self, id: ClientId, text: &str) {
         let Some(c) = self.map.get_mut(&id) else {
             return;
         };
@@ -310,7 +329,6 @@ impl Clients {
             let text = format!("\r\u{1b}[K{}{}", harmless(text), c.prompt);
             self.add(id, text);
         }
-        self.push(id);
     }
 
     /// What goes out to it with the rest.

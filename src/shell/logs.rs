@@ -11,9 +11,8 @@ use crate::wire::door::NO_PAGE;
 use crate::wire::http::range::{self, Part};
 use crate::wire::http::response::{HTML, Length, Response, date};
 use crate::wire::http::{Request as Asked, Status};
-use crate::wire::logs::{self, Line};
+use crate::wire::logs::{self, Line, Room};
 use crate::wire::outcome::refusal;
-use crate::wire::output;
 use crate::wire::routes::LOG_FILES;
 use crate::wire::stream::How;
 
@@ -134,36 +133,39 @@ impl Shell {
         Ok(text)
     }
 
-    /// Those who follow are told what was written in this turn.
+    /// Those who follow are told what was written in this turn, each way rendered once, and as much of it as
+    /// there is room for in a turn: lines can come faster than they can be told, and nobody who follows, nor
+    /// sixty of them, may hold up the others. Who does not keep up is asked first, and has nothing rendered.
     pub(super) fn tell_lines(&mut self) {
         let Some(output) = &mut self.output else {
             return;
         };
-        let told = output.take_told();
-        if told.is_empty() {
+        let written = output.take_told();
+        if written.is_empty() {
             return;
         }
         let hearers = self.clients.hearers();
         output.heard(!hearers.is_empty());
         // As those stand that were kept: files of slots do not have the pid.
-        let merged = output.is_merged();
-        for (client, Hears { slot, how }) in hearers {
-            let (mut text, mut count) = (String::new(), 0u64);
-            for t in told.iter().filter(|t| slot.is_none_or(|s| s == t.slot)) {
-                for line in logs::last(&t.lines, true, usize::MAX) {
-                    let json = logs::is_json(how);
-                    let line = Line {
-                        slot: Some(t.slot),
-                        pid: (merged || json).then_some(t.pid),
-                        text: line,
-                    };
-                    text.push_str(&line.shown(json, slot.is_some()));
-                }
-                count = count.saturating_add(output::count(&t.lines));
+        let pids = output.is_merged();
+        let (behind, hearers): (Vec<_>, Vec<_>) = hearers
+            .into_iter()
+            .partition(|(client, _)| self.clients.is_behind(*client));
+        for (client, Hears { slot, .. }) in behind {
+            self.clients.misses(client, logs::count(&written, slot));
+        }
+        let mut ways: Vec<Hears> = Vec::new();
+        for (_, hears) in &hearers {
+            if !ways.contains(hears) {
+                ways.push(*hears);
             }
-            if count > 0 {
-                self.clients
-                    .tell_lines(client, &logs::dressed(text, how), count);
+        }
+        let room = Room::of(hearers.len(), ways.len());
+        for way in ways {
+            let (text, missed) = logs::told(&written, way.slot, way.how, pids, room);
+            let of_it = hearers.iter().filter(|(_, hears)| *hears == way);
+            for (client, _) in of_it.filter(|_| missed > 0 || !text.is_empty()) {
+                self.clients.tell_lines(*client, &text, missed);
             }
         }
     }

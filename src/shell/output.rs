@@ -18,8 +18,8 @@ use crate::core::words::{count, human, reason};
 use crate::core::{Level, Time, WorkerId};
 use crate::settings::Settings;
 use crate::sys::clock;
-use crate::wire::logs::File as Entry;
-use crate::wire::output::{file_name, signed};
+use crate::wire::logs::{File as Entry, Written};
+use crate::wire::output::{self, file_name, signed};
 pub use dir::Dir;
 use file::{Limits, News, OutFile};
 use mio::Interest;
@@ -46,6 +46,8 @@ const REST: Duration = Duration::from_millis(10);
 /// it would wait.
 const MUCH: usize = 32 * 1024;
 const HEARD: u32 = 64;
+/// So much of what is written in a turn is kept for those who follow: what each of them is told of it is less.
+const MOST_TOLD: usize = 1024 * 1024;
 
 /// All files.
 pub struct Output {
@@ -68,14 +70,9 @@ pub struct Output {
     rest: Option<Time>,
     /// Does somebody follow what is written?
     heard: bool,
-    told: Vec<Told>,
-}
-
-/// What was written in this turn, for those who follow.
-pub struct Told {
-    pub slot: u16,
-    pub pid: i32,
-    pub lines: Vec<u8>,
+    /// What was written in this turn, for those; and how long it is.
+    told: Vec<Written>,
+    told_bytes: usize,
 }
 
 impl Output {
@@ -99,6 +96,7 @@ impl Output {
             rest: None,
             heard: false,
             told: Vec::new(),
+            told_bytes: 0,
         }))
     }
 
@@ -179,8 +177,7 @@ impl Output {
         }
         let key = self.key(from.slot);
         if self.heard {
-            let (slot, pid, lines) = (from.slot, from.pid, lines.clone());
-            self.told.push(Told { slot, pid, lines });
+            self.keep_for_who_hears(from, &lines);
         }
         let lines = match self.merged {
             true => signed(&lines, from.slot, from.pid),
@@ -200,16 +197,34 @@ impl Output {
         });
     }
 
+    /// More than who follows is told in a turn is only counted.
+    fn keep_for_who_hears(&mut self, from: &Voice, lines: &[u8]) {
+        let count = output::count(lines);
+        self.told_bytes = self.told_bytes.saturating_add(lines.len());
+        let lines = match self.told_bytes > MOST_TOLD {
+            true => Vec::new(),
+            false => lines.to_vec(),
+        };
+        let (slot, pid) = (from.slot, from.pid);
+        self.told.push(Written {
+            slot,
+            pid,
+            lines,
+            count,
+        });
+    }
+
     /// Somebody follows what is written from now on, or nobody does.
     pub fn heard(&mut self, so: bool) {
         self.heard = so;
         if !so {
-            self.told = Vec::new();
+            drop(self.take_told());
         }
     }
 
     /// What was written since the last time.
-    pub fn take_told(&mut self) -> Vec<Told> {
+    pub fn take_told(&mut self) -> Vec<Written> {
+        self.told_bytes = 0;
         std::mem::take(&mut self.told)
     }
 

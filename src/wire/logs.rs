@@ -7,6 +7,7 @@ use super::logfmt::timestamp;
 use super::stream::{How, framed};
 use crate::core::words;
 use std::borrow::Cow;
+use std::fmt::Write;
 
 /// A line, and whose it is, as far as that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,18 +65,122 @@ impl Line<'_> {
 
     /// For who wants to see that; `bare`: of one slot alone, which need not be said.
     pub fn shown(&self, json: bool, bare: bool) -> String {
+        let mut shown = String::with_capacity(self.text.len() + 64);
+        self.show(&mut shown, json, bare);
+        shown
+    }
+
+    /// The same, behind others: of short lines there are very many.
+    fn show(&self, into: &mut String, json: bool, bare: bool) {
         let number = |n: Option<i64>| n.map_or("null".to_string(), |n| n.to_string());
-        match (json, self.slot, self.pid) {
-            (true, slot, pid) => format!(
-                "{{\"slot\":{},\"pid\":{},\"line\":{}}}\n",
+        // (A String takes all.)
+        let _ = match (json, self.slot, self.pid) {
+            (true, slot, pid) => write!(
+                into,
+                "{{\"slot\":{},\"pid\":{},\"line\":{}}}",
                 number(slot.map(i64::from)),
                 number(pid.map(i64::from)),
                 quote(&self.text())
             ),
-            (false, Some(slot), Some(pid)) if !bare => format!("{slot}[{pid}]: {}\n", self.text()),
-            (false, Some(slot), None) if !bare => format!("{slot}: {}\n", self.text()),
-            (false, _, _) => format!("{}\n", self.text()),
+            (false, Some(slot), Some(pid)) if !bare => write!(into, "{slot}[{pid}]: "),
+            (false, Some(slot), None) if !bare => write!(into, "{slot}: "),
+            (false, _, _) => Ok(()),
+        };
+        if !json {
+            into.push_str(&self.text());
         }
+        into.push('\n');
+    }
+}
+
+/// Lines that a worker has just written.
+pub struct Written {
+    pub slot: u16,
+    pub pid: i32,
+    /// None, where they are too many to be told,
+    pub lines: Vec<u8>,
+    /// but so many they are.
+    pub count: u64,
+}
+
+/// How many of them are of that slot, or all.
+pub fn count(written: &[Written], slot: Option<u16>) -> u64 {
+    let of_it = written.iter().filter(|w| slot.is_none_or(|s| s == w.slot));
+    of_it.fold(0, |n, w| n.saturating_add(w.count))
+}
+
+/// So much one who follows is told in a turn,
+const MOST: usize = 512 * 1024;
+/// and so much all of them together,
+const MOST_OF_ALL: usize = 1024 * 1024;
+/// in so many lines, each way of each slot counting once: to render them takes longer than to send them.
+const MOST_LINES: usize = 32 * 1024;
+
+/// What there is room for in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub bytes: usize,
+    pub lines: usize,
+}
+
+impl Room {
+    /// For each of so many, who want it in so many ways.
+    pub fn of(followers: usize, ways: usize) -> Room {
+        Room {
+            bytes: (MOST_OF_ALL / followers.max(1)).min(MOST),
+            lines: MOST_LINES / ways.max(1),
+        }
+    }
+}
+
+/// What one who follows that slot, or all, is told of these lines, and how many there was no room for: the
+/// last ones, so that what is told is whole up to where that is said.
+pub fn told(
+    written: &[Written],
+    slot: Option<u16>,
+    how: How,
+    pids: bool,
+    room: Room,
+) -> (String, u64) {
+    let json = is_json(how);
+    let (mut text, mut bytes, mut lines) = (String::new(), 0, 0);
+    'full: for w in written.iter().filter(|w| slot.is_none_or(|s| s == w.slot)) {
+        // (All of one, or nothing.)
+        if w.lines.is_empty() {
+            break;
+        }
+        for line in w.lines.split_inclusive(|b| *b == b'\n') {
+            if bytes >= room.bytes || lines >= room.lines {
+                break 'full;
+            }
+            let line = Line {
+                slot: Some(w.slot),
+                pid: (pids || json).then_some(w.pid),
+                text: line.strip_suffix(b"\n").unwrap_or(line),
+            };
+            let before = text.len();
+            line.show(&mut text, json, slot.is_some());
+            bytes += weight(text.get(before..).unwrap_or_default(), how);
+            lines += 1;
+        }
+    }
+    let missed = count(written, slot).saturating_sub(lines as u64);
+    match text.is_empty() {
+        true => (text, missed),
+        false => (dressed(text, how), missed),
+    }
+}
+
+/// How long it is when it is dressed, at most.
+fn weight(text: &str, how: How) -> usize {
+    let in_a_frame = |b: u8| match b {
+        0..=31 | 127 => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    match how {
+        How::Text | How::Json | How::Sse => text.len(),
+        How::Framed { .. } => text.bytes().map(in_a_frame).sum(),
     }
 }
 
@@ -149,7 +254,7 @@ pub fn missed(lines: u64, how: How) -> String {
     let count = words::count(usize::try_from(lines).unwrap_or(usize::MAX), "line");
     let text = match is_json(how) {
         true => format!("{{\"missed\":{lines}}}\n"),
-        false => format!("minicluster: {count} missed: you did not keep up\n"),
+        false => format!("minicluster: {count} missed: they came too fast\n"),
     };
     dressed(text, how)
 }
@@ -311,6 +416,60 @@ mod tests {
         );
         let odd = "<a href=\"/logs/%3Ca%20href%3D%22x%22%3E%26%2520.log\">&lt;a href=&quot;x&quot;&gt;&amp;%20.log</a>";
         assert!(page.contains(odd), "{page}");
+    }
+
+    #[test]
+    fn what_is_told_in_a_turn_has_a_limit_and_the_rest_is_counted() {
+        let written = |slot: u16, lines: &str| Written {
+            slot,
+            pid: 42,
+            lines: lines.into(),
+            count: lines.lines().count() as u64,
+        };
+        let too_many = Written {
+            count: 7,
+            ..written(0, "")
+        };
+        let all = [
+            written(0, "a\nb\n"),
+            written(1, "c\n"),
+            too_many,
+            written(0, "d\n"),
+        ];
+        let room = Room::of(1, 1);
+        let cut = |bytes, lines| Room { bytes, lines };
+        for (slot, how, pids, room, want, missed) in [
+            (None, How::Text, false, room, "0: a\n0: b\n1: c\n", 8),
+            (None, How::Text, true, cut(8, 99), "0[42]: a\n", 10),
+            (Some(0), How::Text, true, room, "a\nb\n", 8),
+            (Some(0), How::Text, true, cut(99, 1), "a\n", 9),
+            (Some(1), How::Text, true, room, "c\n", 0),
+            (Some(2), How::Text, true, room, "", 0),
+            (
+                Some(1),
+                How::Framed { json: false },
+                true,
+                room,
+                "{\"more\":\"c\\n\"}\n",
+                0,
+            ),
+            (Some(1), How::Text, true, cut(0, 9), "", 1),
+        ] {
+            let got = told(&all, slot, how, pids, room);
+            assert_eq!(got, (want.to_string(), missed), "{slot:?} {how:?} {room:?}");
+        }
+        // However many follow, and in whatever way: no more than so much goes out, nor is rendered.
+        let flood = [written(0, &"\u{1}\n".repeat(100_000))];
+        for (followers, ways) in [(0, 0), (1, 1), (8, 8), (64, 1), (64, 64)] {
+            let room = Room::of(followers, ways);
+            assert!(room.bytes <= MOST && room.bytes * followers <= MOST_OF_ALL);
+            assert!(room.lines > 0 && room.lines * ways <= MOST_LINES);
+            for how in [How::Text, How::Json, How::Framed { json: true }] {
+                let (text, missed) = told(&flood, None, how, true, room);
+                assert!(text.len() < room.bytes + 128, "{followers} {how:?}");
+                assert!(missed > 0 && missed < 100_000);
+            }
+        }
     }
 
     #[test]
