@@ -95,6 +95,8 @@ impl Client {
         self.stuck = false;
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {
+                // Nothing that it takes later, either: tried again it would be so for ever.
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     self.first = self.first.saturating_sub(n);
                     drop(self.output.drain(..n));
