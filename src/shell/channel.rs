@@ -7,10 +7,11 @@ use super::output::Output;
 use super::stream::CHUNK;
 use super::voice::Voice;
 use super::{Kind, Shell};
-use crate::core::{Level, WorkerId};
-use crate::sys::fds;
+use crate::core::{Level, Time, WorkerId};
+use crate::sys::{clock, fds, steer};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// All tails together.
 const ALL_TAILS: usize = 64 * 1024;
@@ -23,6 +24,10 @@ const LINES: usize = 10;
 const ORPHANS: usize = 64;
 /// Chunks read from one pipe in one turn.
 const TURN: usize = 16;
+/// When a worker or all have ended so many turns of its pipe are read at once, 1 MiB: it may have made that longer.
+const LAST_TURNS: usize = 16;
+/// So long that takes at most: whoever waits for the end waits for that.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Chunks for files are longer: as many as there are in a pipe at most are one turn.
 const PIECE: usize = 4 * CHUNK;
 
@@ -121,15 +126,16 @@ impl Stderr {
         Drained::More
     }
 
-    /// The worker has gone: takes what it has left there, at once. False: nobody has the other end
-    /// any more.
-    pub fn inherit(&mut self, log: &mut Log, output: &mut Option<Output>) -> bool {
+    /// The worker has gone: takes what it has left there, at once, whether our own stderr takes it or not.
+    pub fn inherit(&mut self, log: &mut Log, output: &mut Option<Output>) -> Drained {
         let mut buf = [0u8; PIECE];
         let (most, times) = self.share();
         for _ in 0..times {
-            let Some(fd) = &self.fd else { return false };
+            let Some(fd) = &self.fd else {
+                return Drained::Closed;
+            };
             match fds::read(fd.as_fd(), buf.get_mut(..most).unwrap_or_default()) {
-                Ok(0) => return false,
+                Ok(0) => return Drained::Closed,
                 Ok(n) => {
                     let said = buf.get(..n).unwrap_or_default();
                     self.keep(said);
@@ -138,10 +144,34 @@ impl Stderr {
                         To::Files | To::Nowhere => self.file(said, log, output),
                     }
                 }
-                Err(_) => return true,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return Drained::Empty,
             }
         }
-        true
+        Drained::More
+    }
+
+    /// The same to the last line, which is its last word, where that goes to a file; for our own stderr the
+    /// rest has to wait where it is.
+    pub fn inherit_all(&mut self, log: &mut Log, output: &mut Option<Output>) -> Drained {
+        let turns = match self.to {
+            To::Files => LAST_TURNS,
+            To::Log | To::Nowhere => 1,
+        };
+        for _ in 0..turns {
+            match self.inherit(log, output) {
+                Drained::More => {}
+                done @ (Drained::Empty | Drained::Closed) => return done,
+            }
+        }
+        Drained::More
+    }
+
+    /// So many bytes wait there to be read, as far as anybody wants to have them.
+    fn left(&self) -> u64 {
+        let fd = self.fd.as_ref().filter(|_| self.to != To::Nowhere);
+        let left = fd.and_then(|fd| steer::unread(fd.as_fd()).ok());
+        left.map_or(0, u64::from)
     }
 
     /// To its file, if it has one; who waits for a daemon to be ready is told, too.
@@ -230,7 +260,7 @@ impl Shell {
         let Some(s) = self.stderrs.get_mut(&worker) else {
             return;
         };
-        let open = s.inherit(&mut self.log, &mut self.output);
+        let open = s.inherit(&mut self.log, &mut self.output) != Drained::Closed;
         (s.orphan, s.limit, s.tail) = (true, 0, VecDeque::new());
         if !open {
             self.drop_stderr(worker);
@@ -263,13 +293,27 @@ impl Shell {
         }
     }
 
-    /// What workers have left in their pipes: nobody comes back to it.
+    /// What workers have left in their pipes: nobody comes back to it. Each has its turn before one has the
+    /// next; somebody may write on.
     pub(super) fn last_words(&mut self) {
-        for s in self.stderrs.values_mut() {
-            s.inherit(&mut self.log, &mut self.output);
-            s.end(&mut self.log, &mut self.output);
+        let over = self.now() + LAST_WORDS;
+        let over = self.cluster.over_by().map_or(over, |at| at.min(over));
+        let mut more: Vec<WorkerId> = self.stderrs.keys().copied().collect();
+        for _ in 0..LAST_TURNS {
+            more.retain(|worker| {
+                let Some(s) = self.stderrs.get_mut(worker) else {
+                    return false;
+                };
+                s.inherit(&mut self.log, &mut self.output) == Drained::More
+                    && Time(clock::monotonic()) < over
+            });
         }
-        self.say_all_lost();
+        let mut left = 0u64;
+        for s in self.stderrs.values_mut() {
+            s.end(&mut self.log, &mut self.output);
+            left = left.saturating_add(s.left());
+        }
+        self.say_all_lost(left);
         self.log.flush();
         self.announce_lost();
     }
@@ -278,6 +322,19 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_in_a_pipe_is_counted_if_somebody_wants_it() {
+        for (to, left) in [(To::Log, 5), (To::Files, 5), (To::Nowhere, 0)] {
+            let (r, w) = fds::pipe().unwrap();
+            let mut s = Stderr::new(r, 0, 1, Voice::new(0, 1), to);
+            assert_eq!(s.left(), 0);
+            fds::write(w.as_fd(), b"words").unwrap();
+            assert_eq!(s.left(), left, "{to:?}");
+            s.fd = None;
+            assert_eq!(s.left(), 0);
+        }
+    }
 
     #[test]
     fn the_tail_keeps_whole_last_lines_within_its_limit() {

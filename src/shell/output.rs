@@ -447,8 +447,8 @@ impl Shell {
         self.publish(line);
     }
 
-    /// The end: what was lost and could not be said in its file.
-    pub(super) fn say_all_lost(&mut self) {
+    /// The end: what was lost and could not be said in its file, and how many bytes nobody had time to read.
+    pub(super) fn say_all_lost(&mut self, unread: u64) {
         self.say_output();
         let files = self.output.iter().flat_map(|o| o.files.values());
         let lines = files.fold(0u64, |n, f| n.saturating_add(f.lost()));
@@ -457,6 +457,15 @@ impl Shell {
             let message = format!(
                 "{} that workers wrote: they could not be written",
                 lost(lines)
+            );
+            let line = self.log.own(Level::Warn, "log-lost", fields, message);
+            self.publish(line);
+        }
+        if unread > 0 {
+            let fields = vec![("bytes", Value::Number(unread.to_string()))];
+            let bytes = count(usize::try_from(unread).unwrap_or(usize::MAX), "byte");
+            let message = format!(
+                "{bytes} that workers wrote were lost: they were in their pipes when the end came, and there was no time to read them"
             );
             let line = self.log.own(Level::Warn, "log-lost", fields, message);
             self.publish(line);

@@ -5,7 +5,7 @@
 //! hitting a stranger. One left unreaped would hide all others.
 
 use super::Shell;
-use super::channel::To;
+use super::channel::{Drained, To};
 use crate::core::{Event, Exit, Level, Oom, WorkerId};
 use crate::sys::oom::Kill;
 use crate::sys::wait::{self, Ended};
@@ -82,8 +82,8 @@ impl Shell {
         self.hear_last_messages(worker);
         self.drain_stderr(worker);
         if let Some(s) = self.stderrs.get_mut(&worker) {
-            s.inherit(&mut self.log, &mut self.output);
-            if s.to == To::Files {
+            let left = s.inherit_all(&mut self.log, &mut self.output);
+            if s.to == To::Files && left != Drained::More {
                 // A line of a dead worker is at its end, whoever else writes to its pipe.
                 s.end(&mut self.log, &mut self.output);
             }

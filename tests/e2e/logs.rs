@@ -4,9 +4,10 @@
 use crate::birth;
 use crate::console::Typist;
 use crate::harness::{Rig, Words, sigkill};
-use crate::place::{Place, free_port, run, script};
+use crate::place::{Place, free_port, python, run, script};
 use crate::proc;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -374,6 +375,44 @@ fn the_workers_of_a_daemon_and_of_another_user_write_files_that_are_the_masters(
     wait_text(&rig, "w.0.log", "out 0\nerr 0\n");
     assert_eq!(fs::metadata(log(&rig, "w.0.log")).unwrap().uid(), 0);
     rig.end(&[]);
+}
+
+#[test]
+fn the_last_lines_are_all_there_however_many_a_pipe_holds() {
+    const LINES: usize = 60_000;
+    let program = format!(
+        "import fcntl, os, signal\n\
+         fcntl.fcntl(1, 1031, 1 << 20)\n\
+         def end(*_):\n    \
+             os.write(1, b''.join(b'line %d\\n' % n for n in range({LINES})))\n    \
+             os._exit(0)\n\
+         signal.signal(signal.SIGTERM, end)\n\
+         os.write(1, b'up\\n')\n\
+         while True: signal.pause()\n"
+    );
+    let words = format!(
+        "-n 1 --name w --ready started --log-dir logs -- {} last.py",
+        python()
+    );
+    let mut rig = Rig::dressed(words, |_, dir| {
+        fs::write(dir.join("last.py"), program).unwrap();
+    });
+    rig.up();
+    wait_text(&rig, "w.0.log", "up\n");
+    // All of it is there before the master reads any: it has been asked to stop, too, and is not running.
+    let worker = rig.status().pids()[0];
+    rig.signal(Signal::SIGSTOP);
+    rig.until("the master stands", || proc::stopped(rig.pid()));
+    rig.signal(Signal::SIGTERM);
+    kill(Pid::from_raw(worker), Signal::SIGTERM).unwrap();
+    let written = || proc::zombies(rig.pid()).contains(&worker);
+    rig.until("the worker has said all", written);
+    rig.signal(Signal::SIGCONT);
+    rig.wait_exit();
+    let all = text(&log(&rig, "w.0.log"));
+    assert_eq!(all.lines().count(), 1 + LINES);
+    assert!(all.ends_with(&format!("line {}\n", LINES - 1)));
+    rig.finish(0, &["died"]);
 }
 
 #[test]
