@@ -175,13 +175,13 @@ impl Shell {
         let Some(output) = &self.output else {
             return Response::error(Status::NOT_FOUND, NO_DIR, r.head.json);
         };
-        let (all, _) = match output.list() {
+        let (all, left_out) = match output.list() {
             Ok(found) => found,
             Err(e) => return Response::error(Status::FAILED, &reason(&e), r.head.json),
         };
         match r.head.html {
-            true => Response::new(Status::OK, HTML, logs::list_html(&all)),
-            false => Response::json(Status::OK, logs::list_json(&all)),
+            true => Response::new(Status::OK, HTML, logs::list_html(&all, left_out)),
+            false => Response::json(Status::OK, logs::list_json(&all, left_out)),
         }
     }
 

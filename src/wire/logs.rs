@@ -268,8 +268,8 @@ pub struct File {
     pub modified: u64,
 }
 
-/// All of them, for programs.
-pub fn list_json(files: &[File]) -> String {
+/// All of them, for programs, and how many more there are.
+pub fn list_json(files: &[File], left_out: usize) -> String {
     let one = |f: &File| {
         let modified = timestamp((f.modified, 0));
         let (name, modified) = (quote(&f.name), quote(&modified));
@@ -278,12 +278,15 @@ pub fn list_json(files: &[File]) -> String {
             f.size
         )
     };
-    let all: Vec<String> = files.iter().map(one).collect();
+    let mut all: Vec<String> = files.iter().map(one).collect();
+    if left_out > 0 {
+        all.push(format!("{{\"left_out\":{left_out}}}"));
+    }
     format!("[{}]\n", all.join(","))
 }
 
-/// All of them, for people.
-pub fn list_html(files: &[File]) -> String {
+/// All of them, for people, and how many more there are.
+pub fn list_html(files: &[File], left_out: usize) -> String {
     let row = |f: &File| {
         format!(
             "<tr><td><a href=\"/logs/{}\">{}</a></td><td align=\"right\">{}</td><td>{}</td></tr>\n",
@@ -294,9 +297,16 @@ pub fn list_html(files: &[File]) -> String {
         )
     };
     let rows: String = files.iter().map(row).collect();
+    let more = match left_out {
+        0 => String::new(),
+        n => format!(
+            "<p>Not shown: {} more, at least</p>\n",
+            words::count(n, "file")
+        ),
+    };
     format!(
         "<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"><title>Logs</title></head><body>\n\
-         <table>\n<tr><th>File</th><th>Size</th><th>Modified</th></tr>\n{rows}</table>\n</body></html>\n"
+         <table>\n<tr><th>File</th><th>Size</th><th>Modified</th></tr>\n{rows}</table>\n{more}</body></html>\n"
     )
 }
 
@@ -402,14 +412,18 @@ mod tests {
             modified: 784_111_777,
         };
         let all = [file("w.0.log"), file("<a href=\"x\">&%20.log")];
-        let v = json::parse(list_json(&all).trim_end()).unwrap();
+        let v = json::parse(list_json(&all, 0).trim_end()).unwrap();
         assert_eq!(v[0]["file"].get::<String>().unwrap(), "w.0.log");
         assert_eq!(v[1]["size"].get::<f64>(), Some(&7.0));
         assert_eq!(
             v[0]["modified"].get::<String>().unwrap(),
             "1994-11-06T08:49:37.000Z"
         );
-        let page = list_html(&all);
+        let page = list_html(&all, 0);
+        assert!(!page.contains("Not shown"), "{page}");
+        let cut = json::parse(list_json(&all, 7).trim_end()).unwrap();
+        assert_eq!(cut[2]["left_out"].get::<f64>(), Some(&7.0));
+        assert!(list_html(&all, 7).contains("Not shown: 7 files more"));
         assert!(
             page.contains("<a href=\"/logs/w.0.log\">w.0.log</a>"),
             "{page}"

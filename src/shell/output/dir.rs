@@ -385,6 +385,25 @@ pub mod tests {
     }
 
     #[test]
+    fn of_too_many_files_ours_are_listed_and_the_others_counted() {
+        let place = place("many");
+        let dir = Dir::open(&place).unwrap();
+        for n in 0..MAX_LISTED + 3 {
+            fs::write(place.join(format!("a.{n}")), "").unwrap();
+        }
+        for n in 0..100 {
+            fs::create_dir(place.join(format!("sub.{n}"))).unwrap();
+        }
+        fs::write(place.join("w.log"), "").unwrap();
+        fs::write(place.join("w.0.log"), "").unwrap();
+        let (all, left_out) = dir.list("w.").unwrap();
+        assert_eq!((all.len(), left_out), (MAX_LISTED, 5));
+        assert_eq!([&all[0].name, &all[1].name], ["w.0.log", "w.log"]);
+        assert!(all[2..].iter().is_sorted_by(|a, b| a.name < b.name));
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
     fn a_link_that_is_the_operators_is_followed_once() {
         let place = place("wish");
         for day in ["one", "two"] {
