@@ -48,6 +48,8 @@ const MUCH: usize = 32 * 1024;
 const HEARD: u32 = 64;
 /// So much of what is written in a turn is kept for those who follow: what each of them is told of it is less.
 const MOST_TOLD: usize = 1024 * 1024;
+/// So many files that cannot be reopened are named.
+const SAID: usize = 3;
 
 /// All files.
 pub struct Output {
@@ -283,24 +285,33 @@ impl Output {
     /// Goes on with the directory and the files that have their names now. What was done, or why not.
     pub fn reopen(&mut self) -> Result<String, String> {
         let shown = self.dir.path.display().to_string();
-        let cannot = |what: String, e: &io::Error| {
-            Err(format!(
-                "cannot reopen {what}: {}; going on with the old one",
-                reason(e)
-            ))
-        };
+        // Whoever asks for that may have made room: also where nobody writes now.
+        self.files.values_mut().for_each(OutFile::try_again);
         if let Err(e) = self.dir.reopen() {
-            return cannot(shown, &e);
+            let why = reason(&e);
+            return Err(format!(
+                "cannot reopen {shown}: {why}; going on with the old one"
+            ));
         }
-        let open = self.files.values_mut().filter(|f| f.is_open());
-        let mut done = 0;
-        for file in open {
-            if let Err(e) = file.reopen(&self.dir) {
-                return cannot(self.dir.shown(file.name()), &e);
+        let (mut done, mut failed) = (0, Vec::new());
+        for file in self.files.values_mut().filter(|f| f.is_open()) {
+            match file.reopen(&self.dir) {
+                Ok(()) => done += 1,
+                Err(e) => failed.push(format!("{}: {}", file.name(), why(&e))),
             }
-            done += 1;
         }
-        Ok(format!("reopened {} in {shown}", count(done, "file")))
+        let done = format!("reopened {} in {shown}", count(done, "file"));
+        if failed.is_empty() {
+            return Ok(done);
+        }
+        let others = failed.split_off(failed.len().min(SAID)).len();
+        if others > 0 {
+            failed.push(count(others, "other"));
+        }
+        Err(format!(
+            "{done}, but cannot reopen {}; going on with the old ones",
+            failed.join(", ")
+        ))
     }
 }
 
@@ -325,11 +336,15 @@ fn is_full(e: &io::Error) -> bool {
 }
 
 fn cannot(what: &std::path::Path, e: &io::Error) -> Failure {
-    let why = match e.raw_os_error() {
+    let why = why(e);
+    (EX_CANTCREAT, format!("--log-dir {}: {why}", what.display()))
+}
+
+fn why(e: &io::Error) -> String {
+    match e.raw_os_error() {
         Some(libc::ELOOP) => "it is a symbolic link".into(),
         _ => reason(e),
-    };
-    (EX_CANTCREAT, format!("--log-dir {}: {why}", what.display()))
+    }
 }
 
 impl Shell {
@@ -477,4 +492,54 @@ fn lost(lines: u64) -> String {
     let n = usize::try_from(lines).unwrap_or(usize::MAX);
     let were = if n == 1 { "was" } else { "were" };
     format!("{} {were} lost", count(n, "line"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dir::tests::place;
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn one_file_that_cannot_be_reopened_keeps_no_other_from_that() {
+        let at = place("some");
+        let s = Settings {
+            log_dir: Some(at.clone()),
+            ..Settings::default()
+        };
+        let mut output = Output::open(&s).unwrap().unwrap();
+        output.begin("w").unwrap();
+        for slot in 0..7 {
+            output.born(slot);
+        }
+        let mut worker = Voice::new(6, 42);
+        for slot in 0..5 {
+            let name = at.join(format!("w.{slot}.log"));
+            fs::rename(&name, at.join("old")).unwrap();
+            symlink("old", &name).unwrap();
+        }
+        for slot in 5..7 {
+            fs::remove_file(at.join(format!("w.{slot}.log"))).unwrap();
+        }
+        let why = output.reopen().unwrap_err();
+        let shown = at.display();
+        let want = format!(
+            "reopened 2 files in {shown}, but cannot reopen w.0.log: it is a symbolic link, w.1.log: it is a symbolic link, w.2.log: it is a symbolic link, 2 others; going on with the old ones"
+        );
+        assert_eq!(why, want);
+        output.take(&mut worker, b"new\n");
+        let text = fs::read_to_string(at.join("w.6.log")).unwrap();
+        assert_eq!(text, "new\n");
+        // Of one that nobody writes, and that could not be had, it is forgotten, too, when that was.
+        output.close(0);
+        output.born(0);
+        assert_eq!(output.news.len(), 1);
+        fs::remove_file(at.join("w.0.log")).unwrap();
+        assert!(output.reopen().is_err());
+        output.take(&mut Voice::new(0, 43), b"at once\n");
+        let text = fs::read_to_string(at.join("w.0.log")).unwrap();
+        assert_eq!(text, "at once\n");
+        fs::remove_dir_all(at).unwrap();
+    }
 }

@@ -15,13 +15,22 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// So many files are in a list,
 const MAX_LISTED: usize = 4096;
 /// and so many entries are looked at for it.
 const MAX_LOOKED: usize = 32 * 1024;
+
+/// A file that is written.
+#[derive(Debug)]
+pub struct Opened {
+    pub file: File,
+    pub size: u64,
+    /// Does it end within a line?
+    pub torn: bool,
+}
 
 /// It is open.
 pub struct Dir {
@@ -104,11 +113,22 @@ impl Dir {
         self.path.join(name).display().to_string()
     }
 
-    /// Opens a file to append to it; made if it is not there. How long it is.
-    pub fn append(&self, name: &str) -> io::Result<(File, u64)> {
+    /// Opens a file to append to it; made if it is not there.
+    pub fn append(&self, name: &str) -> io::Result<Opened> {
         let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
         let (file, stat) = self.open_regular(name, flags)?;
-        Ok((file, size_of(&stat)))
+        let size = size_of(&stat);
+        let torn = size > 0 && self.is_torn(name);
+        Ok(Opened { file, size, torn })
+    }
+
+    /// Is its last line not ended? (To be asked of a descriptor of its own: to append takes no right to read.)
+    fn is_torn(&self, name: &str) -> bool {
+        let mut last = [b'\n'];
+        if let Ok((file, entry)) = self.read(name) {
+            let _ = file.read_at(&mut last, entry.size.saturating_sub(1));
+        }
+        last != [b'\n']
     }
 
     /// Opens a file to read it.

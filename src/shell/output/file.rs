@@ -1,7 +1,7 @@
 //! One file of workers' output: appended to, moved away when it is too long, and never waited for. What
 //! cannot be written is lost, and counted; the next lines are tried again, but not at once.
 
-use super::dir::Dir;
+use super::dir::{Dir, Opened};
 use crate::core::Time;
 use crate::core::words::reason;
 use crate::wire::output;
@@ -83,20 +83,28 @@ impl OutFile {
             }
             opened => opened,
         };
-        let (file, size) = opened?;
-        (self.file, self.size, self.torn) = (Some(file), size, false);
+        self.begin(opened?);
         Ok(())
     }
 
     /// Goes on with the file that has the name now. If it cannot be had the old one stays.
     pub fn reopen(&mut self, dir: &Dir) -> io::Result<()> {
-        let (file, size) = dir.append(&self.name)?;
-        (self.file, self.size, self.torn) = (Some(file), size, false);
-        // Whoever asks for that may have made room.
+        let opened = dir.append(&self.name)?;
+        self.begin(opened);
+        Ok(())
+    }
+
+    /// Whether it is as long as it was, and as whole, is seen now.
+    fn begin(&mut self, opened: Opened) {
+        let Opened { file, size, torn } = opened;
+        (self.file, self.size, self.torn) = (Some(file), size, torn);
+    }
+
+    /// The next line is tried, whenever the last one was.
+    pub fn try_again(&mut self) {
         if let Some(trouble) = &mut self.trouble {
             trouble.again = Time(0);
         }
-        Ok(())
     }
 
     /// All lines that were ever lost.
@@ -281,7 +289,7 @@ impl OutFile {
     fn empty(&mut self) -> io::Result<()> {
         if let Some(file) = &self.file {
             file.set_len(0)?;
-            self.size = 0;
+            (self.size, self.torn) = (0, false);
         }
         Ok(())
     }
@@ -294,8 +302,8 @@ impl OutFile {
         }
         dir.rename(&self.name, &old(1))?;
         match dir.append(&self.name) {
-            Ok((file, size)) => {
-                (self.file, self.size) = (Some(file), size);
+            Ok(opened) => {
+                self.begin(opened);
                 Ok(())
             }
             Err(e) => {
@@ -369,6 +377,21 @@ mod tests {
         put(&mut file, &mut dir, "three\n");
         assert_eq!(text(&at.join("old")), "one\ntwo\n");
         assert_eq!(text(&at.join("a.log")), "three\n");
+        // A line that somebody, or we ourselves before we were killed, have not ended, does not go on.
+        for (there, want) in [
+            ("torn", "torn\nfour\n"),
+            ("whole\n", "whole\nfour\n"),
+            ("", "four\n"),
+        ] {
+            fs::write(at.join("a.log"), there).unwrap();
+            let mut anew = OutFile::new("a.log".into());
+            put(&mut anew, &mut dir, "four\n");
+            assert_eq!(text(&at.join("a.log")), want);
+            fs::write(at.join("a.log"), there).unwrap();
+            file.reopen(&dir).unwrap();
+            put(&mut file, &mut dir, "four\n");
+            assert_eq!(text(&at.join("a.log")), want);
+        }
         // A directory that has gone is made anew.
         fs::remove_dir_all(&at).unwrap();
         let mut file = OutFile::new("b.log".into());
