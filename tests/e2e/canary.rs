@@ -101,8 +101,9 @@ fn one_that_ends_when_all_are_exchanged_brings_back_those_that_were_kept() {
         for part in ["worker 2 ", "exit 4", "    | this version is broken\n"] {
             assert!(said.err.contains(part), "{options}: {part}: {said:?}");
         }
-        // One at a time of each of eight clients.
-        assert!(failed(&tally) <= 8, "{options}: {tally:?}");
+        // Of each of eight clients one that was in work there when it ended, at most; and when that one comes
+        // again before others have its place, one that waits in its queue.
+        assert!(failed(&tally) <= 16, "{options}: {tally:?}");
         assert_eq!(rig.events("forked").len(), 8, "{options}");
         // All had their places for a while: more than the old four, and the first new one, have answered.
         assert!(tally.of("pids") > 5, "{options}: {tally:?}");
