@@ -1,7 +1,7 @@
 //! Whether clients may come: where load balancers ask for that (--ecv), and what is asked for it in turn
 //! (--ecv-monitor, --ecv-validator).
 
-use super::parse::{MOST_PATH, is_path};
+use super::choices::{MOST_PATH, is_path};
 use super::{Settings, program};
 use crate::core::{Checks, Page};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod agree;
+mod choices;
 mod ecv;
 mod envfile;
 mod launch;
@@ -24,9 +25,11 @@ mod parse;
 mod programs;
 mod recycling;
 mod rights;
+mod slips;
 mod sources;
 mod words;
 
+pub use choices::*;
 pub use ecv::*;
 pub use envfile::*;
 pub use launch::*;
@@ -37,6 +40,7 @@ pub use parse::*;
 pub use programs::*;
 pub use recycling::*;
 pub use rights::*;
+pub use slips::*;
 pub use sources::*;
 pub use words::*;
 
