@@ -221,6 +221,14 @@ impl Balance {
         }
     }
 
+    /// Is it known of each client to whom it was dealt, from its address?
+    pub fn tells_apart(self) -> bool {
+        match self {
+            Balance::Hash | Balance::Ip => true,
+            Balance::Shared | Balance::Cpu => false,
+        }
+    }
+
     /// Has each worker lanes of its own?
     pub fn spreads(self) -> bool {
         match self {

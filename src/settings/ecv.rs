@@ -121,8 +121,10 @@ impl Settings {
             return Ok(());
         };
         let Some(at) = page.at else { return Ok(()) };
-        let local = |a: SocketAddr| a.ip().is_loopback() || a.ip() == at.ip();
-        let same = |a: SocketAddr| a.port() == at.port() && (at.ip().is_loopback() || local(a));
+        // Of this machine, by no address that others have.
+        let near = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+        let there = |ip: IpAddr| ip == at.ip() || near(ip) && near(at.ip());
+        let same = |a: SocketAddr| a.port() == at.port() && there(a.ip());
         match doors.iter().find(|(_, door)| same(*door)) {
             Some((option, door)) => Err(format!(
                 "--ecv-monitor {page} asks the master itself, at {option} {door}, which would answer what it says: ask the workers, as --ecv-monitor {} does",
@@ -223,6 +225,9 @@ mod tests {
             ("[::]:3001", "http://[::1]:3001/live", false),
             ("192.0.2.1:3001", "http://192.0.2.1:3001/live", false),
             ("192.0.2.1:3001", "http://192.0.2.2:3001/live", true),
+            ("[::]:3001", "http://0.0.0.0:3001/live", false),
+            ("127.0.0.1:3001", "http://192.0.2.1:3001/", true),
+            ("192.0.2.1:3001", "http://127.0.0.1:3001/", true),
             ("127.0.0.1:3001", "http://127.0.0.1:3000/ecv", true),
             ("127.0.0.1:3001", "/ecv", true),
         ] {

@@ -67,7 +67,7 @@ impl Settings {
 
     /// Can it be told whose a connection was?
     pub(super) fn check_recycling(&self) -> Result<(), String> {
-        if let (Some(_), Balance::Shared | Balance::Cpu) = (self.max_connections, self.balance()) {
+        if self.max_connections.is_some() && !self.balance().tells_apart() {
             return Err(
                 "--max-connections needs --balance hash or ip: else nothing tells whose a connection was".into(),
             );

@@ -19,6 +19,9 @@ use std::time::Duration;
 /// The kernel lists more than that in parts, between which a connection can slip through: then two
 /// looks have to agree that there is none.
 pub(super) const AT_ONCE: usize = 200;
+/// Processes whose parents have gone, by their groups.
+pub(super) type Orphans = BTreeMap<i32, Vec<i32>>;
+
 /// What is known of those that are being emptied.
 #[derive(Default)]
 pub struct Census {
@@ -294,7 +297,7 @@ impl Shell {
     }
 
     /// Those whose parents have gone are ours by now. They belong to the worker in whose group they are.
-    pub(super) fn orphans(&self) -> BTreeMap<i32, Vec<i32>> {
+    pub(super) fn orphans(&self) -> Orphans {
         let ours = procfs::children(i32::try_from(std::process::id()).unwrap_or(0));
         let leaders: BTreeSet<i32> = self.procs.map.values().filter_map(|p| p.pid).collect();
         let orphans = ours.into_iter().filter(|pid| !leaders.contains(pid));
@@ -310,13 +313,11 @@ impl Shell {
     }
 
     /// The processes of each.
-    pub(super) fn trees(&self, workers: &[WorkerId]) -> Vec<(WorkerId, Vec<i32>)> {
+    fn trees(&self, workers: &[WorkerId]) -> Vec<(WorkerId, Vec<i32>)> {
         let left = self.orphans();
         let tree = |w: &WorkerId| {
             let pid = self.procs.map.get(w)?.pid?;
-            let roots = left.get(&pid).into_iter().flatten();
-            let roots = std::iter::once(&pid).chain(roots);
-            Some((*w, roots.flat_map(|pid| procfs::tree(*pid)).collect()))
+            Some((*w, roots(pid, &left).flat_map(procfs::tree).collect()))
         };
         workers.iter().filter_map(tree).collect()
     }
@@ -358,6 +359,12 @@ impl Shell {
         rest.retain(|inode| !theirs.of.contains_key(inode));
         Some(rest)
     }
+}
+
+/// The processes whose descendants are a worker's: its first one, and what it has left behind.
+pub(super) fn roots(pid: i32, orphans: &Orphans) -> impl Iterator<Item = i32> + use<'_> {
+    let left = orphans.get(&pid).into_iter().flatten().copied();
+    std::iter::once(pid).chain(left)
 }
 
 fn number(n: usize) -> u32 {

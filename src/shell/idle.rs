@@ -9,6 +9,7 @@
 //! 3. Where that cannot work it is said as soon as there is a worker on whom it can be tried, and what to
 //!    add; and then it is not looked at all.
 
+use super::census::{Orphans, roots};
 use super::observer::{self, Ended, Observer};
 use super::{Kind, Shell, unseen};
 use crate::core::fields::Value;
@@ -61,7 +62,7 @@ struct Hunt {
     /// a look at each thread, and which most have none of;
     others: VecDeque<(WorkerId, i32)>,
     /// and what was left behind, by their groups. `None`: it has not come to that.
-    orphans: Option<BTreeMap<i32, Vec<i32>>>,
+    orphans: Option<Orphans>,
     /// The one whose descriptors are read.
     open: Option<Open>,
     /// So many were ended.
@@ -170,17 +171,21 @@ impl Shell {
             }
             None if !self.sockets.unix_names().is_empty() => {
                 let message = "the kernel tells no idle times of unix sockets: --idle-timeout ends connections of TCP alone".to_string();
-                self.say_once(Level::Warn, "idle-blind", message);
+                self.say_once(Level::Warn, "idle-unix", message);
             }
             None => {}
         }
     }
 
+    /// On all of them, or on some.
     fn say_hands_off(&mut self, what: &str, why: &str) {
         let message = format!(
             "--idle-timeout has no effect{what}: {why}; --keepalive and --user-timeout still end connections whose clients are gone"
         );
-        self.say_once(Level::Warn, "idle-hands-off", message);
+        match what {
+            "" => self.say_once(Level::Warn, "idle-hands-off", message),
+            _ => self.say_once(Level::Warn, "idle-denied", message),
+        }
     }
 
     fn look_idle(&mut self, limit: Duration, now: Time) {
@@ -238,32 +243,29 @@ impl Shell {
 
     /// Goes on with what the next worker has started. False: there is none.
     fn descend(&mut self, hunt: &mut Hunt) -> bool {
-        if hunt.orphans.is_none() {
-            hunt.orphans = Some(self.orphans());
-            let all = self.procs.map.iter();
+        let all = self.procs.map.iter();
+        let orphans = hunt.orphans.get_or_insert_with(|| {
             hunt.others = all.filter_map(|(w, p)| Some((*w, p.pid?))).collect();
-        }
+            self.orphans()
+        });
         let Some((worker, pid)) = hunt.others.pop_front() else {
             return false;
         };
-        let mut left = MOST_FILES;
-        let left_behind = hunt.orphans.as_ref().and_then(|o| o.get(&pid));
-        let roots = std::iter::once(&pid).chain(left_behind.into_iter().flatten());
-        let mut cut = false;
-        for root in roots {
-            match burden::tree(*root, &mut left) {
+        let (mut left, mut cut) = (MOST_FILES, false);
+        for root in roots(pid, orphans) {
+            match burden::tree(root, &mut left) {
                 Some(tree) => {
                     let others = tree.pids.into_iter().filter(|other| *other != pid);
                     hunt.processes.extend(others.map(|pid| (worker, pid)));
                 }
-                None => cut |= procfs::parent_of(*root).is_some(),
+                None => cut |= procfs::parent_of(root).is_some(),
             }
         }
         if cut {
             let message = format!(
                 "a worker has more processes and threads than are looked at (limit {MOST_FILES}): silent connections that its descendants have are not ended"
             );
-            self.say_once(Level::Warn, "idle-blind", message);
+            self.say_once(Level::Warn, "idle-cut", message);
         }
         true
     }

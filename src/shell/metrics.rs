@@ -10,6 +10,7 @@
 //!    which has what is counted as well, but that is a matter of milliseconds.
 
 use super::Shell;
+use super::census::{Orphans, roots};
 use super::clients::{Body, ClientId};
 use super::output::Output;
 use super::spent::Spent;
@@ -65,7 +66,7 @@ struct Walk {
     /// So many files may still be read.
     budget: usize,
     /// Those whose parents have gone, by their groups.
-    orphans: BTreeMap<i32, Vec<i32>>,
+    orphans: Orphans,
     /// The connections that there are; `None`: that cannot be seen.
     inodes: Option<BTreeSet<u64>>,
     took: Duration,
@@ -203,9 +204,11 @@ impl Shell {
         };
         let most = walk.budget.min(MOST_OF_ONE);
         let mut left = most;
-        let tree = burden::tree(pid, &mut left).map(|mut tree| {
-            for orphan in walk.orphans.get(&pid).into_iter().flatten() {
-                tree.join(burden::tree(*orphan, &mut left).unwrap_or_default());
+        let mut all = roots(pid, &walk.orphans);
+        let tree = all.next().and_then(|pid| burden::tree(pid, &mut left));
+        let tree = tree.map(|mut tree| {
+            for orphan in all {
+                tree.join(burden::tree(orphan, &mut left).unwrap_or_default());
             }
             tree
         });

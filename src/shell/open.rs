@@ -2,6 +2,7 @@
 //! moved on them, who waits. Nothing is looked at between one question and the next.
 
 use super::Shell;
+use super::census::roots;
 use super::ending::{Held, What};
 use super::observer::{Observer, Owners};
 use crate::core::WorkerId;
@@ -100,9 +101,8 @@ impl Shell {
         let mut burdens = Burdens::default();
         for (worker, p) in &self.procs.map {
             let Some(pid) = p.pid else { continue };
-            let roots = orphans.get(&pid).into_iter().flatten();
-            for root in std::iter::once(&pid).chain(roots) {
-                let Some((tree, whole)) = burden_of(*root, &mut left) else {
+            for root in roots(pid, &orphans) {
+                let Some((tree, whole)) = burden_of(root, &mut left) else {
                     continue;
                 };
                 burdens.of.entry(*worker).or_default().join(tree);

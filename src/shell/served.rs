@@ -13,21 +13,16 @@
 use super::ours::Line;
 use super::{Kind, Shell, token};
 use crate::core::words::reason;
-use crate::core::{
-    BUCKETS, Balance, Deal, Event, LaneId, Level, PortId, SlotNr, Table, Time, WorkerId,
-};
+use crate::core::{BUCKETS, Deal, Event, LaneId, Level, PortId, SlotNr, Table, Time, WorkerId};
 use crate::sys::netlink::{self, Netlink};
 use crate::wire::metrics::Ended;
 use crate::wire::ports_filter::Ports;
 use crate::wire::sock_diag::{Conn, Info};
 use crate::wire::traffic::Tally;
 use crate::wire::{sock_diag, steering};
-use mio::Interest;
-use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// So many are heard in one turn.
@@ -43,6 +38,8 @@ const MOST_OPEN: usize = 1 << 16;
 #[derive(Default)]
 pub struct Served {
     news: Option<Netlink>,
+    /// The generation for which it was begun, or tried.
+    tried: Option<u32>,
     /// When it is looked again; meanwhile the poll does not tell.
     again: Option<Time>,
     /// The ports that the kernel tells of.
@@ -175,6 +172,28 @@ impl Shell {
         }
     }
 
+    /// A reload may have asked for it. Where it cannot be had it is not tried again before the next.
+    fn count_if_asked(&mut self) {
+        let generation = Some(self.cluster.generation());
+        if self.served.tried != generation {
+            self.served.tried = generation;
+            self.begin_counting();
+            self.count_at_ports();
+        }
+    }
+
+    /// Nobody asks for it any more. (What was counted is kept for who asks again.)
+    fn stop_counting(&mut self) {
+        let Some(news) = self.served.news.take() else {
+            return;
+        };
+        self.deregister(news.as_fd());
+        let Served {
+            of_slots, nobodys, ..
+        } = std::mem::take(&mut self.served);
+        (self.served.of_slots, self.served.nobodys) = (of_slots, nobodys);
+    }
+
     fn say_uncounted(&mut self, e: &io::Error) {
         let message = format!(
             "cannot hear which connections end (sock_diag: {}): {} has no effect",
@@ -186,8 +205,7 @@ impl Shell {
 
     /// Is it known of each connection whose it was?
     pub(super) fn told_apart(&self) -> bool {
-        matches!(self.settings().balance(), Balance::Hash | Balance::Ip)
-            || self.cluster.bound() == 1
+        self.settings().balance().tells_apart() || self.cluster.bound() == 1
     }
 
     /// The option by which it is counted.
@@ -217,8 +235,6 @@ impl Shell {
 
     /// Other lanes get the new connections of that port from now on.
     pub(super) fn count_anew(&mut self, port: PortId, table: &Table) {
-        // A reload may have asked for it.
-        self.begin_counting();
         if self.served.news.is_none() {
             return;
         }
@@ -249,31 +265,27 @@ impl Shell {
 
     /// The poll says that some have ended, or it is time to look whether more have.
     pub(super) fn ends_due(&mut self, told: bool) {
+        if !self.settings().counts() {
+            return self.stop_counting();
+        }
+        self.count_if_asked();
         let now = self.now();
         if !told && self.served.again.is_none_or(|at| at > now) {
             return;
         }
         let heard = self.hear_ended();
-        let Some(fd) = self.served.news.as_ref().map(|n| n.as_fd().as_raw_fd()) else {
-            return;
-        };
         let (some, paused) = (heard > 0, self.served.again.is_some());
         self.served.again = some.then(|| now + PAUSE);
-        let mut source = SourceFd(&fd);
-        let done = match (some, paused) {
-            (true, false) => self.poll.registry().deregister(&mut source),
-            // What has come meanwhile is told at once.
-            (false, true) => {
-                let at = token(Kind::Served, 0);
-                self.poll
-                    .registry()
-                    .register(&mut source, at, Interest::READABLE)
-            }
-            (true, true) | (false, false) => Ok(()),
+        let Some(news) = self.served.news.take() else {
+            return;
         };
-        if let Err(e) = done {
-            self.say(Level::Error, "poll-error", format!("epoll_ctl: {e}"));
+        match (some, paused) {
+            (true, false) => self.deregister(news.as_fd()),
+            // What has come meanwhile is told at once.
+            (false, true) => self.register(news.as_fd(), token(Kind::Served, 0)),
+            (true, true) | (false, false) => {}
         }
+        self.served.news = Some(news);
     }
 
     /// Some have ended, perhaps: how many?

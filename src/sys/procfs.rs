@@ -120,12 +120,7 @@ pub fn descriptors(pid: i32) -> Option<Vec<(RawFd, Target)>> {
 
 /// The first of them.
 pub fn some_descriptors(pid: i32, most: usize) -> Option<Vec<(RawFd, Target)>> {
-    let entries = fs::read_dir(format!("{}/{pid}/fd", base())).ok()?;
-    let fds = entries
-        .take(most)
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse().ok());
-    Some(fds.filter_map(|fd| Some((fd, target(pid, fd)?))).collect())
+    Some(Listing::of(pid)?.some(most).0)
 }
 
 /// The descriptors of a process, listed in parts.

@@ -25,11 +25,7 @@ impl Ages {
             return;
         }
         let since = |c: &Conn| {
-            let silent = Duration::from_millis(silent_ms(c).into()).as_nanos();
-            let then = Time(
-                now.0
-                    .saturating_sub(u64::try_from(silent).unwrap_or(u64::MAX)),
-            );
+            let then = now.before(Duration::from_millis(silent_ms(c).into()));
             let first = before.get(&c.cookie).copied().unwrap_or(then);
             (c.cookie, first.min(then))
         };

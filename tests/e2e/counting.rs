@@ -151,3 +151,28 @@ fn those_that_are_open_are_told_with_how_long_they_are_silent_and_who_waits() {
     rig.until("all have gone", || sum(&rig, "open") == 0.0);
     rig.end(&[]);
 }
+
+#[test]
+fn a_reload_begins_to_count_and_ends_it() {
+    let port = free_port();
+    let words = format!("-n 1 -p {port} --config conf -- ./threaded");
+    let mut rig = Rig::dressed(words, |_, dir| {
+        std::fs::write(dir.join("conf"), "").unwrap();
+    });
+    rig.up();
+    assert_eq!(counted(&rig), None);
+    let says = |text: &str| {
+        std::fs::write(rig.dir().join("conf"), text).unwrap();
+        assert_eq!(rig.verb("reload").code, 0);
+    };
+    says("count-connections");
+    assert_eq!(counted(&rig), Some(0.0));
+    get(v4(port), "/").unwrap();
+    rig.until("it is counted", || counted(&rig) == Some(1.0));
+    says("");
+    assert_eq!(counted(&rig), None);
+    // Who asks again goes on with what was counted.
+    says("count-connections");
+    assert_eq!(counted(&rig), Some(1.0));
+    rig.end(&[]);
+}

@@ -198,7 +198,7 @@ fn of_unix_sockets_the_kernel_tells_no_idle_times_and_that_is_said() {
         python()
     );
     let mut rig = Rig::start(words);
-    let said = rig.wait("idle-blind", |_| true).msg;
+    let said = rig.wait("idle-unix", |_| true).msg;
     assert!(said.contains("ends connections of TCP alone"), "{said}");
-    rig.end(&["idle-blind"]);
+    rig.end(&["idle-unix"]);
 }
