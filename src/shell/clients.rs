@@ -229,7 +229,8 @@ impl Clients {
     /// From here on it is told all that happens, or not any more; does it stay for that alone?
     pub fn follows(&mut self, id: ClientId, how: Option<How>, stays: bool) {
         if let Some(c) = self.map.get_mut(&id) {
-            (c.follows, c.stays) = (how, stays);
+            c.follows = how;
+            c.stays = stays || c.stays && c.hears.is_some();
         }
     }
 

@@ -422,6 +422,12 @@ impl Shell {
         for news in std::mem::take(&mut output.news) {
             self.say_of_file(news);
         }
+        // The next time is news again.
+        if let Some(output) = &mut self.output
+            && !output.files.values().any(OutFile::is_in_trouble)
+        {
+            output.failing = None;
+        }
     }
 
     fn say_of_file(&mut self, news: News) {
@@ -440,11 +446,6 @@ impl Shell {
                     .own(Level::Warn, "log-failed", text(&file), message)
             }
             News::Lost { file, lines } => {
-                if let Some(output) = &mut self.output
-                    && output.files.values().all(|f| f.lost() == 0)
-                {
-                    output.failing = None;
-                }
                 let mut fields = text(&file);
                 fields.push(("count", Value::Number(lines.to_string())));
                 let lost = lost(lines);

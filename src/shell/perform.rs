@@ -1,5 +1,6 @@
 //! One arm per Action. Every outcome of a syscall comes back as an Event; none ends the loop.
 
+use super::census::roots;
 use super::open::burden_of;
 use super::sockets::Place;
 use super::{Kind, Shell, token, unseen};
@@ -229,10 +230,12 @@ impl Shell {
 
     /// How much memory these have, as far as it can be seen.
     fn weigh(&mut self, workers: &[WorkerId]) {
-        let mut left = usize::MAX;
+        let (orphans, mut left) = (self.orphans(), usize::MAX);
         let size = |worker: &WorkerId| {
             let pid = self.procs.map.get(worker)?.pid?;
-            Some((*worker, burden_of(pid, &mut left)?.0.resident))
+            let trees = roots(pid, &orphans).filter_map(|pid| burden_of(pid, &mut left));
+            let sizes = trees.map(|(tree, _)| tree.resident);
+            Some((*worker, sizes.reduce(u64::saturating_add)?))
         };
         let sizes = workers.iter().filter_map(size).collect();
         self.queue.push_back(Event::Weighed { sizes });

@@ -173,14 +173,14 @@ pub fn told(
 
 /// How long it is when it is dressed, at most.
 fn weight(text: &str, how: How) -> usize {
-    let in_a_frame = |b: u8| match b {
-        0..=31 | 127 => 6,
-        b'"' | b'\\' => 2,
-        _ => 1,
+    let in_a_frame = |c: char| match c {
+        '"' | '\\' | '\n' | '\r' | '\t' => 2,
+        c if c.is_control() => 6,
+        c => c.len_utf8(),
     };
     match how {
         How::Text | How::Json | How::Sse => text.len(),
-        How::Framed { .. } => text.bytes().map(in_a_frame).sum(),
+        How::Framed { .. } => text.chars().map(in_a_frame).sum(),
     }
 }
 

@@ -52,6 +52,8 @@ pub struct OutFile {
     torn: bool,
     trouble: Option<Trouble>,
     lost_ever: u64,
+    /// Is there somebody who writes there?
+    wanted: bool,
     /// Before that it is not rotated.
     rotate: Time,
 }
@@ -66,6 +68,7 @@ impl OutFile {
             torn: false,
             trouble: None,
             lost_ever: 0,
+            wanted: false,
             rotate: Time(0),
         }
     }
@@ -75,15 +78,8 @@ impl OutFile {
         if self.file.is_some() {
             return Ok(());
         }
-        let opened = match dir.append(&self.name) {
-            // The directory itself has gone.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                dir.reopen()?;
-                dir.append(&self.name)
-            }
-            opened => opened,
-        };
-        self.begin(opened?);
+        let opened = append(dir, &self.name)?;
+        self.begin(opened);
         Ok(())
     }
 
@@ -159,6 +155,7 @@ impl OutFile {
 
     /// There will be something to write. If it cannot be opened, that is said by now.
     pub fn ready(&mut self, dir: &mut Dir, now: Time, news: &mut Vec<News>) {
+        self.wanted = true;
         if let Err(e) = self.open(dir) {
             self.fails(dir, 0, &e, now, news);
         }
@@ -174,9 +171,14 @@ impl OutFile {
         &self.name
     }
 
+    /// Can it not be written, although somebody is to?
+    pub fn is_in_trouble(&self) -> bool {
+        self.wanted && self.trouble.is_some()
+    }
+
     /// Nobody is to write there for now.
     pub fn close(&mut self) {
-        self.file = None;
+        (self.file, self.wanted) = (None, false);
     }
 
     fn lost_some(&mut self, dir: &Dir, lines: u64, why: String, again: Time, news: &mut Vec<News>) {
@@ -260,7 +262,7 @@ impl OutFile {
     /// file goes on.
     fn make_room(
         &mut self,
-        dir: &Dir,
+        dir: &mut Dir,
         bytes: u64,
         limits: Limits,
         now: Time,
@@ -294,24 +296,30 @@ impl OutFile {
         Ok(())
     }
 
-    /// FILE is FILE.1, and so on; the last one is nobody's any more.
-    fn move_away(&mut self, dir: &Dir, keep: u16) -> io::Result<()> {
+    /// FILE is FILE.1, and so on; the last one is nobody's any more. The next one is opened before any is
+    /// moved: each try that fails would cost one of the old ones.
+    fn move_away(&mut self, dir: &mut Dir, keep: u16) -> io::Result<()> {
         let old = |n: u16| format!("{}.{n}", self.name);
+        let next = format!("{}.new", self.name);
+        let opened = append(dir, &next)?;
         for n in (1..keep).rev() {
             dir.rename(&old(n), &old(n + 1))?;
         }
         dir.rename(&self.name, &old(1))?;
-        match dir.append(&self.name) {
-            Ok(opened) => {
-                self.begin(opened);
-                Ok(())
-            }
-            Err(e) => {
-                // We still have it open, and go on with it: under its own name, if that can be had back.
-                let _ = dir.rename(&old(1), &self.name);
-                Err(e)
-            }
+        dir.rename(&next, &self.name)?;
+        self.begin(opened);
+        Ok(())
+    }
+}
+
+/// Opens a file to append to it; the directory is made anew if it has gone.
+fn append(dir: &mut Dir, name: &str) -> io::Result<Opened> {
+    match dir.append(name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            dir.reopen()?;
+            dir.append(name)
         }
+        opened => opened,
     }
 }
 
