@@ -251,16 +251,12 @@ impl Shell {
         let Some((worker, pid)) = hunt.others.pop_front() else {
             return false;
         };
-        let (mut left, mut cut) = (MOST_FILES, false);
-        for root in roots(pid, orphans) {
-            match burden::tree(root, &mut left) {
-                Some(tree) => {
-                    let others = tree.pids.into_iter().filter(|other| *other != pid);
-                    hunt.processes.extend(others.map(|pid| (worker, pid)));
-                }
-                None => cut |= procfs::parent_of(root).is_some(),
-            }
-        }
+        let mut left = MOST_FILES;
+        let tree = burden::tree(roots(pid, orphans), &mut left);
+        let cut = tree.is_none() && procfs::parent_of(pid).is_some();
+        let all = tree.into_iter().flat_map(|t| t.pids);
+        let others = all.filter(|other| *other != pid);
+        hunt.processes.extend(others.map(|pid| (worker, pid)));
         if cut {
             let message = format!(
                 "a worker has more processes and threads than are looked at (limit {MOST_FILES}): silent connections that its descendants have are not ended"

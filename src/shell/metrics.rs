@@ -204,14 +204,7 @@ impl Shell {
         };
         let most = walk.budget.min(MOST_OF_ONE);
         let mut left = most;
-        let mut all = roots(pid, &walk.orphans);
-        let tree = all.next().and_then(|pid| burden::tree(pid, &mut left));
-        let tree = tree.map(|mut tree| {
-            for orphan in all {
-                tree.join(burden::tree(orphan, &mut left).unwrap_or_default());
-            }
-            tree
-        });
+        let tree = burden::tree(roots(pid, &walk.orphans), &mut left);
         walk.budget -= most - left;
         let Some(tree) = tree else {
             return;
@@ -222,7 +215,9 @@ impl Shell {
             threads: tree.threads,
         };
         walk.usage.insert(worker, usage);
-        if let Some(slot) = self.cluster.fleet().get(worker).map(|w| w.slot) {
+        // (What is missing for a moment would be counted again when it is back.)
+        let slot = self.cluster.fleet().get(worker).map(|w| w.slot);
+        if let Some(slot) = slot.filter(|_| tree.whole) {
             self.metrics.spent.read(worker, slot, tree.cpu);
         }
         let open = walk

@@ -2,7 +2,7 @@
 //! moved on them, who waits. Nothing is looked at between one question and the next.
 
 use super::Shell;
-use super::census::roots;
+use super::census::{Orphans, roots};
 use super::ending::{Held, What};
 use super::observer::{Observer, Owners};
 use crate::core::WorkerId;
@@ -74,22 +74,21 @@ impl Theirs {
     }
 }
 
-/// What that process and its descendants use, and whether these are all of them.
-pub(super) fn burden_of(pid: i32, left: &mut usize) -> Option<(Tree, bool)> {
+/// What a worker's processes use, and whether these are all of them: else it is its first one alone.
+pub(super) fn burden_of(pid: i32, orphans: &Orphans, left: &mut usize) -> Option<(Tree, bool)> {
     let most = MOST_OF_ONE.min(*left);
     let mut rest = most;
-    let tree = burden::tree(pid, &mut rest);
+    let tree = burden::tree(roots(pid, orphans), &mut rest);
     *left -= most - rest.min(most);
     if let Some(tree) = tree {
         return Some((tree, true));
     }
     let (resident, ms) = procfs::usage(pid)?;
-    let (pids, cpu, threads) = (vec![pid], ms.saturating_mul(1000), 0);
     let tree = Tree {
-        pids,
+        pids: vec![pid],
         resident,
-        cpu,
-        threads,
+        cpu: ms.saturating_mul(1000),
+        ..Tree::default()
     };
     Some((tree, false))
 }
@@ -101,14 +100,12 @@ impl Shell {
         let mut burdens = Burdens::default();
         for (worker, p) in &self.procs.map {
             let Some(pid) = p.pid else { continue };
-            for root in roots(pid, &orphans) {
-                let Some((tree, whole)) = burden_of(root, &mut left) else {
-                    continue;
-                };
-                burdens.of.entry(*worker).or_default().join(tree);
-                if !whole {
-                    burdens.partly.insert(*worker);
-                }
+            let Some((tree, all)) = burden_of(pid, &orphans, &mut left) else {
+                continue;
+            };
+            burdens.of.insert(*worker, tree);
+            if !all {
+                burdens.partly.insert(*worker);
             }
         }
         Theirs {

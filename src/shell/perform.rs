@@ -1,6 +1,5 @@
 //! One arm per Action. Every outcome of a syscall comes back as an Event; none ends the loop.
 
-use super::census::roots;
 use super::open::burden_of;
 use super::sockets::Place;
 use super::{Kind, Shell, token, unseen};
@@ -233,9 +232,8 @@ impl Shell {
         let (orphans, mut left) = (self.orphans(), usize::MAX);
         let size = |worker: &WorkerId| {
             let pid = self.procs.map.get(worker)?.pid?;
-            let trees = roots(pid, &orphans).filter_map(|pid| burden_of(pid, &mut left));
-            let sizes = trees.map(|(tree, _)| tree.resident);
-            Some((*worker, sizes.reduce(u64::saturating_add)?))
+            let (tree, _) = burden_of(pid, &orphans, &mut left)?;
+            Some((*worker, tree.resident))
         };
         let sizes = workers.iter().filter_map(size).collect();
         self.queue.push_back(Event::Weighed { sizes });

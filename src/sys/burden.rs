@@ -4,6 +4,7 @@
 
 use super::cerr;
 use super::procfs::base;
+use std::collections::VecDeque;
 use std::fs;
 
 /// A process and its descendants, and what they use together.
@@ -16,36 +17,26 @@ pub struct Tree {
     /// Microseconds, with those of descendants that have gone and were waited for.
     pub cpu: u64,
     pub threads: u64,
+    /// Were all that were named still there? Else what is told of the time may be too little.
+    pub whole: bool,
 }
 
-impl Tree {
-    /// With that of another one.
-    pub fn join(&mut self, other: Tree) {
-        self.pids.extend(other.pids);
-        self.resident = self.resident.saturating_add(other.resident);
-        self.cpu = self.cpu.saturating_add(other.cpu);
-        self.threads = self.threads.saturating_add(other.threads);
-    }
-}
-
-/// Looks at a tree, if so many files are enough for that; what it takes is taken off. `None`: they are not,
-/// or there is no such process that we can see.
-pub fn tree(pid: i32, budget: &mut usize) -> Option<Tree> {
+/// Looks at all that descends from these, if so many files are enough for that; what it takes is taken off.
+/// `None`: they are not, or there is no such process that we can see.
+pub fn tree(roots: impl Iterator<Item = i32>, budget: &mut usize) -> Option<Tree> {
     let mut tree = Tree {
-        pids: vec![pid],
+        whole: true,
         ..Tree::default()
     };
-    let mut next = 0;
-    while let Some(one) = tree.pids.get(next).copied() {
-        next += 1;
+    let mut named: VecDeque<i32> = roots.collect();
+    while let Some(one) = named.pop_front() {
         *budget = budget.checked_sub(3)?;
         let Some(stat) = Stat::of(one) else {
-            // It has gone since its parent named it.
-            match one == pid {
-                true => return None,
-                false => continue,
-            }
+            // It has gone since it was named, and who has waited for it may have been looked at before.
+            tree.whole = false;
+            continue;
         };
+        tree.pids.push(one);
         tree.resident = tree.resident.saturating_add(resident(one).unwrap_or(0));
         tree.cpu = tree.cpu.saturating_add(stat.cpu);
         tree.threads = tree.threads.saturating_add(stat.threads);
@@ -58,11 +49,13 @@ pub fn tree(pid: i32, budget: &mut usize) -> Option<Tree> {
         for tid in threads {
             let text = fs::read_to_string(format!("{}/{one}/task/{tid}/children", base()));
             let text = text.unwrap_or_default();
-            let all = text.split_whitespace().filter_map(|w| w.parse().ok());
-            tree.pids.extend::<Vec<i32>>(all.collect());
+            named.extend(
+                text.split_whitespace()
+                    .filter_map(|w| w.parse::<i32>().ok()),
+            );
         }
     }
-    Some(tree)
+    (!tree.pids.is_empty()).then_some(tree)
 }
 
 /// What we use ourselves: microseconds of CPU, bytes resident, bytes of address space.
@@ -146,6 +139,7 @@ mod tests {
     use super::*;
     use crate::sys::{procfs, wait};
     use std::io::Read;
+    use std::iter::once;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -161,15 +155,15 @@ mod tests {
         let mut told = [0u8; 1];
         child.stdout.take().unwrap().read_exact(&mut told).unwrap();
         let mut budget = 100;
-        let seen = tree(pid, &mut budget).unwrap();
+        let seen = tree(once(pid), &mut budget).unwrap();
         let [shell, sleep] = seen.pids[..] else {
             panic!("{seen:?}");
         };
         assert_eq!((shell, seen.threads, budget), (pid, 2, 100 - 2 * 4));
         assert!(procfs::children(pid) == [sleep] && seen.resident > 100_000);
-        assert!(seen.cpu > 0, "{seen:?}");
+        assert!(seen.cpu > 0 && seen.whole, "{seen:?}");
         let mut small = 7;
-        assert_eq!(tree(pid, &mut small), None);
+        assert_eq!(tree(once(pid), &mut small), None);
         for pid in [pid, sleep] {
             crate::sys::signal::kill(pid, libc::SIGKILL).unwrap();
         }
@@ -180,7 +174,7 @@ mod tests {
         let used = wait::reap(pid).unwrap();
         assert!(used >= seen.cpu, "{used} < {}", seen.cpu);
         assert!(child.wait().is_err(), "it is reaped already");
-        assert_eq!(tree(pid, &mut budget), None);
+        assert_eq!(tree(once(pid), &mut budget), None);
     }
 
     #[test]

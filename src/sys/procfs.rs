@@ -402,7 +402,7 @@ mod tests {
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut told).unwrap();
         let (me, pid) = (std::process::id().cast_signed(), child.id().cast_signed());
         assert!(tree(me).contains(&pid));
-        let tree = super::super::burden::tree(me, &mut 100_000).unwrap();
+        let tree = super::super::burden::tree(std::iter::once(me), &mut 100_000).unwrap();
         let (own, all) = (usage(pid).unwrap().0, tree.resident);
         child.kill().unwrap();
         child.wait().unwrap();
