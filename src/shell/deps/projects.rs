@@ -329,11 +329,9 @@ fn node_modules(top: &Path, s: &Seeker<'_>, budget: &Budget) -> Found {
     // What npm writes whenever it has changed anything.
     let record = std::fs::metadata(top.join(".package-lock.json"));
     walk.changed = record.map_or(0, |m| changed(&m));
-    let mut cut = false;
     while let Some(dir) = walk.left.pop() {
         for (name, entry) in budget.entries(&dir) {
-            cut |= budget.is_over();
-            if cut || walk.list.is_full() {
+            if budget.is_over() || walk.list.is_full() {
                 break;
             }
             let path = entry.path();
@@ -351,7 +349,7 @@ fn node_modules(top: &Path, s: &Seeker<'_>, budget: &Budget) -> Found {
             }
         }
     }
-    if cut {
+    if budget.is_over() {
         walk.list.left_out = walk.list.left_out.max(1);
     }
     let mut all = found("npm", s, top, meta.as_ref(), Ok(walk.list));
@@ -372,6 +370,9 @@ fn installed(site: &Path, s: &Seeker<'_>, budget: &Budget) -> Option<Found> {
             None => list.leave_out(),
         }
         newest = newest.max(entry.metadata().map_or(0, |m| changed(&m)));
+    }
+    if budget.is_over() {
+        list.left_out = list.left_out.max(1);
     }
     let meta = std::fs::metadata(site).ok();
     let mut all = found("python", s, site, meta.as_ref(), Ok(list));

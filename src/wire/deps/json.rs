@@ -1,17 +1,10 @@
 //! The answer to `deps --json`.
 
+use super::super::fields::null;
 use super::super::json::quote;
+use super::super::workers::list;
 use super::packages::Package;
 use super::{Answer, File, Group, Made, Member, Object, Source, Used, within};
-
-fn list(items: impl Iterator<Item = String>) -> String {
-    let all: Vec<String> = items.collect();
-    format!("[{}]", all.join(","))
-}
-
-fn or_null(text: Option<&str>) -> String {
-    text.map_or_else(|| "null".into(), quote)
-}
 
 /// All of it, one value.
 pub fn answer(a: &Answer) -> String {
@@ -62,7 +55,7 @@ fn group(g: &Group) -> String {
         !g.made.stale().is_empty(),
         file(executable),
         script.as_ref().map_or_else(|| "null".into(), file),
-        or_null(cwd.as_deref()),
+        null(cwd.as_deref(), quote),
         list(objects.iter().map(object)),
         list(packages.iter().map(used)),
     )
@@ -73,7 +66,7 @@ fn file(f: &File) -> String {
         "{{\"path\":{},\"state\":\"{}\",\"build_id\":{},\"inode\":{},\"size\":{},\"mtime\":{}}}",
         quote(&f.path),
         f.state.word(),
-        or_null(f.build_id.as_deref()),
+        null(f.build_id.as_deref(), quote),
         f.inode,
         f.size,
         f.mtime
@@ -85,7 +78,7 @@ fn object(o: &Object) -> String {
         "{{\"path\":{},\"state\":\"{}\",\"build_id\":{}}}",
         quote(&o.path),
         o.state.word(),
-        or_null(o.build_id.as_deref())
+        null(o.build_id.as_deref(), quote)
     )
 }
 
@@ -108,6 +101,6 @@ fn source(s: &Source) -> String {
         quote(&s.path),
         s.size,
         s.mtime,
-        or_null(why)
+        null(why, quote)
     )
 }
