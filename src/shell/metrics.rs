@@ -16,7 +16,7 @@ use super::output::Output;
 use super::spent::Spent;
 use crate::core::{SlotNr, Time, WorkerId};
 use crate::sys::burden::{self, Tree};
-use crate::sys::{clock, fds, process};
+use crate::sys::{clock, fds, process, procfs};
 use crate::wire::http::response::{Length, Response};
 use crate::wire::metrics::{self, Own, Queue, Reading, Usage};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -293,7 +293,8 @@ impl Shell {
             cpu,
             resident,
             size,
-            open_fds: Some(fds::count()),
+            // (Without /proc it would be those of the first numbers alone.)
+            open_fds: procfs::is_ours().then(fds::count),
             max_fds: process::nofile().map(|(soft, _)| soft),
             started: wall.saturating_sub(micros(cluster.up)),
         };
