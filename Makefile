@@ -35,6 +35,8 @@ BIN = target/release/minicluster
 STATIC = target/static/minicluster
 # What the tests run in an empty root.
 STATIC_CHECKED = target/static/minicluster-checked
+# What takes over from this one in the tests, and the other way round.
+NEXT_CHECKED = target/next/minicluster-checked
 DEMO = target/demo/hello
 PROMTOOL = target/prometheus/usr/bin/promtool
 PM2 = target/bench/pm2/node_modules/.bin/pm2
@@ -47,7 +49,7 @@ CHECKED = $(CARGO) test $(CARGOFLAGS) --profile checked
 NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
-.PHONY: all help static static-checked demo test test-servers sim fuzz soak bench lint install uninstall clean deps deps-servers deps-bench
+.PHONY: all help static static-checked next-checked demo test test-servers sim fuzz soak bench lint install uninstall clean deps deps-servers deps-bench
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -68,6 +70,13 @@ $(BIN): $(SOURCES)
 static: $(STATIC) ## the release binary without any shared object, target/static/minicluster
 
 static-checked: $(STATIC_CHECKED)
+
+next-checked: $(NEXT_CHECKED)
+
+$(NEXT_CHECKED): $(SOURCES)
+	$(NEED_CARGO)
+	$(CARGO) build $(CARGOFLAGS) --profile checked --features next-state --target-dir target/next/build
+	cp -f target/next/build/checked/minicluster $@
 
 # The target is named so that what runs while building (procedural macros) stays as it is.
 $(STATIC) $(STATIC_CHECKED): $(SOURCES)
@@ -102,7 +111,7 @@ demo: $(BIN) $(DEMO) ## four copies of a small server on PORT
 	@echo
 	@./$(BIN) -n 4 -p $(PORT) -- ./$(DEMO)
 
-test: deps lint static-checked ## everything: lint, unit tests, simulation and fuzzing (short), end-to-end tests
+test: deps lint static-checked next-checked ## everything: lint, unit tests, simulation and fuzzing (short), end-to-end tests
 	$(NEED_CARGO)
 	RUST_TEST_THREADS=6 $(CHECKED)
 

@@ -2,7 +2,7 @@
 
 use minicluster::cli::{self, Invocation};
 use minicluster::core::codes::EX_SOFTWARE;
-use minicluster::shell::{self, client::complain, client::last_words};
+use minicluster::shell::{self, client::complain, client::last_words, takes_over};
 use minicluster::sys::process;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -19,6 +19,17 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|name| name == shell::deps::NAME) {
         return ExitCode::from(shell::deps::run());
     }
+    // Nor this one.
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name == takes_over::NAME)
+    {
+        takes_over::ask();
+    }
+    // We are here in place of another one, in whose process.
+    if let Some((state, refused)) = takes_over::passed() {
+        return done(takes_over::resume(state, refused));
+    }
     let args: Vec<OsString> = args.collect();
     let ended = match cli::parse(&args, &|file| shell::client::read_options(file.as_ref())) {
         Ok(Invocation::Start(settings)) => shell::start::run(*settings),
@@ -26,6 +37,10 @@ fn main() -> ExitCode {
         Ok(Invocation::Print(text)) => shell::client::print(&text),
         Err(wrong) => Err((wrong.code, wrong.message)),
     };
+    done(ended)
+}
+
+fn done(ended: Result<u8, (u8, String)>) -> ExitCode {
     match ended {
         Ok(code) => ExitCode::from(code),
         Err((code, message)) => {

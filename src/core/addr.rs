@@ -1,18 +1,19 @@
 //! Where a lane is reached: an address of TCP, the path of a unix socket, or whatever was passed to
 //! us and can only be passed on.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where a lane is reached.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Addr {
     /// TCP.
     Tcp(SocketAddr),
     /// A unix stream socket; a path that begins with `@` is a name in the abstract namespace.
-    Unix(PathBuf),
+    Unix(#[serde(with = "super::carry::paths")] PathBuf),
     /// A descriptor that was passed to us and is neither of these, described.
     Other(String),
 }
@@ -70,7 +71,7 @@ impl FromStr for Addr {
 }
 
 /// One address that was asked for, to be opened before any worker starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
     /// Where. Of TCP port 0 the kernel picks one.
     pub addr: Addr,
@@ -81,7 +82,7 @@ pub struct Given {
 }
 
 /// What is not said is left as it comes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileIs {
     /// Permissions.
     pub mode: Option<u32>,

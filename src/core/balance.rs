@@ -23,6 +23,7 @@ use super::policy::{Balance, Takeover};
 use super::table::{BUCKETS, Deal, Key, Table};
 use super::worker::Worker;
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use std::time::Duration;
 type Up = Vec<(u16, LaneId)>;
 
 /// What a table of buckets, or of CPUs, hangs on: as long as it is the same, so is the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Dealt {
     /// The slots that serve, in order, and by which lane.
     up: Up,

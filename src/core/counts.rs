@@ -13,10 +13,11 @@ use super::event::Exit;
 use super::ids::SlotNr;
 use super::notice::{Birth, Cause, Notice};
 use super::outcome::Came;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What came of a reload, an upgrade or a rollback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Ending {
     /// It has reached its end.
     Finished,
@@ -62,9 +63,10 @@ impl Ending {
 }
 
 /// Of one slot.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct OfSlot {
     births: BTreeMap<Birth, u64>,
+    #[serde(deserialize_with = "super::carry::kept_keys")]
     deaths: BTreeMap<&'static str, u64>,
 }
 
@@ -81,9 +83,10 @@ impl OfSlot {
 }
 
 /// All of it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     slots: BTreeMap<SlotNr, OfSlot>,
+    #[serde(with = "super::carry::pairs")]
     exits: BTreeMap<Exit, u64>,
     reloads: BTreeMap<Ending, u64>,
     /// Did the last one that ended by itself fail?

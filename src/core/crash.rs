@@ -28,6 +28,7 @@ use super::slot::Slot;
 use super::words::human;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub const WINDOW: Duration = Duration::from_secs(60);
 pub const MAX_RESTARTS: u32 = 10_000;
 
 /// Why a slot has neither a worker nor a date for one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rest {
     /// Its worker has ended so, and that was all (--respawn-on).
     Finished(Exit),
@@ -46,7 +47,7 @@ pub enum Rest {
 }
 
 /// What was counted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tally {
     /// When respawns were made, of the last minute.
     recent: VecDeque<Time>,
@@ -57,6 +58,7 @@ pub struct Tally {
     /// A crash loop until then is the same one.
     same_until: Option<Time>,
     /// The cluster is to stop on account of that, and to say so.
+    #[serde(skip)]
     leave: Option<(&'static str, Notice)>,
 }
 

@@ -2,10 +2,11 @@
 
 use super::health::Check;
 use super::ids::{SlotNr, Time, WorkerId};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why something happens at a time. One sentence each; the order is the order of firing when due together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Why {
     /// The worker may now have lost the lane it listened on: look, it was perhaps only probing.
     Hold(WorkerId),
@@ -56,10 +57,25 @@ pub enum Why {
 }
 
 /// Deadlines by reason, and by time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<(Why, Time)>", into = "Vec<(Why, Time)>")]
 pub struct Deadlines {
     at: BTreeMap<Why, Time>,
     order: BTreeSet<(Time, Why)>,
+}
+
+impl From<Vec<(Why, Time)>> for Deadlines {
+    fn from(all: Vec<(Why, Time)>) -> Deadlines {
+        let mut deadlines = Deadlines::default();
+        all.into_iter().for_each(|(why, at)| deadlines.set(why, at));
+        deadlines
+    }
+}
+
+impl From<Deadlines> for Vec<(Why, Time)> {
+    fn from(deadlines: Deadlines) -> Vec<(Why, Time)> {
+        deadlines.at.into_iter().collect()
+    }
 }
 
 impl Deadlines {

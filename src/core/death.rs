@@ -11,13 +11,14 @@ use super::slot::{Place, Vacancy};
 use super::words::errno_text;
 use super::worker::{SIGKILL, State};
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// So many deaths are remembered, the newest per slot beyond that (I9).
 const MAX_DEATHS: usize = 32;
 
 /// One end of a worker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Death {
     /// Which worker.
     pub who: Who,

@@ -19,6 +19,7 @@
 
 use super::hearers::{Hearers, Subject};
 use super::ids::{Time, WorkerId};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -54,7 +55,7 @@ impl Wanted {
 }
 
 /// Where some work was put: which program has it, and the how manieth of its lines it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     /// A serial of its runs and successors, all the same program.
     pub program: u64,
@@ -76,7 +77,7 @@ pub enum Begun {
 }
 
 /// Who hears something.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum To {
     /// All workers.
     All,
@@ -113,7 +114,7 @@ pub struct Failed {
 }
 
 /// Which work.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Key {
     delegate: String,
     expect: String,
@@ -123,11 +124,13 @@ struct Key {
 }
 
 /// Work under way, and who waits for it.
+#[derive(Serialize, Deserialize)]
 struct Work {
     ticket: Ticket,
     askers: Vec<Asker>,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Asker {
     worker: WorkerId,
     message: String,
@@ -149,8 +152,9 @@ impl Asker {
 }
 
 /// All that is under way.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Delegations {
+    #[serde(with = "crate::core::carry::pairs")]
     asks: BTreeMap<Key, Work>,
     /// How many ask, and how many bytes they have sent.
     count: usize,

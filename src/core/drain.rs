@@ -33,6 +33,7 @@ use super::phase::{Phase, Step};
 use super::policy::Drain;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ const ENOUGH_LOOKS: u32 = 12;
 const AGAIN: u32 = 2;
 
 /// How far a worker is that is being emptied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stage {
     /// Its lanes are.
     Emptying,

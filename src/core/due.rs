@@ -23,6 +23,7 @@ use super::respawn::Backoff;
 use super::slot::Place;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use std::time::Duration;
 pub(super) const NEVER: Time = Time(u64::MAX);
 
 /// A worker that is to be replaced.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Due {
     pub(super) worker: WorkerId,
     pub(super) who: Who,

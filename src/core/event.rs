@@ -4,6 +4,7 @@ use super::addr::Addr;
 use super::health::Check;
 use super::ids::{Ask, Asker, LaneId, Pid, Program, WorkerId};
 use super::policy::Policy;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -225,7 +226,7 @@ pub struct Shutdown {
 }
 
 /// Of one rollout.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// Do all slots run the command of the cluster from then on? Else each the one that it runs.
     pub upgrade: bool,
@@ -238,7 +239,7 @@ pub struct Terms {
 }
 
 /// How many slots there are to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Size {
     /// So many.
     To(u16),
@@ -249,7 +250,7 @@ pub enum Size {
 }
 
 /// Which workers are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// All there are.
     All,
@@ -262,7 +263,7 @@ pub enum Target {
 }
 
 /// Who asks: as a log should name them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct By {
     /// The client's process.
     pub pid: Pid,
@@ -284,7 +285,7 @@ impl By {
 }
 
 /// Why a swap of the worker's socket would harm it: it keeps its own, then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Snag {
     /// The socket is in an epoll set already: our lane in its place would never be reported there.
     InEpollSet,
@@ -368,7 +369,7 @@ pub enum Waits {
 }
 
 /// What a worker can say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
     /// It serves.
     Ready,
@@ -400,7 +401,7 @@ impl Word {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Exit {
     /// exit(3) with this status.
     Code(i32),
@@ -409,7 +410,7 @@ pub enum Exit {
 }
 
 /// Was it the kernel that killed a process, because there was no memory left?
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Oom {
     /// No, or nobody can tell.
     No,

@@ -5,10 +5,11 @@ use super::lanes::Reader;
 use super::notice::Who;
 use super::policy::ReadyRule;
 use super::worker::{State, Worker};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The living, and those whose first process has gone but left others.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Fleet {
     workers: BTreeMap<WorkerId, Worker>,
     next: u64,

@@ -9,6 +9,7 @@
 //!    waited for only `FOR_NOBODY` longer, so that its `cmd`, and its place, are not taken for a day.
 
 use super::ids::{Asker, Time, WorkerId};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,11 +24,12 @@ pub const MAX_GATHERED: usize = 8 * 1024 * 1024;
 const NOTHING: &str = "\"\"";
 
 /// All that are under way, by their `cmd`.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Gathers {
     map: BTreeMap<String, Gather>,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Gather {
     asker: Asker,
     within: Duration,

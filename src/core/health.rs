@@ -24,6 +24,7 @@ use super::phase::Phase;
 use super::readiness::Launch;
 use super::rotation::{Ground, MAX_REASON};
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,7 +34,7 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// Who is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Check {
     /// --ecv-monitor
     Monitor,
@@ -62,7 +63,7 @@ impl fmt::Display for Check {
 }
 
 /// A page of HTTP.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// Where; `None`: on the first port of TCP that the cluster serves.
     pub at: Option<SocketAddr>,
@@ -83,7 +84,7 @@ impl fmt::Display for Page {
 }
 
 /// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
     /// That page.
     Page(Page),
@@ -101,7 +102,7 @@ impl fmt::Display for Question {
 }
 
 /// What the operator wants asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checks {
     /// --ecv-monitor
     pub monitor: Option<Page>,
@@ -150,7 +151,7 @@ pub struct CheckView {
 }
 
 /// A question that is under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Asked {
     at: Time,
     /// Was it called off?
@@ -158,7 +159,7 @@ struct Asked {
 }
 
 /// What is kept of one of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct State {
     of: Option<Question>,
     content: Option<bool>,
@@ -226,7 +227,7 @@ fn cut(mut why: String) -> String {
 }
 
 /// What is kept of all of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
     monitor: State,
     validator: State,

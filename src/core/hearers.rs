@@ -12,6 +12,7 @@
 use super::delegation::{MAX_ASKS, To};
 use super::ids::{Time, WorkerId};
 use super::words::bytes;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ const LOOKS_EACH: Duration = Duration::from_secs(10);
 pub(super) type Subject = (String, String, WorkerId);
 
 /// How far one is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Since {
     /// It is to hear.
     Asked,
@@ -37,7 +38,7 @@ enum Since {
 }
 
 /// Who hears of one subject.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Set {
     all: Option<Since>,
     pids: BTreeMap<i32, Since>,
@@ -86,8 +87,9 @@ impl Set {
 }
 
 /// All sets.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Hearers {
+    #[serde(with = "crate::core::carry::pairs")]
     sets: BTreeMap<Subject, Set>,
     /// When it was looked whose pids are whose.
     looked: Option<Time>,

@@ -3,12 +3,15 @@
 //! An id is never a slot and never a pid: slots outlive workers, and the kernel reuses pids. Every
 //! event and action names its subject by one of these, so late news can be recognised and dropped.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 /// A point on the monotonic clock, in nanoseconds. Core never asks what time it is: it is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Time(pub u64);
 
 impl Time {
@@ -45,7 +48,7 @@ impl Sub<Time> for Time {
 macro_rules! serial {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub struct $name(pub u64);
     };
 }
@@ -76,11 +79,13 @@ serial!(
 );
 
 /// Which command a slot runs: that of the cluster, 0, or one of its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Program(pub u32);
 
 /// A numbered place 0..N-1 that outlives its processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SlotNr(pub u16);
 
 impl SlotNr {
@@ -97,7 +102,7 @@ impl fmt::Display for SlotNr {
 }
 
 /// A process id. Core carries it for messages only: whom to signal is said by `WorkerId`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Pid(pub i32);
 
 impl fmt::Display for Pid {

@@ -21,6 +21,7 @@ use super::notice::PassWhy;
 use super::own::Owned;
 use super::policy::{Policy, Takeover};
 use super::table::Table;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
@@ -28,7 +29,7 @@ use std::net::SocketAddr;
 pub const MAX_LANES: usize = 64;
 
 /// One listening socket of ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Lane {
     /// Serial.
     pub id: LaneId,
@@ -61,7 +62,7 @@ pub struct Lane {
 }
 
 /// Whose workers serve a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Of {
     /// Those of one generation.
     Generation(u32),
@@ -109,7 +110,7 @@ impl Lane {
 }
 
 /// What a lane is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LaneState {
     /// Asked of the shell, for this worker's bind(2) if it is learnt.
     Opening(Option<(WorkerId, Ask)>),
@@ -120,10 +121,11 @@ pub enum LaneState {
 }
 
 /// All of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lanes {
     list: BTreeMap<LaneId, Lane>,
     /// The same, by whose they are.
+    #[serde(skip)]
     by: BTreeMap<Of, BTreeSet<LaneId>>,
     /// Has each worker lanes of its own at ports of TCP?
     pub(super) spread: bool,
@@ -213,6 +215,14 @@ impl Lanes {
     fn put(&mut self, lane: Lane) {
         self.by.entry(lane.of).or_default().insert(lane.id);
         self.list.insert(lane.id, lane);
+    }
+
+    /// By whose they are, from the list.
+    pub(super) fn index_anew(&mut self) {
+        self.by = BTreeMap::new();
+        for lane in self.list.values() {
+            self.by.entry(lane.of).or_default().insert(lane.id);
+        }
     }
 
     fn take(&mut self, id: LaneId) -> Option<Lane> {

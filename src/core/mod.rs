@@ -41,6 +41,7 @@ mod worker;
 
 pub mod action;
 pub mod addr;
+pub mod carry;
 pub mod codes;
 pub mod counts;
 pub mod death;
@@ -98,6 +99,7 @@ use lanes::{Lane, Lanes};
 use readiness::Launch;
 use respawn::Rng;
 use rollout::Rollout;
+use serde::{Deserialize, Serialize};
 use slot::Slot;
 use slots::Slots;
 use starting::Starting;
@@ -111,7 +113,7 @@ pub type Out = Vec<Action>;
 const MAX_SAID: usize = 256;
 
 /// All state there is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cluster {
     policy: Policy,
     phase: Phase,
@@ -243,6 +245,16 @@ impl Cluster {
             counts: Counts::default(),
             policy,
         }
+    }
+
+    /// It was written down and read again: what is found by other state is made anew from that.
+    pub fn is_carried(&mut self) {
+        self.lanes.index_anew();
+    }
+
+    /// Does it hold together? Else what is wrong.
+    pub fn is_sound(&self) -> Result<(), String> {
+        self.check()
     }
 
     /// When to come back if nothing happens, and why.

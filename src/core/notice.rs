@@ -9,12 +9,13 @@ use super::ids::{Pid, SlotNr, WorkerId};
 use super::outcome::Hitch;
 use super::recycle::Reason;
 use super::rotation::Ground;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How loud.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Level {
     /// The master cannot do its work.
     Error,
@@ -27,7 +28,7 @@ pub enum Level {
 }
 
 /// Why a worker ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
     /// By itself, with a status other than 0 or by a signal.
     Failure,
@@ -109,7 +110,7 @@ impl Cause {
 }
 
 /// Why a worker was forked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Birth {
     /// It is the first in a slot that there was from the start,
     Start,
@@ -146,7 +147,7 @@ impl fmt::Display for Birth {
 }
 
 /// Which worker: slot and, while it has one, pid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Who {
     /// Its slot.
     pub slot: SlotNr,
@@ -576,7 +577,7 @@ pub enum LeftoverStage {
 }
 
 /// What follows a death.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Next {
     /// A successor, after this delay.
     Respawn(Duration),

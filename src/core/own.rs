@@ -25,6 +25,7 @@ use super::notice::{Hindrance, Notice};
 use super::table::Table;
 use super::worker::Worker;
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 const EOPNOTSUPP: i32 = 95;
@@ -32,7 +33,7 @@ const EOPNOTSUPP: i32 = 95;
 pub const MAX_OWN: usize = 64;
 
 /// At which ports workers of which generations have, or had, sockets of their own.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Owned(BTreeSet<(PortId, u32)>);
 
 impl Owned {

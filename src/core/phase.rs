@@ -22,6 +22,7 @@ use super::outcome::{Hitch, Outcome};
 use super::policy::Drain;
 use super::worker::{SIGKILL, Worker};
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A TERM or INT that follows another within that time is its echo.
@@ -32,7 +33,7 @@ const CANNOT_RUN: &str = "it cannot run";
 pub const MAX_ASKERS: usize = 192;
 
 /// Where in its life the cluster is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// It keeps its slots filled.
     Serving,
@@ -52,7 +53,7 @@ pub enum Phase {
 }
 
 /// How far a stop is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// It still serves.
     Delay,

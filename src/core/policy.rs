@@ -2,13 +2,14 @@
 
 use super::addr::Given;
 use super::health::Checks;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Most workers there can be (I9).
 pub const MAX_WORKERS: u16 = 1024;
 
 /// The whole of it. Built by `Settings::policy`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Policy {
     /// How many slots at first, 1..=MAX_WORKERS.
     pub workers: u16,
@@ -78,7 +79,7 @@ pub struct Policy {
 }
 
 /// When a worker counts as ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReadyRule {
     /// `Listening` once a port is known. Until then: when it listens on a port that we learn by
     /// that, or has been alive for a second: it may be a program that serves none. (Ready at exec
@@ -118,7 +119,7 @@ impl ReadyRule {
 }
 
 /// --on-crash-loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnCrashLoop {
     /// It goes on with the workers that it has.
     Degrade,
@@ -127,7 +128,7 @@ pub enum OnCrashLoop {
 }
 
 /// --respawn-on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RespawnOn {
     /// All that were not asked for.
     Any,
@@ -138,7 +139,7 @@ pub enum RespawnOn {
 }
 
 /// --drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Drain {
     /// Without the worker's help: no new connections, then its old ones end or are closed.
     Connections,
@@ -149,7 +150,7 @@ pub enum Drain {
 }
 
 /// --surge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Surge {
     /// So many workers.
     Count(u16),
@@ -171,7 +172,7 @@ impl Surge {
 }
 
 /// --canary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Canary {
     /// So many go ahead; none are watched if it is 0.
     pub count: u16,
@@ -182,7 +183,7 @@ pub struct Canary {
 }
 
 /// --max-age and its like: a worker is due for another one when it has come so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recycle {
     /// Ready for that long.
     pub age: Option<Duration>,
@@ -195,7 +196,7 @@ pub struct Recycle {
 }
 
 /// --balance: to whom new connections of TCP go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Balance {
     /// To one queue of all workers of a generation: whoever is free takes the next.
     Shared,
@@ -239,7 +240,7 @@ impl Balance {
 }
 
 /// --takeover.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Takeover {
     /// Every TCP bind to a port of ours; to any port when none was given. Without it if need be.
     Auto,

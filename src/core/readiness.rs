@@ -18,6 +18,7 @@ use super::respawn::SETTLED;
 use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A worker must keep the lane that long after listen(2): port probes listen, close, listen again.
@@ -27,7 +28,7 @@ const LOOK_FIRST: Duration = Duration::from_millis(20);
 const LOOK_LONGEST: Duration = Duration::from_secs(1);
 
 /// How the start stands, for whoever waits for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Launch {
     /// All workers are waited for, until --start-timeout.
     Waiting,

@@ -25,6 +25,7 @@ use super::respawn::{Backoff, SETTLED};
 use super::words::{bytes, count, human};
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub const WEIGH_MOST: usize = 64;
 const WEIGH_ON: Duration = Duration::from_millis(1);
 
 /// Why a worker is replaced: what it has come to, and its own part of the limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// --max-age
     Age { age: Duration, limit: Duration },

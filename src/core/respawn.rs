@@ -11,6 +11,7 @@
 //! 6. Jitter takes up to a fifth off, never adds: the limit the operator gave is a limit.
 
 use super::policy::Policy;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Ready for that long, a worker's death is no failure to start.
@@ -20,7 +21,7 @@ pub const SETTLED: Duration = Duration::from_secs(1);
 pub const FORK_AGAIN: Duration = Duration::from_millis(100);
 
 /// One slot's failures in a row.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backoff {
     /// Deaths since the last that wiped them.
     pub failures: u32,
@@ -55,7 +56,7 @@ impl Backoff {
 }
 
 /// xorshift64*: jitter needs no more. The seed is handed in, so a simulated run replays.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rng(u64);
 
 impl Rng {

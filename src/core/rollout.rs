@@ -25,6 +25,7 @@ use super::respawn::FORK_AGAIN;
 use super::slot::Slot;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ use std::time::Duration;
 pub const MAX_GENERATIONS: usize = 8;
 
 /// One that is under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Rollout {
     /// The generation that all slots are to be of.
     pub to: u32,

@@ -19,13 +19,14 @@ use super::phase::Phase;
 use super::phrases::asked_by;
 use super::readiness::Launch;
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Most bytes of the reason that somebody gives (I9).
 pub const MAX_REASON: usize = 256;
 
 /// In one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     /// Clients may come.
     Available,
@@ -50,7 +51,7 @@ impl Standing {
 }
 
 /// Why it is so.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ground {
     /// Nothing is wrong.
     Well,
@@ -112,7 +113,7 @@ pub struct Rotation {
 }
 
 /// What is kept of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Kept {
     /// Taken out: why, and who said so.
     out: Option<(String, Option<By>)>,

@@ -17,6 +17,7 @@ use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
 use super::slot::Place;
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What the log says of it.
@@ -25,7 +26,7 @@ const WHY: &str = "a slot is shut down by a client";
 const STOP_PART: u32 = 3;
 
 /// A client that waits for a worker to go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Closer {
     asker: Asker,
     worker: WorkerId,
@@ -33,7 +34,7 @@ pub(super) struct Closer {
 }
 
 /// When a worker with a time of its own has to go.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Own {
     /// It is asked to stop then, if it was not before,
     pub leave_by: Time,

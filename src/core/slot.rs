@@ -14,6 +14,7 @@ use super::ids::{Program, Seat, SlotNr, Time, WorkerId};
 use super::notice::{Birth, Cause, Next};
 use super::respawn::Backoff;
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How far the first worker goes ahead of the others.
@@ -22,7 +23,7 @@ pub const LEAD: Duration = Duration::from_millis(10);
 const HEELS: Duration = Duration::from_millis(1);
 
 /// One numbered place.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Slot {
     /// Is there to be no such slot? It keeps its place in the list while there are others behind it.
     pub closed: bool,

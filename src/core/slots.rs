@@ -8,10 +8,11 @@
 
 use super::ids::SlotNr;
 use super::slot::Slot;
+use serde::{Deserialize, Serialize};
 use std::ops::{Deref, DerefMut};
 
 /// In the order of their numbers; closed ones behind the last open one only while they have a worker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Slots(Vec<Slot>);
 
 impl Slots {

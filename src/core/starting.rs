@@ -15,10 +15,11 @@ use super::phase::{MAX_ASKERS, Phase};
 use super::policy::MAX_WORKERS;
 use super::slot::Slot;
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// One that is under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Starting {
     program: Program,
     ready: Option<Duration>,

@@ -28,10 +28,11 @@ use super::respawn::FORK_AGAIN;
 use super::slot::Place;
 use super::worker::Worker;
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How far a swap is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// The new one is on its way in.
     Coming,
@@ -42,7 +43,7 @@ enum Stage {
 }
 
 /// One that is under way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Swap {
     slot: SlotNr,
     old: (WorkerId, Who),

@@ -2,6 +2,7 @@
 //! where these are in their group, `wire` by which program.
 
 use super::ids::LaneId;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -9,7 +10,7 @@ use std::fmt;
 pub const BUCKETS: usize = 1024;
 
 /// What gets the new connections of one port.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// How they are dealt out.
     pub deal: Deal,
@@ -18,7 +19,7 @@ pub struct Table {
 }
 
 /// How connections are dealt out to lanes.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Deal {
     /// At random, each lane in proportion. None at all: who comes waits outside, and tries again.
     Shares(Vec<(LaneId, u16)>),
@@ -30,7 +31,7 @@ pub enum Deal {
 }
 
 /// What the connections of one bucket have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Key {
     /// Address and port of their client: nothing but chance.
     Connection,

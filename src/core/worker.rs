@@ -26,6 +26,7 @@ use super::respawn::FORK_AGAIN;
 use super::shutdown::Own;
 use super::slot::{Place, Slot, Vacancy};
 use super::{Cluster, Out};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ const KILL_AGAIN: Duration = Duration::from_secs(30);
 pub(super) const SIGKILL: i32 = 9;
 
 /// Where in its life a worker is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// Asked of the shell; no pid yet.
     Spawning,
@@ -80,7 +81,7 @@ pub enum State {
 }
 
 /// One worker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Worker {
     /// Serial.
     pub id: WorkerId,
@@ -133,6 +134,7 @@ pub struct Worker {
     /// Has it said that it is on its way out?
     pub announced: bool,
     /// The part of --max-age and its like that is its own limit.
+    #[serde(with = "super::carry::bits")]
     pub share: f64,
     /// Has the last process of its tree gone?
     pub tree_gone: bool,
@@ -143,6 +145,7 @@ pub struct Worker {
     /// Was it killed, and should have gone by now?
     pub stuck: bool,
     /// The step before COMMAND that failed, and its errno.
+    #[serde(deserialize_with = "super::carry::kept_with")]
     pub why_not: Option<(&'static str, i32)>,
     /// What would have helped it to be ready in time, if it was not.
     pub hint: Option<String>,

@@ -5,6 +5,7 @@ use crate::core::{
     Addr, Balance, Canary, Drain, Given, Level, OnCrashLoop, Page, Policy, ReadyRule, RespawnOn,
     Surge, Takeover,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -65,7 +66,8 @@ pub const MAX_WATCHED: usize = 16;
 pub const LONGEST: Duration = Duration::from_secs(1000 * 86_400);
 
 /// Everything that the command line says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// -n; `None` is auto.
     pub workers: Option<u16>,
@@ -154,10 +156,12 @@ pub struct Settings {
     /// --env, in order
     pub env: Vec<(String, String)>,
     /// --env-file, in order
+    #[serde(with = "crate::core::carry::paths")]
     pub env_files: Vec<PathBuf>,
     /// --clear-env
     pub clear_env: bool,
     /// --cwd
+    #[serde(with = "crate::core::carry::paths")]
     pub cwd: Option<PathBuf>,
     /// --user
     pub user: Option<Principal>,
@@ -180,6 +184,7 @@ pub struct Settings {
     /// --monitor-name
     pub monitor_name: Option<String>,
     /// --key-file
+    #[serde(with = "crate::core::carry::paths")]
     pub key_file: Option<PathBuf>,
     /// --ecv
     pub ecv: String,
@@ -200,8 +205,10 @@ pub struct Settings {
     /// --name
     pub name: Option<String>,
     /// --pid-file
+    #[serde(with = "crate::core::carry::paths")]
     pub pid_file: Option<PathBuf>,
     /// --pid-dir
+    #[serde(with = "crate::core::carry::paths")]
     pub pid_dir: Option<PathBuf>,
     /// --log-format; `None` is text on a terminal, else logfmt.
     pub log_format: Option<LogFormat>,
@@ -210,6 +217,7 @@ pub struct Settings {
     /// --log-level, -q, -v
     pub log_level: Level,
     /// --log-dir
+    #[serde(with = "crate::core::carry::paths")]
     pub log_dir: Option<PathBuf>,
     /// --log-merge
     pub log_merge: bool,
@@ -222,6 +230,7 @@ pub struct Settings {
     /// --daemon
     pub daemon: bool,
     /// --watch
+    #[serde(with = "crate::core::carry::paths")]
     pub watch: Vec<PathBuf>,
     /// --replace
     pub replace: bool,
@@ -238,13 +247,14 @@ pub struct Settings {
     /// --command: what runs instead of, or beside, the verbs that there are.
     pub commands: Commands,
     /// What to run.
+    #[serde(with = "crate::core::carry::paths")]
     pub command: Vec<OsString>,
     /// Where all this was said.
     pub sources: Sources,
 }
 
 /// One -l.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Listen {
     /// An address to open; and of a unix socket, what is said of its file.
     Open(Addr, SocketFile),
@@ -253,7 +263,7 @@ pub enum Listen {
 }
 
 /// Permissions, owner and group of a unix socket's file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketFile {
     /// mode=
     pub mode: Option<u32>,
@@ -264,7 +274,7 @@ pub struct SocketFile {
 }
 
 /// --ipc
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ipc {
     /// Node's, if COMMAND looks like Node.
     Auto,
@@ -275,12 +285,12 @@ pub enum Ipc {
 }
 
 /// --control
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Control {
     /// NAME.sock in the runtime directory.
     Named,
     /// This path.
-    Path(PathBuf),
+    Path(#[serde(with = "crate::core::carry::paths")] PathBuf),
     /// This port, to those who have the key.
     Port(SocketAddr),
     /// None.
@@ -297,18 +307,18 @@ impl fmt::Display for Listen {
 }
 
 /// --log-file
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogTo {
     /// Our stderr.
     Stderr,
     /// syslogd.
     Syslog,
     /// This file.
-    File(PathBuf),
+    File(#[serde(with = "crate::core::carry::paths")] PathBuf),
 }
 
 /// --log-format
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogFormat {
     /// For people.
     Text,

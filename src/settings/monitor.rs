@@ -1,9 +1,10 @@
 //! Doors over TCP: where they are, and what may be done there.
 
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// --ecv-control: who may take the cluster out of rotation over TCP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EcvControl {
     /// Nobody.
     Off,

@@ -3,14 +3,17 @@
 use super::signal;
 use crate::core::words::signal_name;
 use crate::core::{Size, Target};
+use serde::{Deserialize, Serialize};
 
 /// What is to be done when it comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// Nothing: it is ignored.
     Ignore,
     /// Reopen the log file.
     Reopen,
+    /// Another binary in our own place.
+    Handover,
     /// New workers for all old ones.
     Reload,
     /// Another number of slots.

@@ -1,9 +1,10 @@
 //! Users, limits and the rest of what a worker may do, as people type them.
 
 use super::number;
+use serde::{Deserialize, Serialize};
 
 /// A user or a group, as it was typed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Principal {
     /// To be looked up.
     Named(String),
@@ -81,7 +82,7 @@ pub const NOFILE: u8 = 7;
 pub const UNLIMITED: u64 = u64::MAX;
 
 /// One resource limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {
     /// The kernel's number of it.
     pub resource: u8,

@@ -82,6 +82,26 @@ pub fn sync_send<'a>(words: &[&'a str]) -> Result<(&'a str, Option<Duration>), S
     Ok((first, within))
 }
 
+/// `[BINARY] [timeout T]`: what is to take over, if not what has our name on disk, and how long that may take.
+pub fn handover<'a>(words: &[&'a str]) -> Result<(Option<&'a str>, Option<Duration>), String> {
+    let (binary, rest) = match words {
+        [] | ["timeout", ..] => (None, words),
+        [first, rest @ ..] => (Some(*first), rest),
+    };
+    let within = match rest {
+        [] => None,
+        ["timeout", time] => Some(between(time, Duration::from_millis(1), LONGEST)?),
+        ["timeout"] => return Err("timeout of how long? write timeout 10s".into()),
+        [word, ..] => return Err(format!("'{word}' is not timeout T, as timeout 10s")),
+    };
+    match binary.filter(|b| !b.starts_with('/')) {
+        Some(b) => Err(format!(
+            "{b}: which binary takes over is said by its whole path, from / on"
+        )),
+        None => Ok((binary, within)),
+    }
+}
+
 fn message<'a>(words: &[&'a str]) -> Result<&'a str, String> {
     let none = "which message? write JSON, as one word: '{\"cmd\":\"ping\"}'";
     words.first().copied().ok_or_else(|| none.into())

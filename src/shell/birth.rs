@@ -118,6 +118,7 @@ impl Shell {
                 Takeover::Auto | Takeover::Ports(_) => Watch::Try,
             },
             watch_unix: self.sockets.has_unix(),
+            keep: &[],
             report: Some(theirs_report.as_fd()),
         };
         let pid = spawn::fork_exec(&plan)?;

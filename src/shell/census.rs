@@ -11,6 +11,7 @@ use crate::core::{Event, LaneId, LaneLook, Level, Load, PortId, Sight, Table, Wo
 use crate::sys::{clock, procfs, steer};
 use crate::wire::ports_filter::Ports;
 use crate::wire::sock_diag::Conn;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -23,13 +24,15 @@ pub(super) const AT_ONCE: usize = 200;
 pub(super) type Orphans = BTreeMap<i32, Vec<i32>>;
 
 /// What is known of those that are being emptied.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Census {
+    #[serde(skip)]
     observer: Observer,
     /// Handshakes under way when the port was last steered, as far as they still are. `None`: not
     /// looked at yet.
     under_way: BTreeMap<PortId, BTreeSet<SocketAddr>>,
     /// Of the last look: connections of each worker that may be ended.
+    #[serde(skip)]
     pub(super) theirs: BTreeMap<WorkerId, Vec<(Held, Owner)>>,
     /// Of connections that are ended from outside.
     pub(super) endings: Endings,

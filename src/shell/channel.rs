@@ -9,6 +9,7 @@ use super::voice::Voice;
 use super::{Kind, Shell};
 use crate::core::{Level, Time, WorkerId};
 use crate::sys::{clock, fds, steer};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -32,7 +33,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const PIECE: usize = 4 * CHUNK;
 
 /// Where what a worker writes goes, beside its tail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum To {
     /// On, as the log says.
     Log,
@@ -43,12 +44,15 @@ pub enum To {
 }
 
 /// One worker's stderr.
+#[derive(Serialize, Deserialize)]
 pub struct Stderr {
     pub to: To,
     /// Our end; `None` once nobody has the other.
+    #[serde(with = "crate::shell::carry")]
     pub fd: Option<OwnedFd>,
     /// Inode of the pipe: to see whether a process still has it as its fd 2.
     pub inode: u64,
+    #[serde(with = "crate::shell::carry")]
     tail: VecDeque<u8>,
     limit: usize,
     /// Has its worker gone, with all we know of, so that only what was left behind writes here?

@@ -44,6 +44,11 @@ pub struct Checks {
 }
 
 impl Checks {
+    /// Is a page being asked?
+    pub fn are_under_way(&self) -> bool {
+        self.page.is_some()
+    }
+
     /// When something is to be done though nothing happens.
     pub fn deadline(&self) -> Option<Time> {
         self.page.as_ref().map(|a| a.until)

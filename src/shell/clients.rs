@@ -14,6 +14,7 @@ use crate::wire::stream::How;
 use feeding::Fed;
 pub use feeding::{Body, MAX_FILES};
 pub use one::{Client, Hears};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -51,11 +52,11 @@ const MOMENT: Duration = Duration::from_millis(20);
 const NEXT_LINE: Duration = Duration::from_secs(600);
 
 /// One connection, for as long as it lasts; never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ClientId(pub u64);
 
 /// All of them, and the doors they come by.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Clients {
     pub(super) doors: Doors,
     pub(super) map: BTreeMap<ClientId, Client>,
@@ -293,6 +294,11 @@ impl Clients {
             c.confess();
         }
         self.push(id);
+    }
+
+    /// Does it?
+    pub fn is_following(&self, id: ClientId) -> bool {
+        self.map.get(&id).is_some_and(|c| c.follows.is_some())
     }
 
     /// Those who do.

@@ -6,6 +6,7 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,13 +16,14 @@ const STDIN: BorrowedFd<'static> = process::STDIN;
 const STDOUT: BorrowedFd<'static> = process::STDOUT;
 
 /// Any of them.
+#[derive(Serialize, Deserialize)]
 pub enum Conn {
     /// Our own standard input and output (--console).
     Own,
     /// By the control socket.
-    Unix(UnixStream),
+    Unix(#[serde(with = "crate::shell::carry")] UnixStream),
     /// By a port, and from there.
-    Tcp(TcpStream, SocketAddr),
+    Tcp(#[serde(with = "crate::shell::carry")] TcpStream, SocketAddr),
 }
 
 impl Conn {

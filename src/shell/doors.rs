@@ -1,14 +1,18 @@
 //! The doors that clients come in by: the control socket, and the ports of --monitor and of -C. Who knocks
 //! is let in while there is room; over TCP no more than would leave room for those who come by the socket.
 
+use super::carry::Carry;
 use super::clients::{Client, ClientId, Clients, MAX_CLIENTS};
 use super::conn::Conn;
+use super::token::{Kind, token};
 use crate::core::codes::EX_NOPERM;
 use crate::core::{By, Pid, Time};
 use crate::sys::socket::{self, Patience};
 use crate::sys::{fds, process, unix};
 use crate::wire::command::encode_answer;
+use mio::Interest;
 use mio::net::{TcpListener, UnixListener};
+use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -38,7 +42,7 @@ const THERE: Patience = Patience {
 };
 
 /// By which one, and so what may be said there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Gate {
     /// The control socket.
     Socket,
@@ -54,9 +58,11 @@ pub(super) fn share_of_tcp(most: usize) -> usize {
 }
 
 /// All of them.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Doors {
+    #[serde(with = "crate::shell::carry")]
     socket: Option<UnixListener>,
+    #[serde(with = "crate::shell::carry")]
     ports: Vec<(TcpListener, Gate)>,
     /// There may be more to accept although no new edge will come.
     more: bool,
@@ -64,6 +70,17 @@ pub struct Doors {
     try_again: Option<Time>,
     /// Processes of others that knocked at the socket, and their users.
     turned_away: Vec<By>,
+}
+
+/// As it is.
+impl Carry for Gate {
+    type As = Gate;
+    fn written(&self) -> Gate {
+        *self
+    }
+    fn taken(from: Gate) -> Result<Gate, String> {
+        Ok(from)
+    }
 }
 
 /// What accept(2) has come to.
@@ -287,6 +304,30 @@ impl Clients {
         !self.has_room_for(gate)
             && self.victim(gate, now).is_none()
             && self.map.values().any(|c| c.is_new(now))
+    }
+}
+
+impl super::Shell {
+    /// The doors, and all who came by them, of a master that was here before us.
+    pub(super) fn reopen_doors(&mut self) {
+        let registry = self.poll.registry();
+        let at = token(Kind::Door, 0);
+        let doors = &mut self.clients.doors;
+        if let Some(socket) = &mut doors.socket {
+            let _ = registry.register(socket, at, Interest::READABLE);
+        }
+        for (port, _) in &mut doors.ports {
+            let _ = registry.register(port, at, Interest::READABLE);
+        }
+        for (id, client) in &mut self.clients.map {
+            let both = match client.is_own() {
+                true => Interest::READABLE,
+                false => Interest::READABLE | Interest::WRITABLE,
+            };
+            let _ = registry.register(&mut client.stream, token(Kind::Client, id.0), both);
+            client.looks_again();
+            self.ready.insert((Kind::Client, id.0));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::wire::debt::silent_ms;
 use crate::wire::moment::{Ending, Moment, unix_may_end};
 use crate::wire::sock_diag::Conn;
 use crate::wire::talk::Talk;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use std::time::Duration;
 const PATIENCE: u64 = 1_000_000_000;
 
 /// What is known of connections while somebody drains.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Endings {
     /// Those whose server was told that the client has no more to say, and when.
     nudged: BTreeMap<u64, u64>,

@@ -5,11 +5,13 @@
 
 use super::Shell;
 use super::clients::{ClientId, Clients};
+use crate::core::carry::kept_keys;
 use crate::core::fields::Value;
 use crate::core::{By, Level};
 use crate::wire::logfmt::Line;
 use crate::wire::sse::Mark;
 use crate::wire::stream::{self, How, Told};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,23 +24,32 @@ const CUSTOM: &str = "custom";
 
 /// The last events. Their bytes lie one behind the other in one place: as many small pieces, between all
 /// that comes and goes meanwhile, they would keep much more of the heap than they are.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Events {
     /// When this master began, in milliseconds.
     life: u64,
     last: u64,
     recent: VecDeque<Kept>,
     /// How many there have been, by name; those whose names others choose together.
+    #[serde(deserialize_with = "kept_keys")]
     counts: BTreeMap<&'static str, u64>,
+    #[serde(with = "crate::shell::carry")]
     bytes: VecDeque<u8>,
 }
 
 /// Where one is.
+#[derive(Serialize, Deserialize)]
 struct Kept {
     id: u64,
+    #[serde(deserialize_with = "text")]
     event: Cow<'static, str>,
     /// Bytes of its text and of its JSON.
     parts: [usize; 2],
+}
+
+/// A name, whoever has chosen it.
+fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Cow<'static, str>, D::Error> {
+    String::deserialize(from).map(Cow::Owned)
 }
 
 impl Kept {
@@ -145,6 +156,21 @@ impl Shell {
         // Last: something may have to be said of it.
         let told = self.for_hooks(line);
         self.tell_hooks(told);
+    }
+
+    /// Who types is told of it, whether they follow what happens or not; but for one, who hears in another way.
+    pub(super) fn tell_who_types(&mut self, line: &Line, but: Option<ClientId>) {
+        let told = Told::of(line, self.events.life, 0);
+        for (id, _) in self.clients.consoles() {
+            if Some(id) == but || self.clients.is_following(id) {
+                continue;
+            }
+            let how = match self.clients.is_console(id) {
+                true => How::Framed { json: false },
+                false => How::Text,
+            };
+            self.clients.tell(id, &told.rendered(how), line.at);
+        }
     }
 
     /// What the log has said of itself, of lines that it lost, is an event like any other. It stands in the log

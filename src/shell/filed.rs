@@ -10,6 +10,7 @@
 use super::names::{identity, lock_of};
 use crate::core::FileIs;
 use crate::sys::{procfs, unix};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,9 +30,12 @@ const LONGEST: usize = 107;
 const HIDDEN: usize = 8;
 
 /// The file of a lane.
+#[derive(Serialize, Deserialize)]
 pub struct Filed {
+    #[serde(with = "crate::core::carry::paths")]
     pub(super) path: PathBuf,
     /// Its second name, if the file system has such.
+    #[serde(with = "crate::core::carry::paths")]
     pub(super) hidden: Option<PathBuf>,
     /// Device and inode.
     pub(super) id: (u64, u64),
@@ -41,7 +45,7 @@ pub struct Filed {
 }
 
 /// What a lane has of its path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Holds {
     /// The path: clients come to it.
     Named,

@@ -17,6 +17,7 @@ use crate::wire::http::Status;
 use crate::wire::key::{Key, Secret};
 use crate::wire::routes;
 use mio::Interest;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 const SAY_REFUSED: Duration = Duration::from_secs(10);
 
 /// Who may do what over HTTP and over TCP, and what is said of us there.
+#[derive(Serialize, Deserialize)]
 pub struct Gatekeeper {
     key: Option<Key>,
     names: Vec<String>,
@@ -41,7 +43,7 @@ pub struct Gatekeeper {
 }
 
 /// What can be provoked from outside is said seldom, and then how often it was.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Seldom {
     said: Option<Time>,
     since: u64,

@@ -31,6 +31,7 @@ use crate::sys::steer::{self, Raw};
 use crate::wire::steering;
 use crate::wire::steering::bucket::bucket;
 use members::{Member, Members};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -42,7 +43,7 @@ fn refusal() -> Vec<Raw> {
 }
 
 /// New connections are dealt out more coarsely than they should be: the kernel takes no longer program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coarse {
     /// By so many buckets, if by any at all: else at random.
     pub by: Option<usize>,
@@ -51,6 +52,7 @@ pub struct Coarse {
 }
 
 /// All lanes of a port.
+#[derive(Serialize, Deserialize)]
 pub struct Group {
     addr: SocketAddr,
     reach: Reach,
@@ -67,11 +69,17 @@ pub struct Group {
     /// Was its last program not taken? Then the next change tries again.
     failed: bool,
     /// What gives the group a program.
+    #[serde(skip, default = "loader")]
     load: fn(BorrowedFd<'_>, &[Raw]) -> io::Result<()>,
     /// Is that which it has a coarser one than its table?
     coarsely: bool,
     /// What was to be told of that, and was not yet.
     coarse: Option<Coarse>,
+}
+
+/// What gives a group its program.
+fn loader() -> fn(BorrowedFd<'_>, &[Raw]) -> io::Result<()> {
+    steer::attach
 }
 
 impl Group {

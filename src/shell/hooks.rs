@@ -13,6 +13,7 @@ use crate::core::{Exit, Level};
 use crate::settings::Settings;
 use crate::wire::logfmt::Line;
 use crate::wire::ran::{End, Ran};
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,9 +37,11 @@ const STEPS: [&str; 6] = [
 pub(super) type Told = Rc<Vec<(String, Vec<u8>)>>;
 
 /// One program.
+#[derive(Serialize, Deserialize)]
 struct Hook {
     id: u64,
     words: Vec<String>,
+    #[serde(with = "crate::shell::carry")]
     events: Lossy<Told>,
     runs: bool,
     /// Has it lost events since none waited for it? Said once.
@@ -48,7 +51,7 @@ struct Hook {
 }
 
 /// All of them.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Hooks {
     all: Vec<Hook>,
     last: u64,

@@ -38,9 +38,19 @@ pub struct Hung {
     marks: Held,
     /// Of each worker how it was when it, or one with whom it shares, was last seen to do something.
     sharers: BTreeMap<WorkerId, Sharer>,
+    /// Was it another master that has looked before? Then the first look tells nothing of what has moved.
+    takes_over: bool,
 }
 
 impl Hung {
+    /// Another master has looked before.
+    pub fn after_another() -> Hung {
+        Hung {
+            takes_over: true,
+            ..Hung::default()
+        }
+    }
+
     /// The port's new connections go elsewhere from now on.
     pub fn steered(&mut self, port: PortId) {
         self.steered.insert(port);
@@ -72,7 +82,7 @@ impl Shell {
             true => self.look_at_queues(workers),
             false => self.look_at_shared(workers),
         };
-        let seen = looked.unwrap_or_else(|e| {
+        let mut seen = looked.unwrap_or_else(|e| {
             let message = format!(
                 "cannot see who waits for the workers (sock_diag: {}): --hang-timeout has no effect",
                 reason(&e)
@@ -80,6 +90,9 @@ impl Shell {
             self.say_once(Level::Warn, "hang-blind", message);
             all(workers, Wait::Unknown)
         });
+        if std::mem::take(&mut self.hung.takes_over) {
+            seen = all(workers, Wait::Unknown);
+        }
         self.hung.observer.rest();
         self.queue.push_back(Event::Waiting { seen });
     }

@@ -19,6 +19,7 @@ use crate::sys::burden;
 use crate::sys::procfs::{self, Listing, Target};
 use crate::sys::{closer, errno_of, guise, pidfd};
 use crate::wire::idle::{Due, Silences};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,13 +34,16 @@ const ENDS: usize = 256;
 const MOST_FILES: usize = 2048;
 
 /// What is known of them.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Idling {
+    #[serde(skip)]
     observer: Observer,
+    #[serde(skip)]
     silences: Silences,
     /// The next look. `None`: none is asked for, or it cannot work.
     next: Option<Time>,
     /// Those that were found silent, and where they are looked for.
+    #[serde(skip)]
     hunt: Option<Hunt>,
     /// Has it been tried on a worker of this generation?
     tried: Option<u32>,

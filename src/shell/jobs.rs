@@ -30,16 +30,20 @@ use crate::core::{Asker, Exit, Level, Time};
 use crate::sys::{procfs, signal};
 use crate::wire::deps;
 use crate::wire::ran::{End, Ran};
+pub use child::OURSELVES;
 use child::{Birth, Came, Child, Pipe};
 use coprocess::Coprocess;
 use end::Closing;
 pub use end::LAST;
 use kept::{Head, Tail};
-use line::{Line, MOST_WAITING, Waits};
+pub use line::Waits;
+use line::{Line, MOST_WAITING};
 use mail::Mail;
 pub use queue::Lossy;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,16 +61,21 @@ const LINES: usize = 10;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What is to be run.
+#[derive(Serialize, Deserialize)]
 pub struct Order {
     /// As it is named where it is told of.
     pub name: String,
     /// The program and its words.
+    #[serde(with = "crate::core::carry::paths")]
     pub words: Vec<OsString>,
     /// Where.
+    #[serde(with = "crate::core::carry::paths")]
     pub cwd: PathBuf,
     /// Variables of its own.
+    #[serde(with = "crate::shell::carry")]
     pub variables: Vec<(String, Vec<u8>)>,
     /// What it has to read.
+    #[serde(with = "crate::shell::carry")]
     pub stdin: Vec<u8>,
     /// Do its stdout and stderr go together?
     pub merged: bool,
@@ -77,7 +86,7 @@ pub struct Order {
 }
 
 /// For whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// An event, by the serial of its hook.
     Hook(u64),
@@ -85,10 +94,12 @@ pub enum Purpose {
     Verb(Option<Asker>),
     /// --ecv-validator. There is one at most.
     Check,
+    /// The binary that is to take over is asked whether it can. There is one at most, and it waits for nobody.
+    Handover,
 }
 
 /// How far one is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// It has time.
     Runs,
@@ -99,10 +110,12 @@ enum Stage {
 }
 
 /// One that runs.
+#[derive(Serialize, Deserialize)]
 struct Job {
     child: Child,
     purpose: Purpose,
     name: String,
+    #[serde(with = "crate::core::carry::paths")]
     cwd: PathBuf,
     limit: Option<Duration>,
     begun: Time,
@@ -117,7 +130,7 @@ struct Job {
 }
 
 /// All of them.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Jobs {
     running: BTreeMap<u64, Job>,
     /// Those that live as long as we do.
@@ -128,6 +141,7 @@ pub struct Jobs {
     stuck: BTreeSet<i32>,
     /// So many were refused since there was room.
     refused: u64,
+    #[serde(skip)]
     closing: Option<Closing>,
     /// Is none begun any more?
     closed: bool,
@@ -340,6 +354,13 @@ impl Shell {
             self.ready.insert((Kind::Job, START));
         }
         self.say_refused();
+        let exe = order.ours.then_some(Path::new(child::OURSELVES));
+        self.run_now(Waits { purpose, order, by }, exe, &[]);
+    }
+
+    /// What that is executes, if not what it says first; and it has these descriptors of ours.
+    pub(super) fn run_now(&mut self, one: Waits, exe: Option<&Path>, keep: &[RawFd]) {
+        let Waits { purpose, order, by } = one;
         self.jobs.last += 1;
         let id = self.jobs.last;
         let born = self.give_birth(&Birth {
@@ -349,7 +370,8 @@ impl Shell {
             own: &order.variables,
             reads: !order.stdin.is_empty(),
             merged: order.merged,
-            ours: order.ours,
+            exe,
+            keep,
         });
         let now = self.now();
         match born {
@@ -488,6 +510,7 @@ impl Shell {
             Purpose::Hook(id) => self.hook_done(id, &ran),
             Purpose::Verb(asker) => self.verb_done(asker, &ran),
             Purpose::Check => self.validator_done(&ran),
+            Purpose::Handover => self.asked_the_new_one(&ran),
         }
     }
 }

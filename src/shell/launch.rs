@@ -12,24 +12,29 @@ use crate::settings::{Before, Launch, Said, Settings, launch};
 use crate::verbs;
 use crate::wire::command::Request;
 use crate::wire::outcome;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 /// What slots run that do not run what the cluster does.
+#[derive(Serialize, Deserialize)]
 pub struct Made {
     /// As it was said.
+    #[serde(with = "crate::core::carry::paths")]
     pub command: Vec<OsString>,
     /// What is executed,
+    #[serde(with = "crate::shell::carry")]
     pub program: CString,
     /// where, if not where the others are,
+    #[serde(with = "crate::shell::carry")]
     pub cwd: Option<CString>,
     /// and has it Node's channel?
     pub ipc: bool,
 }
 
 /// All of them that are still needed, and what ran before.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Programs {
     made: BTreeMap<Program, Made>,
     last: u32,
@@ -42,8 +47,9 @@ pub struct Programs {
 }
 
 /// A command, and what was said of its directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Ran {
+    #[serde(with = "crate::core::carry::paths")]
     command: Vec<OsString>,
     cwd: Option<String>,
 }

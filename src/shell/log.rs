@@ -16,12 +16,15 @@ use crate::sys::clock;
 use crate::wire::logfmt::Line;
 use mio::Interest;
 use mio::unix::SourceFd;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// Where lines go.
+#[derive(Serialize, Deserialize)]
 pub struct Log {
+    #[serde(with = "crate::shell::carry")]
     stream: Stream,
     sink: Sink,
     /// Lines that the sink did not take since that was last said,
@@ -29,6 +32,7 @@ pub struct Log {
     /// and ever.
     lost_ever: u64,
     /// What was said of that, and not told to those who follow the events yet.
+    #[serde(skip)]
     untold: Vec<Line>,
     format: Option<LogFormat>,
     level: Level,

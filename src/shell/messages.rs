@@ -15,6 +15,7 @@ use crate::wire::node_ipc::{msg_of, retyped};
 use crate::wire::raw::Raw;
 use mio::Interest;
 use mio::unix::SourceFd;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -40,7 +41,7 @@ const LOOKS: usize = 128;
 const SHOWN: usize = 4096;
 
 /// What is under way.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Messages {
     /// Who waits for an answer of each worker.
     pub gathers: Gathers,
@@ -351,6 +352,14 @@ impl Shell {
         if let Err(e) = registry.reregister(&mut SourceFd(&raw), at, interest) {
             self.say(Level::Error, "poll-error", format!("epoll_ctl: {e}"));
         }
+    }
+
+    /// The poll has it anew, and says at first only that there is something to read.
+    pub(super) fn rewatch_pipe(&mut self, worker: WorkerId) {
+        if let Some(pipe) = self.pipe(worker) {
+            pipe.watched = false;
+        }
+        self.watch_pipe(worker);
     }
 
     pub(super) fn close_ipc(&mut self, worker: WorkerId) {

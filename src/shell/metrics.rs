@@ -19,6 +19,7 @@ use crate::sys::burden::{self, Tree};
 use crate::sys::{clock, fds, process, procfs};
 use crate::wire::http::response::{Length, Response};
 use crate::wire::metrics::{self, Own, Queue, Reading, Usage};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::rc::Rc;
@@ -36,17 +37,25 @@ const WORTH: u32 = 20;
 const SET: u64 = 1_000_000;
 
 /// What was read last, and what has to be kept.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Metrics {
     pub spent: Spent,
+    #[serde(skip)]
     walk: Option<Walk>,
     /// Who has asked, and waits for the end of that.
+    #[serde(skip)]
     waiting: Vec<ClientId>,
+    #[serde(skip)]
     read_at: Option<Time>,
+    #[serde(skip)]
     took: Duration,
+    #[serde(skip)]
     usage: BTreeMap<WorkerId, Usage>,
+    #[serde(skip)]
     open: BTreeMap<WorkerId, u64>,
+    #[serde(skip)]
     queues: Vec<Queue>,
+    #[serde(skip)]
     page: Option<Page>,
     /// When the time of ours began, in microseconds since 1970.
     epoch: u64,

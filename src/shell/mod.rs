@@ -4,6 +4,7 @@
 mod adopt;
 mod beside;
 mod birth;
+mod carry;
 mod census;
 mod channel;
 mod checks;
@@ -23,6 +24,7 @@ mod gatekeeper;
 mod given;
 mod group;
 mod handed;
+mod handover;
 mod hooks;
 mod http;
 mod hung;
@@ -75,6 +77,10 @@ mod watch;
 
 pub mod client;
 pub mod start;
+pub mod takes_over {
+    //! The door of a binary that is to go on where another one was.
+    pub use super::handover::{NAME, ask, passed, resume};
+}
 
 use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
@@ -88,6 +94,7 @@ use clients::{ClientId, Clients};
 use daemon::Caller;
 use events::Events;
 use gatekeeper::Gatekeeper;
+use handover::Handover;
 use hooks::Hooks;
 use hung::Hung;
 use idle::Idling;
@@ -115,7 +122,8 @@ use sockets::Sockets;
 use speech::Speech;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::time::Duration;
 use takeover::Pending;
 use token::{Kind, token, untoken};
@@ -198,8 +206,10 @@ pub struct Shell {
     rights: Rights,
     /// The limit of open files that we had: that of workers without --rlimit.
     nofile: Option<(u64, u64)>,
-    /// How many descriptors we were born with.
+    /// How many descriptors we were born with,
     inherited: u64,
+    /// and those of them that are not for us. They stay open: somebody may hold a lock by one (flock(1)).
+    not_ours: BTreeSet<RawFd>,
     out: VecDeque<Action>,
     /// Has this turn had its fork? Then the others wait here for the next ones.
     spawned: bool,
@@ -232,6 +242,10 @@ pub struct Shell {
     /// Answers to those who asked for the end: sent when it has come.
     farewells: Vec<(ClientId, bool, u8, String)>,
     finished: Option<u8>,
+    /// One that is under way.
+    handover: Option<Handover>,
+    /// The file that we are executed from, by the name that whoever started us has for it.
+    exe: PathBuf,
 }
 
 impl Shell {
@@ -241,12 +255,17 @@ impl Shell {
 
     /// Runs until core says Finish; returns the exit code.
     fn run(&mut self) -> u8 {
-        let mut events = mio::Events::with_capacity(256);
         let mut out = Vec::new();
         self.begin_counting();
         self.keep_programs();
         self.cluster.begin(Time(clock::monotonic()), &mut out);
         self.out.extend(out);
+        self.turns()
+    }
+
+    /// The loop.
+    fn turns(&mut self) -> u8 {
+        let mut events = mio::Events::with_capacity(256);
         loop {
             self.settle();
             self.announce_lost();
@@ -337,6 +356,7 @@ impl Shell {
             .chain(self.checks.deadline())
             .chain(self.jobs.deadline())
             .chain(self.idling.deadline())
+            .chain(self.handover_deadline())
             .chain(self.served.deadline())
             .chain(self.output.as_ref().and_then(Output::deadline));
         let next = all.min()?;
@@ -386,6 +406,7 @@ impl Shell {
             match asked {
                 Asked::Reopen => drop(self.reopen_logs()),
                 Asked::Reload(why) => self.reload_for(None, why),
+                Asked::Handover(why) => self.hand_over_for_signal(why),
                 Asked::Core(signal) => self.queue.push_back(Event::Signal(signal)),
             }
             self.settle();
@@ -434,10 +455,22 @@ impl Shell {
         self.tell_lines();
         self.serve_clients(!of(Kind::Door).is_empty(), &of(Kind::Client));
         self.post();
+        self.handover_due();
     }
 
     fn register(&mut self, fd: BorrowedFd<'_>, token: Token) {
         let raw = fd.as_raw_fd();
+        let done = self
+            .poll
+            .registry()
+            .register(&mut SourceFd(&raw), token, Interest::READABLE);
+        if let Err(e) = done {
+            self.say(Level::Error, "poll-error", format!("epoll_ctl: {e}"));
+        }
+    }
+
+    /// By its number: it is of something that we hold.
+    fn register_raw(&mut self, raw: RawFd, token: Token) {
         let done = self
             .poll
             .registry()

@@ -8,6 +8,7 @@ use crate::core::words::reason;
 use crate::settings::{self, Control, Settings};
 use crate::sys::flock::{Locked, Share};
 use crate::sys::{clock, fds, process, unix};
+use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,17 +23,21 @@ use std::time::Duration;
 const MAX_COPIES: usize = 1000;
 
 /// The name we run under, and what proves it.
+#[derive(Serialize, Deserialize)]
 pub struct Claim {
     /// NAME
     pub name: String,
     /// Where the control socket goes, if anywhere.
+    #[serde(with = "crate::core::carry::paths")]
     pub socket: Option<PathBuf>,
     /// The port in its place, if that was asked for.
     port: Option<SocketAddr>,
+    #[serde(with = "crate::shell::carry")]
     lock: Option<(Locked, PathBuf)>,
     /// What we bound there: device and inode.
     bound: Option<(u64, u64)>,
     /// Held until then, where the path was given.
+    #[serde(skip)]
     starting: Option<UnixDatagram>,
 }
 

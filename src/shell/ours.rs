@@ -7,6 +7,7 @@
 use crate::core::LaneId;
 use crate::wire::sock_diag::Conn;
 use crate::wire::untouched;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +18,7 @@ const ENDED_MOST: usize = 32;
 
 /// Where our end of it is, whatever family the server sees it in, and the port of the other. (From the
 /// same address somebody else may have one to another port.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Line {
     from: (IpAddr, u16),
     to: u16,
@@ -37,9 +38,10 @@ impl Line {
 }
 
 /// All of them.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Ours {
     /// By which lane they have come, if that is known.
+    #[serde(with = "crate::core::carry::pairs")]
     open: BTreeMap<Line, Option<LaneId>>,
     left: VecDeque<(Option<LaneId>, u64)>,
     ended: VecDeque<Line>,

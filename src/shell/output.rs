@@ -24,6 +24,7 @@ pub use dir::Dir;
 use file::{Limits, News, OutFile};
 use mio::Interest;
 use mio::unix::SourceFd;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -52,6 +53,7 @@ const MOST_TOLD: usize = 1024 * 1024;
 const SAID: usize = 3;
 
 /// All files.
+#[derive(Serialize, Deserialize)]
 pub struct Output {
     dir: Dir,
     /// Their names begin with it.
@@ -59,6 +61,7 @@ pub struct Output {
     /// Is there one for all?
     merged: bool,
     limits: Limits,
+    #[serde(with = "crate::core::carry::pairs")]
     files: BTreeMap<Option<u16>, OutFile>,
     /// Until then lines are lost, and why.
     slow: Option<(Time, String)>,
@@ -73,7 +76,9 @@ pub struct Output {
     /// Does somebody follow what is written?
     heard: bool,
     /// What was written in this turn, for those; and how long it is.
+    #[serde(skip)]
     told: Vec<Written>,
+    #[serde(skip)]
     told_bytes: usize,
 }
 
@@ -142,6 +147,11 @@ impl Output {
     /// Nobody has the other end of its pipe any more.
     pub fn forget(&mut self, worker: WorkerId) {
         self.resting.remove(&worker);
+    }
+
+    /// Does that one?
+    pub fn rests(&self, worker: WorkerId) -> bool {
+        self.resting.contains(&worker)
     }
 
     /// When those that rest are heard again.

@@ -10,8 +10,10 @@ use super::names::lock_file;
 use crate::core::codes::{EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, FAILED, Failure, NOT_RUNNING};
 use crate::core::words::reason;
 use crate::core::{Level, WorkerId};
+use crate::sys::carried;
 use crate::sys::flock::{Locked, Share};
 use crate::sys::{clock, pidfd, process, procfs};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -32,8 +34,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const STRANGER: Duration = Duration::from_millis(100);
 
 /// One that is ours.
+#[derive(Serialize, Deserialize)]
 pub struct PidFile {
+    #[serde(with = "crate::shell::carry")]
     lock: Locked,
+    #[serde(with = "crate::core::carry::paths")]
     path: PathBuf,
 }
 
@@ -110,7 +115,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if is_at(&self.lock, &self.path) {
+        if !carried::is_taking() && is_at(&self.lock, &self.path) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -242,7 +247,9 @@ fn held_by(path: &Path) -> io::Result<Held> {
 }
 
 /// --pid-dir: a file for the master and for each worker.
+#[derive(Serialize, Deserialize)]
 pub struct PidDir {
+    #[serde(with = "crate::core::carry::paths")]
     dir: PathBuf,
     _master: PidFile,
     workers: BTreeMap<WorkerId, PidFile>,

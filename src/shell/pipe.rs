@@ -4,6 +4,7 @@
 
 use crate::sys::{fds, notify};
 use crate::wire::node_ipc::{Line, Lines, MAX_LINE};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,7 +27,7 @@ pub fn parcel(text: &str) -> Parcel {
 }
 
 /// What a worker can do wrong; each is said once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
     /// A message is too long.
     Long,
@@ -54,9 +55,12 @@ pub enum Read {
 }
 
 /// Our end.
+#[derive(Serialize, Deserialize)]
 pub struct Pipe {
+    #[serde(with = "crate::shell::carry")]
     fd: OwnedFd,
     lines: Lines,
+    #[serde(with = "crate::shell::carry")]
     out: VecDeque<Parcel>,
     /// So much of the first has gone.
     gone: usize,

@@ -56,6 +56,11 @@ pub struct Probes {
 }
 
 impl Probes {
+    /// Is somebody being asked?
+    pub fn are_under_way(&self) -> bool {
+        !self.under_way.is_empty() || !self.waiting.is_empty()
+    }
+
     /// When something is to be done though nothing happens.
     pub fn deadline(&self) -> Option<Time> {
         let ends = self.under_way.values().map(|p| p.until);

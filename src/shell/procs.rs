@@ -2,10 +2,12 @@
 
 use crate::core::{Exit, Time, WorkerId};
 use crate::sys::{signal, wait};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 /// One worker's.
+#[derive(Serialize, Deserialize)]
 pub struct Proc {
     /// Its first process; `Some` iff unreaped. Also the number of its group.
     pub pid: Option<i32>,
@@ -22,8 +24,10 @@ pub struct Proc {
     /// When.
     pub forked: Time,
     /// Where it reports on its way to exec.
+    #[serde(with = "crate::shell::carry")]
     pub report: Option<OwnedFd>,
     /// Where its bind(2) and listen(2) ask.
+    #[serde(with = "crate::shell::carry")]
     pub listener: Option<OwnedFd>,
     /// How many descriptors from 3 on it was born with.
     pub handed: usize,
@@ -32,7 +36,7 @@ pub struct Proc {
 }
 
 /// All workers with anything left.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Procs {
     pub map: BTreeMap<WorkerId, Proc>,
 }

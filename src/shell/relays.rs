@@ -23,6 +23,7 @@ use crate::settings::Settings;
 use crate::wire::json::quote;
 use crate::wire::node_ipc::{MAX_LINE, retyped};
 use crate::wire::relayed;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// So long one has that a reload does without.
@@ -35,7 +36,7 @@ const RIGHT: u32 = 64;
 const SHOWN_EACH: Duration = Duration::from_millis(10);
 
 /// What one is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Role {
     /// All messages.
     Messages,
@@ -44,6 +45,7 @@ enum Role {
 }
 
 /// One program.
+#[derive(Serialize, Deserialize)]
 struct Relay {
     /// Its number among programs.
     program: u64,
@@ -65,7 +67,7 @@ struct Relay {
 }
 
 /// All of them.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Relays {
     all: Vec<Relay>,
     /// Of these settings: what runs, and what is about to.

@@ -8,18 +8,22 @@ use super::room::Room;
 use crate::core::{Asker, By, Event, Level, Terms};
 use crate::settings::Settings;
 use crate::sys::{cpus, process};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 
 /// What workers of one generation are made of.
+#[derive(Serialize, Deserialize)]
 pub struct Recipe {
     /// What the operator said.
     pub settings: Settings,
     /// Whose they are.
     pub rights: Rights,
     /// What they execute,
+    #[serde(with = "crate::shell::carry")]
     pub program: CString,
     /// and where.
+    #[serde(with = "crate::shell::carry")]
     pub cwd: CString,
     /// Do they have Node's channel?
     pub ipc: bool,
@@ -42,6 +46,7 @@ pub(super) struct Change {
 }
 
 /// All of them that are still needed.
+#[derive(Serialize, Deserialize)]
 pub struct Recipes {
     newest: Recipe,
     of: u32,

@@ -11,6 +11,7 @@ use crate::wire::outcome;
 use crate::wire::ran::{Ran, Reply};
 use crate::wire::stream;
 use mio::Interest;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ const LINES: usize = 16;
 const TURN: Duration = Duration::from_millis(5);
 
 /// Requests that core has not answered yet. One client may have several.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Waiting {
     map: BTreeMap<Asker, (ClientId, Request)>,
     /// What those who wait for a reload are told besides: options that are left as they were.
@@ -50,6 +51,16 @@ impl Waiting {
             self.map.insert(asker, (client, r.clone()));
         }
         asker
+    }
+
+    /// Who it is that waits,
+    pub fn client(&self, asker: Asker) -> Option<ClientId> {
+        self.map.get(&asker).map(|(client, _)| *client)
+    }
+
+    /// and what it has asked, when that is to be answered.
+    pub fn take(&mut self, asker: Asker) -> Option<(ClientId, Request)> {
+        self.map.remove(&asker)
     }
 
     /// It does not wait any more: it is answered otherwise.
@@ -298,6 +309,7 @@ impl Shell {
             What::Stop | What::Kill | What::Exit => self.stop(id, verb.what, None, r),
             What::Shutdown => self.shutdown(id, r),
             What::Reload => self.reload(id, r),
+            What::Handover => self.hand_over(id, r),
             What::Upgrade => refused(self.upgrade(id, r)),
             What::Rollback => self.rollback(id, r),
             What::Start => refused(self.start(id, r)),

@@ -12,6 +12,7 @@ use crate::sys::guise::{self, Guise, Worn};
 use crate::sys::spawn::Ids;
 use crate::sys::user::{self, Account};
 use crate::sys::{cpus, process, procfs};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +22,7 @@ use std::path::Path;
 const PRIVILEGED_BELOW: u16 = 1024;
 
 /// What was found.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Rights {
     /// Whom they run as, if not as us.
     pub ids: Option<Ids>,

@@ -20,9 +20,11 @@ use crate::wire::ports_filter::Ports;
 use crate::wire::sock_diag::{Conn, Info};
 use crate::wire::traffic::Tally;
 use crate::wire::{sock_diag, steering};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// So many are heard in one turn.
@@ -35,8 +37,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 const MOST_OPEN: usize = 1 << 16;
 
 /// What is known of them.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Served {
+    #[serde(with = "crate::shell::carry")]
     news: Option<Netlink>,
     /// The generation for which it was begun, or tried.
     tried: Option<u32>,
@@ -46,6 +49,7 @@ pub struct Served {
     ports: Vec<u16>,
     tables: BTreeMap<u16, Dealt>,
     /// By own port and client: those that came by an older table.
+    #[serde(with = "crate::core::carry::pairs")]
     open: BTreeMap<(u16, SocketAddr), LaneId>,
     /// By worker, while it lives,
     counts: BTreeMap<WorkerId, Tally>,
@@ -56,6 +60,7 @@ pub struct Served {
 }
 
 /// How the connections of a port are dealt out.
+#[derive(Serialize, Deserialize)]
 struct Dealt {
     table: Table,
     /// By so many buckets; 0: at random.
@@ -169,6 +174,14 @@ impl Shell {
                 self.served.news = Some(news);
             }
             Err(e) => self.say_uncounted(&e),
+        }
+    }
+
+    /// The kernel tells of them as before.
+    pub(super) fn relisten(&mut self) {
+        let raw = self.served.news.as_ref().map(|n| n.as_fd().as_raw_fd());
+        if let Some(raw) = raw.filter(|_| self.served.again.is_none()) {
+            self.register_raw(raw, token(Kind::Served, 0));
         }
     }
 

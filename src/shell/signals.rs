@@ -35,6 +35,8 @@ pub enum Asked {
     Reopen,
     /// New workers; what has asked, in words.
     Reload(&'static str),
+    /// Another binary in our own place; likewise.
+    Handover(&'static str),
     /// What core decides about.
     Core(MasterSignal),
 }
@@ -58,6 +60,13 @@ impl Caught {
         }
     }
 
+    fn has_come(&self) -> bool {
+        match &self.flag {
+            Some(flag) => flag.load(Ordering::SeqCst),
+            None => signal::was_sent(self.number),
+        }
+    }
+
     /// What it asks for; the terminal that we had may have gone, and then an HUP means that.
     fn asks(&self, hung_up: bool) -> Option<Asked> {
         let why = signal_received(self.number);
@@ -68,6 +77,7 @@ impl Caught {
             }
             Order::Reopen => Asked::Reopen,
             Order::Reload => Asked::Reload(why),
+            Order::Handover => Asked::Handover(why),
             Order::Rotate(enable) => Asked::Core(MasterSignal::Rotate { enable, why }),
             Order::Resize(size) => Asked::Core(MasterSignal::Resize(size, why)),
             Order::Signal(signal, target) => Asked::Core(MasterSignal::Relay {
@@ -87,6 +97,7 @@ fn rank(asked: &Asked) -> u8 {
     match asked {
         Asked::Reopen => 0,
         Asked::Reload(_) => 1,
+        Asked::Handover(_) => 1,
         Asked::Core(MasterSignal::Rotate { .. }) => 2,
         Asked::Core(MasterSignal::Resize(..)) => 2,
         Asked::Core(MasterSignal::Relay { .. }) => 3,
@@ -174,6 +185,21 @@ impl Signals {
     /// A turn was not enough for all children.
     pub fn again(&self) {
         self.child.store(true, Ordering::SeqCst);
+    }
+
+    /// Had we a terminal when we were started?
+    pub fn had_terminal(&self) -> bool {
+        self.had_terminal
+    }
+
+    /// Another one had it, or not, who was here before us.
+    pub fn had_one_before(&mut self, had: bool) {
+        self.had_terminal |= had;
+    }
+
+    /// Has one come that nobody has looked at yet?
+    pub fn any(&self) -> bool {
+        self.child.load(Ordering::SeqCst) || self.caught.iter().any(Caught::has_come)
     }
 
     /// Has the terminal gone that we had? Then a SIGHUP means that.

@@ -75,6 +75,7 @@ pub fn run(
         nofile: rights.nofile,
         watch: Watch::No,
         watch_unix: false,
+        keep: &[],
         report: None,
     };
     spawn::exec_here(&plan, cannot_run)

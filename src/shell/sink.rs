@@ -5,6 +5,7 @@ use crate::core::Level;
 use crate::sys::{clock, fds, process};
 use crate::wire::syslog::{frame, pieces};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -46,12 +47,16 @@ pub fn last_resort(message: &str) {
 }
 
 /// A file that lines are appended to.
+#[derive(Serialize, Deserialize)]
 pub struct LogFile {
     /// Its path.
+    #[serde(with = "crate::core::carry::paths")]
     pub path: PathBuf,
+    #[serde(with = "crate::shell::carry")]
     out: File,
     /// What workers write to by themselves, if they do: it must not be the one above, which does not
     /// block if it is a pipe.
+    #[serde(with = "crate::shell::carry")]
     shared: Option<File>,
     /// Does it end within a line, because the disk was full?
     torn: bool,
@@ -134,7 +139,9 @@ impl LogFile {
 }
 
 /// The way to syslogd.
+#[derive(Serialize, Deserialize)]
 pub struct Syslog {
+    #[serde(with = "crate::shell::carry")]
     socket: UnixDatagram,
 }
 
@@ -173,6 +180,7 @@ impl Syslog {
 }
 
 /// Where our own log goes.
+#[derive(Serialize, Deserialize)]
 pub enum Sink {
     /// To stderr.
     Stderr,

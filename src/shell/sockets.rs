@@ -13,6 +13,7 @@ use crate::sys::fds;
 use crate::sys::socket::Patience;
 use crate::wire::ports_filter::Ports;
 use own::Own;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +22,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// One lane.
+#[derive(Serialize, Deserialize)]
 struct Lane {
+    #[serde(with = "crate::shell::carry")]
     fd: OwnedFd,
     inode: u64,
     addr: Addr,
@@ -116,6 +119,7 @@ pub struct Handed<'a> {
 }
 
 /// All lanes of all ports.
+#[derive(Serialize, Deserialize)]
 pub struct Sockets {
     /// What was given and opened; kept when a lane is closed because the workers listen there
     /// themselves.
@@ -188,6 +192,11 @@ impl Sockets {
             }
         }
         ports
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<LaneId> {
+        self.lanes.keys().copied().collect()
     }
 
     /// The socket.
@@ -266,7 +275,7 @@ pub fn is_abstract(path: &Path) -> bool {
 }
 
 /// What the shell keeps of one worker's listen(2): to look later whether it still holds the lane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Listened {
     /// The thread that called: the first one of its process may have ended.
     pub pid: i32,

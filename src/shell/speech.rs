@@ -8,6 +8,7 @@ use crate::core::words::reason;
 use crate::core::{Event, Level, Pid, Whom, Word, WorkerId};
 use crate::sys::{closer, fds, notify, process, procfs};
 use crate::wire::{einhorn, notify as datagrams};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -17,11 +18,13 @@ const TURN: usize = 16;
 pub(super) const ANCESTORS: usize = 64;
 
 /// What one worker can speak to.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Speech {
+    #[serde(with = "crate::shell::carry")]
     notify: Option<OwnedFd>,
     /// Most have none, and there may be many workers.
     pub(super) pipe: Option<Box<Pipe>>,
+    #[serde(with = "crate::shell::carry")]
     newline: Option<OwnedFd>,
     /// What it has said last of its state.
     status: Option<Box<str>>,

@@ -2,17 +2,18 @@
 //! all that there were. A worker's own goes on to be that of its slot when it ends.
 
 use crate::core::{SlotNr, WorkerId};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// In microseconds. As many slots as there can be, and the workers that are alive.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Spent {
     by_gone: BTreeMap<SlotNr, u64>,
     living: BTreeMap<WorkerId, Life>,
 }
 
 /// Of one that is alive.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Life {
     slot: SlotNr,
     /// What it and all that it has started had used when that was last read,

@@ -33,7 +33,7 @@ use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
 use super::watch::Watch;
-use super::{Kind, Shell, client, handed, lookup, single, token, unseen};
+use super::{Kind, Shell, client, handed, handover, lookup, single, token, unseen};
 use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED, Failure,
 };
@@ -46,7 +46,7 @@ use crate::wire::ages::Ages;
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CString, OsString};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -115,6 +115,7 @@ pub(super) fn serve(
     check_ready_fd(&settings, given.len())?;
     check_ready_port(&settings, &given)?;
     let mut shell = build(settings, rights, program, &cwd, given)?;
+    shell.exe = handover::our_name(&here);
     if let Some(caller) = caller.take() {
         shell.become_daemon(caller);
     }
@@ -286,6 +287,7 @@ fn build(
         closer::beware();
     }
     let (nofile, inherited) = (process::nofile(), fds::count());
+    let not_ours = not_ours(&settings, &given);
     let ipc = speaks_node(&settings, &program, cwd);
     let room = Room::of(&settings, ipc, given.len(), inherited);
     room.check(settings.wanted(cpus::usable()))?;
@@ -374,6 +376,7 @@ fn build(
         rights,
         nofile,
         inherited,
+        not_ours,
         hung: Hung::default(),
         idling: Idling::default(),
         ages: Ages::default(),
@@ -401,6 +404,8 @@ fn build(
         waiting: Waiting::default(),
         farewells: Vec::new(),
         finished: None,
+        handover: None,
+        exe: PathBuf::new(),
     };
     shell.watch_signals();
     shell.register_watch().map_err(os("cannot poll"))?;
@@ -427,6 +432,18 @@ impl Shell {
             self.say(Level::Warn, "drain-delay-cut", message);
         }
     }
+}
+
+/// What we were born with and is not for us. (A daemon lets go of all of it.)
+fn not_ours(settings: &Settings, given: &[Given]) -> BTreeSet<RawFd> {
+    if settings.daemon {
+        return BTreeSet::new();
+    }
+    let mut all: BTreeSet<RawFd> = fds::open_ones().into_iter().collect();
+    for (passed, _) in given.iter().filter_map(|g| g.passed.as_ref()) {
+        all.remove(passed);
+    }
+    all
 }
 
 /// Where --log-file says.
@@ -476,7 +493,7 @@ fn open_log(s: &Settings) -> Result<Log, Failure> {
 }
 
 impl Shell {
-    fn watch_signals(&mut self) {
+    pub(super) fn watch_signals(&mut self) {
         let fd = self.signals.fd().as_raw_fd();
         let at = token(Kind::Signals, 0);
         let registry = self.poll.registry();

@@ -1,6 +1,7 @@
 //! Our stderr, as a stream that never blocks and never fails the cluster: what cannot be written now
 //! waits in a buffer with a limit; what does not fit is counted; one that has gone away is silence.
 
+use super::carry::Carry;
 use crate::sys::signal::Blocked;
 use crate::sys::{clock, fds};
 use std::collections::VecDeque;
@@ -31,6 +32,22 @@ pub struct Stream {
     lost_ever: u64,
     /// Did the disk refuse the last write?
     full: bool,
+}
+
+/// What waits for it, and what was lost: it itself is our stderr, whoever we are.
+impl Carry for Stream {
+    type As = (String, u64, u64);
+    fn written(&self) -> Self::As {
+        (self.pending.written(), self.lost, self.lost_ever)
+    }
+    fn taken((pending, lost, lost_ever): Self::As) -> Result<Stream, String> {
+        Ok(Stream {
+            pending: VecDeque::taken(pending)?,
+            lost,
+            lost_ever,
+            ..Stream::stderr()
+        })
+    }
 }
 
 impl Stream {

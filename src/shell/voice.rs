@@ -2,8 +2,10 @@
 //! whole yet.
 
 use crate::wire::{output, syslog};
+use serde::{Deserialize, Serialize};
 
 /// One of them.
+#[derive(Serialize, Deserialize)]
 pub struct Voice {
     /// Its slot.
     pub slot: u16,

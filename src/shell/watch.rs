@@ -12,6 +12,7 @@ use crate::settings::{LogTo, Settings};
 use mio::unix::SourceFd;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -55,6 +56,9 @@ struct Watched {
     was: Option<State>,
 }
 
+/// A path, and how it was when it was looked at last and was there: for who takes over.
+pub type Was = (String, Option<State>);
+
 /// What the master writes.
 struct Ours {
     files: Vec<PathBuf>,
@@ -80,8 +84,8 @@ impl Ours {
 }
 
 /// How it is: the path, where it leads, and what is in there if that is a directory.
-#[derive(Debug, PartialEq, Eq)]
-struct State {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
     link: Print,
     file: Print,
     inside: u64,
@@ -283,6 +287,23 @@ impl Watch {
         // By another name in its directory, to which its link leads.
         meant |= self.paths.iter().any(|w| w.which != w.which());
         (meant, more)
+    }
+
+    /// How they were.
+    pub fn was(&self) -> Vec<Was> {
+        let was = |w: &Watched| (w.path.display().to_string(), w.was.clone());
+        self.paths.iter().map(was).collect()
+    }
+
+    /// They were so when another one was here: what has changed since is seen in a moment.
+    pub fn go_on(&mut self, was: Vec<Was>, now: Time) {
+        for (path, state) in was {
+            let mut all = self.paths.iter_mut();
+            if let Some(w) = all.find(|w| w.path.display().to_string() == path) {
+                w.was = state;
+            }
+        }
+        self.due = Some(now + QUIET);
     }
 
     /// Which of them are another than they were. One that is not there is waited for.

@@ -3,6 +3,7 @@
 use super::cerr;
 use super::procfs::Target;
 use nix::sys::socket::{MsgFlags, sendmsg};
+use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -46,6 +47,19 @@ pub fn close_inherited(keep: &[RawFd]) {
         // SAFETY: by contract nobody of ours owns it; closing what is not open fails harmlessly.
         unsafe { libc::close(fd) };
     }
+}
+
+/// Numbers of those that are open, from 3 on, where /proc tells.
+pub fn open_ones() -> Vec<RawFd> {
+    let listed = std::fs::read_dir("/proc/self/fd").map(|dir| {
+        let names = dir.flatten().map(|e| e.file_name());
+        names.filter_map(|n| n.to_str()?.parse().ok()).collect()
+    });
+    let listed: Vec<RawFd> = listed.unwrap_or_default();
+    // SAFETY: to ask for the flags of a number that may be no descriptor fails harmlessly. (That of the look is
+    // closed by now.)
+    let open = |fd: &RawFd| *fd > 2 && unsafe { libc::fcntl(*fd, libc::F_GETFD) } >= 0;
+    listed.into_iter().filter(open).collect()
 }
 
 /// How many descriptors are open.
@@ -135,6 +149,27 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 pub fn null() -> io::Result<OwnedFd> {
     // SAFETY: the result, if any, is new and ours alone.
     unsafe { Ok(OwnedFd::from_raw_fd(cerr(raw_null(libc::O_RDONLY))?)) }
+}
+
+/// A file that is nowhere but in memory.
+pub fn memory(name: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name ends with NUL; the result, if any, is new and ours alone.
+    unsafe {
+        let fd = match libc::memfd_create(name.as_ptr(), flags | libc::MFD_NOEXEC_SEAL) {
+            // Before Linux 6.3 nobody knows of that.
+            -1 => libc::memfd_create(name.as_ptr(), flags),
+            fd => fd,
+        };
+        Ok(OwnedFd::from_raw_fd(cerr(fd)?))
+    }
+}
+
+/// Nobody changes it any more.
+pub fn seal(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let all = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: plain numbers.
+    cerr(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, all) }).map(drop)
 }
 
 /// /dev/null, to be written. In a root that has none there is nothing that takes all: an error.

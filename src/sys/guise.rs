@@ -7,6 +7,7 @@
 //! user's: it may signal us. So each look is short.
 
 use super::cerr;
+use serde::{Deserialize, Serialize};
 use std::io;
 
 /// CAP_KILL: to signal whom we like.
@@ -54,7 +55,7 @@ pub fn are_ours(uid: u32, gid: u32) -> bool {
 }
 
 /// The ids of the workers, to be worn around a look.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Guise {
     /// Their user.
     pub uid: u32,

@@ -3,9 +3,11 @@
 #![allow(unsafe_code)]
 
 pub mod burden;
+pub mod carried;
 pub mod clock;
 pub mod closer;
 pub mod cpus;
+pub mod execute;
 pub mod fds;
 pub mod flock;
 pub mod guise;

@@ -31,6 +31,11 @@ pub fn was_full(e: &io::Error) -> bool {
 pub struct Netlink(OwnedFd);
 
 impl Netlink {
+    /// One that was opened by another program that was this process before.
+    pub fn of(fd: OwnedFd) -> Netlink {
+        Netlink(fd)
+    }
+
     /// For questions about sockets of our network namespace; needs no rights.
     pub fn open() -> io::Result<Netlink> {
         // SAFETY: plain numbers; the result is new and ours alone.

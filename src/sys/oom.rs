@@ -3,6 +3,7 @@
 //! (/proc/vmstat). What has grown since the last look tells: a look is taken when a child has died of a
 //! SIGKILL that nobody is known to have sent, never without a reason.
 
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ pub enum Kill {
 }
 
 /// Where a counter stood, and what it has counted that no child was named for yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Counter {
     last: u64,
     spare: u64,
@@ -46,7 +47,7 @@ impl Counter {
 }
 
 /// The counters that matter to us.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Kills {
     root: PathBuf,
     /// Of our own memory cgroup, if it has one.

@@ -106,6 +106,12 @@ pub fn take_sent(signal: i32) -> bool {
     flag.is_some_and(|f| f.swap(false, Ordering::SeqCst))
 }
 
+/// The same, and it stays so.
+pub fn was_sent(signal: i32) -> bool {
+    let flag = usize::try_from(signal).ok().and_then(|n| SENT.get(n));
+    flag.is_some_and(|f| f.load(Ordering::SeqCst))
+}
+
 extern "C" fn note_sent(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel hands a handler with SA_SIGINFO a valid one.
     let code = unsafe { (*info).si_code };
@@ -161,6 +167,13 @@ impl Blocked {
             libc::sigprocmask(libc::SIG_BLOCK, &all, &mut old);
             Blocked(old)
         }
+    }
+}
+
+impl Blocked {
+    /// They stay so, for whatever is executed in our place.
+    pub fn stay(self) {
+        std::mem::forget(self);
     }
 }
 

@@ -4,6 +4,7 @@ pub use super::sockinfo::*;
 pub use super::sockopt::listen;
 use super::sockopt::{get, set};
 use super::{cerr, steer};
+use serde::{Deserialize, Serialize};
 use std::ffi::CString;
 use std::io;
 use std::net::SocketAddr;
@@ -103,7 +104,7 @@ fn with_raw<T>(
 }
 
 /// What was set on a socket that decides, at bind(2), which address it may have and whom it serves.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reach {
     /// IPv6 alone.
     pub v6only: bool,
@@ -266,7 +267,7 @@ fn lock_port(port: u16) -> Option<UnixDatagram> {
 }
 
 /// How long the connections of a listening TCP socket may be silent, and unacknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patience {
     /// The first probe comes after that long, three more follow, a third of it apart.
     pub keepalive: Option<Duration>,

@@ -14,6 +14,7 @@
 use super::report::{self, Step, fail};
 pub use super::report::{Report, receive, report_pair};
 use super::{cerr, seccomp, signal::Blocked};
+use serde::{Deserialize, Serialize};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -57,12 +58,14 @@ pub struct Plan<'a> {
     pub watch: Watch,
     /// Those of unix sockets, too?
     pub watch_unix: bool,
+    /// Stay open, by their own numbers.
+    pub keep: &'a [RawFd],
     /// The child's end of the report socket. Without one this is no child: see `exec_here`.
     pub report: Option<BorrowedFd<'a>>,
 }
 
 /// Whom to run as. `None` is left as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ids {
     /// The user.
     pub uid: Option<u32>,
@@ -202,6 +205,9 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32) -> ! {
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        }
+        for fd in plan.keep {
+            libc::fcntl(*fd, libc::F_SETFD, 0);
         }
         write_pid(&mut ready.listen_pid, libc::getpid().unsigned_abs());
         let (argv, env) = (ready.argv.as_ptr(), ready.env.as_ptr());

@@ -10,6 +10,7 @@
 
 use super::cerr;
 use super::sockopt::{get, set};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -39,7 +40,7 @@ pub fn optmem_max() -> Option<u64> {
 }
 
 /// What keeps new clients out of a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Gate {
     /// A filter: what opens a connection is dropped, all else passes.
     Filter,

@@ -3,11 +3,12 @@
 //! A dynamic binary asks the C library, which may ask a directory server. In a static one that does
 //! not work, so the files are read here; what only a directory server knows has to be given by number.
 
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io;
 
 /// One user, as the database has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// What it is called.
     pub name: String,

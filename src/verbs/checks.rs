@@ -105,3 +105,8 @@ pub(super) fn send(words: &[&str]) -> Result<(), String> {
 pub(super) fn sync_send(words: &[&str]) -> Result<(), String> {
     settings::sync_send(words).map(drop)
 }
+
+/// `[BINARY] [timeout T]`
+pub(super) fn handover(rest: &[&str]) -> Result<(), String> {
+    settings::handover(rest).map(drop)
+}

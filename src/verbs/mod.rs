@@ -92,6 +92,8 @@ pub enum What {
     Restart,
     /// New workers for all old ones.
     Reload,
+    /// Another binary in our own place.
+    Handover,
     /// New workers that run another command.
     Upgrade,
     /// Back to the command before.
@@ -321,6 +323,7 @@ mod tests {
             ("USR1=reload", 10, Order::Reload),
             ("USR1=restart all", 10, Order::Reload),
             ("USR1=restart", 10, Order::Reload),
+            ("USR2=handover", 12, Order::Handover),
             ("TTIN=resize +2", 21, Order::Resize(Size::More(2))),
             ("TTOU=resize 4", 22, Order::Resize(Size::To(4))),
             ("WINCH=signal WINCH", 28, Order::Signal(28, Target::All)),
@@ -334,7 +337,8 @@ mod tests {
             assert_eq!(on_signal(text), Ok((number, want)), "{text}");
         }
         for (bad, why) in [
-            ("HUP=status", "resize N|+K|-K, reload, restart"),
+            ("HUP=status", "resize N|+K|-K, reload, handover, restart"),
+            ("HUP=handover /usr/bin/new", "for a client to name"),
             ("HUP=why 2", "only looks"),
             ("HUP=ecv", "only looks"),
             ("HUP=shutdown 2", "shutdown all, which is stop"),

@@ -54,6 +54,16 @@ pub(super) const fn reload(_: &[&str]) -> Found {
     Ok(Order::Reload)
 }
 
+pub(super) fn handover(rest: &[&str]) -> Found {
+    match rest {
+        [] => Ok(Order::Handover),
+        _ => Err(NoOrder::Words(
+            "a signal can ask for handover, to the binary that has our name on disk; another one is for a client to name"
+                .into(),
+        )),
+    }
+}
+
 pub(super) const fn reopen(_: &[&str]) -> Found {
     Ok(Order::Reopen)
 }

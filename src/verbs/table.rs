@@ -82,7 +82,7 @@ impl Verb {
 }
 
 /// All of them.
-pub static VERBS: [Verb; 42] = [
+pub static VERBS: [Verb; 43] = [
     verb(
         "status",
         What::Status,
@@ -215,6 +215,16 @@ pub static VERBS: [Verb; 42] = [
     )
     .waits()
     .order(orders::reload),
+    verb(
+        "handover",
+        What::Handover,
+        "[BINARY] [timeout T]",
+        "replace the master by the binary now on disk: same pid, same workers",
+    )
+    .takes(3)
+    .waits()
+    .checked(checks::handover)
+    .order(orders::handover),
     verb(
         "upgrade",
         What::Upgrade,

@@ -5,6 +5,7 @@
 use super::debt::silent_ms;
 use super::sock_diag::Conn;
 use crate::core::Time;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 const MOST: usize = 8192;
 
 /// Since when those that there are were there, by what no other connection has.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Ages {
     since: BTreeMap<u64, Time>,
 }

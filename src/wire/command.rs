@@ -7,13 +7,14 @@ mod typed;
 use super::json;
 use crate::settings::{Before, END, nearest};
 use crate::verbs;
+use serde::{Deserialize, Serialize};
 use tinyjson::JsonValue;
 
 /// Longest line accepted.
 pub const MAX_LINE: usize = 64 * 1024;
 
 /// What was asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// The verb and what follows it.
     pub words: Vec<String>,

@@ -12,13 +12,17 @@ use super::door::{Door, House, enter};
 use super::http::response::{Response, Way};
 use super::http::{MAX_BUFFER, Parser, Progress, Refusal, Request};
 use super::routes::Route;
+use serde::{Deserialize, Serialize};
 
-/// One side of it: ours.
-#[derive(Debug, Default)]
+/// One side of it: ours. (What was understood of a request that is not whole is understood again by whoever
+/// it is handed to: the bytes are there.)
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Dialogue {
     buffer: Vec<u8>,
+    #[serde(skip)]
     parser: Parser,
     /// What the door has let in, and what is not whole yet.
+    #[serde(skip)]
     route: Option<&'static Route>,
     /// Whoever asks for that wants JSON.
     json: bool,

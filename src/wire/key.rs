@@ -1,5 +1,6 @@
 //! The key of --key-file, and what a client presents as one. Neither is ever shown, by `{:?}` either.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hint::black_box;
 
@@ -13,7 +14,7 @@ pub const MIN_KEY: usize = 16;
 pub struct Secret(String);
 
 /// The key.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key(String);
 
 impl fmt::Debug for Secret {

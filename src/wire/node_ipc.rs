@@ -6,6 +6,7 @@ use super::raw::Raw;
 use crate::core::Word;
 use crate::core::delegation::Wanted;
 use crate::core::hearers::MAX_TARGETS;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Longest message; of a longer one nothing is kept.
@@ -29,7 +30,7 @@ const MAX_MATCHES: usize = 16;
 const MAX_MATCHED: usize = 64 * 1024;
 
 /// Lines out of what comes in pieces.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Lines {
     part: Vec<u8>,
     /// So much of it has been searched for an end of line.

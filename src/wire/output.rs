@@ -2,11 +2,13 @@
 //! share a file (one that is being emptied and its successor; all of them, with --log-merge), and whoever reads
 //! it wants to know where a line ends and whose it is.
 
+use serde::{Deserialize, Serialize};
+
 /// Longest line; a longer one is cut into several.
 pub const MAX_LINE: usize = 16 * 1024;
 
 /// What one worker has written of a line that is not whole.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Lines {
     partial: Vec<u8>,
 }

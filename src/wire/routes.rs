@@ -2,6 +2,7 @@
 //! the manual page all read it.
 
 use super::http::{MAX_BODY, Method};
+use serde::{Deserialize, Serialize};
 
 /// One of them. A HEAD is answered where a GET is that only looks.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub enum Who {
 }
 
 /// Which one, for those who do it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// In rotation or not, for a load balancer.
     Ecv,

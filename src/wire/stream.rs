@@ -7,10 +7,11 @@ use crate::core::Level;
 use crate::core::fields::Value;
 use crate::core::words::count;
 use crate::settings::LogFormat;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// In which way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum How {
     /// A line for people.
     Text,

@@ -3,6 +3,7 @@
 
 use super::logfmt::{civil, printable};
 use crate::core::Level;
+use serde::{Deserialize, Serialize};
 
 /// Longest text of one datagram; what is longer is cut into several.
 pub const MAX_TEXT: usize = 2048;
@@ -41,7 +42,7 @@ pub fn pieces(text: &str) -> Vec<String> {
 }
 
 /// Bytes that come as they come, made into lines.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Lines {
     partial: Vec<u8>,
 }

@@ -13,6 +13,7 @@
 
 use super::debt::Debt;
 use super::sock_diag::Info;
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
 /// After so many milliseconds the kernel has acknowledged what was not answered (TCP_DELACK_MAX, and a
@@ -20,7 +21,7 @@ use std::cmp::Ordering;
 const ACKNOWLEDGED_MS: u32 = 220;
 
 /// What was learnt of one connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Talk {
     /// Has it been looked at?
     known: bool,

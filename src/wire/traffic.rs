@@ -1,6 +1,7 @@
 //! What is known of the connections of one worker, or of one slot: a plain value that answers, tables and
 //! metrics read.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Those that are open, as far as they can be seen.
@@ -15,7 +16,7 @@ pub struct Seen {
 }
 
 /// Those that have ended, as far as the kernel has told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// How many.
     pub served: u64,

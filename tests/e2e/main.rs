@@ -45,6 +45,7 @@ mod exchange;
 mod fallbacks;
 mod files;
 mod following;
+mod handover;
 mod heavy;
 mod hooks;
 mod hostile;

@@ -20,6 +20,7 @@ impl World {
             assert!(at > self.now, "{why:?} was due at {at:?} and is still set");
         }
         self.nothing_overdue(Time(self.now.0 + 1));
+        self.perhaps_hand_over();
         let c = &self.cluster;
         assert_eq!(usize::from(c.wanted()), self.judge.wanted);
         assert_eq!(c.phase() == Phase::Serving, !self.judge.stopping());

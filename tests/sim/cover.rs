@@ -76,6 +76,8 @@ pub enum Mark {
     Stormed,
     /// News of a worker long gone was told again.
     Stale,
+    /// Another binary took over.
+    HandedOver,
     /// A client hung up before the end.
     AskerLeft,
     /// There were more waiting clients than the limit.
@@ -243,7 +245,7 @@ pub enum Mark {
 census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos 
     StoppedBeforeExec TreeGoneOvertook AskOvertookExec EndedBeforeExec StuckBeforeExec ForkCancelled
     AskedTooLate RemnantAsked StrangerAsked
-    KilledAgain Stalled Jumped Stormed Stale AskerLeft AskersRefused Closed SizesRefused Resized ResizeFailed
+    KilledAgain Stalled Jumped Stormed Stale HandedOver AskerLeft AskersRefused Closed SizesRefused Resized ResizeFailed
     ResizeSuperseded ResizeStopped NoRoom Triggered HungQueue HungShared HungBytes NotAtRest ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown

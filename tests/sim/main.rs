@@ -8,6 +8,7 @@
 #![allow(clippy::string_slice, clippy::unreachable)]
 
 mod audit;
+mod carrying;
 mod checking;
 mod claims;
 mod closing;

@@ -51,6 +51,8 @@ pub struct Mail {
 pub struct World {
     pub now: Time,
     pub rng: Prng,
+    /// Dice of their own: what a seed draws else stays what it was.
+    pub handing: Prng,
     pub policy: Policy,
     pub faults: Faults,
     pub cluster: Cluster,
@@ -99,6 +101,7 @@ impl World {
         let now = Time(1_000_000_000);
         let mut world = World {
             now,
+            handing: Prng::new(rng.clone().bits()),
             rng,
             cluster: Cluster::new(policy.clone(), now),
             judge: Judge::new(&policy),

@@ -4,6 +4,7 @@
 use super::one::Client;
 use super::{ClientId, Clients, KEPT, NEXT_REQUEST};
 use crate::core::Time;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -21,13 +22,15 @@ const PAGE_PORTION: u64 = 16 * 1024;
 const PAGE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where it comes from.
+#[derive(Serialize, Deserialize)]
 enum Source {
-    File(File),
+    File(#[serde(with = "crate::shell::carry")] File),
     /// All who have asked for it are sent the same.
-    Page(Rc<[u8]>),
+    Page(#[serde(with = "crate::shell::carry")] Rc<[u8]>),
 }
 
 /// What is left to be sent.
+#[derive(Serialize, Deserialize)]
 pub struct Body {
     from: Source,
     at: u64,
@@ -87,6 +90,14 @@ pub(super) enum Fed {
     All,
     /// There is less than was promised: somebody has emptied the file.
     Less,
+}
+
+impl Clients {
+    /// Is somebody being sent a page that is in memory?
+    pub fn send_pages(&self) -> bool {
+        let page = |c: &Client| c.body.as_ref().is_some_and(|b| !b.is_file());
+        self.map.values().any(page)
+    }
 }
 
 impl Client {

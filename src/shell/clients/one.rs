@@ -14,10 +14,12 @@ use crate::wire::logs;
 use crate::wire::routes::What;
 use crate::wire::sse;
 use crate::wire::stream::{self, How};
+use serde::{Deserialize, Serialize};
 
 /// One of them.
+#[derive(Serialize, Deserialize)]
 pub struct Client {
-    pub(super) stream: Conn,
+    pub(in crate::shell) stream: Conn,
     /// By which door it came.
     pub(in crate::shell) gate: Gate,
     /// Does it have to say the key before anything else?
@@ -28,7 +30,9 @@ pub struct Client {
     pub(super) http: Option<Box<Http>>,
     /// Its process and its user.
     pub(super) by: By,
+    #[serde(with = "crate::shell::carry")]
     pub(super) input: Vec<u8>,
+    #[serde(with = "crate::shell::carry")]
     pub(super) output: Vec<u8>,
     /// That of it which is the first answer, however long it is (a thousand workers have long commands).
     pub(super) first: usize,
@@ -72,7 +76,7 @@ pub struct Client {
 }
 
 /// Who is told what workers write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hears {
     /// Of this slot alone.
     pub slot: Option<u16>,
@@ -80,7 +84,7 @@ pub struct Hears {
 }
 
 /// One that speaks HTTP.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Http {
     pub(super) dialogue: Dialogue,
     /// Has something come that was not looked at?
@@ -124,6 +128,13 @@ impl Client {
             prompt: String::new(),
             typed: false,
             console: false,
+        }
+    }
+
+    /// What it said that was no whole request is looked at again by who did not see it before.
+    pub(in crate::shell) fn looks_again(&mut self) {
+        if let Some(http) = &mut self.http {
+            http.due |= !http.dialogue.is_idle();
         }
     }
 

@@ -3,12 +3,15 @@
 
 use crate::core::LaneId;
 use crate::sys::steer::{self, Gate, Raw};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// One socket of a group. `fd` is a second descriptor of the lane's.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Member {
+    #[serde(with = "crate::shell::carry")]
     pub(super) fd: OwnedFd,
     /// `None`: a spare, or one that nobody serves any more but that is not ours to close.
     pub(super) lane: Option<LaneId>,
@@ -45,7 +48,7 @@ impl Member {
 }
 
 /// All of a group.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Members {
     all: Vec<Member>,
     at: BTreeMap<LaneId, usize>,

@@ -3,6 +3,7 @@
 //! they were.
 
 use crate::core::Time;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// So many lines
@@ -11,7 +12,7 @@ pub const MOST: u32 = 100;
 pub const WITHIN: Duration = Duration::from_secs(1);
 
 /// What one has left of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Allowance {
     since: Time,
     said: u32,

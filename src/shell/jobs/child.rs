@@ -6,16 +6,17 @@
 //! it does not get. Nobody watches what it binds.
 
 use super::super::{Kind, Shell, environment, lookup, token};
-use crate::core::Level;
+use super::coprocess::Coprocess;
 use crate::core::codes::EX_OSERR;
 use crate::core::words::reason;
 use crate::sys::spawn::{self, Plan, Report, Watch};
 use crate::sys::{errno_of, fds};
 use mio::Interest;
 use mio::unix::SourceFd;
-use std::ffi::{CStr, CString, OsString};
+use serde::{Deserialize, Serialize};
+use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -67,21 +68,28 @@ pub struct Birth<'a> {
     pub reads: bool,
     /// Is its stderr its stdout?
     pub merged: bool,
-    /// Is it ourselves, whatever its first word is?
-    pub ours: bool,
+    /// What is executed, whatever its first word is.
+    pub exe: Option<&'a Path>,
+    /// Descriptors of ours that it has, by their own numbers.
+    pub keep: &'a [RawFd],
 }
 
 /// The file that we were executed from, even if it has another name by now, or none: the child is forked
 /// from us before it asks for it.
-const OURSELVES: &CStr = c"/proc/self/exe";
+pub const OURSELVES: &str = "/proc/self/exe";
 
 /// One that was born.
+#[derive(Serialize, Deserialize)]
 pub struct Child {
     /// Its first process and its group. Whoever has this sees to it that it is not reaped.
     pub pid: i32,
+    #[serde(with = "crate::shell::carry")]
     report: OwnedFd,
+    #[serde(with = "crate::shell::carry")]
     stdin: Option<OwnedFd>,
+    #[serde(with = "crate::shell::carry")]
     stdout: Option<OwnedFd>,
+    #[serde(with = "crate::shell::carry")]
     stderr: Option<OwnedFd>,
 }
 
@@ -191,6 +199,7 @@ pub fn fork(
         nofile,
         watch: Watch::No,
         watch_unix: false,
+        keep: birth.keep,
         report: Some(theirs.as_fd()),
     };
     let pid = spawn::fork_exec(&plan)?;
@@ -209,11 +218,13 @@ impl Shell {
         let first = birth.words.first().map(OsString::as_os_str);
         let first = first.unwrap_or_default();
         let path = std::env::var_os("PATH");
-        let program = match birth.ours {
-            true => OURSELVES.into(),
-            false => lookup::find(first, path, birth.cwd).map_err(|e| (e.code, e.message))?,
+        let program = match birth.exe {
+            Some(exe) => CString::new(exe.as_os_str().as_bytes()).unwrap_or_default(),
+            None => lookup::find(first, path, birth.cwd).map_err(|e| (e.code, e.message))?,
         };
-        let child = fork(birth, &program, self.devnull.as_fd(), self.nofile).map_err(|e| {
+        // Who is handed ours needs room for as many.
+        let nofile = self.nofile.filter(|_| birth.keep.is_empty());
+        let child = fork(birth, &program, self.devnull.as_fd(), nofile).map_err(|e| {
             let shown = first.to_string_lossy();
             (EX_OSERR, format!("{shown}: cannot be run: {}", reason(&e)))
         })?;
@@ -221,19 +232,32 @@ impl Shell {
         Ok(child)
     }
 
-    fn watch_child(&mut self, job: u64, child: &Child) {
-        if let Some(fd) = &child.stdin {
-            let at = token(Kind::Job, serial(job, Pipe::Stdin));
-            let (raw, registry) = (fd.as_raw_fd(), self.poll.registry());
-            let done = registry.register(&mut SourceFd(&raw), at, Interest::WRITABLE);
-            if let Err(e) = done {
-                self.say(Level::Error, "poll-error", format!("epoll_ctl: {e}"));
-            }
+    fn watch_child(&self, job: u64, child: &Child) {
+        let registry = self.poll.registry();
+        let all = [
+            (&child.stdin, Pipe::Stdin, Interest::WRITABLE),
+            (&child.stdout, Pipe::Stdout, Interest::READABLE),
+            (&child.stderr, Pipe::Stderr, Interest::READABLE),
+        ];
+        for (fd, pipe, interest) in all {
+            let Some(raw) = fd.as_ref().map(AsRawFd::as_raw_fd) else {
+                continue;
+            };
+            let at = token(Kind::Job, serial(job, pipe));
+            // (Descriptors of this kind can be had in any poll.)
+            let _ = registry.register(&mut SourceFd(&raw), at, interest);
         }
-        for (fd, pipe) in [(&child.stdout, Pipe::Stdout), (&child.stderr, Pipe::Stderr)] {
-            if let Some(fd) = fd {
-                self.register(fd.as_fd(), token(Kind::Job, serial(job, pipe)));
-            }
+    }
+
+    /// All that run, of a master that was here before us.
+    pub(in crate::shell) fn rewatch_programs(&mut self) {
+        let jobs = self.jobs.running.iter().map(|(id, job)| (*id, &job.child));
+        let lasting = self.jobs.coprocesses.values().filter_map(Coprocess::child);
+        for (serial, child) in jobs.chain(lasting) {
+            self.watch_child(serial, child);
+        }
+        if !self.jobs.waiting.is_empty() {
+            self.ready.insert((Kind::Job, super::START));
         }
     }
 

@@ -24,6 +24,7 @@ use crate::settings::Settings;
 use crate::sys::signal;
 use crate::wire::node_ipc;
 use crate::wire::ran::End;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::time::Duration;
@@ -43,9 +44,11 @@ const PIECES: usize = 8;
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// One.
+#[derive(Serialize, Deserialize)]
 pub struct Coprocess {
     /// As it is named where it is told of.
     name: String,
+    #[serde(with = "crate::core::carry::paths")]
     words: Vec<OsString>,
     run: Run,
     mail: Mail,
@@ -59,9 +62,11 @@ pub struct Coprocess {
 }
 
 /// What comes by one of its pipes.
+#[derive(Serialize, Deserialize)]
 struct Said {
     lines: Lines,
     /// Whole lines that the next turn is for.
+    #[serde(with = "crate::shell::carry")]
     unheard: VecDeque<Vec<u8>>,
 }
 
@@ -75,6 +80,7 @@ impl Said {
 }
 
 /// Does it run?
+#[derive(Serialize, Deserialize)]
 enum Run {
     /// Not before then.
     Not(Time),
@@ -103,6 +109,14 @@ impl Coprocess {
     pub fn pid(&self) -> Option<i32> {
         match &self.run {
             Run::Since(_, _, child) => Some(child.pid),
+            Run::Not(_) => None,
+        }
+    }
+
+    /// The process, and the serial of its tokens.
+    pub fn child(&self) -> Option<(u64, &Child)> {
+        match &self.run {
+            Run::Since(_, serial, child) => Some((*serial, child)),
             Run::Not(_) => None,
         }
     }
@@ -293,7 +307,8 @@ impl Shell {
             own: &own,
             reads: true,
             merged: false,
-            ours: false,
+            exe: None,
+            keep: &[],
         });
         let now = self.now();
         match born {

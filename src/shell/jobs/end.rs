@@ -6,6 +6,7 @@ use super::line::Waits;
 use crate::core::Time;
 use crate::sys::{process, procfs};
 use crate::wire::ran::{End, Ran};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// In the end they have so long, all together.
@@ -14,7 +15,7 @@ pub const LAST: Duration = Duration::from_secs(1);
 const DIES_WITHIN: Duration = Duration::from_millis(200);
 
 /// The end of the master.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Closing {
     /// They are killed then,
     pub kill_at: Time,

@@ -1,11 +1,13 @@
 //! What is kept of what a program writes: the beginning, or the end, or line by line; each within a
 //! limit, and what was left out is known.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// The first bytes.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Head {
+    #[serde(with = "crate::shell::carry")]
     kept: Vec<u8>,
     limit: usize,
     /// So many came behind them.
@@ -49,8 +51,9 @@ impl Head {
 }
 
 /// The last bytes.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Tail {
+    #[serde(with = "crate::shell::carry")]
     kept: VecDeque<u8>,
     limit: usize,
 }
@@ -86,8 +89,9 @@ impl Tail {
 }
 
 /// Whole lines, as they come.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Lines {
+    #[serde(with = "crate::shell::carry")]
     partial: Vec<u8>,
     limit: usize,
     /// Is the rest of a line that was too long still to come?

@@ -12,6 +12,7 @@
 
 use super::{MOST, Order, Purpose};
 use crate::core::{Asker, Time};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub const MOST_WAITING: usize = 256;
 pub const MOST_OF_ONE: usize = MOST - 4;
 
 /// One that waits.
+#[derive(Serialize, Deserialize)]
 pub struct Waits {
     pub purpose: Purpose,
     pub order: Order,
@@ -29,7 +31,7 @@ pub struct Waits {
 }
 
 /// All that wait.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Line {
     hooks: VecDeque<Waits>,
     verbs: VecDeque<Waits>,
@@ -47,6 +49,8 @@ impl Line {
                 self.check = Some(Waits { purpose, order, by });
                 return true;
             }
+            // It is never in this line.
+            Purpose::Handover => return false,
             Purpose::Verb(_) if self.verbs.len() >= MOST_WAITING => return false,
             Purpose::Verb(_) => (&mut self.verbs, order.limit.map(|limit| now + limit)),
         };

@@ -1,12 +1,14 @@
 //! What waits to be read by a program that reads lines: within a limit, and whole. What is half read when
 //! the reader ends is not given to the next one, who would not understand the other half.
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io;
 
 /// The lines.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Mail {
+    #[serde(with = "crate::shell::carry")]
     bytes: VecDeque<u8>,
     limit: usize,
     /// Has the reader the beginning of the first one?

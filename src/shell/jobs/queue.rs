@@ -1,5 +1,6 @@
 //! A queue with a limit that loses what is oldest, and says how much was lost to whoever is next.
 
+use super::super::carry::Carry;
 use std::collections::VecDeque;
 
 /// The queue.
@@ -9,6 +10,17 @@ pub struct Lossy<T> {
     limit: usize,
     /// So many were lost since the last that was taken.
     missed: u64,
+}
+
+impl<T: Carry> Carry for Lossy<T> {
+    type As = (Vec<T::As>, usize, u64);
+    fn written(&self) -> Self::As {
+        (self.all.written(), self.limit, self.missed)
+    }
+    fn taken((all, limit, missed): Self::As) -> Result<Self, String> {
+        let all = VecDeque::taken(all)?;
+        Ok(Lossy { all, limit, missed })
+    }
 }
 
 impl<T> Lossy<T> {

@@ -11,6 +11,7 @@ use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -33,11 +34,16 @@ pub struct Opened {
 }
 
 /// It is open.
+#[derive(Serialize, Deserialize)]
 pub struct Dir {
+    #[serde(with = "crate::core::carry::paths")]
     pub path: PathBuf,
+    #[serde(with = "crate::shell::carry")]
     fd: OwnedFd,
     /// Where it stood when we began, and its name there, which is no link.
+    #[serde(with = "crate::shell::carry")]
     parent: File,
+    #[serde(with = "crate::core::carry::paths")]
     name: OsString,
     /// Whose it was then.
     owner: u32,

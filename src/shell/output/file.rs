@@ -5,6 +5,7 @@ use super::dir::{Dir, Opened};
 use crate::core::Time;
 use crate::core::words::reason;
 use crate::wire::output;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -15,7 +16,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const ROTATE_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long a file may be, and how many old ones are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// 0 is any length.
     pub size: u64,
@@ -24,7 +25,7 @@ pub struct Limits {
 }
 
 /// What there is to say of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum News {
     /// Lines are lost from now on.
     Fails { file: String, why: String },
@@ -35,7 +36,7 @@ pub enum News {
 }
 
 /// Lines that were lost in a row.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Trouble {
     lines: u64,
     why: String,
@@ -44,8 +45,10 @@ struct Trouble {
 }
 
 /// One of them.
+#[derive(Serialize, Deserialize)]
 pub struct OutFile {
     name: String,
+    #[serde(with = "crate::shell::carry")]
     file: Option<File>,
     size: u64,
     /// Does it end within a line, because there was no room for the rest?

@@ -7,6 +7,7 @@ use crate::shell::group::Group;
 use crate::sys::closer::Copy;
 use crate::sys::socket::{self, Reach};
 use crate::sys::{fds, inherit};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -22,6 +23,7 @@ pub struct Theirs {
 }
 
 /// What a lane is, if it was a worker's socket.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Own {
     worker: WorkerId,
     filtered: bool,

@@ -6,6 +6,7 @@ use super::target::{self, is_host};
 use super::{MAX_BODY, MAX_HEADERS, Refusal, Status};
 use crate::wire::key::Secret;
 use httparse::Header;
+use serde::{Deserialize, Serialize};
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub enum Method {
 }
 
 /// Which HTTP the client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Version {
     Http10,
     Http11,

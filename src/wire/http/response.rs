@@ -6,6 +6,7 @@ use super::head::{Head, Method, Version};
 use super::status::Status;
 use crate::wire::json::quote;
 use crate::wire::logfmt::civil;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
 pub const TEXT: &str = "text/plain; charset=utf-8";
@@ -24,7 +25,7 @@ pub enum Length {
 }
 
 /// What the request decides of its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Way {
     /// HEAD: all but the body.
     pub bodiless: bool,

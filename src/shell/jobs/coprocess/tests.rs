@@ -23,7 +23,8 @@ fn run(one: &mut Coprocess, now: Time) {
         own: &[("X".to_string(), b"y".to_vec())],
         reads: true,
         merged: false,
-        ours: false,
+        exe: None,
+        keep: &[],
     };
     let sh = CString::new("/bin/sh").unwrap();
     let child = fork(&birth, &sh, null.as_fd(), None).unwrap();

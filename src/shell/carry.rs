@@ -1,0 +1,145 @@
+//! What the shell has that a handover carries and that does not say by itself how: descriptors, by their numbers
+//! (`sys::carried`), and bytes, as text. A field of such a type says `#[serde(with = "carry")]`.
+
+use crate::core::carry::{escape, unescape};
+use crate::sys::carried;
+use crate::sys::flock::Locked;
+use crate::sys::netlink::Netlink;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::VecDeque;
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// Something that is carried.
+pub trait Carry: Sized {
+    /// As it is written down.
+    type As: Serialize + for<'de> Deserialize<'de>;
+    /// Written down.
+    fn written(&self) -> Self::As;
+    /// Taken from there. An error is a whole sentence.
+    fn taken(from: Self::As) -> Result<Self, String>;
+}
+
+/// As serde has it.
+pub fn serialize<T: Carry, S: Serializer>(some: &T, to: S) -> Result<S::Ok, S::Error> {
+    some.written().serialize(to)
+}
+
+/// As serde has it.
+pub fn deserialize<'de, T: Carry, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    T::taken(T::As::deserialize(from)?).map_err(D::Error::custom)
+}
+
+fn take(n: i32) -> Result<OwnedFd, String> {
+    carried::take(n).map_err(|e| format!("descriptor {n} was not passed: {e}"))
+}
+
+/// A descriptor of a type of its own.
+macro_rules! descriptor {
+    ($($name:ty: $from:expr;)*) => {$(
+        impl Carry for $name {
+            type As = i32;
+            fn written(&self) -> i32 {
+                carried::write(self.as_fd())
+            }
+            fn taken(n: i32) -> Result<Self, String> {
+                take(n).map($from)
+            }
+        }
+    )*};
+}
+
+descriptor! {
+    OwnedFd: |fd| fd;
+    File: File::from;
+    UnixDatagram: UnixDatagram::from;
+    Locked: |fd| Locked::held(fd.into());
+    Netlink: Netlink::of;
+    mio::net::UnixStream: |fd| mio::net::UnixStream::from_std(fd.into());
+    mio::net::TcpStream: |fd| mio::net::TcpStream::from_std(fd.into());
+    mio::net::UnixListener: |fd| mio::net::UnixListener::from_std(fd.into());
+    mio::net::TcpListener: |fd| mio::net::TcpListener::from_std(fd.into());
+}
+
+/// Bytes of a type of their own.
+macro_rules! bytes {
+    ($($name:ty: $as_bytes:expr, $from:expr;)*) => {$(
+        impl Carry for $name {
+            type As = String;
+            fn written(&self) -> String {
+                let of: fn(&$name) -> Vec<u8> = $as_bytes;
+                escape(&of(self))
+            }
+            fn taken(text: String) -> Result<Self, String> {
+                let bytes = unescape(&text).ok_or("bytes with a broken escape")?;
+                let from: fn(Vec<u8>) -> $name = $from;
+                Ok(from(bytes))
+            }
+        }
+    )*};
+}
+
+bytes! {
+    Vec<u8>: |b| b.clone(), |b| b;
+    VecDeque<u8>: |b| b.iter().copied().collect(), VecDeque::from;
+    Rc<[u8]>: |b| b.to_vec(), Rc::from;
+    PathBuf: |p| p.as_os_str().as_bytes().to_vec(), |b| OsString::from_vec(b).into();
+    String: |s| s.as_bytes().to_vec(), |b| String::from_utf8_lossy(&b).into_owned();
+    CString: |b| b.as_bytes().to_vec(), |b| CString::new(b).unwrap_or_default();
+}
+
+impl<T: Carry> Carry for Option<T> {
+    type As = Option<T::As>;
+    fn written(&self) -> Self::As {
+        self.as_ref().map(T::written)
+    }
+    fn taken(from: Self::As) -> Result<Self, String> {
+        from.map(T::taken).transpose()
+    }
+}
+
+impl<T: Carry> Carry for Vec<T> {
+    type As = Vec<T::As>;
+    fn written(&self) -> Self::As {
+        self.iter().map(T::written).collect()
+    }
+    fn taken(from: Self::As) -> Result<Self, String> {
+        from.into_iter().map(T::taken).collect()
+    }
+}
+
+impl<T: Carry> Carry for VecDeque<T> {
+    type As = Vec<T::As>;
+    fn written(&self) -> Self::As {
+        self.iter().map(T::written).collect()
+    }
+    fn taken(from: Self::As) -> Result<Self, String> {
+        from.into_iter().map(T::taken).collect()
+    }
+}
+
+impl<T: Carry> Carry for Rc<T> {
+    type As = T::As;
+    fn written(&self) -> Self::As {
+        self.as_ref().written()
+    }
+    fn taken(from: Self::As) -> Result<Self, String> {
+        T::taken(from).map(Rc::new)
+    }
+}
+
+impl<T: Carry, U: Carry> Carry for (T, U) {
+    type As = (T::As, U::As);
+    fn written(&self) -> Self::As {
+        (self.0.written(), self.1.written())
+    }
+    fn taken((one, two): Self::As) -> Result<Self, String> {
+        Ok((T::taken(one)?, U::taken(two)?))
+    }
+}
