@@ -75,6 +75,7 @@ mod watch;
 
 pub mod client;
 pub mod start;
+pub mod supervisor;
 
 use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
@@ -117,6 +118,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+use supervisor::Supervisor;
 use takeover::Pending;
 use token::{Kind, token, untoken};
 use watch::Watch;
@@ -160,6 +162,8 @@ pub struct Shell {
     pid_file: Option<PidFile>,
     /// --pid-dir, until the end.
     pid_dir: Option<PidDir>,
+    /// Who started us as a service, if it wants to hear of us.
+    supervisor: Supervisor,
     /// Who typed -d, until the start is over.
     caller: Option<Caller>,
     /// What the workers of each generation are made of that has some.
@@ -250,6 +254,7 @@ impl Shell {
         loop {
             self.settle();
             self.announce_lost();
+            self.tell_supervisor();
             self.watch_console();
             if let Some(code) = self.finished
                 && self.jobs_let_go()
@@ -338,6 +343,7 @@ impl Shell {
             .chain(self.jobs.deadline())
             .chain(self.idling.deadline())
             .chain(self.served.deadline())
+            .chain(self.supervisor.deadline())
             .chain(self.output.as_ref().and_then(Output::deadline));
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.

@@ -32,6 +32,7 @@ use super::served::Served;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
+use super::supervisor::Supervisor;
 use super::watch::Watch;
 use super::{Kind, Shell, client, handed, lookup, single, token, unseen};
 use crate::core::codes::{
@@ -52,7 +53,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Runs the cluster; returns the exit code.
-pub fn run(mut settings: Settings) -> Result<u8, Failure> {
+pub fn run(settings: Settings) -> Result<u8, Failure> {
+    let supervisor = Supervisor::from_environment(process::id().unsigned_abs());
+    let ended = start(settings, &supervisor);
+    if let Err((code, why)) = &ended {
+        supervisor.failed(*code, why);
+    }
+    ended
+}
+
+fn start(mut settings: Settings, supervisor: &Supervisor) -> Result<u8, Failure> {
     if settings.replace
         && let Some(code) = client::replace(&settings)?
     {
@@ -68,6 +78,7 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
         rights,
         here,
         given,
+        supervisor: supervisor.again(),
     };
     match settings.daemon && !settings.single {
         true => daemon::run(settings, found),
@@ -81,6 +92,8 @@ pub(super) struct Found {
     here: PathBuf,
     /// What is to be open, and which descriptors were passed for that.
     pub given: Vec<Given>,
+    /// Who started us as a service, if anybody has.
+    supervisor: Supervisor,
 }
 
 /// The same, in the process that is to be the master. Who waits for a daemon to be ready is taken
@@ -106,6 +119,7 @@ pub(super) fn serve(
         rights,
         here,
         given,
+        supervisor,
     } = found;
     let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
     if settings.single {
@@ -115,10 +129,12 @@ pub(super) fn serve(
     check_ready_fd(&settings, given.len())?;
     check_ready_port(&settings, &given)?;
     let mut shell = build(settings, rights, program, &cwd, given)?;
+    shell.supervisor = supervisor;
     if let Some(caller) = caller.take() {
         shell.become_daemon(caller);
     }
     shell.say_short_delay();
+    shell.meet_supervisor();
     let code = shell.run();
     if let Some(caller) = shell.caller.take() {
         // Asked to stop it did as it was told, but nobody was ever served.
@@ -362,6 +378,7 @@ fn build(
         claim,
         pid_file,
         pid_dir,
+        supervisor: Supervisor::default(),
         caller: None,
         programs: Programs::new(&recipe.settings),
         recipes: Recipes::new(1, recipe),
