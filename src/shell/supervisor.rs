@@ -31,6 +31,8 @@ pub struct Supervisor {
     speaker: Option<Speaker>,
     told: Told,
     reloads: u64,
+    /// What may be why we end, and the number of its error.
+    cause: Option<(String, Option<i32>)>,
     /// What it could not take yet, in its order, and when that is tried again.
     waiting: VecDeque<String>,
     again: Option<Time>,
@@ -111,7 +113,7 @@ impl Supervisor {
     /// Tells why nothing comes of it, if it can be told.
     pub fn failed(&self, code: u8, why: &str) {
         let mut last = self.again();
-        let _ = last.send(&supervisor::failure(code, why), &[]);
+        let _ = last.send(&supervisor::failure(code, why, None), &[]);
     }
 
     /// Says it behind all that waits.
@@ -154,7 +156,9 @@ impl Supervisor {
             Some(speaker) => speaker,
             none => none.insert(Speaker::to(at)?),
         };
-        speaker.say(message, with)
+        speaker.say(message, with)?;
+        self.deaf = false;
+        Ok(())
     }
 
     /// When there is something to do for it, whatever happens.
@@ -225,26 +229,30 @@ impl Shell {
         }
     }
 
-    /// What has just been said, as far as it is something to tell: before a caller is told that all is well,
-    /// and before we are gone.
-    pub(super) fn tell_supervisor_of(&mut self, notice: &Notice) {
-        if self.supervisor.at.is_none() {
-            return;
-        }
-        let now = self.now();
-        let told = match supervisor::errno(notice) {
-            Some(errno) if !self.cluster.is_launched() => Some(format!("ERRNO={errno}")),
-            Some(_) | None => None,
-        };
-        if let Some(message) = told {
-            let done = self.supervisor.say(message, now);
-            self.heard(done);
+    /// What has just been said, in this sentence, as far as it is something to tell: before a caller is told that
+    /// all is well, and before we are gone.
+    pub(super) fn tell_supervisor_of(&mut self, notice: &Notice, sentence: &str) {
+        if let Some(errno) = supervisor::cause(notice) {
+            // The first one is why; what follows comes of it.
+            let cause = (sentence.to_string(), errno);
+            match self.cluster.is_launched() {
+                true => self.supervisor.cause = Some(cause),
+                false => drop(self.supervisor.cause.get_or_insert(cause)),
+            }
         }
         match notice {
-            Notice::AllReady { .. } | Notice::PartlyReady { .. } => self.tell_supervisor(),
+            Notice::AllReady { .. } | Notice::PartlyReady { .. } => {
+                self.supervisor.cause = None;
+                self.tell_supervisor();
+            }
             Notice::Stopped { code } if *code != 0 => {
-                let why = format!("ended with exit status {code}");
-                let done = self.supervisor.say(supervisor::failure(*code, &why), now);
+                let now = self.now();
+                self.tell_supervisor();
+                let cause = self.supervisor.cause.take();
+                let (why, errno) = cause.unwrap_or((sentence.into(), None));
+                self.supervisor.told.end();
+                let message = supervisor::failure(*code, &why, errno);
+                let done = self.supervisor.say(message, now);
                 self.heard(done);
             }
             _ => {}
@@ -253,15 +261,18 @@ impl Shell {
 
     /// Has it? If not, that is said once, until it has again.
     fn heard(&mut self, done: io::Result<()>) {
-        let before = std::mem::replace(&mut self.supervisor.deaf, done.is_err());
-        if let (Err(e), false) = (done, before) {
-            let at = self.supervisor.at.clone().unwrap_or_default();
-            let (at, why) = (at.to_string_lossy(), reason(&e));
-            let message = format!(
-                "cannot tell {at} how we are (NOTIFY_SOCKET): {why}; it is tried again when there is news"
-            );
-            self.say(Level::Warn, "supervisor-deaf", message);
+        let Err(e) = done else {
+            return;
+        };
+        if std::mem::replace(&mut self.supervisor.deaf, true) {
+            return;
         }
+        let at = self.supervisor.at.clone().unwrap_or_default();
+        let (at, why) = (at.to_string_lossy(), reason(&e));
+        let message = format!(
+            "cannot tell {at} how we are (NOTIFY_SOCKET): {why}; it is tried on, and this is not said again until it has heard us"
+        );
+        self.say(Level::Warn, "supervisor-deaf", message);
     }
 }
 

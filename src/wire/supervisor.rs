@@ -16,6 +16,12 @@ use std::time::Duration;
 /// So long after a deadline of ours its consequence has certainly been seen.
 const MARGIN: Duration = Duration::from_secs(5);
 
+/// A deadline that is later by no more than that has been told with it.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// Longest sentence that is told at a failure; what hears us takes 4096 bytes.
+const MAX_WHY: usize = 500;
+
 /// How the cluster is.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
@@ -56,12 +62,16 @@ pub struct Told {
     reloads: u64,
     status: String,
     until: Option<Time>,
+    over: bool,
 }
 
 impl Told {
     /// What there is to be told, each a message.
     pub fn news(&mut self, look: &Look, now: Time) -> Vec<String> {
         let mut all: Vec<String> = Vec::new();
+        if self.over {
+            return all;
+        }
         let asked = std::mem::replace(&mut self.reloads, look.reloads) != look.reloads;
         match (self.state, look.stopping, look.launched) {
             (State::Stopping, ..) | (State::Starting, false, false) => {}
@@ -95,6 +105,11 @@ impl Told {
             }
         }
         all
+    }
+
+    /// The last word is said: from now on there is no news.
+    pub fn end(&mut self) {
+        self.over = true;
     }
 
     /// A reload begins.
@@ -132,32 +147,42 @@ impl Told {
     }
 
     fn extension(&mut self, look: &Look, now: Time) -> Option<String> {
-        let until = look.busy_until.filter(|at| Some(*at) > self.until)?;
+        let later = |at: &Time| self.until.is_none_or(|told| *at > told + SLACK);
+        let until = look.busy_until.filter(later)?;
         self.until = Some(until);
         let left = (until - now).saturating_add(MARGIN);
         Some(format!("EXTEND_TIMEOUT_USEC={}", left.as_micros()))
     }
 }
 
-/// The number of the error that such a notice tells of, where it may be why we end.
-pub fn errno(notice: &Notice) -> Option<i32> {
+/// Of such a notice: may it be why we end, and what is the number of the error that it tells of?
+pub fn cause(notice: &Notice) -> Option<Option<i32>> {
     match notice {
         Notice::LaneBusy {
             errno, who: None, ..
         }
         | Notice::ExecFailed { errno, .. }
-        | Notice::SpawnFailed { errno, .. } => Some(*errno),
+        | Notice::SpawnFailed { errno, .. } => Some(Some(*errno)),
+        Notice::NeverReady { .. }
+        | Notice::NoneLeft { .. }
+        | Notice::CrashLoop { wait: None, .. }
+        | Notice::ForksSpent { exit: true, .. }
+        | Notice::TakeoverRefused { required: true, .. }
+        | Notice::Stuck { .. }
+        | Notice::HardStop { .. } => Some(None),
         _ => None,
     }
 }
 
-/// What is told at an end that is a failure: its exit code, and in a sentence why.
-pub fn failure(code: u8, why: &str) -> String {
+/// What is told at an end that is a failure: its exit code, in a sentence why, and the number of an error.
+pub fn failure(code: u8, why: &str, errno: Option<i32>) -> String {
     let plain: String = why
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MAX_WHY)
         .collect();
-    format!("STATUS={plain}\nEXIT_STATUS={code}")
+    let errno = errno.map(|n| format!("\nERRNO={n}")).unwrap_or_default();
+    format!("STATUS=exit status {code}: {plain}\nEXIT_STATUS={code}{errno}")
 }
 
 /// How often WATCHDOG=1 is to be said where it is missed after that long: twice.
@@ -302,8 +327,16 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_told_in_one_line() {
-        let told = failure(75, "port 80 is\nbusy");
-        assert_eq!(told, "STATUS=port 80 is busy\nEXIT_STATUS=75");
+    fn an_end_is_told_in_one_line_and_is_the_last() {
+        let told = failure(75, "port 80 is\nbusy", Some(98));
+        assert_eq!(
+            told,
+            "STATUS=exit status 75: port 80 is busy\nEXIT_STATUS=75\nERRNO=98"
+        );
+        assert!(failure(69, &"\u{20ac}".repeat(9_999), None).len() < 4096);
+        let (mut told, mut now) = running();
+        told.end();
+        now.stopping = true;
+        assert!(told.news(&now, at(9)).is_empty());
     }
 }

@@ -78,6 +78,7 @@ mod speech;
 mod start;
 mod stopping;
 mod strangers;
+mod supervisor;
 mod takeover;
 mod terminal;
 mod upgrade;
