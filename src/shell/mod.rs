@@ -74,6 +74,7 @@ mod voice;
 mod watch;
 
 pub mod client;
+pub mod printed;
 pub mod start;
 pub mod supervisor;
 

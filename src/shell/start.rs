@@ -109,6 +109,7 @@ pub(super) fn serve(
     }
     let forks = settings.check_workers(settings.wanted(cpus::usable()));
     forks.map_err(|why| (EX_USAGE, why))?;
+    let cut = what_is_cut(&settings);
     settings.stop_budget.get_or_insert_with(usual_budget);
     make_absolute(&mut settings);
     if !settings.single {
@@ -134,6 +135,9 @@ pub(super) fn serve(
         shell.become_daemon(caller);
     }
     shell.say_short_delay();
+    if let Some(message) = cut {
+        shell.say(Level::Warn, "stop-cut", message);
+    }
     shell.meet_supervisor();
     let code = shell.run();
     if let Some(caller) = shell.caller.take() {
@@ -159,6 +163,39 @@ pub(super) fn usual_budget() -> Duration {
         1 => settings::PID1_BUDGET,
         _ => Duration::ZERO,
     }
+}
+
+/// What is said of a stop counts no more than what nobody has said: the budget of PID 1. Who relies on it
+/// is to know.
+fn what_is_cut(settings: &Settings) -> Option<String> {
+    if settings.stop_budget.is_some() || usual_budget().is_zero() {
+        return None;
+    }
+    let from = &settings.sources;
+    let said = |long: &str| {
+        from.typed
+            .iter()
+            .chain(&from.filed)
+            .any(|(l, _)| *l == long)
+    };
+    let mut s = settings.clone();
+    for (long, time) in [
+        ("drain-delay", &mut s.drain_delay),
+        ("drain-timeout", &mut s.drain_timeout),
+        ("stop-timeout", &mut s.stop_timeout),
+    ] {
+        if !said(long) {
+            *time = Duration::ZERO;
+        }
+    }
+    let needed = s.policy(1, 0, Vec::new()).least_budget();
+    (needed > usual_budget()).then(|| {
+        format!(
+            "a stop as it is said (--drain-delay, --drain-timeout, --stop-timeout) takes {}, and as PID 1 it has {}: the container is killed after a grace period, often of 10 s; raise that, and --stop-budget with it",
+            human(needed),
+            human(usual_budget())
+        )
+    })
 }
 
 /// Can workers that are handed so many sockets have that of --ready fd:N, too?

@@ -81,6 +81,7 @@ mod strangers;
 mod supervisor;
 mod takeover;
 mod terminal;
+mod units;
 mod upgrade;
 mod waiting;
 mod watch;
