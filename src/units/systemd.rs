@@ -174,7 +174,7 @@ fn hardening(p: &Plan) -> String {
          #  SystemCallArchitectures=native not for workers of another architecture\n\
          #  RestrictNamespaces=yes         not for workers that make containers, or run a browser\n\
          #  ProtectHome=, ProtectSystem=strict  with ReadWritePaths= for all that is written\n\
-         #  SystemCallFilter=@system-service seccomp pidfd_getfd  without the last two workers cannot be taken over\n\
+         #  SystemCallFilter=@system-service seccomp pidfd_getfd  without the last two the workers end by SIGSYS, all of them\n\
          #  CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_NET_BIND_SERVICE CAP_SYS_PTRACE CAP_CHOWN\n\
          #                 CAP_DAC_OVERRIDE CAP_SYS_RESOURCE CAP_SYS_NICE  what the master as root may need\n\
          #  ProtectProc=invisible          for a master as root; for another one with --user it hides the workers\n\
