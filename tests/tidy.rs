@@ -68,7 +68,7 @@ fn rooms_used(code: &str) -> BTreeSet<String> {
 #[test]
 fn imports_flow_downwards_only() {
     // Room, and what it may use beside itself.
-    let allowed: [(&str, &[&str]); 10] = [
+    let allowed: [(&str, &[&str]); 11] = [
         ("src/core/", &["core"]),
         ("src/sys/", &["sys"]),
         ("src/wire/", &["wire", "core", "settings", "verbs"]),
@@ -78,12 +78,23 @@ fn imports_flow_downwards_only() {
         ("src/completions.rs", &["options", "verbs"]),
         (
             "src/cli/",
-            &["core", "options", "settings", "verbs", "completions"],
+            &[
+                "core",
+                "options",
+                "settings",
+                "verbs",
+                "completions",
+                "units",
+            ],
+        ),
+        (
+            "src/units/",
+            &["core", "options", "settings", "units", "wire"],
         ),
         (
             "src/shell/",
             &[
-                "shell", "core", "wire", "sys", "settings", "options", "verbs",
+                "shell", "core", "wire", "sys", "settings", "options", "verbs", "units",
             ],
         ),
         ("src/lib.rs", &[]),
@@ -121,7 +132,7 @@ fn core_and_wire_are_pure() {
         "println!",
         "unsafe",
     ];
-    for dir in ["src/core", "src/wire"] {
+    for dir in ["src/core", "src/wire", "src/units"] {
         for (name, text) in rust_files(dir) {
             for word in banned {
                 assert!(!code(&text).contains(word), "{name} has {word}");
@@ -330,6 +341,47 @@ fn the_files_for_those_who_come_from_elsewhere_are_right() {
         seen += 1;
     }
     assert_eq!(seen, 5);
+}
+
+/// CONTRIB=write writes them anew.
+#[test]
+fn the_files_that_start_a_cluster_are_what_is_printed_for_the_line_in_the_manual() {
+    use minicluster::cli::{Invocation, parse};
+    use minicluster::units::{Facts, Kind, print};
+    let line = "-n 4 -p 3000 --name app --user USER -- ./server";
+    let facts = Facts {
+        here: "/srv/app".into(),
+        binary: "/usr/local/bin/minicluster".into(),
+        program: None,
+    };
+    let page = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    assert!(page.contains(&format!(
+        ".Ql {}",
+        line.replace("USER -- ./server", "app -- ./server :")
+    )));
+    for kind in Kind::ALL {
+        // In an empty image nobody has a name.
+        let (name, user) = match kind {
+            Kind::Systemd => ("minicluster.service", "app"),
+            Kind::Init => ("minicluster.init", "app"),
+            Kind::Containerfile => ("Containerfile", "65532"),
+            Kind::K8s => ("k8s.yaml", "65532"),
+        };
+        let line = line.replace("USER", user);
+        let option = format!("--print-unit={}", kind.word());
+        let args = [option.as_str()].into_iter().chain(line.split(' '));
+        let args: Vec<_> = args.map(Into::into).collect();
+        let Ok(Invocation::PrintUnit(kind, settings)) = parse(&args, &|_| Ok(Vec::new())) else {
+            panic!("{args:?}");
+        };
+        let text = print(kind, &settings, &facts).unwrap();
+        let path = root().join("contrib").join(name);
+        if std::env::var("CONTRIB").is_ok_and(|v| v == "write") {
+            fs::write(&path, &text).unwrap();
+        }
+        assert_eq!(fs::read_to_string(path).unwrap(), text, "{name}");
+        assert!(page.contains(&format!("share/minicluster/{name}")));
+    }
 }
 
 #[test]

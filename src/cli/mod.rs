@@ -8,6 +8,7 @@ use crate::core::codes::{EX_CONFIG, EX_USAGE};
 use crate::options::merge::{self, Both, Fault, Read, exclude};
 use crate::options::{self, Opt, Rivals, Scope, name_of};
 use crate::settings::{self, Control, Said, Settings};
+use crate::units::Kind;
 use crate::verbs;
 use std::ffi::OsString;
 use words::{explain, may_be_custom, misplaced, nothing_to_do, stray_word};
@@ -17,6 +18,8 @@ use words::{explain, may_be_custom, misplaced, nothing_to_do, stray_word};
 pub enum Invocation {
     /// Run a cluster.
     Start(Box<Settings>),
+    /// Print the file of that kind that would.
+    PrintUnit(Kind, Box<Settings>),
     /// Speak to a running one.
     Control(Box<Settings>, Vec<String>),
     /// Print this and leave.
@@ -106,7 +109,10 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
             return Err(why.to_string().into());
         }
         s.check()?;
-        return Ok(Invocation::Start(Box::new(s)));
+        return Ok(match m.opt_str("print-unit") {
+            Some(kind) => Invocation::PrintUnit(Kind::named(&kind)?, Box::new(s)),
+            None => Invocation::Start(Box::new(s)),
+        });
     }
     let verb = client_words.first().cloned().ok_or_else(nothing_to_do)?;
     let before = verbs::find(&verb).and_then(|v| v.before);

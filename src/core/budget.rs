@@ -16,7 +16,7 @@ use super::drain::{CLOSING, Stage};
 use super::ids::{Time, WorkerId};
 use super::notice::{Cause, Limit};
 use super::phase::Phase;
-use super::policy::Drain;
+use super::policy::{Drain, Policy};
 use super::shutdown::Own;
 use super::speech::HANG_GRACE;
 use super::worker::{KILLED_GRACE, Worker};
@@ -32,6 +32,42 @@ const CLOSING_PART: u32 = 9;
 
 fn margin(budget: Duration) -> Duration {
     MARGIN.min(budget / PART)
+}
+
+impl Policy {
+    /// How long workers are drained before they are asked to stop, or the rest is ended.
+    fn drain_time(&self) -> Duration {
+        match self.drain {
+            Drain::Connections | Drain::Server => self.drain_timeout,
+            Drain::None => Duration::ZERO,
+        }
+    }
+
+    /// How long a graceful stop takes that nothing cuts, if all wait to the last and end then.
+    fn uncut_stop(&self) -> Duration {
+        let closing = match self.drain {
+            Drain::Connections => CLOSING,
+            Drain::Server | Drain::None => Duration::ZERO,
+        };
+        let parts = [self.drain_time(), closing, self.stop_timeout];
+        parts
+            .into_iter()
+            .fold(self.drain_delay, Duration::saturating_add)
+    }
+
+    /// How long a stop takes at most, also if some do not even go by SIGKILL.
+    pub fn longest_stop(&self) -> Duration {
+        match self.stop_budget {
+            Some(budget) => budget,
+            None => self.uncut_stop().saturating_add(KILLED_GRACE),
+        }
+    }
+
+    /// The least budget that cuts nothing of what is said of a stop.
+    pub fn least_budget(&self) -> Duration {
+        let delayed = self.drain_delay.saturating_mul(3);
+        self.uncut_stop().max(delayed).saturating_add(MARGIN)
+    }
 }
 
 impl Cluster {
@@ -90,11 +126,7 @@ impl Cluster {
     /// Of a stop that has begun, and serves no longer from then on: until when workers are drained.
     pub(super) fn drained_by(&self, from: Time) -> Time {
         let p = &self.policy;
-        let drain = match p.drain {
-            Drain::Connections | Drain::Server => p.drain_timeout,
-            Drain::None => Duration::ZERO,
-        };
-        let drain_by = from + drain;
+        let drain_by = from + p.drain_time();
         match (self.asked_by(), p.stop_budget, p.drain) {
             (Some(latest), Some(budget), Drain::Connections) => {
                 drain_by.min(latest.before(CLOSING.min(budget / CLOSING_PART)))
@@ -232,6 +264,52 @@ impl Cluster {
         self.deadlines.sooner(Why::Kill(id), kill_by);
         if self.over_by.is_some() {
             self.deadlines.sooner(Why::KillAgain(id), stuck_by);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::policy::tests::policy;
+
+    #[test]
+    fn the_least_budget_cuts_nothing_and_one_that_is_shorter_does() {
+        let secs = Duration::from_secs;
+        for (delay, drain, timeout, how) in [
+            (0, 10, 10, Drain::Connections),
+            (20, 10, 10, Drain::Connections),
+            (5, 60, 1, Drain::Server),
+            (0, 60, 10, Drain::None),
+            (0, 0, 0, Drain::Connections),
+        ] {
+            let mut p = Policy {
+                drain: how,
+                drain_delay: secs(delay),
+                drain_timeout: secs(drain),
+                stop_timeout: secs(timeout),
+                ..policy()
+            };
+            let least = p.least_budget();
+            assert!(p.longest_stop() >= p.uncut_stop() + KILLED_GRACE);
+            let kept = |p: &Policy| {
+                let mut c = Cluster::new(p.clone(), Time(0));
+                c.budget_runs(Time(0));
+                let from = Time(0) + secs(delay);
+                let drained_by = c.drained_by(from);
+                let closed_by = drained_by + CLOSING;
+                (c.delay_of_stop() == secs(delay))
+                    && drained_by == from + p.drain_time()
+                    && (how != Drain::Connections
+                        || c.killed_by(closed_by) == closed_by + secs(timeout))
+            };
+            p.stop_budget = Some(least);
+            assert_eq!(p.longest_stop(), least);
+            assert!(kept(&p), "{p:?}");
+            if how == Drain::Connections && drain > 0 {
+                p.stop_budget = Some(least - secs(1));
+                assert!(!kept(&p), "{p:?}");
+            }
         }
     }
 }

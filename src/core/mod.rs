@@ -6,6 +6,7 @@
 mod balance;
 mod binds;
 mod budget;
+mod busy;
 mod check;
 mod crash;
 mod deadlines;

@@ -23,6 +23,15 @@ pub(super) static OTHER: &[Opt] = &[
     .client(),
     opt(
         "",
+        "print-unit",
+        "KIND",
+        "",
+        "print what starts this very cluster: systemd, init, containerfile, k8s",
+        |_, _| Ok(()),
+    )
+    .completes(Completes::Words("systemd init containerfile k8s")),
+    opt(
+        "",
         "completions",
         "SHELL",
         "",

@@ -76,11 +76,13 @@ mod voice;
 mod watch;
 
 pub mod client;
+pub mod printed;
 pub mod start;
 pub mod takes_over {
     //! The door of a binary that is to go on where another one was.
     pub use super::handover::{NAME, ask, passed, resume};
 }
+pub mod supervisor;
 
 use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
@@ -125,6 +127,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
+use supervisor::Supervisor;
 use takeover::Pending;
 use token::{Kind, token, untoken};
 use watch::Watch;
@@ -168,6 +171,8 @@ pub struct Shell {
     pid_file: Option<PidFile>,
     /// --pid-dir, until the end.
     pid_dir: Option<PidDir>,
+    /// Who started us as a service, if it wants to hear of us.
+    supervisor: Supervisor,
     /// Who typed -d, until the start is over.
     caller: Option<Caller>,
     /// What the workers of each generation are made of that has some.
@@ -269,6 +274,7 @@ impl Shell {
         loop {
             self.settle();
             self.announce_lost();
+            self.tell_supervisor();
             self.watch_console();
             if let Some(code) = self.finished
                 && self.jobs_let_go()
@@ -358,6 +364,7 @@ impl Shell {
             .chain(self.idling.deadline())
             .chain(self.handover_deadline())
             .chain(self.served.deadline())
+            .chain(self.supervisor.deadline())
             .chain(self.output.as_ref().and_then(Output::deadline));
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.

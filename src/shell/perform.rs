@@ -115,7 +115,11 @@ impl Shell {
             self.last_words();
         }
         let line = self.log.line_of(&notice);
+        let sentence = self.supervisor.path().map(|_| line.message.clone());
         self.publish(line);
+        if let Some(sentence) = sentence {
+            self.tell_supervisor_of(&notice, &sentence);
+        }
         if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
             self.release_caller();
             self.grown = true;

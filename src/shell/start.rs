@@ -32,6 +32,7 @@ use super::served::Served;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
+use super::supervisor::Supervisor;
 use super::watch::Watch;
 use super::{Kind, Shell, client, handed, handover, lookup, single, token, unseen};
 use crate::core::codes::{
@@ -52,7 +53,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Runs the cluster; returns the exit code.
-pub fn run(mut settings: Settings) -> Result<u8, Failure> {
+pub fn run(settings: Settings) -> Result<u8, Failure> {
+    let supervisor = Supervisor::from_environment(process::id().unsigned_abs());
+    let ended = start(settings, &supervisor);
+    if let Err((code, why)) = &ended {
+        supervisor.failed(*code, why);
+    }
+    ended
+}
+
+fn start(mut settings: Settings, supervisor: &Supervisor) -> Result<u8, Failure> {
     if settings.replace
         && let Some(code) = client::replace(&settings)?
     {
@@ -68,6 +78,7 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
         rights,
         here,
         given,
+        supervisor: supervisor.again(),
     };
     match settings.daemon && !settings.single {
         true => daemon::run(settings, found),
@@ -81,6 +92,8 @@ pub(super) struct Found {
     here: PathBuf,
     /// What is to be open, and which descriptors were passed for that.
     pub given: Vec<Given>,
+    /// Who started us as a service, if anybody has.
+    supervisor: Supervisor,
 }
 
 /// The same, in the process that is to be the master. Who waits for a daemon to be ready is taken
@@ -96,6 +109,7 @@ pub(super) fn serve(
     }
     let forks = settings.check_workers(settings.wanted(cpus::usable()));
     forks.map_err(|why| (EX_USAGE, why))?;
+    let cut = what_is_cut(&settings);
     settings.stop_budget.get_or_insert_with(usual_budget);
     make_absolute(&mut settings);
     if !settings.single {
@@ -106,6 +120,7 @@ pub(super) fn serve(
         rights,
         here,
         given,
+        supervisor,
     } = found;
     let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
     if settings.single {
@@ -116,10 +131,15 @@ pub(super) fn serve(
     check_ready_port(&settings, &given)?;
     let mut shell = build(settings, rights, program, &cwd, given)?;
     shell.exe = handover::our_name(&here);
+    shell.supervisor = supervisor;
     if let Some(caller) = caller.take() {
         shell.become_daemon(caller);
     }
     shell.say_short_delay();
+    if let Some(message) = cut {
+        shell.say(Level::Warn, "stop-cut", message);
+    }
+    shell.meet_supervisor();
     let code = shell.run();
     if let Some(caller) = shell.caller.take() {
         // Asked to stop it did as it was told, but nobody was ever served.
@@ -144,6 +164,39 @@ pub(super) fn usual_budget() -> Duration {
         1 => settings::PID1_BUDGET,
         _ => Duration::ZERO,
     }
+}
+
+/// What is said of a stop counts no more than what nobody has said: the budget of PID 1. Who relies on it
+/// is to know.
+fn what_is_cut(settings: &Settings) -> Option<String> {
+    if settings.stop_budget.is_some() || usual_budget().is_zero() {
+        return None;
+    }
+    let from = &settings.sources;
+    let said = |long: &str| {
+        from.typed
+            .iter()
+            .chain(&from.filed)
+            .any(|(l, _)| *l == long)
+    };
+    let mut s = settings.clone();
+    for (long, time) in [
+        ("drain-delay", &mut s.drain_delay),
+        ("drain-timeout", &mut s.drain_timeout),
+        ("stop-timeout", &mut s.stop_timeout),
+    ] {
+        if !said(long) {
+            *time = Duration::ZERO;
+        }
+    }
+    let needed = s.policy(1, 0, Vec::new()).least_budget();
+    (needed > usual_budget()).then(|| {
+        format!(
+            "a stop as it is said (--drain-delay, --drain-timeout, --stop-timeout) takes {}, and as PID 1 it has {}: the container is killed after a grace period, often of 10 s; raise that, and --stop-budget with it",
+            human(needed),
+            human(usual_budget())
+        )
+    })
 }
 
 /// Can workers that are handed so many sockets have that of --ready fd:N, too?
@@ -364,6 +417,7 @@ fn build(
         claim,
         pid_file,
         pid_dir,
+        supervisor: Supervisor::default(),
         caller: None,
         programs: Programs::new(&recipe.settings),
         recipes: Recipes::new(1, recipe),

@@ -8,6 +8,7 @@ use crate::place::free_port;
 use crate::proc;
 use nix::sys::signal::Signal;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
@@ -71,16 +72,23 @@ fn what_was_meant_for_the_master_is_not_passed_on() {
         ("LISTEN_FDS", "7"),
         ("LISTEN_PID", "1"),
         ("LISTEN_FDNAMES", "a:b:c:d:e:f:g"),
-        ("NOTIFY_SOCKET", "/run/nobody"),
         ("WATCHDOG_USEC", "1000000"),
         ("WATCHDOG_PID", "1"),
         ("WEB_CONCURRENCY", "9"),
         ("MINICLUSTER_CONTROL", "/run/another"),
         ("MINICLUSTER_NAME", "another"),
     ];
-    let (rig, report) = born(REPORT, |cmd, _| {
-        cmd.envs(foreign).env("KEPT", "yes = yes");
+    // Whoever hears the master there.
+    let mut manager = None;
+    let (rig, report) = born(REPORT, |cmd, dir| {
+        let at = dir.join("notify");
+        manager = Some(UnixDatagram::bind(&at).unwrap());
+        cmd.envs(foreign)
+            .env("NOTIFY_SOCKET", at)
+            .env("KEPT", "yes = yes");
     });
+    let theirs = rig.dir().join("notify");
+    assert_ne!(report.env("NOTIFY_SOCKET"), theirs.to_str());
     for name in ["WATCHDOG_USEC", "WATCHDOG_PID", "WEB_CONCURRENCY"] {
         assert_eq!(report.env(name), None, "{name}");
     }
@@ -89,6 +97,7 @@ fn what_was_meant_for_the_master_is_not_passed_on() {
     }
     assert_eq!(report.env("KEPT"), Some("yes = yes"));
     rig.end(&[]);
+    drop(manager);
 
     // Without -p there is nothing to pass.
     let port = free_port();

@@ -284,7 +284,7 @@ pub fn link() -> &'static Path {
 
 /// The binary under test without any shared object. The Makefile knows how it is made; where that has
 /// just been done, as by `make test`, nothing is left to do.
-fn static_binary() -> &'static Path {
+pub fn static_binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let here = env!("CARGO_MANIFEST_DIR");

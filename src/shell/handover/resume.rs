@@ -257,6 +257,7 @@ fn build(state: Box<State>, header: &Header) -> Result<Shell, String> {
         house: s.house,
         served_last: s.served_last,
         waiting: s.waiting,
+        supervisor: s.supervisor,
         farewells: Vec::new(),
         finished: None,
         handover: None,

@@ -26,6 +26,7 @@ use super::super::rights::Rights;
 use super::super::served::Served;
 use super::super::sockets::Sockets;
 use super::super::speech::Speech;
+use super::super::supervisor::Supervisor;
 use super::super::watch::Was;
 use crate::core::carry::kept_set;
 use crate::core::{Asker, Cluster, Time, WorkerId};
@@ -205,6 +206,7 @@ state! {
     house: Gatekeeper,
     served_last: ClientId,
     waiting: Waiting,
+    supervisor: Supervisor,
 }
 
 impl Shell {

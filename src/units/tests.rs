@@ -1,0 +1,224 @@
+//! What the files say, for command lines as people type them. (Those of contrib/ are in tests/tidy.rs.)
+
+use super::*;
+use crate::cli::{self, Invocation};
+use crate::wire::json;
+use std::ffi::OsString;
+
+fn facts() -> Facts {
+    Facts {
+        here: "/srv/app".into(),
+        binary: "/usr/local/bin/minicluster".into(),
+        program: Some("/usr/bin/node".into()),
+    }
+}
+
+fn of(kind: Kind, words: &[&str], file: &str) -> Result<String, String> {
+    let option = format!("--print-unit={}", kind.word());
+    let args = [option.as_str()].into_iter().chain(words.iter().copied());
+    let args: Vec<OsString> = args.map(OsString::from).collect();
+    match cli::parse(&args, &|_| Ok(file.into())) {
+        Ok(Invocation::PrintUnit(kind, s)) => print(kind, &s, &facts()),
+        Ok(other) => panic!("{words:?}: {other:?}"),
+        Err(e) => Err(e.message),
+    }
+}
+
+fn typed(kind: Kind, line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    of(kind, &words, "").unwrap()
+}
+
+fn refused(kind: Kind, line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').collect();
+    of(kind, &words, "").unwrap_err()
+}
+
+/// The words that start the cluster, as they arrive.
+fn words(kind: Kind, text: &str) -> Vec<String> {
+    match kind {
+        Kind::Containerfile => {
+            let line = text.lines().find_map(|l| l.strip_prefix("ENTRYPOINT "));
+            json::parse_words(line.unwrap()).unwrap()
+        }
+        Kind::K8s => {
+            let args = text.split("        args:\n").nth(1).unwrap();
+            let items = args.lines().map_while(|l| l.strip_prefix("        - "));
+            let all: Vec<&str> = items.take_while(|l| l.starts_with('"')).collect();
+            let all = json::parse_words(&format!("[{}]", all.join(","))).unwrap();
+            all.iter().map(|w| w.replace("$$(", "$(")).collect()
+        }
+        Kind::Systemd | Kind::Init => panic!("their own programs read these: e2e"),
+    }
+}
+
+fn number(text: &str, head: &str) -> u64 {
+    let line = text.lines().find_map(|l| l.trim_start().strip_prefix(head));
+    line.unwrap_or_else(|| panic!("no {head}")).parse().unwrap()
+}
+
+#[test]
+fn what_is_typed_arrives_in_a_container_word_for_word() {
+    let odd = [
+        "node", "a b", "$(HOME)", "it's", "q\"\\", "", "--x", "\u{e9}\n", "{slot}",
+    ];
+    for kind in [Kind::Containerfile, Kind::K8s] {
+        let line = ["-n", "2", "--log-file", "-", "--nice=-5", "-q", "--"];
+        let text = of(kind, &[&line[..], &odd].concat(), "").unwrap();
+        let all = words(kind, &text);
+        let at = all.iter().position(|w| w == "--").unwrap();
+        assert_eq!(all[at + 1..], odd);
+        // Ours first, as they are understood again.
+        let args: Vec<OsString> = all.iter().map(OsString::from).collect();
+        let args = match kind {
+            Kind::Containerfile => &args[1..],
+            _ => &args[..],
+        };
+        let Ok(Invocation::Start(s)) = cli::parse(args, &|_| Ok(Vec::new())) else {
+            panic!("{args:?}");
+        };
+        assert_eq!((s.workers, s.nice), (Some(2), Some(-5)));
+        assert_eq!(s.log_file, Some(crate::settings::LogTo::Stderr));
+    }
+}
+
+#[test]
+fn paths_are_those_of_where_it_is_started() {
+    let line = "--name web --config a.conf --cwd app -l unix:run/s,mode=600 --log-dir ../log -C c.sock --watch . -- ./bin/server x";
+    let text = typed(Kind::Systemd, line);
+    for whole in [
+        "--config /srv/app/a.conf",
+        "--cwd /srv/app/app",
+        "-l unix:/srv/app/run/s,mode=600",
+        "--log-dir /srv/app/../log",
+        "-C /srv/app/c.sock",
+        "--watch /srv/app",
+        "-- /srv/app/app/bin/server x",
+        "WorkingDirectory=/srv/app\n",
+        "ExecReload=/usr/local/bin/minicluster -C /srv/app/c.sock reload\n",
+    ] {
+        assert!(text.contains(whole), "{whole}: {text}");
+    }
+    let text = typed(Kind::Containerfile, "-- ./bin/server");
+    assert!(text.contains("COPY --chmod=755 [\"bin/server\", \"/app/bin/server\"]\n"));
+    assert_eq!(
+        words(Kind::Containerfile, &text).last().unwrap(),
+        "/app/bin/server"
+    );
+    let text = typed(Kind::Systemd, "-- node server.js");
+    assert!(text.contains("-- /usr/bin/node server.js\n"));
+}
+
+#[test]
+fn times_are_those_of_the_master_and_whoever_kills_it_waits_longer() {
+    let times = "--drain-delay 20s --drain-timeout 30s --stop-timeout 1m --start-timeout 90s";
+    let line = format!("--drain connections {times} -p 3000 -- ./server");
+    // 20 + 30 + 1 for the last connections + 60 + 5 for the last SIGKILL + 2.
+    let text = typed(Kind::Systemd, &line);
+    assert_eq!(number(&text, "TimeoutStopSec="), 118);
+    assert_eq!(number(&text, "TimeoutStartSec="), 90 + 118);
+    let text = typed(Kind::Systemd, "--stop-budget 1500ms --start-timeout 0 -- x");
+    assert_eq!(number(&text, "TimeoutStopSec="), 4);
+    assert!(text.contains("TimeoutStartSec=infinity\n"));
+    // In a pod there is a budget, which cuts nothing, and the pod has two seconds more.
+    let text = typed(Kind::K8s, &line);
+    assert_eq!(number(&text, "terminationGracePeriodSeconds: "), 112 + 2);
+    assert!(text.contains("        - \"--stop-budget\"\n        - \"112s\"\n"));
+    assert!(!text.contains("--drain-delay 5s is added"));
+    assert!(number(&text, "failureThreshold: ") * 2 >= 90);
+    let text = typed(Kind::K8s, "-p 3000 --stop-budget 20s -- ./server");
+    assert_eq!(number(&text, "terminationGracePeriodSeconds: "), 22);
+    assert!(text.contains("--drain-delay 5s is added") && !text.contains("--stop-budget 20s is"));
+    let text = typed(Kind::Containerfile, &line);
+    assert!(text.contains("would take 112 s"), "{text}");
+}
+
+#[test]
+fn secrets_are_not_told_and_what_means_nothing_there_is_left_out_with_the_reason() {
+    for kind in Kind::ALL {
+        let text = typed(kind, "--env TOKEN=hunter2 --replace -p 3000 -- ./server");
+        assert!(
+            !text.contains("hunter2") && text.contains("TOKEN"),
+            "{text}"
+        );
+        let option = text
+            .lines()
+            .any(|l| !l.starts_with('#') && l.contains("--replace"));
+        assert!(!option && text.contains("--replace is left out"));
+        assert_eq!(
+            text.contains("--env-file /etc/minicluster/server-3000.env"),
+            !kind.contained()
+        );
+        let file = "port 3000\nenv TOKEN=hunter2\nworkers 3\n";
+        let text = of(kind, &["--config", "f", "-n", "4", "--", "./server"], file).unwrap();
+        assert!(!text.contains("hunter2"));
+        if kind.contained() {
+            let all = words(kind, &text).join(" ");
+            assert!(
+                all.contains("-p 3000 -n 4 --") && !all.contains("config"),
+                "{all}"
+            );
+        }
+    }
+    let text = typed(Kind::Systemd, "-d -- ./server");
+    assert!(text.contains("-d is left out") && !text.contains("    -d"));
+    let text = typed(Kind::Init, "-d --pid-file app.pid -- ./server");
+    assert!(text.contains("\nPIDFILE=/srv/app/app.pid\n"));
+    assert_eq!(text.matches("--pid-file").count(), 2);
+    assert!(!text.contains("left out"));
+    for (kind, line, why) in [
+        (Kind::Systemd, "-l fd:3 -- ./server", "socket unit"),
+        (
+            Kind::Init,
+            "--single -- ./server",
+            "--print-unit means nothing",
+        ),
+        (Kind::K8s, "--clear-env --env A=1 -- ./server", "--env-file"),
+    ] {
+        assert!(refused(kind, line).contains(why), "{line}");
+    }
+    assert!(
+        Kind::named("upstart")
+            .unwrap_err()
+            .contains("none of systemd, init")
+    );
+}
+
+#[test]
+fn who_asks_from_outside_of_a_pod_finds_the_master() {
+    let text = typed(Kind::K8s, "-p 9099 --monitor 127.0.0.1:8000 -- ./server");
+    assert!(text.contains("- \"0.0.0.0:8000\"") && text.contains("--monitor is 0.0.0.0:8000 here"));
+    assert_eq!(
+        words(Kind::K8s, &text)
+            .iter()
+            .filter(|w| *w == "--monitor")
+            .count(),
+        1
+    );
+    let text = typed(Kind::K8s, "-p 9099 -- ./server");
+    assert!(text.contains("- \"0.0.0.0:9100\""), "{text}");
+    let text = typed(Kind::K8s, "-p 80 -- ./server");
+    assert!(text.contains("ip_unprivileged_port_start") && text.contains("runAsNonRoot: true"));
+    let text = typed(Kind::K8s, "-p 80 --user 1000 -- ./server");
+    assert!(text.contains("\"SETUID\"") && text.contains("runAsUser: 0\n"));
+    assert!(!text.contains("has to know that name"));
+    let text = typed(Kind::Containerfile, "--user www -- ./server");
+    assert!(text.contains("--user www: the image has to know that name"));
+    let text = typed(Kind::K8s, "--name 3.Web_ -- ./server");
+    assert!(text.contains("name: \"m-3-web\"\n") && text.contains("there is no Service"));
+}
+
+#[test]
+fn a_unit_says_what_is_its_own() {
+    let text = typed(Kind::Systemd, "-p 80 -C off -- ./server");
+    assert!(text.contains("ExecReload=kill -USR2 $MAINPID\n"));
+    assert!(text.contains("#AmbientCapabilities=CAP_NET_BIND_SERVICE\n"));
+    assert!(text.contains("PrivateTmp=yes\n"));
+    let text = typed(
+        Kind::Systemd,
+        "-p 80 -H 10.0.0.1 --user www --log-dir /usr/local/log -l unix:/tmp/s -- ./server",
+    );
+    assert!(text.contains("After=network-online.target\n") && text.contains("--user www"));
+    assert!(text.contains("ReadWritePaths=-/usr/local/log\n") && !text.contains("\nPrivateTmp"));
+    assert!(!text.contains("#User="));
+}
