@@ -17,6 +17,8 @@ use words::{explain, may_be_custom, misplaced, nothing_to_do, stray_word};
 pub enum Invocation {
     /// Run a cluster.
     Start(Box<Settings>),
+    /// Say what that would come to.
+    Check(Box<Settings>),
     /// Speak to a running one.
     Control(Box<Settings>, Vec<String>),
     /// Print this and leave.
@@ -106,7 +108,10 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
             return Err(why.to_string().into());
         }
         s.check()?;
-        return Ok(Invocation::Start(Box::new(s)));
+        return Ok(match m.opt_present("check") {
+            true => Invocation::Check(Box::new(s)),
+            false => Invocation::Start(Box::new(s)),
+        });
     }
     let verb = client_words.first().cloned().ok_or_else(nothing_to_do)?;
     let before = verbs::find(&verb).and_then(|v| v.before);
@@ -253,7 +258,10 @@ fn check_scopes(m: &getopts::Matches, start: bool) -> Result<(), String> {
         true => Scope::Client,
         false => Scope::Start,
     };
-    match options::all().find(|o| o.scope == wrong && m.opt_present(o.long)) {
+    // What a check says is an answer, too.
+    let answers = |o: &&Opt| start && o.long == "json" && m.opt_present("check");
+    let wrong = |o: &&Opt| o.scope == wrong && m.opt_present(o.long) && !answers(o);
+    match options::all().find(wrong) {
         Some(o) if start => Err(format!(
             "{} belongs to a verb, not to starting a cluster",
             name_of(o)
@@ -391,6 +399,21 @@ mod tests {
             assert!(e.message.starts_with(want), "{line}: {e:?}");
         }
         assert_eq!(run("-n 0 -- x").unwrap_err().code, EX_USAGE);
+    }
+
+    #[test]
+    fn a_check_is_a_start_that_answers() {
+        for (line, json) in [("--check -n 2 -- x", false), ("--json --check -- x", true)] {
+            match run(line) {
+                Ok(Invocation::Check(s)) => assert_eq!((s.command.len(), s.json), (1, json)),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        assert!(refused("--json -- x").contains("belongs to a verb"));
+        assert!(refused("--check status").contains("belongs to starting"));
+        assert!(refused("--check -n 0 -- x").contains("-n, --workers"));
+        let filed = with("--config f -- x", "check").unwrap_err().message;
+        assert!(filed.contains("can be typed"), "{filed}");
     }
 
     #[test]
@@ -543,7 +566,8 @@ mod tests {
                 "log-format",
                 "log-level",
                 "quiet",
-                "verbose"
+                "verbose",
+                "check"
             ]
         );
         assert!(start("--single -n 1 -p 80 --user 1 --group 1 -q -- x").single);

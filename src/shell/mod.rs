@@ -6,6 +6,7 @@ mod beside;
 mod birth;
 mod census;
 mod channel;
+pub mod check;
 mod checks;
 mod clients;
 mod coarse;
