@@ -410,6 +410,10 @@ mod tests {
             }
         }
         assert!(refused("--json -- x").contains("belongs to a verb"));
+        assert!(matches!(
+            run("--check --json --single -- x"),
+            Ok(Invocation::Check(_))
+        ));
         assert!(refused("--check status").contains("belongs to starting"));
         assert!(refused("--check -n 0 -- x").contains("-n, --workers"));
         let filed = with("--config f -- x", "check").unwrap_err().message;
@@ -567,7 +571,8 @@ mod tests {
                 "log-level",
                 "quiet",
                 "verbose",
-                "check"
+                "check",
+                "json"
             ]
         );
         assert!(start("--single -n 1 -p 80 --user 1 --group 1 -q -- x").single);

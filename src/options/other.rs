@@ -24,7 +24,8 @@ pub(super) static OTHER: &[Opt] = &[
             Ok(())
         },
     )
-    .client(),
+    .client()
+    .alone(),
     opt(
         "",
         "no-wait",

@@ -353,7 +353,11 @@ impl Report {
                 &[M::Pidfd, M::Getfd, M::Proc, M::Look, M::SockDiag],
                 asked(M::Getfd),
             ),
-            needs("leftovers ended", &[M::Subreaper, M::Proc], true),
+            needs(
+                "leftovers ended",
+                &[M::Subreaper, M::Proc],
+                asked(M::Subreaper),
+            ),
             needs("verbs", &[M::Runtime], asked(M::Runtime)),
             needs("counting", &[M::SockNews], asked(M::SockNews)),
         ]

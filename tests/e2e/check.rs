@@ -120,6 +120,24 @@ fn what_no_start_gets_past_has_the_code_that_the_check_gives() {
         78,
         "LimitNOFILE=",
     );
+    let nowhere = "-n 1 -l unix:no/such.sock -- ./threaded";
+    fails(
+        "-l unix:PATH",
+        Vec::new(),
+        nowhere,
+        &["ports"],
+        73,
+        "a directory that is there",
+    );
+    let alone = "--single --nice 5 -- ./threaded";
+    fails(
+        "--single --nice",
+        refuse("setpriority"),
+        alone,
+        &["nice"],
+        77,
+        "SYS_NICE",
+    );
     // A directory that this user has no way to.
     let closed = Place::new();
     std::fs::create_dir(closed.dir.join("closed")).unwrap();

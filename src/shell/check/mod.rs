@@ -84,6 +84,8 @@ fn look(s: &mut Settings, r: &mut Report) {
     command(s, &mut found, &here, r);
     if s.single {
         sockets(s, &found, r);
+        r.around = trials::around(0);
+        trials::single(&wanted(s, &found), r);
         return plan::single(s, &found, r);
     }
     keep(r, lookup::check_programs(s, &here));
@@ -104,15 +106,18 @@ fn look(s: &mut Settings, r: &mut Report) {
         sockets(s, &found, r);
     }
     r.around = trials::around(r.around.files);
-    let wanted = trials::Wanted {
-        settings: s,
+    trials::all(&wanted(s, &found), r);
+    plan::cluster(s, &found, &prospect, r);
+}
+
+fn wanted<'a>(settings: &'a Settings, found: &'a Found) -> trials::Wanted<'a> {
+    trials::Wanted {
+        settings,
         workers: found.workers,
         rights: found.rights.as_ref(),
         cwd: found.cwd.as_deref(),
         program: found.program.as_ref(),
-    };
-    trials::all(&wanted, r);
-    plan::cluster(s, &found, &prospect, r);
+    }
 }
 
 /// COMMAND and its directory.
@@ -238,7 +243,11 @@ fn sockets(s: &Settings, found: &Found, r: &mut Report) {
     let mut worst = None;
     for (n, one) in found.given.iter().enumerate() {
         let failed = match (files::socket(one), errnos.get(n)) {
-            (Some(done), _) => done.err(),
+            (Some(Err((code, why))), _) => {
+                worst.get_or_insert(State::Fails(why.clone()));
+                Some((code, why))
+            }
+            (Some(Ok(())), _) => None,
             (None, Some(0)) => None,
             (None, Some(errno)) => {
                 worst.get_or_insert(State::Refused(*errno));

@@ -4,7 +4,7 @@
 use super::probe;
 use crate::core::codes::EX_OSERR;
 use crate::core::words::signal_name;
-use crate::core::{Addr, BUCKETS, Balance, Given, Key};
+use crate::core::{Addr, BUCKETS, Balance, Given, Key, Takeover};
 use crate::settings::{LogTo, Settings};
 use crate::shell::observer::Observer;
 use crate::shell::rights::Rights;
@@ -133,6 +133,29 @@ pub(super) fn all(w: &Wanted<'_>, r: &mut Report) {
             signal_name(signal)
         );
         r.problems.push((EX_OSERR, why));
+    }
+}
+
+/// What is done to the one process that there would be.
+pub(super) fn single(w: &Wanted<'_>, r: &mut Report) {
+    let settings = Settings {
+        takeover: Takeover::Off,
+        ..w.settings.clone()
+    };
+    let mut found = Report::default();
+    probe::worker(
+        &Wanted {
+            settings: &settings,
+            ..*w
+        },
+        &mut found,
+    );
+    r.problems.append(&mut found.problems);
+    let steps = [M::Ids, M::Nice, M::Limits, M::Affinity, M::Directory];
+    for (m, state) in found.found {
+        if steps.contains(&m) {
+            r.is(m, state);
+        }
     }
 }
 

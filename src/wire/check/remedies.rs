@@ -165,6 +165,6 @@ fn ports(errno: i32, around: &Around) -> String {
                 .ports_from
                 .map_or(String::new(), |n| format!(" (it is {n})"))
         ),
-        _ => "an address that is here (ip addr), or -H 0.0.0.0".into(),
+        _ => "an address that is here (ip addr), or -H 0.0.0.0; of -l unix:PATH, a directory that is there and can be written".into(),
     }
 }
