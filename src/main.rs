@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     let ended = match cli::parse(&args, &|file| shell::client::read_options(file.as_ref())) {
         Ok(Invocation::Start(settings)) => shell::start::run(*settings),
         Ok(Invocation::PrintUnit(kind, s)) => shell::printed::run(kind, &s),
+        Ok(Invocation::Check(settings)) => shell::check::run(*settings),
         Ok(Invocation::Control(settings, words)) => shell::client::run(&settings, words),
         Ok(Invocation::Print(text)) => shell::client::print(&text),
         Err(wrong) => Err((wrong.code, wrong.message)),

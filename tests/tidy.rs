@@ -545,6 +545,47 @@ fn the_manual_has_every_exit_code_and_no_other() {
 }
 
 #[test]
+fn the_manual_has_every_mechanism_and_no_other_and_each_is_refused_in_a_story() {
+    let page = fs::read_to_string(root().join("man/minicluster.7")).unwrap();
+    let section = page.split(".Sh ENVIRONMENTS\n").nth(1).unwrap();
+    let section = section.split(".Sh ").next().unwrap();
+    let in_page: Vec<&str> = section
+        .lines()
+        .filter_map(|l| l.strip_prefix(".It Cm "))
+        .collect();
+    let rows = &minicluster::wire::check::ROWS;
+    let in_table: Vec<&str> = rows.iter().map(|r| r.name).collect();
+    assert_eq!(in_page, in_table);
+    let file = |name: &str| fs::read_to_string(root().join("tests/e2e").join(name)).unwrap();
+    let stories = file("environments.rs") + &file("check.rs");
+    for name in in_table {
+        assert!(
+            stories.contains(&format!("\"{name}\"")),
+            "no story refuses {name}"
+        );
+    }
+    let manual = fs::read_to_string(root().join("man/minicluster.1")).unwrap();
+    let events = events_in(&manual);
+    let told = section.lines().filter_map(|l| l.strip_prefix(".Pq Cm "));
+    let told: BTreeSet<&str> = told
+        .map(|l| l.trim_end_matches([' ', '.', ',', ':']))
+        .collect();
+    assert!(told.len() > 10);
+    for event in told {
+        assert!(events.contains(event), "{event} is no event");
+        assert!(stories.contains(&format!("\"{event}\"")) || NOT_THERE.contains(&event));
+    }
+}
+
+/// They have stories of their own.
+const NOT_THERE: [&str; 4] = [
+    "takeover-unreadable",
+    "idle-hands-off",
+    "steering-coarse",
+    "no-log",
+];
+
+#[test]
 fn the_changelog_has_a_place_for_what_is_new() {
     let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
     assert!(text.contains("\n## [Unreleased]\n"));

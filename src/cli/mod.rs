@@ -20,6 +20,8 @@ pub enum Invocation {
     Start(Box<Settings>),
     /// Print the file of that kind that would.
     PrintUnit(Kind, Box<Settings>),
+    /// Say what that would come to.
+    Check(Box<Settings>),
     /// Speak to a running one.
     Control(Box<Settings>, Vec<String>),
     /// Print this and leave.
@@ -109,6 +111,14 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
             return Err(why.to_string().into());
         }
         s.check()?;
+        if m.opt_present("check") && m.opt_present("print-unit") {
+            return Err("--check and --print-unit: one thing at a time"
+                .to_string()
+                .into());
+        }
+        if m.opt_present("check") {
+            return Ok(Invocation::Check(Box::new(s)));
+        }
         return Ok(match m.opt_str("print-unit") {
             Some(kind) => Invocation::PrintUnit(Kind::named(&kind)?, Box::new(s)),
             None => Invocation::Start(Box::new(s)),
@@ -259,7 +269,10 @@ fn check_scopes(m: &getopts::Matches, start: bool) -> Result<(), String> {
         true => Scope::Client,
         false => Scope::Start,
     };
-    match options::all().find(|o| o.scope == wrong && m.opt_present(o.long)) {
+    // What a check says is an answer, too.
+    let answers = |o: &&Opt| start && o.long == "json" && m.opt_present("check");
+    let wrong = |o: &&Opt| o.scope == wrong && m.opt_present(o.long) && !answers(o);
+    match options::all().find(wrong) {
         Some(o) if start => Err(format!(
             "{} belongs to a verb, not to starting a cluster",
             name_of(o)
@@ -397,6 +410,25 @@ mod tests {
             assert!(e.message.starts_with(want), "{line}: {e:?}");
         }
         assert_eq!(run("-n 0 -- x").unwrap_err().code, EX_USAGE);
+    }
+
+    #[test]
+    fn a_check_is_a_start_that_answers() {
+        for (line, json) in [("--check -n 2 -- x", false), ("--json --check -- x", true)] {
+            match run(line) {
+                Ok(Invocation::Check(s)) => assert_eq!((s.command.len(), s.json), (1, json)),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        assert!(refused("--json -- x").contains("belongs to a verb"));
+        assert!(matches!(
+            run("--check --json --single -- x"),
+            Ok(Invocation::Check(_))
+        ));
+        assert!(refused("--check status").contains("belongs to starting"));
+        assert!(refused("--check -n 0 -- x").contains("-n, --workers"));
+        let filed = with("--config f -- x", "check").unwrap_err().message;
+        assert!(filed.contains("can be typed"), "{filed}");
     }
 
     #[test]
@@ -549,7 +581,9 @@ mod tests {
                 "log-format",
                 "log-level",
                 "quiet",
-                "verbose"
+                "verbose",
+                "check",
+                "json"
             ]
         );
         assert!(start("--single -n 1 -p 80 --user 1 --group 1 -q -- x").single);

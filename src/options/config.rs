@@ -8,7 +8,14 @@ use crate::settings::nearest;
 pub const MAX_BYTES: usize = 1024 * 1024;
 
 /// Options that are of the command line alone: they do not start a cluster, or name the file.
-const TYPED: [&str; 5] = ["config", "help", "version", "completions", "print-unit"];
+const TYPED: [&str; 6] = [
+    "config",
+    "help",
+    "version",
+    "completions",
+    "print-unit",
+    "check",
+];
 
 /// One line that says something.
 pub struct Entry {

@@ -4,11 +4,28 @@ use super::{Completes, Opt, opt};
 
 /// In the order of --help.
 pub(super) static OTHER: &[Opt] = &[
-    opt("", "json", "", "", "answers of verbs as JSON", |s, _| {
-        s.json = true;
-        Ok(())
-    })
-    .client(),
+    opt(
+        "",
+        "check",
+        "",
+        "",
+        "start nothing: say what would happen, and what is allowed here",
+        |_, _| Ok(()),
+    )
+    .alone(),
+    opt(
+        "",
+        "json",
+        "",
+        "",
+        "answers of verbs, and of --check, as JSON",
+        |s, _| {
+            s.json = true;
+            Ok(())
+        },
+    )
+    .client()
+    .alone(),
     opt(
         "",
         "no-wait",

@@ -210,6 +210,10 @@ impl Shell {
         }
         let inodes: BTreeSet<u64> = held.iter().map(|h| h.inode).collect();
         let owners = self.owners(workers, &inodes);
+        if workers.iter().any(|w| owners.unseen.contains(w)) {
+            let message = "cannot see whose connections these are (/proc/PID/fd of a worker may not be read: CAP_SYS_PTRACE, or a /proc without hidepid=, lets it): each such worker is given all of --drain-timeout".to_string();
+            self.say_once(Level::Warn, "drain-blind", message);
+        }
         let usual = match self.census.hands_off {
             true => Sight::LookOnly,
             false => Sight::Full,

@@ -2,11 +2,25 @@
 
 use super::Shell;
 use super::group::Coarse;
+use crate::core::words::reason;
 use crate::core::{Key, Level};
 use crate::sys::steer;
 
 /// There is room for every program that we have (newer kernels begin with that).
 const ENOUGH: u32 = 131_072;
+
+/// What to say at the start where nothing can be steered at all.
+pub(super) fn unsteered() -> Option<String> {
+    let (what, e) = match steer::works() {
+        Ok(()) => return None,
+        Err(steer::Refused::Sharing(e)) => ("SO_REUSEPORT", e),
+        Err(steer::Refused::Steering(e)) => ("SO_ATTACH_REUSEPORT_CBPF", e),
+    };
+    Some(format!(
+        "new connections cannot be steered ({what}: {}): all workers share one socket of each port, old ones as well as new ones, so a reload may lose connections, and --balance has no effect",
+        reason(&e)
+    ))
+}
 
 impl Shell {
     /// Of ports whose connections are dealt out by less than they should be.

@@ -10,7 +10,7 @@ use super::start::{self, Found};
 use super::{Kind, Shell, client, token};
 use crate::core::codes::{EX_OSERR, EX_USAGE, Failure};
 use crate::core::words::reason;
-use crate::core::{Event, Level, MasterSignal};
+use crate::core::{Event, Given, Level, MasterSignal};
 use crate::settings::Settings;
 use crate::sys::fds;
 use crate::sys::process::{self, Side};
@@ -40,21 +40,29 @@ impl Caller {
     }
 }
 
-/// Runs the cluster as a daemon. Returns in both processes: in the caller's when it is known how the
-/// start went, in the daemon's at its end.
-pub fn run(settings: Settings, found: Found) -> Result<u8, Failure> {
+/// May it be one, with these open? The descriptors that were passed for that.
+pub(super) fn may(given: &[Given]) -> Result<Vec<RawFd>, Failure> {
     if process::id() == 1 {
         return Err((
             EX_USAGE,
             "-d as PID 1: the container would end with it; leave -d out".into(),
         ));
     }
-    let passed = found.given.iter().filter_map(|g| g.passed.as_ref());
-    let mut keep: Vec<RawFd> = passed.map(|(fd, _)| *fd).collect();
-    if let Some(fd) = keep.iter().find(|fd| **fd < 3) {
-        let why = format!("-d lets go of fd {fd}: pass sockets by numbers from 3 on");
-        return Err((EX_USAGE, why));
+    let passed = given.iter().filter_map(|g| g.passed.as_ref());
+    let passed: Vec<RawFd> = passed.map(|(fd, _)| *fd).collect();
+    match passed.iter().find(|fd| **fd < 3) {
+        None => Ok(passed),
+        Some(fd) => {
+            let why = format!("-d lets go of fd {fd}: pass sockets by numbers from 3 on");
+            Err((EX_USAGE, why))
+        }
     }
+}
+
+/// Runs the cluster as a daemon. Returns in both processes: in the caller's when it is known how the
+/// start went, in the daemon's at its end.
+pub fn run(settings: Settings, found: Found) -> Result<u8, Failure> {
+    let mut keep = may(&found.given)?;
     let cannot = |e: io::Error| (EX_OSERR, format!("cannot become a daemon: {}", reason(&e)));
     let (callers, daemons) = UnixStream::pair().map_err(cannot)?;
     match process::detach().map_err(cannot)? {

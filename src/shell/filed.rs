@@ -23,7 +23,7 @@ use std::time::Duration;
 const STARTING: Duration = Duration::from_millis(200);
 
 /// Longest path by which clients can come.
-const LONGEST: usize = 107;
+pub(super) const LONGEST: usize = 107;
 
 /// So many hidden names a path has. What was passed to us, the lane that has the path, the one that
 /// takes it and the moment of the change need four.
@@ -309,16 +309,24 @@ pub(super) fn dress(path: &Path, like: &FileIs) -> io::Result<()> {
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
+    match is_stale(path)? {
+        true => fs::remove_file(path),
+        false => Ok(()),
+    }
+}
+
+/// Is there a socket that nobody listens on? An error: something else is there. False: nothing is.
+pub(super) fn is_stale(path: &Path) -> io::Result<bool> {
     let kind = match fs::symlink_metadata(path) {
         Ok(m) => m.file_type(),
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(e),
     };
     if !kind.is_socket() {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
     match unix::connect_unix(path, Duration::from_millis(1)) {
-        Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => Ok(true),
         // No answer in time is one, too: its queue is full. So is a socket of another type.
         Ok(_) | Err(_) => Err(in_use()),
     }

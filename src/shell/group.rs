@@ -219,6 +219,8 @@ impl Group {
         let first = steering::program(&steering::Table::only(0));
         match (self.load)(only.fd.as_fd(), &steering::raw(&first)) {
             Ok(()) => Ok(()),
+            // A second one would have its share whatever is steered, and nobody would get in there.
+            Err(e) if steer::is_forbidden(&e) => Err(e),
             // It listened before it shared its port: only a second one makes it a group.
             Err(_) => socket::share_port(only.fd.as_fd()),
         }

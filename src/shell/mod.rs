@@ -7,6 +7,7 @@ mod birth;
 mod carry;
 mod census;
 mod channel;
+pub mod check;
 mod checks;
 mod clients;
 mod coarse;

@@ -19,6 +19,9 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod prospect;
+pub(super) use prospect::{Prospect, prospect};
+
 /// So many of an implied name may run side by side.
 const MAX_COPIES: usize = 1000;
 
@@ -170,6 +173,15 @@ impl Claim {
 
 /// A socket where -C says. One that answers belongs to somebody; one that does not is stale.
 fn explicit_socket(path: &Path) -> Result<PathBuf, Refused> {
+    if is_stale(path)? {
+        let _ = fs::remove_file(path);
+    }
+    // The workers are told where it is, whatever their directory.
+    Ok(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()))
+}
+
+/// Is there one that a cluster which was killed has left?
+fn is_stale(path: &Path) -> Result<bool, Refused> {
     let found = fs::symlink_metadata(path).ok().map(|m| m.file_type());
     if found.is_some_and(|t| !std::os::unix::fs::FileTypeExt::is_socket(&t)) {
         return Err(Refused::InTheWay(format!(
@@ -181,9 +193,7 @@ fn explicit_socket(path: &Path) -> Result<PathBuf, Refused> {
         let shown = path.display();
         match unix::connect_unix(path, Duration::from_millis(1)) {
             // Nobody listens there: a cluster that was killed left it.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                let _ = fs::remove_file(path);
-            }
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Ok(true),
             // No answer in time is one, too: its owner is busy, or stopped.
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => {
                 return Err(Refused::InTheWay(format!(
@@ -198,8 +208,7 @@ fn explicit_socket(path: &Path) -> Result<PathBuf, Refused> {
             }
         }
     }
-    // The workers are told where it is, whatever their directory.
-    Ok(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()))
+    Ok(false)
 }
 
 type Lock = Option<(Locked, PathBuf)>;
@@ -222,18 +231,7 @@ fn lock_name(
                 let _ = fs::remove_file(path.with_extension("sock"));
                 return Ok((name, Some((lock, path))));
             }
-            Ok(None) if explicit => {
-                let (pid, control) = parse_lock(&fs::read(&path).unwrap_or_default());
-                let then = match control {
-                    Some(None) => format!("it has no control socket; end it: kill {pid}"),
-                    Some(Some(_)) | None => format!(
-                        "look at it: minicluster --name {name} status; end it: minicluster --name {name} stop"
-                    ),
-                };
-                return Err(Refused::Taken(format!(
-                    "{name} runs already, pid {pid}; {then}"
-                )));
-            }
+            Ok(None) if explicit => return Err(Refused::Taken(runs_already(&name, &path))),
             Ok(None) => {}
             Err(e) => {
                 warnings.push(format!(
@@ -246,6 +244,18 @@ fn lock_name(
         }
     }
     Ok((base.to_string(), None))
+}
+
+/// Why an explicit name cannot be had, by its lock.
+fn runs_already(name: &str, lock: &Path) -> String {
+    let (pid, control) = parse_lock(&fs::read(lock).unwrap_or_default());
+    let then = match control {
+        Some(None) => format!("it has no control socket; end it: kill {pid}"),
+        Some(Some(_)) | None => format!(
+            "look at it: minicluster --name {name} status; end it: minicluster --name {name} stop"
+        ),
+    };
+    format!("{name} runs already, pid {pid}; {then}")
 }
 
 /// In a word, as -C has it.
@@ -375,6 +385,11 @@ fn make_private(dir: &Path) -> Result<(), String> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(reason(&e)),
     }
+    is_private(dir)
+}
+
+/// Is it a directory, and ours alone?
+fn is_private(dir: &Path) -> Result<(), String> {
     let m = fs::symlink_metadata(dir).map_err(|e| reason(&e))?;
     if !m.is_dir() {
         return Err("it is not a directory".into());

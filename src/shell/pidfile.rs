@@ -78,10 +78,7 @@ impl PidFile {
             return Err(Refused::Cannot("it is not a regular file".into()));
         }
         if m.len() > LONGEST || !is_number(&read(&mut lock)?) {
-            return Err(Refused::Cannot(
-                "it is there and holds no pid: is it another program's file? Remove it, or choose another path"
-                    .into(),
-            ));
+            return Err(Refused::Cannot(NO_PID.into()));
         }
         let path = path.to_path_buf();
         let file = PidFile { lock, path };
@@ -95,21 +92,45 @@ impl PidFile {
     pub fn of_master(path: &Path) -> Result<PidFile, Failure> {
         let shown = path.display();
         PidFile::take(path, process::id()).map_err(|refused| match refused {
-            Refused::Held(pid) => {
-                let by = match pid.is_empty() {
-                    true => "a master that starts".to_string(),
-                    false => format!("pid {pid}"),
-                };
-                let me = "minicluster --pid-file";
-                (
-                    EX_TEMPFAIL,
-                    format!(
-                        "{shown} is held by {by}; look at it: {me} {shown} status; end it: {me} {shown} stop"
-                    ),
-                )
-            }
+            Refused::Held(pid) => (EX_TEMPFAIL, held_by_another(path, &pid)),
             Refused::Cannot(why) => (EX_CANTCREAT, format!("--pid-file {shown}: {why}")),
         })
+    }
+}
+
+/// Why it cannot be had.
+pub(super) fn held_by_another(path: &Path, pid: &str) -> String {
+    let by = match pid.is_empty() {
+        true => "a master that starts".to_string(),
+        false => format!("pid {pid}"),
+    };
+    let (shown, me) = (path.display(), "minicluster --pid-file");
+    format!("{shown} is held by {by}; look at it: {me} {shown} status; end it: {me} {shown} stop")
+}
+
+/// Why it is left alone.
+pub(super) const NO_PID: &str =
+    "it is there and holds no pid: is it another program's file? Remove it, or choose another path";
+
+/// What a start would find there.
+pub(super) enum Prospect {
+    /// Nothing, or what a dead master has left.
+    Free,
+    /// The file of this pid.
+    Held(String),
+    /// Something that is no pid file.
+    NoPid,
+}
+
+/// Looks, and takes nothing.
+pub(super) fn prospect(path: &Path) -> io::Result<Prospect> {
+    match held_by(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Prospect::Free),
+        Err(e) => Err(e),
+        Ok(Held::No(text)) if is_number(&text) => Ok(Prospect::Free),
+        Ok(Held::No(_)) => Ok(Prospect::NoPid),
+        Ok(Held::Yes(_)) if is_held_by_a_stranger(path) => Ok(Prospect::Free),
+        Ok(Held::Yes(pid)) => Ok(Prospect::Held(pid)),
     }
 }
 

@@ -79,10 +79,20 @@ impl Rights {
         self.cpus.get(nth).copied()
     }
 
+    /// Without any.
+    pub fn unpin(&mut self) {
+        self.cpus.clear();
+    }
+
     /// With these on, files are looked at as the workers will see them.
     pub fn eyes(&self) -> Option<Worn> {
         let ids = self.ids.as_ref()?;
         Some(guise_of(ids).wear_with(ids.groups.as_deref()))
+    }
+
+    /// The ids of whoever may look into workers, worn as long as that lives; nothing, if we may as we are.
+    pub fn to_look(&self) -> Option<Worn> {
+        self.look.map(|g| g.wear())
     }
 
     /// The lowest port that may be learnt. Who may not bind one does not get it by us.
@@ -116,7 +126,7 @@ impl Shell {
     /// The workers' ids, as long as what is returned lives; nothing, if we may look without. Around a
     /// look alone: nothing may be forked, opened for good or waited for meanwhile.
     pub(super) fn to_look(&self) -> Option<Worn> {
-        self.rights.look.map(|g| g.wear())
+        self.rights.to_look()
     }
 
     /// The same around a signal to them.

@@ -70,7 +70,7 @@ impl Room {
 
     /// So many that number of workers takes, and as many again as there are beside them in a reload; one
     /// at least, since each may be replaced while it goes on.
-    fn needed(&self, workers: u16) -> u64 {
+    pub fn needed(&self, workers: u16) -> u64 {
         let all = u64::from(workers) + u64::from(self.surge.of(workers).max(1));
         self.fixed + all * self.worker
     }

@@ -81,7 +81,7 @@ pub fn run(
     spawn::exec_here(&plan, cannot_run)
 }
 
-fn cannot_open(given: &Given, e: &std::io::Error) -> Failure {
+pub(super) fn cannot_open(given: &Given, e: &std::io::Error) -> Failure {
     let errno = errno_of(e);
     let port = given.addr.port().filter(|_| errno == libc::EADDRINUSE);
     let holder = port.and_then(procnet::holder_of);

@@ -75,6 +75,8 @@ impl Shell {
         let n = worker.0;
         if let Some(fd) = &speech.notify {
             self.register(fd.as_fd(), token(Kind::Notify, n));
+        } else {
+            self.say_unheard();
         }
         if let Some(pipe) = &speech.pipe {
             self.register(pipe.fd(), token(Kind::Ipc, n));
@@ -83,6 +85,12 @@ impl Shell {
             self.register(fd.as_fd(), token(Kind::Newline, n));
         }
         self.speech.insert(worker, speech);
+    }
+
+    /// One that waits for its word would wait in vain.
+    fn say_unheard(&mut self) {
+        let message = "workers have no notification socket (NOTIFY_SOCKET): names in the abstract namespace of unix sockets are refused here; what they say by sd_notify, as that they are ready, is not heard".to_string();
+        self.say_once(Level::Warn, "no-notify", message);
     }
 
     /// Nothing more is heard of it.

@@ -34,7 +34,7 @@ use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
 use super::supervisor::Supervisor;
 use super::watch::Watch;
-use super::{Kind, Shell, client, handed, handover, lookup, single, token, unseen};
+use super::{Kind, Shell, client, coarse, handed, handover, lookup, single, token, unseen};
 use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED, Failure,
 };
@@ -222,7 +222,7 @@ pub(super) fn check_ready_fd(settings: &Settings, sockets: usize) -> Result<(), 
 }
 
 /// Is there a port at which workers can be asked whether they are ready, if not one that is learnt?
-fn check_ready_port(settings: &Settings, given: &[Given]) -> Result<(), Failure> {
+pub(super) fn check_ready_port(settings: &Settings, given: &[Given]) -> Result<(), Failure> {
     let tcp = |g: &Given| g.addr.tcp().is_some();
     match settings.ready == ReadyRule::Answers && !given.is_empty() && !given.iter().any(tcp) {
         true => Err((
@@ -285,7 +285,7 @@ fn path_of(settings: &Settings, rights: &Rights) -> Option<OsString> {
 }
 
 /// The paths of our files are those of where we were started, wherever we are later.
-fn make_absolute(s: &mut Settings) {
+pub(super) fn make_absolute(s: &mut Settings) {
     let log = match &mut s.log_file {
         Some(LogTo::File(path)) => Some(path),
         Some(LogTo::Stderr | LogTo::Syslog) | None => None,
@@ -364,6 +364,9 @@ fn build(
     }
     if !procfs::is_ours() {
         log.say(Level::Warn, "no-proc", unseen::warning());
+    }
+    if let Some(message) = coarse::unsteered() {
+        log.say(Level::Warn, "no-steering", message);
     }
     let mut warnings = Vec::new();
     let mut claim = Claim::take(&settings, &mut warnings).map_err(|refused| match refused {

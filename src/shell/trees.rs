@@ -4,9 +4,10 @@
 use super::Shell;
 use super::takeover;
 use super::token::{Kind, token};
-use crate::core::{Event, WorkerId};
+use crate::core::words::errno_text;
+use crate::core::{Event, Level, WorkerId};
 use crate::sys::spawn::{self, Report};
-use crate::sys::{errno_of, fds, procfs};
+use crate::sys::{errno_of, fds, guise, process, procfs};
 use std::os::fd::AsFd;
 
 impl Shell {
@@ -25,7 +26,9 @@ impl Shell {
                     if let Some(p) = self.procs.map.get_mut(&worker) {
                         p.listener = Some(listener);
                     }
+                    self.say_privileges();
                 }
+                Ok(Some(Report::Outlives(errno))) => self.say_outlives(errno),
                 Ok(Some(Report::Unwatched(errno))) => {
                     self.queue
                         .push_back(Event::TakeoverRefused { worker, errno });
@@ -38,7 +41,7 @@ impl Shell {
                     });
                     self.close_report(worker);
                 }
-                Ok(Some(Report::Closed)) => {
+                Ok(Some(Report::Closed | Report::Arrived)) => {
                     self.close_report(worker);
                     // Killed on its way, it says no more than one that has arrived.
                     let pid = self.procs.map.get(&worker).and_then(|p| p.pid);
@@ -58,6 +61,24 @@ impl Shell {
                 }
             }
         }
+    }
+
+    /// What the filter costs. (Who is no root expects no privileges of what it starts; or knows it by --check.)
+    fn say_privileges(&mut self) {
+        let message = "workers cannot gain privileges by what they execute (set-user-ID programs, file capabilities): without CAP_SYS_ADMIN takeover takes no_new_privs; --takeover off does not";
+        match (guise::capable(guise::SYS_ADMIN), process::euid()) {
+            (true, _) => {}
+            (false, 0) => self.say_once(Level::Info, "no-new-privs", message.into()),
+            (false, _) => self.say_once(Level::Debug, "no-new-privs", message.into()),
+        }
+    }
+
+    fn say_outlives(&mut self, errno: i32) {
+        let message = format!(
+            "workers do not end with the master (PR_SET_PDEATHSIG: {}): one that is killed leaves them behind, and they keep the port",
+            errno_text(errno)
+        );
+        self.say_once(Level::Warn, "no-death-signal", message);
     }
 
     pub(super) fn close_report(&mut self, worker: WorkerId) {

@@ -18,6 +18,8 @@ pub const SETGID: u32 = 6;
 pub const SETUID: u32 = 7;
 /// CAP_SYS_PTRACE: to look into others.
 pub const SYS_PTRACE: u32 = 19;
+/// CAP_SYS_ADMIN: to have filters without giving up privileges.
+pub const SYS_ADMIN: u32 = 21;
 /// CAP_SYS_RESOURCE: to raise hard limits.
 pub const SYS_RESOURCE: u32 = 24;
 

@@ -31,6 +31,7 @@ mod sockinfo;
 mod sockopt;
 pub mod spawn;
 pub mod steer;
+pub mod trial;
 pub mod unix;
 pub mod user;
 pub mod wait;

@@ -222,9 +222,15 @@ pub fn read_memory(tid: i32, addr: u64, into: &mut [u8]) -> io::Result<usize> {
     let n = cerr(unsafe { libc::process_vm_readv(tid, &local, 1, &remote, 1, 0) });
     match n {
         Ok(n) => Ok(usize::try_from(n).unwrap_or(0)),
-        Err(_) => {
+        // Where there is no such file either, that is not the reason.
+        Err(why) => {
             use std::os::unix::fs::FileExt;
-            fs::File::open(format!("{}/{tid}/mem", base()))?.read_at(into, addr)
+            let file = fs::File::open(format!("{}/{tid}/mem", base()));
+            let read = file.and_then(|f| f.read_at(into, addr));
+            read.map_err(|e| match e.kind() {
+                io::ErrorKind::NotFound => why,
+                _ => e,
+            })
         }
     }
 }
@@ -232,6 +238,11 @@ pub fn read_memory(tid: i32, addr: u64, into: &mut [u8]) -> io::Result<usize> {
 /// The lowest port that everybody may bind, in our network namespace.
 pub fn unprivileged_port_start() -> Option<u16> {
     kernel_setting("net/ipv4/ip_unprivileged_port_start")
+}
+
+/// From which on Yama lets none but some trace others (kernel.yama.ptrace_scope), if it is there.
+pub fn ptrace_scope() -> Option<u8> {
+    kernel_setting("kernel/yama/ptrace_scope")
 }
 
 /// The highest limit of open files that there can be.

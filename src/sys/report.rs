@@ -13,6 +13,10 @@ pub enum Report {
     Listener(OwnedFd),
     /// The filter could not be installed; it goes on without, or gives up.
     Unwatched(i32),
+    /// It will not end with its master; it goes on.
+    Outlives(i32),
+    /// It has come as far as exec, and executes nothing (`spawn::fork_call`).
+    Arrived,
     /// This failed, and the child has left.
     Failed(&'static str, i32),
     /// The socket was closed: by exec, or by the child's end.
@@ -51,7 +55,6 @@ steps! {
     Groups "setgroups"
     Gid "setgid"
     Uid "setuid"
-    DeathSignal "prctl"
     MasterGone "the master has gone"
     Exec "exec"
 }
@@ -59,6 +62,8 @@ steps! {
 const LISTENER: u8 = 1;
 const UNWATCHED: u8 = 2;
 const FAILED: u8 = 3;
+const ARRIVED: u8 = 4;
+const OUTLIVES: u8 = 5;
 /// kind, step, errno (four bytes).
 const MESSAGE: usize = 6;
 
@@ -123,6 +128,8 @@ pub fn receive(ours: BorrowedFd<'_>) -> io::Result<Option<Report>> {
     let step = STEPS.get(usize::from(bytes[1])).copied().unwrap_or("exec");
     Ok(Some(match (bytes[0], fd) {
         (LISTENER, Some(fd)) => Report::Listener(fd),
+        (ARRIVED, _) => Report::Arrived,
+        (OUTLIVES, _) => Report::Outlives(errno),
         (UNWATCHED, _) | (LISTENER, None) => Report::Unwatched(errno),
         _ => Report::Failed(step, errno),
     }))
@@ -162,6 +169,25 @@ pub(super) unsafe fn fail(report: RawFd, step: Step) -> ! {
 pub(super) unsafe fn give_listener(report: RawFd, listener: RawFd) -> bool {
     // SAFETY: as `fail`.
     unsafe { send(report, [LISTENER, 0, 0, 0, 0, 0], Some(listener)) >= 0 }
+}
+
+/// It has come as far as exec, and that is all: what exec would close stays open.
+///
+/// # Safety
+/// As `fail`.
+pub(super) unsafe fn say_arrived(report: RawFd) {
+    // SAFETY: as `fail`.
+    unsafe { send(report, [ARRIVED, 0, 0, 0, 0, 0], None) };
+}
+
+/// Its master's end will not be its own.
+///
+/// # Safety
+/// As `fail`.
+pub(super) unsafe fn say_outlives(report: RawFd, errno: i32) {
+    let e = errno.to_ne_bytes();
+    // SAFETY: as `fail`.
+    unsafe { send(report, [OUTLIVES, 0, e[0], e[1], e[2], e[3]], None) };
 }
 
 /// It has no filter.

@@ -175,7 +175,11 @@ pub fn open_lane(addr: &SocketAddr, reach: &Reach) -> io::Result<OwnedFd> {
 
 fn bind_shared(addr: &SocketAddr, reach: &Reach) -> io::Result<OwnedFd> {
     let lane = prepare(addr, reach)?;
-    set(lane.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    match share_port(lane.as_fd()) {
+        // Then it is the only one there is, and all share it.
+        Err(e) if steer::is_forbidden(&e) || e.raw_os_error() == Some(libc::ENOPROTOOPT) => {}
+        other => other?,
+    }
     bind(lane.as_fd(), addr)?;
     Ok(lane)
 }

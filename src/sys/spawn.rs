@@ -119,11 +119,21 @@ pub fn exec_here(plan: &Plan<'_>, instead: fn(&'static str, i32) -> !) -> ! {
     report::say_instead(instead);
     super::signal::restore_sigpipe();
     // SAFETY: we are the only thread; what a child may not do is not done for want of a report socket.
-    unsafe { child(plan, &mut Ready::of(plan), 0) }
+    unsafe { child(plan, &mut Ready::of(plan), 0, None) }
 }
 
 /// Forks. The child never returns from here. The process must be single-threaded.
 pub fn fork_exec(plan: &Plan<'_>) -> io::Result<i32> {
+    fork(plan, None)
+}
+
+/// The same, but the child goes the way of a worker to its last step only: in place of COMMAND it does
+/// that, and leaves. So what a worker may do here is tried with nothing executed.
+pub fn fork_call(plan: &Plan<'_>, last: fn() -> u8) -> io::Result<i32> {
+    fork(plan, Some(last))
+}
+
+fn fork(plan: &Plan<'_>, last: Option<fn() -> u8>) -> io::Result<i32> {
     let mut ready = Ready::of(plan);
     let master = std::process::id();
     let blocked = Blocked::all();
@@ -132,7 +142,7 @@ pub fn fork_exec(plan: &Plan<'_>) -> io::Result<i32> {
     let pid = unsafe { libc::fork() };
     if pid == 0 {
         // SAFETY: we are the child; all pointers are into memory that the fork copied.
-        unsafe { child(plan, &mut ready, master) }
+        unsafe { child(plan, &mut ready, master, last) }
     }
     let pid = cerr(pid)?;
     // Both sides do it: whoever comes first, the group is there before anybody signals it.
@@ -151,7 +161,7 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 /// # Safety
 /// Only in a new child of a single-threaded process, with all signals blocked, or in one without
 /// `report`.
-unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32) -> ! {
+unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32, last: Option<fn() -> u8>) -> ! {
     let alone = plan.report.is_none();
     // SAFETY: system calls on plain numbers and on memory that is ours; contract above.
     unsafe {
@@ -197,7 +207,8 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32) -> ! {
         }
         if !alone {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) < 0 {
-                fail(report, Step::DeathSignal);
+                // It works as well, as long as its master lives.
+                report::say_outlives(report, *libc::__errno_location());
             }
             if libc::getppid().unsigned_abs() != master {
                 fail(report, Step::MasterGone);
@@ -210,9 +221,26 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32) -> ! {
             libc::fcntl(*fd, libc::F_SETFD, 0);
         }
         write_pid(&mut ready.listen_pid, libc::getpid().unsigned_abs());
+        if let Some(last) = last {
+            end_by(last, report);
+        }
         let (argv, env) = (ready.argv.as_ptr(), ready.env.as_ptr());
         libc::execve(plan.program.as_ptr(), argv, env);
         fail(report, Step::Exec)
+    }
+}
+
+/// In place of exec, and as that: a change of user has made it one that nobody may look into, and exec would
+/// give that back; and the master hears that it has come so far.
+///
+/// # Safety
+/// As `child`.
+unsafe fn end_by(last: fn() -> u8, report: RawFd) -> ! {
+    // SAFETY: as `child`; plain numbers.
+    unsafe {
+        libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+        report::say_arrived(report);
+        libc::_exit(i32::from(last()))
     }
 }
 

@@ -12,7 +12,7 @@ use super::cerr;
 use super::sockopt::{get, set};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// One instruction of classic BPF: code, jump if true, jump if false, operand.
 pub type Raw = (u16, u8, u8, u32);
@@ -37,6 +37,31 @@ pub fn is_too_long(e: &io::Error, program: &[Raw]) -> bool {
 pub fn optmem_max() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/sys/net/core/optmem_max").ok()?;
     text.trim().parse().ok()
+}
+
+/// Does the kernel let sockets share a port, and a program deal out what comes? Tried on one that serves
+/// nobody.
+pub fn works() -> Result<(), Refused> {
+    let s = super::socket::tcp_socket(&(std::net::Ipv4Addr::UNSPECIFIED, 0).into());
+    let s = s.map_err(Refused::Sharing)?;
+    set(s.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).map_err(Refused::Sharing)?;
+    // A number, returned: the first of the group has all.
+    attach(s.as_fd(), &[(0x06, 0, 0, 0)]).map_err(Refused::Steering)
+}
+
+/// Which of the two it does not.
+#[derive(Debug)]
+pub enum Refused {
+    /// SO_REUSEPORT
+    Sharing(io::Error),
+    /// SO_ATTACH_REUSEPORT_CBPF
+    Steering(io::Error),
+}
+
+/// Is it refused whatever is asked for, and not for what is asked?
+pub fn is_forbidden(e: &io::Error) -> bool {
+    let never = [libc::EPERM, libc::EACCES, libc::ENOSYS];
+    e.raw_os_error().is_some_and(|n| never.contains(&n))
 }
 
 /// What keeps new clients out of a lane.

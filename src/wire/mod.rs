@@ -1,6 +1,7 @@
 //! Bytes and values: pure, with hard limits. Nothing here reads, writes or asks the time.
 
 pub mod ages;
+pub mod check;
 pub mod cli_answer;
 pub mod command;
 pub mod debt;

@@ -150,8 +150,8 @@ impl Child {
         loop {
             match spawn::receive(self.report.as_fd()) {
                 Ok(Some(Report::Failed(step, errno))) => return Some((step, errno)),
-                Ok(Some(Report::Unwatched(_) | Report::Listener(_))) => {}
-                Ok(Some(Report::Closed) | None) => return None,
+                Ok(Some(Report::Unwatched(_) | Report::Listener(_) | Report::Outlives(_))) => {}
+                Ok(Some(Report::Closed | Report::Arrived) | None) => return None,
                 Err(e) => return Some(("report", errno_of(&e))),
             }
         }

@@ -1,0 +1,243 @@
+//! What a start would do, line by line, for whoever reads it before.
+
+use super::Found;
+use crate::core::words::{count, human};
+use crate::core::{Addr, Drain, ReadyRule};
+use crate::settings::{Control, LogTo, Settings};
+use crate::shell::names::Prospect;
+use crate::shell::start;
+use crate::sys::{cpus, process};
+use crate::wire::check::Report;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// For SIGKILL, and for the last look at what is still served.
+const LAST: Duration = Duration::from_secs(6);
+
+/// How long those who stop things wait, if they are not told otherwise, and where that is said.
+const PATIENCE: [(&str, &str, Duration); 2] = [
+    (
+        "KUBERNETES_SERVICE_HOST",
+        "Kubernetes: terminationGracePeriodSeconds",
+        Duration::from_secs(30),
+    ),
+    (
+        "INVOCATION_ID",
+        "systemd: TimeoutStopSec=",
+        Duration::from_secs(90),
+    ),
+];
+/// Of docker stop, where we are PID 1.
+const DOCKER: (&str, Duration) = ("docker stop -t", Duration::from_secs(10));
+
+/// Of a cluster.
+pub(super) fn cluster(s: &Settings, found: &Found, prospect: &Prospect, r: &mut Report) {
+    program(s, found, r);
+    let n = found.workers;
+    let why = match (s.workers, start::web_concurrency()) {
+        (None, _) => format!(
+            "one for each of the {} that may be used",
+            count(cpus::usable(), "CPU")
+        ),
+        (Some(n), Ok(Some(web))) if n == web && !typed(s, "workers") => "WEB_CONCURRENCY".into(),
+        (Some(_), _) => "-n".into(),
+    };
+    let most = found.room.as_ref().map_or(n, |room| room.most());
+    r.plan.push((
+        "workers",
+        format!("{n} ({why}); open files have room for {most}"),
+    ));
+    sockets(s, found, r);
+    let runs = match (&prospect.runs, s.replace) {
+        (Some(pid), true) => {
+            format!("; it runs, pid {pid}: --replace exchanges its workers for these")
+        }
+        (Some(pid), false) => format!("; {} runs already, pid {pid}", base(s)),
+        (None, _) => String::new(),
+    };
+    r.plan.push(("name", format!("{}{runs}", prospect.name)));
+    let control = match (&s.control, &prospect.socket) {
+        (Control::Off, _) => "none (-C off)".into(),
+        (Control::Port(at), _) => format!("tcp://{at}"),
+        (_, Some(path)) => path.display().to_string(),
+        (_, None) => "none: there is no runtime directory".into(),
+    };
+    r.plan.push(("control", control));
+    let within = match s.ready_timeout.is_zero() {
+        true => String::new(),
+        false => format!(" within {}", human(s.ready_timeout)),
+    };
+    r.plan
+        .push(("ready", format!("{}{within}", ready(s.ready))));
+    stop(s, r);
+    let log = match (&s.log_file, s.daemon) {
+        (Some(LogTo::File(path)), _) => path.display().to_string(),
+        (Some(LogTo::Syslog), _) | (None, true) => "syslog".into(),
+        (Some(LogTo::Stderr) | None, _) => "stderr".into(),
+    };
+    r.plan.push(("log", log));
+    for (what, path) in [
+        ("pid file", &s.pid_file),
+        ("pid files", &s.pid_dir),
+        ("output", &s.log_dir),
+    ] {
+        let path = path.as_ref().map(|p| (what, p.display().to_string()));
+        r.plan.extend(path);
+    }
+    if let Some(at) = s.monitor {
+        r.plan.push(("monitor", format!("http://{at}")));
+    }
+}
+
+/// Of --single.
+pub(super) fn single(s: &Settings, found: &Found, r: &mut Report) {
+    program(s, found, r);
+    r.plan
+        .push(("workers", "none: --single executes it in our place".into()));
+    sockets(s, found, r);
+}
+
+fn typed(s: &Settings, long: &str) -> bool {
+    let said = s.sources.typed.iter().chain(&s.sources.filed);
+    said.into_iter().any(|(l, _)| *l == long)
+}
+
+fn base(s: &Settings) -> String {
+    s.name.clone().unwrap_or_else(|| s.implied_name())
+}
+
+fn program(s: &Settings, found: &Found, r: &mut Report) {
+    let words: Vec<_> = s.command.iter().map(|w| w.to_string_lossy()).collect();
+    let at = found.program.as_ref().map(|p| {
+        let path = Path::new(std::ffi::OsStr::from_bytes(p.as_bytes()));
+        format!(" ({})", path.display())
+    });
+    let line = format!("{}{}", words.join(" "), at.unwrap_or_default());
+    r.plan.push(("command", line));
+    if let Some(dir) = &found.cwd {
+        r.plan.push(("directory", dir.display().to_string()));
+    }
+    let ids = found.rights.as_ref().and_then(|r| r.ids.as_ref());
+    let user = match ids {
+        Some(ids) => {
+            let uid = ids.uid.unwrap_or_else(process::euid);
+            let gid = ids.gid.unwrap_or_else(process::egid);
+            format!("uid {uid}, gid {gid}")
+        }
+        None => format!(
+            "as we are: uid {}, gid {}",
+            process::euid(),
+            process::egid()
+        ),
+    };
+    r.plan.push(("user", user));
+}
+
+fn sockets(s: &Settings, found: &Found, r: &mut Report) {
+    let one = |g: &crate::core::Given| {
+        let passed = g
+            .passed
+            .as_ref()
+            .map(|(fd, _)| format!(", passed as fd {fd}"));
+        let privileged = match g.addr.port() {
+            Some(port) if port < r.around.ports_from.unwrap_or(1024) => ", privileged",
+            Some(_) | None => "",
+        };
+        let shown = match &g.addr {
+            Addr::Other(what) => what.clone(),
+            Addr::Tcp(_) | Addr::Unix(_) => g.addr.to_string(),
+        };
+        format!("{shown}{}{privileged}", passed.unwrap_or_default())
+    };
+    let all: Vec<String> = found.given.iter().map(one).collect();
+    let all = match (all.is_empty(), s.single) {
+        (true, false) => "none given: what workers bind is learnt".to_string(),
+        (true, true) => "none".to_string(),
+        (false, _) => all.join("; "),
+    };
+    r.plan.push(("ports", all));
+}
+
+fn ready(rule: ReadyRule) -> &'static str {
+    match rule {
+        ReadyRule::Answers => "when it answers",
+        ReadyRule::Auto => "when it listens, if a port is known; else when it is started",
+        ReadyRule::Started => "when it is started",
+        ReadyRule::Listening => "when it listens",
+        ReadyRule::Said => "when it says so",
+        ReadyRule::Alive(_) => "when it has lived for the time of --ready",
+    }
+}
+
+/// How long a stop may take, and whether whoever stops us gives it that long.
+fn stop(s: &Settings, r: &mut Report) {
+    let draining = match s.drain {
+        Drain::Connections => s.drain_timeout,
+        Drain::Server | Drain::None => Duration::ZERO,
+    };
+    let sum = s
+        .drain_delay
+        .saturating_add(draining)
+        .saturating_add(s.stop_timeout)
+        .saturating_add(LAST);
+    let budget = s.stop_budget.unwrap_or_default();
+    let (most, cut) = match budget.is_zero() || budget >= sum {
+        true => (sum, String::new()),
+        false => (
+            budget,
+            format!(", cut to {} by --stop-budget", human(budget)),
+        ),
+    };
+    r.plan.push((
+        "stop",
+        format!(
+            "at most {}: --drain-delay {}, draining {}, --stop-timeout {}, {} for the rest{cut}",
+            human(sum),
+            human(s.drain_delay),
+            human(draining),
+            human(s.stop_timeout),
+            human(LAST)
+        ),
+    ));
+    let there = |(var, who, usual): &(&str, &'static str, Duration)| {
+        std::env::var_os(var).is_some().then_some((*who, *usual))
+    };
+    let docker = (process::id() == 1).then_some(DOCKER);
+    let stops = PATIENCE.iter().find_map(there).or(docker);
+    r.warnings
+        .extend(stops.and_then(|(who, usual)| too_short(most, who, usual)));
+}
+
+/// What is to be said where the usual time is too short.
+fn too_short(most: Duration, who: &str, usual: Duration) -> Option<String> {
+    (most > usual).then(|| {
+        format!(
+            "a stop may take {}, and who stops us kills after {}, if not told otherwise: {who} {}, or --stop-budget {}",
+            human(most),
+            human(usual),
+            most.as_secs() + 1,
+            human(usual.saturating_sub(Duration::from_secs(1)))
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stops_us_too_early_is_told_by_how_much() {
+        let s = |n| Duration::from_secs(n);
+        assert_eq!(too_short(s(20), "systemd: TimeoutStopSec=", s(90)), None);
+        let said = too_short(s(136), "systemd: TimeoutStopSec=", s(90)).unwrap();
+        for part in [
+            "2m16s",
+            "1m30s",
+            "TimeoutStopSec= 137",
+            "--stop-budget 1m29s",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+}
