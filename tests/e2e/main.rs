@@ -29,6 +29,7 @@ mod balance;
 mod bare;
 mod broken;
 mod canary;
+mod completions;
 mod console;
 mod contract;
 mod control;
