@@ -283,7 +283,7 @@ unsafe fn become_them(ids: &Ids, report: RawFd) {
             fail(report, Step::Gid);
         }
         let Some(uid) = ids.uid else { return };
-        // Those of a root fall by the change of user; those of one who is not root would stay.
+        // For those of one who is not root, which stay: exec would pass them on.
         libc::prctl(
             libc::PR_CAP_AMBIENT,
             libc::PR_CAP_AMBIENT_CLEAR_ALL,
@@ -294,7 +294,23 @@ unsafe fn become_them(ids: &Ids, report: RawFd) {
         if libc::syscall(libc::SYS_setresuid, uid, uid, uid) < 0 {
             fail(report, Step::Uid);
         }
+        drop_capabilities();
     }
+}
+
+/// Effective and permitted ones of a root have fallen by the change of user, unless securebits forbid it;
+/// inheritable ones (container engines have set them, and `setpriv --inh-caps` does) fall for nobody, and
+/// are for a program with such capabilities of its file. To have fewer is always allowed; where the call
+/// itself is not, exec drops all but those.
+///
+/// # Safety
+/// As `child`.
+unsafe fn drop_capabilities() {
+    /// Sets of 64 capabilities.
+    const VERSION_3: u32 = 0x2008_0522;
+    let (header, none) = ([VERSION_3, 0], [0u32; 6]);
+    // SAFETY: the kernel reads both, which are as long as that version has them.
+    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
 }
 
 /// Handlers of ours must not run here, and exec keeps what is ignored (Rust ignores SIGPIPE; some
