@@ -5,6 +5,7 @@ mod adopt;
 mod beside;
 mod birth;
 mod census;
+mod cgroups;
 mod channel;
 mod checks;
 mod clients;
@@ -82,6 +83,7 @@ use crate::sys::oom::Kills;
 use crate::sys::{clock, process};
 use crate::wire::ages::Ages;
 use census::Census;
+use cgroups::Cgroups;
 use channel::Stderr;
 use checks::Checks;
 use clients::{ClientId, Clients};
@@ -194,6 +196,7 @@ pub struct Shell {
     relays: Relays,
     /// Whom the kernel kills for want of memory.
     oom: Kills,
+    cgroups: Cgroups,
     devnull: OwnedFd,
     rights: Rights,
     /// The limit of open files that we had: that of workers without --rlimit.
@@ -244,6 +247,7 @@ impl Shell {
         let mut events = mio::Events::with_capacity(256);
         let mut out = Vec::new();
         self.begin_counting();
+        self.open_cgroups();
         self.keep_programs();
         self.cluster.begin(Time(clock::monotonic()), &mut out);
         self.out.extend(out);
@@ -254,6 +258,7 @@ impl Shell {
             if let Some(code) = self.finished
                 && self.jobs_let_go()
             {
+                self.close_cgroups();
                 self.leave();
                 return code;
             }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod burden;
+pub mod cgroup;
 pub mod clock;
 pub mod closer;
 pub mod cpus;

@@ -2,7 +2,7 @@
 //! reports what fails over a socket, and leaves by `_exit`.
 //!
 //! Order in the child, and why: its own group first, so that a kill of the group finds it; signals
-//! to default before anything can interrupt; limits, then priority, which a limit may allow; CPU, mask,
+//! to default before anything can interrupt; its control group while we may still go there; limits, then priority, which a limit may allow; CPU, mask,
 //! directory, descriptors; the filter after those (it may cost us rights, and our own calls need none
 //! of it); the limit of open files when no new number is needed any more; groups before the user,
 //! who may change none; death with the master after that, since a change of user forgets it, then
@@ -31,6 +31,8 @@ pub struct Plan<'a> {
     /// If that is where we are anyway, need it not be entered? A user that has no way there may
     /// still be left there.
     pub stay: bool,
+    /// By writing to that it moves to a control group of its own.
+    pub cgroup: Option<BorrowedFd<'a>>,
     /// Whom it runs as, if not as us.
     pub ids: Option<&'a Ids>,
     /// Mask of file modes.
@@ -155,6 +157,10 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32) -> ! {
         if !alone {
             must(plan, Step::Group, libc::setpgid(0, 0));
             default_signals();
+        }
+        if let Some(door) = &plan.cgroup {
+            let done = libc::write(door.as_raw_fd(), c"0".as_ptr().cast(), 1);
+            must(plan, Step::Cgroup, if done < 0 { -1 } else { 0 });
         }
         for (resource, soft, hard) in plan.limits {
             must(plan, Step::Limits, limit(*resource, *soft, *hard));

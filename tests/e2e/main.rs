@@ -12,6 +12,7 @@
 #![allow(clippy::string_slice)]
 
 mod birth;
+mod cgroups;
 mod client;
 mod harness;
 mod house;
