@@ -12,14 +12,11 @@ MANDIR ?= $(DATADIR)/man
 BASHDIR ?= $(DATADIR)/bash-completion/completions
 ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
-NODEDIR ?= $(DATADIR)/minicluster/node
+SHAREDIR ?= $(DATADIR)/minicluster
 
-# The options of those clusters that others come from.
-COMING_FROM = $(wildcard contrib/*.conf)
-# For whoever starts us; each is what --print-unit prints (tests/tidy.rs).
-STARTING = $(addprefix contrib/,minicluster.service minicluster.init Containerfile k8s.yaml)
-# For Prometheus.
-WATCHING = contrib/prometheus.yml contrib/alerts.yml
+# All that contrib/ has, as it lies there; it is installed in SHAREDIR.
+CONTRIB = $(shell find contrib -type f ! -path '*/__pycache__/*' ! -name '*~' | LC_ALL=C sort)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 # Of `make demo`.
 PORT ?= 3000
@@ -47,13 +44,18 @@ PM2 = target/bench/pm2/node_modules/.bin/pm2
 BENCHED = target/bench/stamp target/bench/load target/bench/threaded
 COMPLETIONS = target/completions/bash target/completions/zsh target/completions/fish
 SOURCES = Cargo.toml Cargo.lock $(shell find src -type f)
-SCRIPTS = .ci/run scripts/deps contrib/minicluster.init
+DEB = target/deb/minicluster.deb
+SCRIPTS = .ci/run scripts/deps scripts/dist scripts/reproducible scripts/debian-changelog scripts/test-deb contrib/minicluster.init
 CHECKED = $(CARGO) test $(CARGOFLAGS) --profile checked
+
+# Files of the package are root's, whoever builds it.
+FAKEROOT = $(if $(filter 0,$(shell id -u)),,fakeroot)
 
 NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
-.PHONY: all help static static-checked next-checked demo test test-servers sim fuzz soak bench lint install uninstall clean deps deps-servers deps-bench
+.PHONY: all help static static-checked next-checked reproducible dist dist-vendor deb test-deb demo test test-servers sim fuzz \
+	soak bench lint install uninstall clean deps deps-servers deps-bench deps-deb
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -82,17 +84,43 @@ $(NEXT_CHECKED): $(SOURCES)
 	$(CARGO) build $(CARGOFLAGS) --profile checked --features next-state --target-dir target/next/build
 	cp -f target/next/build/checked/minicluster $@
 
-# The target is named so that what runs while building (procedural macros) stays as it is.
+# The target is named so that what runs while building (procedural macros) stays as it is. Where it was
+# built is not told: the same sources, compiler and C library make the same bytes anywhere.
 $(STATIC) $(STATIC_CHECKED): $(SOURCES)
 	$(NEED_CARGO)
 	@test -e "$$($(CC) -print-file-name=libc.a)" || \
 		{ echo "libc.a not found: install the C library's development files (Debian: libc6-dev)" >&2; exit 1; }
 	host=$$(rustc -vV | sed -n 's/^host: //p') && \
-	RUSTFLAGS="$$RUSTFLAGS -C target-feature=+crt-static" $(CARGO) build $(CARGOFLAGS) \
+	RUSTFLAGS="$$RUSTFLAGS -C target-feature=+crt-static \
+		--remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" \
+	$(CARGO) build $(CARGOFLAGS) \
 		--profile $(PROFILE) --target "$$host" --target-dir target/static/build && \
 	cp -f "target/static/build/$$host/$(PROFILE)/minicluster" $@
 	@parts=$$(readelf -ldW $@) || exit 1; case $$parts in *INTERP* | *'(NEEDED)'*) \
 		echo "$@ is not static: it names a loader or shared objects" >&2; exit 1 ;; esac
+
+reproducible: ## builds the static binary in two places, compares, and tells its size and sum
+	$(NEED_CARGO)
+	scripts/reproducible
+
+dist: ## minicluster-VERSION.tar.gz of what is committed, in target/dist
+	scripts/dist
+
+dist-vendor: ## the crates it is built of, as a second tarball, for machines without a network
+	$(NEED_CARGO)
+	scripts/dist vendor
+
+deb: deps-deb $(BIN) ## a Debian package, in target/deb
+	scripts/debian-changelog >debian/changelog
+	$(FAKEROOT) debian/rules clean
+	@mkdir -p target/deb
+	DEBS=target/deb $(FAKEROOT) debian/rules binary
+	$(FAKEROOT) debian/rules clean
+	rm -f debian/changelog
+	ln -sf "$$(cd target/deb && ls -t minicluster_*.deb | head -n 1)" $(DEB)
+
+test-deb: deb ## lintian; and the package installed, run and purged in a copy of this machine (root)
+	scripts/test-deb $(DEB)
 
 $(STATIC): PROFILE = release
 $(STATIC_CHECKED): PROFILE = checked
@@ -165,6 +193,9 @@ deps:
 deps-servers:
 	@scripts/deps scripts/packages.servers
 
+deps-deb:
+	@scripts/deps scripts/packages.deb
+
 # One program of a package that would start a daemon if it were installed: it is taken out of it.
 $(PROMTOOL):
 	@mkdir -p $(@D)
@@ -190,15 +221,17 @@ target/completions/%: $(BIN)
 	./$(BIN) --completions $* >$@
 
 install: $(BIN) $(COMPLETIONS) ## binary, manual pages, completions, what contrib/ has under PREFIX (and DESTDIR)
-	$(INSTALL) -d $(addprefix "$(DESTDIR),$(addsuffix ",$(BINDIR) $(MANDIR)/man1 $(MANDIR)/man7 $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(NODEDIR)))
+	$(INSTALL) -d $(addprefix "$(DESTDIR),$(addsuffix ",$(BINDIR) $(MANDIR)/man1 $(MANDIR)/man7 $(BASHDIR) $(ZSHDIR) $(FISHDIR)))
 	$(INSTALL) -m 755 $(BIN) "$(DESTDIR)$(BINDIR)/minicluster"
 	$(INSTALL) -m 644 man/minicluster.1 "$(DESTDIR)$(MANDIR)/man1/minicluster.1"
 	$(INSTALL) -m 644 man/minicluster.7 "$(DESTDIR)$(MANDIR)/man7/minicluster.7"
 	$(INSTALL) -m 644 target/completions/bash "$(DESTDIR)$(BASHDIR)/minicluster"
 	$(INSTALL) -m 644 target/completions/zsh "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	$(INSTALL) -m 644 target/completions/fish "$(DESTDIR)$(FISHDIR)/minicluster.fish"
-	$(INSTALL) -m 644 contrib/node/preload.js "$(DESTDIR)$(NODEDIR)/preload.js"
-	$(INSTALL) -m 644 contrib/delegate.py $(STARTING) $(WATCHING) $(COMING_FROM) "$(DESTDIR)$(DATADIR)/minicluster"
+	@for file in $(CONTRIB:contrib/%=%); do \
+		mode=644; test ! -x "contrib/$$file" || mode=755; \
+		echo $(INSTALL) -D -m $$mode "contrib/$$file" "$(DESTDIR)$(SHAREDIR)/$$file"; \
+		$(INSTALL) -D -m $$mode "contrib/$$file" "$(DESTDIR)$(SHAREDIR)/$$file" || exit 1; done
 
 uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(BINDIR)/minicluster"
@@ -207,8 +240,8 @@ uninstall: ## what install put there
 	rm -f "$(DESTDIR)$(BASHDIR)/minicluster"
 	rm -f "$(DESTDIR)$(ZSHDIR)/_minicluster"
 	rm -f "$(DESTDIR)$(FISHDIR)/minicluster.fish"
-	rm -f "$(DESTDIR)$(NODEDIR)/preload.js"
-	rm -f $(foreach file,delegate.py $(notdir $(STARTING) $(WATCHING) $(COMING_FROM)),"$(DESTDIR)$(DATADIR)/minicluster/$(file)")
+	rm -f $(foreach file,$(CONTRIB:contrib/%=%),"$(DESTDIR)$(SHAREDIR)/$(file)")
+	if test -d "$(DESTDIR)$(SHAREDIR)"; then find "$(DESTDIR)$(SHAREDIR)" -depth -type d -empty -delete; fi
 
 clean: ## what was built
 	rm -rf target

@@ -75,7 +75,7 @@ fn imports_flow_downwards_only() {
         ("src/settings/", &["core", "settings"]),
         ("src/verbs/", &["settings", "verbs"]),
         ("src/options/", &["core", "options", "settings", "verbs"]),
-        ("src/completions.rs", &["options", "verbs"]),
+        ("src/completions/", &["options", "verbs"]),
         (
             "src/cli/",
             &[

@@ -264,7 +264,8 @@ mod tests {
     }
 
     /// Something else than the default of each option that is of the master.
-    const OTHER: [&str; 31] = [
+    const OTHER: [&str; 32] = [
+        "cgroup auto",
         "replace",
         "balance ip",
         "max-connections 9",

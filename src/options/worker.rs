@@ -116,6 +116,23 @@ pub(super) static WORKER: &[Opt] = &[
     ).alone(),
     opt(
         "",
+        "cgroup",
+        "HOW",
+        "off",
+        "a control group for each, which ends with it: auto (if we have one to divide), off",
+        |s, v| {
+            s.cgroup = match v {
+                "auto" => true,
+                "off" => false,
+                _ => return Err(format!("'{v}' is none of auto, off")),
+            };
+            Ok(())
+        },
+    )
+    .lasting()
+    .completes(Completes::Words("auto off")),
+    opt(
+        "",
         "rlimit",
         "NAME=N[:N]",
         "ours",

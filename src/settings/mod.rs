@@ -173,6 +173,8 @@ pub struct Settings {
     pub nice: Option<i32>,
     /// --cpu-affinity
     pub cpu_affinity: bool,
+    /// --cgroup: one for each worker?
+    pub cgroup: bool,
     /// --rlimit; one of each name.
     pub rlimits: Vec<Rlimit>,
     /// --control
@@ -386,6 +388,7 @@ impl Default for Settings {
             umask: None,
             nice: None,
             cpu_affinity: false,
+            cgroup: false,
             rlimits: Vec::new(),
             control: Control::Named,
             monitor: None,

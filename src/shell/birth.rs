@@ -33,10 +33,13 @@ impl Shell {
                 worker,
                 pid: Pid(pid),
             },
-            Err(e) => Event::SpawnFailed {
-                worker,
-                errno: errno_of(&e),
-            },
+            Err(e) => {
+                self.cgroups.gone(worker);
+                Event::SpawnFailed {
+                    worker,
+                    errno: errno_of(&e),
+                }
+            }
         };
         self.queue.push_back(event);
     }
@@ -49,6 +52,7 @@ impl Shell {
         reader: Reader,
     ) -> io::Result<i32> {
         let generation = reader.generation;
+        let door = self.cgroups.born(worker)?;
         let recipe = self.recipe(generation);
         let around = self.surroundings(generation);
         let own = self.programs.of(program);
@@ -101,6 +105,7 @@ impl Shell {
             env: &env,
             cwd: own.and_then(|m| m.cwd.as_ref()).or(Some(&recipe.cwd)),
             stay: recipe.rights.ids.is_some() && recipe.settings.cwd.is_none(),
+            cgroup: door.as_ref().map(AsFd::as_fd),
             ids: recipe.rights.ids.as_ref(),
             umask: recipe.settings.umask,
             nice: recipe.settings.nice,

@@ -6,6 +6,7 @@ mod beside;
 mod birth;
 mod carry;
 mod census;
+mod cgroups;
 mod channel;
 pub mod check;
 mod checks;
@@ -91,6 +92,7 @@ use crate::sys::oom::Kills;
 use crate::sys::{clock, process};
 use crate::wire::ages::Ages;
 use census::Census;
+use cgroups::Cgroups;
 use channel::Stderr;
 use checks::Checks;
 use clients::{ClientId, Clients};
@@ -208,6 +210,7 @@ pub struct Shell {
     relays: Relays,
     /// Whom the kernel kills for want of memory.
     oom: Kills,
+    cgroups: Cgroups,
     devnull: OwnedFd,
     rights: Rights,
     /// The limit of open files that we had: that of workers without --rlimit.
@@ -263,6 +266,7 @@ impl Shell {
     fn run(&mut self) -> u8 {
         let mut out = Vec::new();
         self.begin_counting();
+        self.open_cgroups();
         self.keep_programs();
         self.cluster.begin(Time(clock::monotonic()), &mut out);
         self.out.extend(out);
@@ -280,6 +284,7 @@ impl Shell {
             if let Some(code) = self.finished
                 && self.jobs_let_go()
             {
+                self.close_cgroups();
                 self.leave();
                 return code;
             }

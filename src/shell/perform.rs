@@ -151,6 +151,16 @@ impl Shell {
             (Whom::Leader, None) => Ok(()),
         };
         drop(worn);
+        if (whom, signal) == (Whom::Group, libc::SIGKILL)
+            && let Err(e) = self.cgroups.kill(worker)
+        {
+            let message = format!(
+                "cannot kill the control group of worker {}: {}",
+                worker.0,
+                reason(&e)
+            );
+            self.say(Level::Error, "signal-error", message);
+        }
         match done {
             // It ended in this very moment; its end is on its way.
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}

@@ -21,6 +21,7 @@ impl Shell {
     /// Reaps what has ended. True: there may be more.
     pub(super) fn reap(&mut self) -> bool {
         let more = self.reap_some();
+        self.cgroups.tidy();
         if let Some(turns) = &mut self.strays_gone {
             *turns += 1;
             if !more || *turns >= PATIENCE {

@@ -62,7 +62,7 @@ impl Rights {
         let (ids, account) = whom(settings)?;
         let guise = ids.as_ref().map(guise_of);
         Ok(Rights {
-            look: guise.filter(|_| !guise::capable(guise::SYS_PTRACE)),
+            look: guise.filter(|_| !guise::may_look()),
             kill: guise.filter(|_| !guise::capable(guise::KILL)),
             ids,
             account,

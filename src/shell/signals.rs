@@ -158,6 +158,7 @@ impl Signals {
         // A log that may not grow is an error of write(2), not our end.
         signal::ignore(libc::SIGXFSZ);
         signal::unblock_all();
+        signal::leave_faults_alone();
         Ok(Signals {
             pipe: UnixStream::from_std(read),
             child,

@@ -62,6 +62,7 @@ pub fn run(
         env: &env,
         cwd: Some(&dir),
         stay: rights.ids.is_some() && settings.cwd.is_none(),
+        cgroup: None,
         ids: rights.ids.as_ref(),
         umask: settings.umask,
         nice: settings.nice,

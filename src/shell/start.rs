@@ -3,6 +3,7 @@
 //! COMMAND are looked up before anything is bound or written; signals are ours before the first child can end.
 
 use super::census::Census;
+use super::cgroups::Cgroups;
 use super::checks::Checks;
 use super::clients::{ClientId, Clients};
 use super::daemon::{self, Caller};
@@ -429,6 +430,7 @@ fn build(
         served: Served::default(),
         metrics: Metrics::default(),
         oom: Kills::from_now(Path::new("/")),
+        cgroups: Cgroups::default(),
         devnull,
         rights,
         nofile,

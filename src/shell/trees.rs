@@ -134,6 +134,7 @@ impl Shell {
         self.close_report(worker);
         self.served.forget(worker);
         self.idling.forget(worker);
+        self.cgroups.gone(worker);
         self.stop_listening_to(worker);
         if let Some(p) = self.procs.map.remove(&worker)
             && let Some(listener) = p.listener

@@ -4,6 +4,7 @@
 
 pub mod burden;
 pub mod carried;
+pub mod cgroup;
 pub mod clock;
 pub mod closer;
 pub mod cpus;

@@ -46,6 +46,7 @@ macro_rules! steps {
 
 steps! {
     Group "setpgid"
+    Cgroup "cgroup.procs"
     Limits "setrlimit"
     Nice "setpriority"
     Affinity "sched_setaffinity"

@@ -184,6 +184,15 @@ impl Drop for Blocked {
     }
 }
 
+/// Of these two the runtime of our language catches the first, wherever it comes from, to say so if a stack has
+/// overflowed. One that a process has sent is lost by it: who asks for a core that way would have to do so twice.
+pub fn leave_faults_alone() {
+    for signal in [libc::SIGSEGV, libc::SIGBUS] {
+        // SAFETY: SIG_DFL is a valid disposition.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Unblocks everything: whoever started us may have had signals blocked.
 pub fn unblock_all() {
     // SAFETY: the set is plain data filled by sigemptyset.

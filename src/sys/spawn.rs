@@ -2,7 +2,7 @@
 //! reports what fails over a socket, and leaves by `_exit`.
 //!
 //! Order in the child, and why: its own group first, so that a kill of the group finds it; signals
-//! to default before anything can interrupt; limits, then priority, which a limit may allow; CPU, mask,
+//! to default before anything can interrupt; its control group while we may still go there; limits, then priority, which a limit may allow; CPU, mask,
 //! directory, descriptors; the filter after those (it may cost us rights, and our own calls need none
 //! of it); the limit of open files when no new number is needed any more; groups before the user,
 //! who may change none; death with the master after that, since a change of user forgets it, then
@@ -32,6 +32,8 @@ pub struct Plan<'a> {
     /// If that is where we are anyway, need it not be entered? A user that has no way there may
     /// still be left there.
     pub stay: bool,
+    /// By writing to that it moves to a control group of its own.
+    pub cgroup: Option<BorrowedFd<'a>>,
     /// Whom it runs as, if not as us.
     pub ids: Option<&'a Ids>,
     /// Mask of file modes.
@@ -168,6 +170,10 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32, last: Option<fn
         if !alone {
             must(plan, Step::Group, libc::setpgid(0, 0));
             default_signals();
+        }
+        if let Some(door) = &plan.cgroup {
+            let done = libc::write(door.as_raw_fd(), c"0".as_ptr().cast(), 1);
+            must(plan, Step::Cgroup, if done < 0 { -1 } else { 0 });
         }
         for (resource, soft, hard) in plan.limits {
             must(plan, Step::Limits, limit(*resource, *soft, *hard));
@@ -317,7 +323,7 @@ unsafe fn become_them(ids: &Ids, report: RawFd) {
             fail(report, Step::Gid);
         }
         let Some(uid) = ids.uid else { return };
-        // Those of a root fall by the change of user; those of one who is not root would stay.
+        // For those of one who is not root, which stay: exec would pass them on.
         libc::prctl(
             libc::PR_CAP_AMBIENT,
             libc::PR_CAP_AMBIENT_CLEAR_ALL,
@@ -328,7 +334,23 @@ unsafe fn become_them(ids: &Ids, report: RawFd) {
         if libc::syscall(libc::SYS_setresuid, uid, uid, uid) < 0 {
             fail(report, Step::Uid);
         }
+        drop_capabilities();
     }
+}
+
+/// Effective and permitted ones of a root have fallen by the change of user, unless securebits forbid it;
+/// inheritable ones (container engines have set them, and `setpriv --inh-caps` does) fall for nobody, and
+/// are for a program with such capabilities of its file. To have fewer is always allowed; where the call
+/// itself is not, exec drops all but those.
+///
+/// # Safety
+/// As `child`.
+unsafe fn drop_capabilities() {
+    /// Sets of 64 capabilities.
+    const VERSION_3: u32 = 0x2008_0522;
+    let (header, none) = ([VERSION_3, 0], [0u32; 6]);
+    // SAFETY: the kernel reads both, which are as long as that version has them.
+    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
 }
 
 /// Handlers of ours must not run here, and exec keeps what is ignored (Rust ignores SIGPIPE; some

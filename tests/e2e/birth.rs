@@ -94,6 +94,18 @@ pub fn blocking(cmd: &mut Command, signals: &'static [i32]) {
     });
 }
 
+/// It leaves no image of its memory, whatever ends it.
+pub fn without_core(cmd: &mut Command) {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the limit outlives the call.
+    in_child(cmd, move || unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &none)
+    });
+}
+
 /// In a session of its own, without a terminal.
 pub fn without_terminal(cmd: &mut Command) {
     // SAFETY: a system call without arguments.

@@ -12,6 +12,7 @@
 #![allow(clippy::string_slice)]
 
 mod birth;
+mod cgroups;
 mod client;
 mod harness;
 mod house;
@@ -30,6 +31,7 @@ mod bare;
 mod broken;
 mod canary;
 mod check;
+mod completions;
 mod console;
 mod contract;
 mod control;
@@ -62,6 +64,7 @@ mod odd;
 mod orders;
 mod own;
 mod portions;
+mod privileges;
 mod programs;
 mod readiness;
 mod recycle;
@@ -71,6 +74,7 @@ mod respawn;
 mod rights;
 mod robust;
 mod rotation;
+mod secrets;
 mod seeds;
 mod serving;
 mod shutdown;

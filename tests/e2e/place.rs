@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_minicluster");
-const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers");
+pub const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers");
 /// Between two looks at what nobody announces.
 pub const LOOK: Duration = Duration::from_millis(5);
 

@@ -4,7 +4,9 @@ use crate::birth;
 use crate::client::{get, v4};
 use crate::harness::Rig;
 use crate::place::{LOOK, Place, free_port};
+use crate::proc;
 use nix::sys::signal::Signal;
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -64,6 +66,83 @@ fn other_signals_are_left_alone() {
     }
     assert_eq!(rig.status().ready, 2);
     rig.end(&[]);
+}
+
+/// A worker that counts the signals it gets: one line for each.
+const HEARS: &str = "for s in HUP INT QUIT ABRT USR1 SEGV USR2 PIPE ALRM TERM CONT TSTP TTIN TTOU URG \
+    XCPU XFSZ VTALRM PROF WINCH IO PWR SYS; do trap \"echo heard $s >&2\" $s; done; echo up >&2; \
+    while :; do sleep 0.05; done";
+
+#[test]
+fn no_signal_that_is_not_mapped_goes_to_a_worker_whatever_it_does_to_the_master() {
+    // What the kernel does to a process that says nothing about it; the table of signal(7).
+    let ignored = [
+        Signal::SIGCHLD,
+        Signal::SIGCONT,
+        Signal::SIGURG,
+        Signal::SIGWINCH,
+    ];
+    let ends = [
+        Signal::SIGABRT,
+        Signal::SIGSEGV,
+        Signal::SIGBUS,
+        Signal::SIGFPE,
+        Signal::SIGILL,
+        Signal::SIGTRAP,
+        Signal::SIGSYS,
+        Signal::SIGALRM,
+        Signal::SIGVTALRM,
+        Signal::SIGPROF,
+        Signal::SIGIO,
+        Signal::SIGPWR,
+        Signal::SIGSTKFLT,
+        Signal::SIGXCPU,
+    ];
+    let start = || {
+        let words = ["-n", "1", "--ready", "started", "--", "sh", "-c", HEARS];
+        let mut rig = Rig::dressed(words, |cmd, _| birth::without_core(cmd));
+        rig.up();
+        rig.wait_line("up");
+        rig
+    };
+    let rig = start();
+    // These two are errors of a write instead.
+    for signal in ignored
+        .into_iter()
+        .chain([Signal::SIGPIPE, Signal::SIGXFSZ])
+    {
+        rig.signal(signal);
+    }
+    // One that was stopped goes on where it was.
+    rig.signal(Signal::SIGTSTP);
+    rig.until("the master is stopped", || proc::stopped(rig.pid()));
+    rig.signal(Signal::SIGCONT);
+    let said = rig.verb("signal USR2");
+    assert_eq!(said.code, 0, "{said:?}");
+    rig.wait_line("heard USR2");
+    assert_eq!(heard(&rig), ["heard USR2"], "and that is the only one");
+    assert_eq!(rig.status().ready, 1);
+    rig.signal(Signal::SIGQUIT);
+    let mut rig = rig;
+    rig.wait_exit();
+    rig.finish(1, &["hard-stop"]);
+    for signal in ends {
+        let mut rig = start();
+        rig.signal(signal);
+        rig.until(&format!("{signal} has ended it"), || {
+            !proc::alive(rig.pid())
+        });
+        let status = rig.wait_exit();
+        assert_eq!(status.signal(), Some(signal as i32), "{signal}: {status}");
+        // The kernel ends the worker with its master: by a SIGKILL, which says nothing.
+        rig.until("the worker has gone", || rig.left_behind().is_empty());
+        assert_eq!(heard(&rig), [""; 0], "{signal}");
+    }
+}
+
+fn heard(rig: &Rig) -> Vec<String> {
+    let lines = rig.lines().into_iter();
+    lines.filter(|l| l.starts_with("heard")).collect()
 }
 
 #[test]

@@ -206,6 +206,7 @@ fn go(
         },
         watch_unix: false,
         keep: &[],
+        cgroup: None,
         report: Some(theirs.as_fd()),
     };
     let pid = spawn::fork_call(&plan, trial::serve)?;

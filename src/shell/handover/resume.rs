@@ -235,6 +235,7 @@ fn build(state: Box<State>, header: &Header) -> Result<Shell, String> {
         hooks: s.hooks,
         relays: s.relays,
         oom: s.oom,
+        cgroups: s.cgroups,
         devnull,
         rights: s.rights,
         nofile: s.nofile,

@@ -3,6 +3,7 @@
 
 use super::super::Shell;
 use super::super::census::Census;
+use super::super::cgroups::Cgroups;
 use super::super::channel::Stderr;
 use super::super::clients::{ClientId, Clients};
 use super::super::events::Events;
@@ -192,6 +193,7 @@ state! {
     hooks: Hooks,
     relays: Relays,
     oom: Kills,
+    cgroups: Cgroups,
     rights: Rights,
     nofile: Option<(u64, u64)>,
     inherited: u64,

@@ -186,6 +186,7 @@ pub fn fork(
         cwd: Some(&cwd),
         // We may be where we have no way to any more.
         stay: true,
+        cgroup: None,
         ids: None,
         umask: None,
         nice: None,

@@ -1,0 +1,113 @@
+//! A control group for each worker (--cgroup), where a part of the tree is ours to use: then what a worker has
+//! started ends with it, whatever it has done to get away. What the processes do, and when they are killed, is
+//! core's; here a SIGKILL for a worker's group is one for its control group as well.
+//!
+//! Ours lie in one directory of the group that we are in, `minicluster.PID`. The master stays where it is: no
+//! controller is enabled below, so the kernel has nothing against processes in between.
+
+use super::Shell;
+use crate::core::words::reason;
+use crate::core::{Level, WorkerId};
+use crate::sys::{cgroup, process};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// So many that could not be removed yet are tried again; of more the oldest stay, empty.
+const MOST_LEAVING: usize = 1024;
+
+/// All of them.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Cgroups {
+    /// Where they lie, if there are any.
+    dir: Option<PathBuf>,
+    of: BTreeMap<WorkerId, PathBuf>,
+    /// Of workers that have gone, with processes in them that are ending.
+    leaving: Vec<PathBuf>,
+}
+
+impl Cgroups {
+    /// Finds out where they can be.
+    fn open(&mut self) -> io::Result<()> {
+        let dir = cgroup::own(Path::new("/"))?;
+        let ours = dir.join(format!("minicluster.{}", process::id()));
+        cgroup::make(&ours).map_err(|e| at(&ours, &e))?;
+        if !cgroup::can_kill(&ours) {
+            let _ = cgroup::remove(&ours);
+            let what = "the kernel is older than Linux 5.14 and has no cgroup.kill";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
+        // A child has to get in, too: that takes a right over the group that it comes from.
+        cgroup::door(&dir).map_err(|e| at(&dir, &e))?;
+        self.dir = Some(ours);
+        Ok(())
+    }
+
+    /// One for that worker: what its child goes in by.
+    pub fn born(&mut self, worker: WorkerId) -> io::Result<Option<File>> {
+        let Some(dir) = &self.dir else {
+            return Ok(None);
+        };
+        let its = dir.join(format!("worker.{}", worker.0));
+        cgroup::make(&its)?;
+        let door = cgroup::door(&its);
+        self.of.insert(worker, its);
+        door.map(Some)
+    }
+
+    /// Kills all that is in it.
+    pub fn kill(&self, worker: WorkerId) -> io::Result<()> {
+        self.of.get(&worker).map_or(Ok(()), |dir| cgroup::kill(dir))
+    }
+
+    /// Nothing is expected of that one any more: what is still in it has no business there.
+    pub fn gone(&mut self, worker: WorkerId) {
+        if let Some(dir) = self.of.remove(&worker) {
+            let _ = cgroup::kill(&dir);
+            self.leaving.push(dir);
+        }
+        self.tidy();
+    }
+
+    /// Removes those that are empty by now: what is killed takes a moment, and is ours to reap then.
+    pub fn tidy(&mut self) {
+        let stays = |dir: &PathBuf| cgroup::remove(dir).is_err() && dir.exists();
+        self.leaving.retain(stays);
+        let over = self.leaving.len().saturating_sub(MOST_LEAVING);
+        self.leaving.drain(..over);
+    }
+}
+
+fn at(dir: &Path, e: &io::Error) -> io::Error {
+    io::Error::new(e.kind(), format!("{}: {}", dir.display(), reason(e)))
+}
+
+impl Shell {
+    /// Before the first worker is started.
+    pub(super) fn open_cgroups(&mut self) {
+        if !self.settings().cgroup {
+            return;
+        }
+        if let Err(e) = self.cgroups.open() {
+            let why = reason(&e);
+            let message = format!(
+                "--cgroup: no control group of ours to make others in: {why}; what leaves the process groups of workers stays until the cluster stops. systemd gives one with Delegate=yes"
+            );
+            self.say(Level::Warn, "no-cgroup", message);
+        }
+    }
+
+    /// All that is left in them, and themselves.
+    pub(super) fn close_cgroups(&mut self) {
+        let all: Vec<WorkerId> = self.cgroups.of.keys().copied().collect();
+        for worker in all {
+            self.cgroups.gone(worker);
+        }
+        if let Some(dir) = self.cgroups.dir.take() {
+            let _ = cgroup::kill(&dir);
+            let _ = cgroup::remove(&dir);
+        }
+    }
+}
