@@ -10,7 +10,7 @@ use super::voice::Voice;
 use super::{Kind, Shell, handed, token};
 use crate::core::{Event, Pid, Program, Reader, SlotNr, Takeover, WorkerId};
 use crate::sys::spawn::{self, Plan, Watch};
-use crate::sys::{errno_of, fds};
+use crate::sys::{errno_of, fds, lifeline};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -95,6 +95,11 @@ impl Shell {
             (To::Log, Stdout::File(file)) => Some(file),
             (To::Log, Stdout::Piped) => Some(err_write.as_fd()),
         };
+        let nofile = recipe.rights.nofile.or(self.nofile);
+        let free = i32::try_from(handed::FIRST + count).unwrap_or(i32::MAX);
+        let taken: Vec<i32> = channel.into_iter().chain(ready_fd).collect();
+        let number = lifeline::number(nofile.map(|(soft, _)| soft), free, &taken);
+        let thread = self.lifeline.thread()?;
         let plan = Plan {
             program: own.map_or(&recipe.program, |m| &m.program),
             argv: &argv,
@@ -111,16 +116,19 @@ impl Shell {
             stderr: Some(err_write.as_fd()),
             pass,
             extra,
-            nofile: recipe.rights.nofile.or(self.nofile),
+            nofile,
             watch: match recipe.settings.takeover {
                 Takeover::Off => Watch::No,
                 Takeover::Require => Watch::Require,
                 Takeover::Auto | Takeover::Ports(_) => Watch::Try,
             },
             watch_unix: self.sockets.has_unix(),
+            mortal: true,
+            life: Some(thread.line(number)),
             report: Some(theirs_report.as_fd()),
         };
         let pid = spawn::fork_exec(&plan)?;
+        let life = thread.keep();
         let inode = fds::inode(err_read.as_fd()).unwrap_or(0);
         self.register(ours.as_fd(), token(Kind::Report, worker.0));
         self.register(err_read.as_fd(), token(Kind::Stderr, worker.0));
@@ -142,6 +150,7 @@ impl Shell {
             group_asked: false,
             forked: self.now(),
             report: Some(ours),
+            _life: life,
             listener: None,
             handed: count,
             listened: None,

@@ -78,6 +78,7 @@ pub mod start;
 
 use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
+use crate::sys::lifeline::Lifeline;
 use crate::sys::oom::Kills;
 use crate::sys::{clock, process};
 use crate::wire::ages::Ages;
@@ -195,6 +196,8 @@ pub struct Shell {
     /// Whom the kernel kills for want of memory.
     oom: Kills,
     devnull: OwnedFd,
+    /// What children end with when we die.
+    lifeline: Lifeline,
     rights: Rights,
     /// The limit of open files that we had: that of workers without --rlimit.
     nofile: Option<(u64, u64)>,

@@ -21,6 +21,8 @@ pub struct Proc {
     pub group_asked: bool,
     /// When.
     pub forked: Time,
+    /// What its group ends with, if that is its own.
+    pub _life: Option<OwnedFd>,
     /// Where it reports on its way to exec.
     pub report: Option<OwnedFd>,
     /// Where its bind(2) and listen(2) ask.

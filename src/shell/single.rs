@@ -75,6 +75,8 @@ pub fn run(
         nofile: rights.nofile,
         watch: Watch::No,
         watch_unix: false,
+        mortal: false,
+        life: None,
         report: None,
     };
     spawn::exec_here(&plan, cannot_run)

@@ -40,6 +40,7 @@ use crate::core::codes::{
 use crate::core::words::{human, reason};
 use crate::core::{Cluster, Given, Level, ReadyRule, Time};
 use crate::settings::{self, Control, Ipc, LogTo, Settings};
+use crate::sys::lifeline::Lifeline;
 use crate::sys::oom::Kills;
 use crate::sys::{clock, closer, cpus, fds, process, procfs};
 use crate::wire::ages::Ages;
@@ -287,7 +288,8 @@ fn build(
     }
     let (nofile, inherited) = (process::nofile(), fds::count());
     let ipc = speaks_node(&settings, &program, cwd);
-    let room = Room::of(&settings, ipc, given.len(), inherited);
+    let lifeline = Lifeline::new().map_err(os("pipe"))?;
+    let room = Room::of(&settings, ipc, given.len(), inherited).and(lifeline.cost());
     room.check(settings.wanted(cpus::usable()))?;
     process::raise_nofile();
     let signals = Signals::install(&settings.on_signal).map_err(os("cannot handle signals"))?;
@@ -371,6 +373,7 @@ fn build(
         metrics: Metrics::default(),
         oom: Kills::from_now(Path::new("/")),
         devnull,
+        lifeline,
         rights,
         nofile,
         inherited,

@@ -10,6 +10,7 @@ pub mod fds;
 pub mod flock;
 pub mod guise;
 pub mod inherit;
+pub mod lifeline;
 pub mod netlink;
 pub mod notify;
 pub mod oom;

@@ -35,6 +35,7 @@ mod control;
 mod counting;
 mod crashes;
 mod daemon;
+mod death;
 mod delegates;
 mod deps;
 mod doors;
