@@ -123,6 +123,24 @@ pub fn on_crash_loop(text: &str) -> Result<OnCrashLoop, String> {
     }
 }
 
+/// --orphans: what becomes of workers when the master dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orphans {
+    /// They end with it.
+    Stop,
+    /// They go on, and the next start has them.
+    Keep,
+}
+
+/// `stop|keep`
+pub fn orphans(text: &str) -> Result<Orphans, String> {
+    match text {
+        "stop" => Ok(Orphans::Stop),
+        "keep" => Ok(Orphans::Keep),
+        _ => Err(format!("'{text}' is neither stop nor keep")),
+    }
+}
+
 /// `any|failure|never`
 pub fn respawn_on(text: &str) -> Result<RespawnOn, String> {
     match text {

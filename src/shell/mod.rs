@@ -41,6 +41,7 @@ mod metrics;
 mod names;
 mod observer;
 mod open;
+mod orphans;
 mod ours;
 mod output;
 mod perform;
@@ -101,6 +102,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use names::Claim;
 use nix::sys::inotify::Inotify;
+use orphans::Orphans;
 use ours::Ours;
 use output::Output;
 use pidfile::{PidDir, PidFile};
@@ -195,6 +197,8 @@ pub struct Shell {
     relays: Relays,
     /// Whom the kernel kills for want of memory.
     oom: Kills,
+    /// Workers that live longer than their master.
+    orphans: Orphans,
     devnull: OwnedFd,
     /// What children end with when we die.
     lifeline: Lifeline,
@@ -248,10 +252,13 @@ impl Shell {
         let mut out = Vec::new();
         self.begin_counting();
         self.keep_programs();
+        self.begin_orphans();
         self.cluster.begin(Time(clock::monotonic()), &mut out);
         self.out.extend(out);
         loop {
             self.settle();
+            self.orphans_due();
+            self.write_down();
             self.announce_lost();
             self.watch_console();
             if let Some(code) = self.finished
@@ -341,6 +348,7 @@ impl Shell {
             .chain(self.jobs.deadline())
             .chain(self.idling.deadline())
             .chain(self.served.deadline())
+            .chain(self.orphans.deadline())
             .chain(self.output.as_ref().and_then(Output::deadline));
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.
@@ -384,6 +392,9 @@ impl Shell {
         }
         if !of(Kind::Caller).is_empty() {
             self.hear_caller();
+        }
+        for n in of(Kind::Orphan) {
+            self.orphan_ended(WorkerId(n));
         }
         for asked in self.signals.take_asked() {
             match asked {
@@ -460,6 +471,7 @@ impl Shell {
     /// name is given back before anybody is told.
     fn leave(&mut self) {
         self.sockets.close_all();
+        self.leave_no_orphan();
         self.claim.release();
         self.pid_dir = None;
         self.pid_file = None;

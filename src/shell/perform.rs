@@ -140,10 +140,10 @@ impl Shell {
             (Whom::Group, Some(pid)) if signal == libc::SIGKILL => {
                 // It may have left its group; unreaped, its pid is certainly its own.
                 let _ = self.procs.signal_group(worker, signal);
-                signal::kill(pid, signal)
+                self.procs.signal_first(worker, pid, signal)
             }
             (Whom::Group, _) => self.procs.signal_group(worker, signal),
-            (Whom::Leader, Some(pid)) => signal::kill(pid, signal),
+            (Whom::Leader, Some(pid)) => self.procs.signal_first(worker, pid, signal),
             (Whom::Leader, None) => Ok(()),
         };
         drop(worn);
@@ -243,6 +243,7 @@ impl Shell {
         let lane = at.lane;
         let opened = match what {
             Opening::Given(given) => self.sockets.open_given(at, given),
+            Opening::Found { addr } => self.sockets.open_found(at, addr),
             Opening::Learnt { addr, like } => {
                 let reach = self.reach_asked(*like);
                 self.sockets.open_learnt(at, addr, &reach)
@@ -275,7 +276,9 @@ impl Shell {
                 holder: match what {
                     Opening::Given(given) => self.holder(errno_of(&e), given.addr.tcp()),
                     Opening::Learnt { addr, .. } => self.holder(errno_of(&e), Some(*addr)),
-                    Opening::Beside { .. } | Opening::Adopted { .. } => None,
+                    Opening::Beside { .. } | Opening::Adopted { .. } | Opening::Found { .. } => {
+                        None
+                    }
                 },
             },
         };

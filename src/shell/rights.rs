@@ -45,6 +45,16 @@ pub struct Rights {
 type Open = dyn Fn(&Path) -> io::Result<File>;
 
 impl Rights {
+    /// The same as the shell's, before there is one.
+    pub(super) fn to_look(&self) -> Option<Worn> {
+        self.look.map(|g| g.wear())
+    }
+
+    /// The same.
+    pub(super) fn to_kill(&self) -> Option<Worn> {
+        self.kill.map(|g| g.wear())
+    }
+
     /// Looks all of it up. At the start a file may be a pipe that somebody fills; later nobody is waited for.
     pub fn find(settings: &Settings, open: &Open) -> Result<Rights, Failure> {
         let mut variables = Vec::new();
@@ -115,12 +125,12 @@ impl Shell {
     /// The workers' ids, as long as what is returned lives; nothing, if we may look without. Around a
     /// look alone: nothing may be forked, opened for good or waited for meanwhile.
     pub(super) fn to_look(&self) -> Option<Worn> {
-        self.rights.look.map(|g| g.wear())
+        self.rights.to_look()
     }
 
     /// The same around a signal to them.
     pub(super) fn to_kill(&self) -> Option<Worn> {
-        self.rights.kill.map(|g| g.wear())
+        self.rights.to_kill()
     }
 }
 

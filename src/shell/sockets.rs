@@ -1,5 +1,6 @@
 //! Lanes as real sockets, by id and by inode.
 
+pub mod found;
 mod opening;
 pub mod own;
 mod paths;
@@ -12,6 +13,7 @@ use crate::settings::Settings;
 use crate::sys::fds;
 use crate::sys::socket::Patience;
 use crate::wire::ports_filter::Ports;
+use found::Found;
 use own::Own;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -126,6 +128,8 @@ pub struct Sockets {
     kept: Vec<(PortId, Filed)>,
     /// Of the ports of TCP.
     groups: BTreeMap<PortId, Group>,
+    /// Sockets that are open from before, for what is to be opened.
+    found: Vec<Found>,
     backlog: i32,
     patience: Patience,
     /// So often an address that is in use may still be tried again.
@@ -140,6 +144,7 @@ impl Sockets {
             lanes: BTreeMap::new(),
             kept: Vec::new(),
             groups: BTreeMap::new(),
+            found: Vec::new(),
             backlog: settings.backlog,
             patience: Patience {
                 keepalive: settings.keepalive,
@@ -203,6 +208,11 @@ impl Sockets {
     /// Inodes of all.
     pub fn inodes(&self) -> Vec<u64> {
         self.lanes.values().map(|l| l.inode).collect()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = LaneId> {
+        self.lanes.keys().copied()
     }
 
     /// The lane behind an inode.

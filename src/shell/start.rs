@@ -18,6 +18,7 @@ use super::log::Log;
 use super::messages::Messages;
 use super::metrics::Metrics;
 use super::names::{Claim, Refused};
+use super::orphans::{Estate, Orphans};
 use super::ours::Ours;
 use super::output::Output;
 use super::pidfile::{PidDir, PidFile};
@@ -327,6 +328,13 @@ fn build(
     }
     let house = Gatekeeper::of(&settings)?;
     let devnull = fds::null().map_err(os("/dev/null"))?;
+    let mut found = Vec::new();
+    let record = claim.record();
+    let about = (&settings, cwd, given.as_slice());
+    let mut estate = Estate::look(record.as_deref(), about, &rights, &mut found);
+    if let Some(said) = estate.clear_the_way(&settings, &rights) {
+        log.say(Level::Warn, "orphans", said);
+    }
     let now = Time(clock::monotonic());
     // Jitter wants no better seed than when and who we are.
     let seed = now.0 ^ (u64::from(std::process::id()) << 32);
@@ -335,7 +343,14 @@ fn build(
     policy.cpus = cpus.filter_map(|cpu| u16::try_from(cpu).ok()).collect();
     policy.learn_from = rights.learn_from();
     policy.most = room.most();
-    let sockets = Sockets::of(&settings);
+    policy.workers = policy.workers.max(estate.slots());
+    let mut cluster = Cluster::new(policy, now);
+    if let Some(legacy) = estate.legacy() {
+        cluster.inherits(legacy);
+    }
+    let mut sockets = Sockets::of(&settings);
+    sockets.are_found(found);
+    let orphans = Orphans::of(record, &settings, cwd, estate);
     let recipe = Recipe {
         ipc,
         program,
@@ -343,8 +358,11 @@ fn build(
         rights: rights.clone(),
         settings,
     };
+    let programs = Programs::new(&recipe.settings);
     let mut shell = Shell {
-        cluster: Cluster::new(policy, now),
+        recipes: Recipes::new(cluster.generation(), recipe),
+        cluster,
+        orphans,
         poll: mio::Poll::new().map_err(os("cannot poll"))?,
         log,
         events: Events::begun(clock::wall()),
@@ -365,8 +383,7 @@ fn build(
         pid_file,
         pid_dir,
         caller: None,
-        programs: Programs::new(&recipe.settings),
-        recipes: Recipes::new(1, recipe),
+        programs,
         fresh: None,
         census: Census::default(),
         served: Served::default(),

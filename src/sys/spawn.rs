@@ -203,6 +203,10 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32) -> ! {
             fail(report, Step::Chdir);
         }
         if !alone {
+            if !plan.mortal {
+                // Who comes after its master is no ancestor of it, and has to be able to look (Yama).
+                libc::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+            }
             if plan.mortal && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) < 0 {
                 fail(report, Step::DeathSignal);
             }
@@ -232,6 +236,10 @@ unsafe fn must(plan: &Plan<'_>, step: Step, done: i32) {
 fn raw(fd: &Option<BorrowedFd<'_>>) -> RawFd {
     fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
 }
+
+/// Of Yama, which may keep everybody but ancestors from looking.
+const PR_SET_PTRACER: i32 = 0x5961_6d61;
+const PR_SET_PTRACER_ANY: libc::c_ulong = libc::c_ulong::MAX;
 
 const NOFILE: u8 = libc::RLIMIT_NOFILE as u8;
 

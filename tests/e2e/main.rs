@@ -58,6 +58,7 @@ mod messages;
 mod metrics;
 mod odd;
 mod orders;
+mod orphans;
 mod own;
 mod portions;
 mod programs;

@@ -46,6 +46,11 @@ impl Sockets {
                 }
                 (self.adopt(*n, addr)?, addr.clone())
             }
+            (None, addr) if self.finds(addr) => {
+                let (fd, addr, file) = self.take_found(addr)?;
+                filed = file;
+                (fd, addr)
+            }
             (None, Addr::Tcp(addr)) => {
                 let fd = socket::open_lane(addr, &Reach::default())?;
                 socket::listen_first(fd.as_fd(), self.backlog)?;

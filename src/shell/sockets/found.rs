@@ -1,0 +1,124 @@
+//! Sockets that are open from before: a master that has died has left them to its workers, or to whoever
+//! supervises it. They become lanes of ours as if we had opened them, with what waits in their queues.
+
+use super::{Lane, Place, Sockets};
+use crate::core::Addr;
+use crate::shell::filed::Filed;
+use crate::shell::group::Group;
+use crate::sys::socket::{self, Reach};
+use crate::sys::{passed, steer};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// One of them.
+pub struct Found {
+    fd: OwnedFd,
+    addr: Addr,
+}
+
+impl Found {
+    /// What is behind a descriptor, if it is a socket that listens. (One of ours at a path is bound to a hidden
+    /// name beside it: of which path that is shows by those that are asked for.)
+    pub fn of(fd: OwnedFd, asked: &[Addr]) -> Option<Found> {
+        let addr = match passed::look_at(fd.as_fd()) {
+            passed::Kind::Tcp(addr) => Addr::Tcp(addr),
+            passed::Kind::Unix(bound) => {
+                let paths = asked.iter().filter_map(|a| match a {
+                    Addr::Unix(path) => Some(path),
+                    Addr::Tcp(_) | Addr::Other(_) => None,
+                });
+                let mut paths = paths.filter(|p| Filed::may_be_bound_to(p, &bound));
+                Addr::Unix(paths.next().cloned().unwrap_or(bound))
+            }
+            passed::Kind::Other(_) | passed::Kind::Unfit(_) | passed::Kind::Closed => return None,
+        };
+        socket::is_listening(fd.as_fd()).then_some(Found { fd, addr })
+    }
+
+    /// Is it what was asked for?
+    pub fn fits(&self, asked: &Addr) -> bool {
+        fits(asked, &self.addr)
+    }
+
+    /// Where it is.
+    pub fn addr(&self) -> &Addr {
+        &self.addr
+    }
+
+    /// Itself.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Is that what was asked for? Any port will do where any was asked for.
+fn fits(asked: &Addr, found: &Addr) -> bool {
+    match (asked, found) {
+        (Addr::Tcp(a), Addr::Tcp(f)) if a.port() == 0 => a.ip() == f.ip(),
+        (asked, found) => asked == found,
+    }
+}
+
+impl Sockets {
+    /// These are there.
+    pub fn are_found(&mut self, found: Vec<Found>) {
+        self.found = found;
+    }
+
+    /// What was not asked for is let go.
+    pub fn drop_found(&mut self) {
+        self.found.clear();
+    }
+
+    /// Is there one for that?
+    pub(super) fn finds(&self, asked: &Addr) -> bool {
+        self.found.iter().any(|f| fits(asked, &f.addr))
+    }
+
+    /// It is taken: it listens, whoever comes is let in, and it is a lane like any other.
+    pub(super) fn take_found(
+        &mut self,
+        asked: &Addr,
+    ) -> io::Result<(OwnedFd, Addr, Option<Filed>)> {
+        let none = || io::Error::from(io::ErrorKind::NotFound);
+        let at = self.found.iter().position(|f| fits(asked, &f.addr));
+        let Found { fd, addr } = self.found.swap_remove(at.ok_or_else(none)?);
+        let mut filed = None;
+        match &addr {
+            Addr::Tcp(_) => {
+                // Its last master may have begun to keep clients out.
+                steer::let_in(fd.as_fd(), steer::Gate::Filter)?;
+                steer::let_in(fd.as_fd(), steer::Gate::Distance)?;
+            }
+            Addr::Unix(path) if path.is_absolute() => filed = Filed::found(path),
+            Addr::Unix(_) | Addr::Other(_) => {}
+        }
+        socket::listen(fd.as_fd(), self.backlog)?;
+        Ok((fd, addr, filed))
+    }
+
+    /// A lane of a port that was learnt before.
+    pub fn open_found(&mut self, at: Place, addr: &SocketAddr) -> io::Result<Addr> {
+        let (fd, addr, _) = self.take_found(&Addr::Tcp(*addr))?;
+        self.patience.set(fd.as_fd())?;
+        if let Addr::Tcp(addr) = addr {
+            let mut group = Group::new(addr, Reach::of(fd.as_fd()), self.backlog, at.lane);
+            group.joined(at.lane, fd.as_fd(), false)?;
+            self.groups.insert(at.port, group);
+        }
+        let lane = Lane {
+            listens: true,
+            ..Lane::plain(at, fd, addr.clone())?
+        };
+        self.lanes.insert(at.lane, lane);
+        Ok(addr)
+    }
+
+    /// Lanes that a master after us could have: inode, whether it was given, address.
+    pub fn to_leave(&self) -> Vec<(u64, bool, String)> {
+        let listens = self.lanes.values().filter(|l| l.listens && l.own.is_none());
+        let line = |l: &Lane| (l.inode, l.handed.is_some(), l.addr.to_string());
+        listens.map(line).collect()
+    }
+}
