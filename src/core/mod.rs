@@ -7,6 +7,7 @@ pub mod adoption;
 mod balance;
 mod binds;
 mod budget;
+mod busy;
 mod check;
 mod crash;
 mod deadlines;

@@ -76,6 +76,7 @@ mod watch;
 
 pub mod client;
 pub mod start;
+pub mod supervisor;
 
 use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
@@ -120,6 +121,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+use supervisor::Supervisor;
 use takeover::Pending;
 use token::{Kind, token, untoken};
 use watch::Watch;
@@ -163,6 +165,8 @@ pub struct Shell {
     pid_file: Option<PidFile>,
     /// --pid-dir, until the end.
     pid_dir: Option<PidDir>,
+    /// Who started us as a service, if it wants to hear of us.
+    supervisor: Supervisor,
     /// Who typed -d, until the start is over.
     caller: Option<Caller>,
     /// What the workers of each generation are made of that has some.
@@ -260,6 +264,7 @@ impl Shell {
             self.orphans_due();
             self.write_down();
             self.announce_lost();
+            self.tell_supervisor();
             self.watch_console();
             if let Some(code) = self.finished
                 && self.jobs_let_go()
@@ -349,6 +354,7 @@ impl Shell {
             .chain(self.idling.deadline())
             .chain(self.served.deadline())
             .chain(self.orphans.deadline())
+            .chain(self.supervisor.deadline())
             .chain(self.output.as_ref().and_then(Output::deadline));
         let next = all.min()?;
         // The poll has milliseconds: rounded up, or the last one would be spent spinning.

@@ -116,6 +116,7 @@ impl Shell {
         }
         let line = self.log.line_of(&notice);
         self.publish(line);
+        self.tell_supervisor_of(&notice);
         if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
             self.release_caller();
             self.grown = true;

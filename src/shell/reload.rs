@@ -139,6 +139,7 @@ impl Shell {
 
     /// The same, of what is changed so.
     pub(super) fn roll(&mut self, client: Option<Client>, why: &'static str, change: Change) {
+        self.supervisor.reload_asked();
         let now = self.cluster.generation();
         let handed = self.sockets.handed_count();
         let mut now = self.recipe(now).settings.clone();

@@ -33,6 +33,7 @@ use super::served::Served;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
+use super::supervisor::Supervisor;
 use super::watch::Watch;
 use super::{Kind, Shell, client, handed, lookup, single, token, unseen};
 use crate::core::codes::{
@@ -54,7 +55,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Runs the cluster; returns the exit code.
-pub fn run(mut settings: Settings) -> Result<u8, Failure> {
+pub fn run(settings: Settings) -> Result<u8, Failure> {
+    let supervisor = Supervisor::from_environment(process::id().unsigned_abs());
+    let ended = start(settings, &supervisor);
+    if let Err((code, why)) = &ended {
+        supervisor.failed(*code, why);
+    }
+    ended
+}
+
+fn start(mut settings: Settings, supervisor: &Supervisor) -> Result<u8, Failure> {
     if settings.replace
         && let Some(code) = client::replace(&settings)?
     {
@@ -70,6 +80,7 @@ pub fn run(mut settings: Settings) -> Result<u8, Failure> {
         rights,
         here,
         given,
+        supervisor: supervisor.again(),
     };
     match settings.daemon && !settings.single {
         true => daemon::run(settings, found),
@@ -83,6 +94,8 @@ pub(super) struct Found {
     here: PathBuf,
     /// What is to be open, and which descriptors were passed for that.
     pub given: Vec<Given>,
+    /// Who started us as a service, if anybody has.
+    supervisor: Supervisor,
 }
 
 /// The same, in the process that is to be the master. Who waits for a daemon to be ready is taken
@@ -108,6 +121,7 @@ pub(super) fn serve(
         rights,
         here,
         given,
+        supervisor,
     } = found;
     let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
     if settings.single {
@@ -117,10 +131,12 @@ pub(super) fn serve(
     check_ready_fd(&settings, given.len())?;
     check_ready_port(&settings, &given)?;
     let mut shell = build(settings, rights, program, &cwd, given)?;
+    shell.supervisor = supervisor;
     if let Some(caller) = caller.take() {
         shell.become_daemon(caller);
     }
     shell.say_short_delay();
+    shell.meet_supervisor();
     let code = shell.run();
     if let Some(caller) = shell.caller.take() {
         // Asked to stop it did as it was told, but nobody was ever served.
@@ -382,6 +398,7 @@ fn build(
         claim,
         pid_file,
         pid_dir,
+        supervisor: Supervisor::default(),
         caller: None,
         programs,
         fresh: None,

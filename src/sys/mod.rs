@@ -22,6 +22,7 @@ pub mod proclook;
 pub mod procmade;
 pub mod procnet;
 mod report;
+pub mod sdnotify;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

@@ -37,6 +37,7 @@ pub mod sock_diag;
 pub mod sse;
 pub mod steering;
 pub mod stream;
+pub mod supervisor;
 pub mod syslog;
 pub mod talk;
 pub mod traffic;
