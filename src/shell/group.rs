@@ -102,6 +102,11 @@ impl Group {
         }
     }
 
+    /// Do new connections go to that lane?
+    pub fn names(&self, lane: LaneId) -> bool {
+        self.named.contains(&lane)
+    }
+
     /// Whom its lanes serve.
     pub fn reach(&self) -> &Reach {
         &self.reach

@@ -66,6 +66,7 @@ mod sink;
 mod sockets;
 mod speech;
 mod spent;
+mod store;
 mod stream;
 mod takeover;
 mod token;
@@ -121,6 +122,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+use store::Store;
 use supervisor::Supervisor;
 use takeover::Pending;
 use token::{Kind, token, untoken};
@@ -201,8 +203,10 @@ pub struct Shell {
     relays: Relays,
     /// Whom the kernel kills for want of memory.
     oom: Kills,
-    /// Workers that live longer than their master.
+    /// Workers that live longer than their master,
     orphans: Orphans,
+    /// and lanes that do.
+    store: Store,
     devnull: OwnedFd,
     /// What children end with when we die.
     lifeline: Lifeline,
@@ -263,6 +267,7 @@ impl Shell {
             self.settle();
             self.orphans_due();
             self.write_down();
+            self.keep_store();
             self.announce_lost();
             self.tell_supervisor();
             self.watch_console();
@@ -476,6 +481,7 @@ impl Shell {
     /// The end, in the order that a waiting `stop && start` relies on: the ports are free and the
     /// name is given back before anybody is told.
     fn leave(&mut self) {
+        self.empty_store();
         self.sockets.close_all();
         self.leave_no_orphan();
         self.claim.release();

@@ -108,18 +108,21 @@ impl Estate {
         rights: &Rights,
         found: &mut Vec<Found>,
     ) -> Estate {
-        let Some(record) = path.and_then(read) else {
+        let record = path.and_then(read).filter(|record| {
+            let same = procfs::boot().as_ref() == Some(&record.boot);
+            procfs::is_ours() && same
+        });
+        let Some(record) = record else {
+            let _ = Found::one_each(found, &BTreeSet::new());
             return Estate::default();
         };
-        if !procfs::is_ours() || procfs::boot().as_ref() != Some(&record.boot) {
-            return Estate::default();
-        }
         let mut estate = Estate {
             master: record.master,
             ..Estate::default()
         };
         estate.sort(record.workers.iter().copied().filter_map(Orphan::of));
         if estate.heirs.is_empty() {
+            let _ = Found::one_each(found, &BTreeSet::new());
             return estate;
         }
         let asked: Vec<Addr> = given.iter().map(|g| g.addr.clone()).collect();
@@ -167,29 +170,25 @@ impl Estate {
     ) -> Result<(), String> {
         let lanes: BTreeMap<u64, &LaneLine> = record.lanes.iter().map(|l| (l.inode, l)).collect();
         let wanted: BTreeSet<u64> = lanes.keys().copied().collect();
-        let mut have = inodes(found);
-        let theirs = self.heirs.values().map(|o| o.line.pid);
-        let mut got = copies(theirs, &wanted, &have, rights)?;
-        have.extend(got.keys());
+        let have = inodes(found);
+        let theirs = || self.heirs.values().map(|o| o.line.pid);
+        let (got, mut held) = copies(theirs(), &wanted, &have, rights)?;
+        held.extend(got.keys());
         let others = self.rest.iter().map(|o| o.line.pid);
-        let silent = copies(others, &wanted, &have, rights).unwrap_or_default();
+        let (silent, _) = copies(others, &wanted, &held, rights).unwrap_or_default();
         for fd in silent.values() {
             crate::sys::socket::stop_listening(fd.as_fd());
         }
-        for (inode, fd) in std::mem::take(&mut got) {
-            let Some(one) = Found::of(fd, asked) else {
-                continue;
-            };
-            if found.iter().any(|f| f.addr() == one.addr()) {
-                return Err(format!("there are several sockets at {}", one.addr()));
-            }
-            if let (Addr::Tcp(addr), false) = (one.addr(), asked.iter().any(|a| one.fits(a)))
-                && lanes.get(&inode).is_some_and(|l| !l.given)
-                && asked.is_empty()
-            {
+        found.extend(got.into_values().filter_map(|fd| Found::of(fd, asked)));
+        if Found::one_each(found, &held).is_none() {
+            return Err("they have several sockets at one address".to_string());
+        }
+        for one in found.iter().filter(|_| asked.is_empty()) {
+            let lane = fds::inode(one.fd()).ok().filter(|i| held.contains(i));
+            let lane = lane.and_then(|inode| lanes.get(&inode));
+            if let (Addr::Tcp(addr), true) = (one.addr(), lane.is_some_and(|l| !l.given)) {
                 self.learnt.push(*addr);
             }
-            found.push(one);
         }
         match found.is_empty() && !record.lanes.is_empty() {
             true => Err("none of them has a socket that clients come to".to_string()),
@@ -254,14 +253,17 @@ impl Estate {
     }
 }
 
-/// Copies of sockets that these processes have, by inode: of those that are wanted and not had already.
+/// Copies of sockets, by inode, and those of which there are copies already.
+type Copies = (BTreeMap<u64, OwnedFd>, BTreeSet<u64>);
+
+/// The sockets that these processes have, of those that are wanted.
 fn copies(
     pids: impl Iterator<Item = i32>,
     wanted: &BTreeSet<u64>,
     have: &BTreeSet<u64>,
     rights: &Rights,
-) -> Result<BTreeMap<u64, OwnedFd>, String> {
-    let mut got = BTreeMap::new();
+) -> Result<Copies, String> {
+    let (mut got, mut held) = Copies::default();
     let mut failed = None;
     let _worn = rights.to_look();
     for pid in pids.flat_map(procfs::tree) {
@@ -269,7 +271,11 @@ fn copies(
             let procfs::Target::Socket(inode) = target else {
                 continue;
             };
-            if !wanted.contains(&inode) || have.contains(&inode) || got.contains_key(&inode) {
+            if !wanted.contains(&inode) || got.contains_key(&inode) {
+                continue;
+            }
+            if have.contains(&inode) {
+                held.insert(inode);
                 continue;
             }
             match pidfd::open(pid).and_then(|fd| pidfd::getfd(fd.as_fd(), number)) {
@@ -287,7 +293,7 @@ fn copies(
             "their sockets cannot be had (pidfd_getfd: {})",
             reason(&e)
         )),
-        Some(_) | None => Ok(got),
+        Some(_) | None => Ok((got, held)),
     }
 }
 
@@ -493,7 +499,6 @@ impl Shell {
         }
         if self.orphans.any && !self.orphans.greeted && self.orphans.estate.heirs.is_empty() {
             self.orphans.greeted = true;
-            self.sockets.drop_found();
             let n = self.cluster.asked_for();
             let wanted = self.settings().wanted(crate::sys::cpus::usable());
             if wanted < n {

@@ -119,6 +119,7 @@ impl Shell {
         self.tell_supervisor_of(&notice);
         if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
             self.release_caller();
+            self.sockets.drop_found();
             self.grown = true;
         }
         if let Notice::Reloaded { .. } | Notice::ReloadFailed { .. } = &notice {

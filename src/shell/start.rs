@@ -33,6 +33,7 @@ use super::served::Served;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
+use super::store::{self, Store};
 use super::supervisor::Supervisor;
 use super::watch::Watch;
 use super::{Kind, Shell, client, handed, lookup, single, token, unseen};
@@ -40,7 +41,7 @@ use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED, Failure,
 };
 use crate::core::words::{human, reason};
-use crate::core::{Cluster, Given, Level, ReadyRule, Time};
+use crate::core::{Addr, Cluster, Given, Level, ReadyRule, Time};
 use crate::settings::{self, Control, Ipc, LogTo, Settings};
 use crate::sys::lifeline::Lifeline;
 use crate::sys::oom::Kills;
@@ -49,7 +50,7 @@ use crate::wire::ages::Ages;
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CString, OsString};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -80,6 +81,7 @@ fn start(mut settings: Settings, supervisor: &Supervisor) -> Result<u8, Failure>
         rights,
         here,
         given,
+        left: passed.left(),
         supervisor: supervisor.again(),
     };
     match settings.daemon && !settings.single {
@@ -94,6 +96,8 @@ pub(super) struct Found {
     here: PathBuf,
     /// What is to be open, and which descriptors were passed for that.
     pub given: Vec<Given>,
+    /// Lanes that a master of ours has left in a store.
+    pub left: Vec<OwnedFd>,
     /// Who started us as a service, if anybody has.
     supervisor: Supervisor,
 }
@@ -121,6 +125,7 @@ pub(super) fn serve(
         rights,
         here,
         given,
+        left,
         supervisor,
     } = found;
     let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
@@ -130,7 +135,7 @@ pub(super) fn serve(
     lookup::check_programs(&settings, &here)?;
     check_ready_fd(&settings, given.len())?;
     check_ready_port(&settings, &given)?;
-    let mut shell = build(settings, rights, program, &cwd, given)?;
+    let mut shell = build(settings, rights, program, &cwd, given, left)?;
     shell.supervisor = supervisor;
     if let Some(caller) = caller.take() {
         shell.become_daemon(caller);
@@ -294,6 +299,7 @@ fn build(
     program: CString,
     cwd: &Path,
     given: Vec<Given>,
+    left: Vec<OwnedFd>,
 ) -> Result<Shell, Failure> {
     if rights
         .ids
@@ -344,7 +350,9 @@ fn build(
     }
     let house = Gatekeeper::of(&settings)?;
     let devnull = fds::null().map_err(os("/dev/null"))?;
-    let mut found = Vec::new();
+    let store = Store::from_environment(settings.balance().spreads(), &left);
+    let asked: Vec<Addr> = given.iter().map(|g| g.addr.clone()).collect();
+    let mut found = store::found(left, &asked);
     let record = claim.record();
     let about = (&settings, cwd, given.as_slice());
     let mut estate = Estate::look(record.as_deref(), about, &rights, &mut found);
@@ -379,6 +387,7 @@ fn build(
         recipes: Recipes::new(cluster.generation(), recipe),
         cluster,
         orphans,
+        store,
         poll: mio::Poll::new().map_err(os("cannot poll"))?,
         log,
         events: Events::begun(clock::wall()),

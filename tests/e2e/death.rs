@@ -12,7 +12,8 @@ fn dies(mut first: Rig, port: u16, next: impl Words) {
     first.signal(Signal::SIGKILL);
     first.wait_exit();
     first.until("nothing is left", || first.left_behind().is_empty());
-    drop(TcpListener::bind(v4(port)).unwrap());
+    // (One that is on its way out has no environment any more, and its descriptors still.)
+    first.until("the port is free", || TcpListener::bind(v4(port)).is_ok());
     let mut second = Rig::start(next);
     second.up();
     get(v4(port), "/").unwrap();

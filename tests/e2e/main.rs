@@ -79,6 +79,7 @@ mod sockets;
 mod speech;
 mod start;
 mod stopping;
+mod store;
 mod strangers;
 mod takeover;
 mod terminal;

@@ -2,11 +2,12 @@
 //! supervises it. They become lanes of ours as if we had opened them, with what waits in their queues.
 
 use super::{Lane, Place, Sockets};
-use crate::core::Addr;
+use crate::core::{Addr, LaneId};
 use crate::shell::filed::Filed;
 use crate::shell::group::Group;
 use crate::sys::socket::{self, Reach};
-use crate::sys::{passed, steer};
+use crate::sys::{fds, passed, steer};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -44,6 +45,26 @@ impl Found {
     /// Where it is.
     pub fn addr(&self) -> &Addr {
         &self.addr
+    }
+
+    /// One of each address: that which somebody holds, else that in which most wait. The others stop
+    /// listening: nobody reads them. `None`: several are held.
+    pub fn one_each(found: &mut Vec<Found>, held: &BTreeSet<u64>) -> Option<()> {
+        let is_held = |f: &Found| fds::inode(f.fd()).is_ok_and(|i| held.contains(&i));
+        let queued = |f: &Found| match f.addr {
+            Addr::Tcp(_) => steer::queued(f.fd()).unwrap_or(0),
+            Addr::Unix(_) | Addr::Other(_) => u32::from(fds::readable_now(f.fd())),
+        };
+        let mut all = std::mem::take(found);
+        all.sort_by_key(|f| std::cmp::Reverse((is_held(f), queued(f))));
+        for one in all {
+            match found.iter().any(|f| f.addr == one.addr) {
+                true if is_held(&one) => return None,
+                true => socket::stop_listening(one.fd()),
+                false => found.push(one),
+            }
+        }
+        Some(())
     }
 
     /// Itself.
@@ -113,6 +134,19 @@ impl Sockets {
         };
         self.lanes.insert(at.lane, lane);
         Ok(addr)
+    }
+
+    /// Inodes of those that new connections go to, and that are ours alone.
+    pub fn to_keep(&self) -> Vec<u64> {
+        let serves = |(id, l): &(&LaneId, &Lane)| {
+            let here = match (self.groups.get(&l.port), &l.filed) {
+                (Some(group), _) => group.names(**id),
+                (None, filed) => filed.as_ref().is_none_or(Filed::is_named),
+            };
+            here && l.listens && l.own.is_none() && !l.passed
+        };
+        let all = self.lanes.iter().filter(serves);
+        all.map(|(_, l)| l.inode).collect()
     }
 
     /// Lanes that a master after us could have: inode, whether it was given, address.

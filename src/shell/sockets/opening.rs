@@ -125,6 +125,9 @@ impl Sockets {
 
     /// Opens a lane for a worker that asks for it; where is it?
     pub fn open_learnt(&mut self, at: Place, addr: &SocketAddr, reach: &Reach) -> io::Result<Addr> {
+        if self.finds(&Addr::Tcp(*addr)) {
+            return self.open_found(at, addr);
+        }
         let fd = socket::open_lane(addr, reach)?;
         self.patience.set(fd.as_fd())?;
         let local = socket::local_addr(fd.as_fd())?;
