@@ -132,7 +132,9 @@ impl Estate {
             }
             Ok(()) => {
                 let has = |a: &Addr| found.iter().any(|f| f.fits(a));
-                let same = asked.iter().all(has) && estate.learnt.is_empty() == !asked.is_empty();
+                let given = record.lanes.iter().filter(|l| l.given).map(|l| &l.addr);
+                let before: BTreeSet<&String> = given.collect();
+                let same = asked.iter().all(has) && before.len() == asked.len();
                 estate.differs = !same || record.command != command_of(settings, cwd);
             }
             Err(why) => estate.disown(&why, found),

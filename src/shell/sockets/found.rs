@@ -136,7 +136,8 @@ impl Sockets {
         Ok(addr)
     }
 
-    /// Inodes of those that new connections go to, and that are ours alone.
+    /// Inodes of those that new connections go to, and that are ours alone; and of those that are there from
+    /// before, as long as they may be asked for.
     pub fn to_keep(&self) -> Vec<u64> {
         let serves = |(id, l): &(&LaneId, &Lane)| {
             let here = match (self.groups.get(&l.port), &l.filed) {
@@ -145,8 +146,9 @@ impl Sockets {
             };
             here && l.listens && l.own.is_none() && !l.passed
         };
-        let all = self.lanes.iter().filter(serves);
-        all.map(|(_, l)| l.inode).collect()
+        let all = self.lanes.iter().filter(serves).map(|(_, l)| l.inode);
+        let found = self.found.iter().filter_map(|f| fds::inode(f.fd()).ok());
+        all.chain(found).collect()
     }
 
     /// Lanes that a master after us could have: inode, whether it was given, address.
