@@ -23,6 +23,7 @@
 //!    which is told: each client keeps a lane as long as there are buckets for all.
 
 mod asked;
+pub mod found;
 mod members;
 
 use crate::core::{Deal, Key, LaneId, Table};
@@ -137,6 +138,7 @@ impl Group {
                 lane,
                 passed,
                 own: false,
+                kept: false,
                 bare: passed,
                 gate: None,
             });
@@ -172,6 +174,7 @@ impl Group {
             lane: Some(lane),
             passed: false,
             own: true,
+            kept: false,
             bare: gate.is_none(),
             gate,
         });
@@ -200,6 +203,7 @@ impl Group {
             lane,
             passed: false,
             own: false,
+            kept: false,
             bare: false,
             gate: Some(gate),
         });

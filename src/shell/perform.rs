@@ -63,6 +63,7 @@ impl Shell {
             } => {
                 let at = Place { lane, port, of };
                 self.make_room_for_workers();
+                self.mean_for_heirs(lane);
                 self.open_lane(at, &what);
             }
             Action::Steer { port, table } => self.steer(port, &table),
@@ -119,7 +120,7 @@ impl Shell {
         self.tell_supervisor_of(&notice);
         if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
             self.release_caller();
-            self.sockets.drop_found();
+            self.drop_found();
             self.grown = true;
         }
         if let Notice::Reloaded { .. } | Notice::ReloadFailed { .. } = &notice {

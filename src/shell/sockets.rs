@@ -130,6 +130,8 @@ pub struct Sockets {
     groups: BTreeMap<PortId, Group>,
     /// Sockets that are open from before, for what is to be opened.
     found: Vec<Found>,
+    /// Which of these a lane is to be, if it is one that some worker has.
+    meant: BTreeMap<LaneId, BTreeSet<u64>>,
     backlog: i32,
     patience: Patience,
     /// So often an address that is in use may still be tried again.
@@ -145,6 +147,7 @@ impl Sockets {
             kept: Vec::new(),
             groups: BTreeMap::new(),
             found: Vec::new(),
+            meant: BTreeMap::new(),
             backlog: settings.backlog,
             patience: Patience {
                 keepalive: settings.keepalive,

@@ -55,9 +55,12 @@ pub struct WorkerLine {
 impl Record {
     /// As it is written.
     pub fn text(&self) -> String {
-        let command: Vec<String> = self.command.iter().map(|w| escaped(w)).collect();
+        let words = self.command.iter().map(|w| escaped(w));
+        let command: Vec<String> = std::iter::once("command".to_string())
+            .chain(words)
+            .collect();
         let mut text = format!(
-            "{HEAD}\nboot {}\nmaster {}\ncommand {}\n",
+            "{HEAD}\nboot {}\nmaster {}\n{}\n",
             escaped(self.boot.as_bytes()),
             self.master,
             command.join(" ")
@@ -144,8 +147,10 @@ fn escaped(bytes: &[u8]) -> String {
 }
 
 fn unescaped(word: &str) -> Option<Vec<u8>> {
-    if word == "%" {
-        return Some(Vec::new());
+    match word {
+        "" => return None,
+        "%" => return Some(Vec::new()),
+        _ => {}
     }
     let mut bytes = Vec::new();
     let mut rest = word.bytes();
@@ -221,6 +226,7 @@ mod tests {
             "minicluster-workers 1\nworker 5 1 70000 1 serves\n",
             "minicluster-workers 1\nlane 1 given %4\n",
             "minicluster-workers 1\ncommand %zz\n",
+            "minicluster-workers 1\ncommand \n",
         ] {
             assert_eq!(Record::parse(bad), None, "{bad}");
         }

@@ -256,13 +256,45 @@ fn a_pid_that_is_anothers_by_now_is_not_touched() {
 }
 
 #[test]
-fn where_each_worker_has_a_queue_of_its_own_they_are_stopped_before_others_start() {
+fn where_each_worker_has_a_queue_of_its_own_each_has_its_own_again() {
     let port = free_port();
-    let words = || shop(format!("-n 2 -p {port} --balance hash -- ./threaded"));
+    let words = || {
+        let server = format!("{} blocking.py", python());
+        shop(format!("-n 4 -p {port} --balance hash -- {server}"))
+    };
+    let first = Rig::start(words());
+    first.until("it answers", || get(v4(port), "/").is_ok());
+    // One that was replaced has left a hole in the kernel's order.
+    first.wait_many("ready", 4);
+    sigkill(first.status().pids()[1]);
+    first.wait_many("ready", 5);
+    let load = Load::going(&format!("{port} clients=8"));
+    let (first, workers) = killed(first);
+    let mut second = next(&first, words());
+    second.wait("all-ready", |_| true);
+    assert_eq!(pids(&first), workers);
+    verb(&first, "reload");
+    let new = pids(&first);
+    assert!(new.len() == 4 && workers.iter().all(|pid| !new.contains(pid)));
+    let (well, tally) = load.finish();
+    assert!(well, "{tally:?}");
+    over(first, second);
+}
+
+#[test]
+fn those_whose_sockets_cannot_be_had_are_stopped_before_others_start() {
+    let port = free_port();
+    let words = || {
+        shop(format!(
+            "-n 2 --balance hash -- {} blocking.py {port}",
+            python()
+        ))
+    };
     let (first, workers) = killed(Rig::start(words()));
     let mut second = next(&first, words());
-    second.wait("orphans", |e| e.msg.contains("cannot be adopted"));
     second.wait("all-ready", |_| true);
+    let said = &second.events("orphans")[0];
+    assert!(said.msg.contains("cannot be adopted"), "{}", said.msg);
     assert!(!workers.iter().any(|pid| proc::alive(*pid)));
     over(first, second);
 }

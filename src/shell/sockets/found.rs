@@ -2,12 +2,12 @@
 //! supervises it. They become lanes of ours as if we had opened them, with what waits in their queues.
 
 use super::{Lane, Place, Sockets};
-use crate::core::{Addr, LaneId};
+use crate::core::{Addr, LaneId, Table};
 use crate::shell::filed::Filed;
 use crate::shell::group::Group;
 use crate::sys::socket::{self, Reach};
 use crate::sys::{fds, passed, steer};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -45,6 +45,31 @@ impl Found {
     /// Where it is.
     pub fn addr(&self) -> &Addr {
         &self.addr
+    }
+
+    /// Of each address all in the order of the kernel, where somebody has several, one each.
+    pub fn in_order(found: &mut Vec<Found>) -> io::Result<()> {
+        let mut of: Vec<(Addr, Vec<Found>)> = Vec::new();
+        for one in std::mem::take(found) {
+            match of.iter_mut().find(|(addr, _)| *addr == one.addr) {
+                Some((_, all)) => all.push(one),
+                None => of.push((one.addr.clone(), vec![one])),
+            }
+        }
+        for (addr, all) in of {
+            let (Addr::Tcp(tcp), true) = (&addr, all.len() > 1) else {
+                found.extend(all);
+                continue;
+            };
+            let fds: Vec<BorrowedFd<'_>> = all.iter().map(Found::fd).collect();
+            let order = crate::shell::group::found::order(&fds, tcp)?;
+            let place: BTreeMap<usize, usize> =
+                order.iter().enumerate().map(|(at, n)| (*n, at)).collect();
+            let mut sorted: Vec<(usize, Found)> = all.into_iter().enumerate().collect();
+            sorted.sort_by_key(|(n, _)| place.get(n).copied());
+            found.extend(sorted.into_iter().map(|(_, one)| one));
+        }
+        Ok(())
     }
 
     /// One of each address: that which somebody holds, else that in which most wait. The others stop
@@ -88,8 +113,45 @@ impl Sockets {
     }
 
     /// What was not asked for is let go.
-    pub fn drop_found(&mut self) {
+    pub fn drop_found(&mut self) -> io::Result<()> {
         self.found.clear();
+        self.meant.clear();
+        let mut done = Ok(());
+        for group in self.groups.values_mut() {
+            done = done.and(group.settle());
+        }
+        done
+    }
+
+    /// That lane is to be one of these.
+    pub fn mean(&mut self, lane: LaneId, inodes: BTreeSet<u64>) {
+        self.meant.insert(lane, inodes);
+    }
+
+    /// Are there several for that?
+    pub(super) fn finds_several(&self, asked: &Addr) -> bool {
+        self.found
+            .iter()
+            .filter(|f| fits(asked, &f.addr))
+            .nth(1)
+            .is_some()
+    }
+
+    /// All of them are a group, in which each that is meant becomes a lane; this lane is the first.
+    pub(super) fn regroup(&mut self, at: Place, asked: &Addr) -> io::Result<(OwnedFd, Addr)> {
+        let none = || io::Error::from(io::ErrorKind::NotFound);
+        let all = std::mem::take(&mut self.found).into_iter();
+        let (ours, others): (Vec<Found>, Vec<Found>) = all.partition(|f| fits(asked, &f.addr));
+        self.found = others;
+        let first = ours.first().ok_or_else(none)?;
+        let (addr, reach) = (first.addr.tcp().ok_or_else(none)?, Reach::of(first.fd()));
+        let sockets = ours.into_iter().map(|f| f.fd).collect();
+        let mut group = Group::of_found(addr, reach, self.backlog, sockets)?;
+        let fd = group.claim(at.lane, self.meant.get(&at.lane))?;
+        // As where it is opened: what is beside it is steered to when it is served.
+        group.steer(&Table::only(at.lane))?;
+        self.groups.insert(at.port, group);
+        Ok((fd, Addr::Tcp(addr)))
     }
 
     /// Is there one for that?

@@ -46,6 +46,7 @@ impl Sockets {
                 }
                 (self.adopt(*n, addr)?, addr.clone())
             }
+            (None, addr @ Addr::Tcp(_)) if self.finds_several(addr) => self.regroup(at, addr)?,
             (None, addr) if self.finds(addr) => {
                 let (fd, addr, file) = self.take_found(addr)?;
                 filed = file;
@@ -73,7 +74,9 @@ impl Sockets {
         }
         let name = given.passed.as_ref().and_then(|(_, name)| name.clone());
         let passed = given.passed.is_some();
-        if let Addr::Tcp(addr) = addr {
+        if let Addr::Tcp(addr) = addr
+            && !self.groups.contains_key(&at.port)
+        {
             let reach = Reach::of(fd.as_fd());
             let mut group = Group::new(addr, reach, self.backlog, at.lane);
             group.joined(at.lane, fd.as_fd(), passed)?;
@@ -100,7 +103,7 @@ impl Sockets {
         let fd = match (&mate.addr, &mate.filed) {
             (Addr::Tcp(_), _) => {
                 let group = self.groups.get_mut(&at.port).ok_or_else(unsupported)?;
-                let fd = group.open(at.lane)?;
+                let fd = group.claim(at.lane, self.meant.get(&at.lane))?;
                 self.patience.set(fd.as_fd())?;
                 fd
             }
