@@ -9,7 +9,7 @@ fn inherits(mut policy: Policy, learnt: &[&str]) -> Rig {
     let mut cluster = Cluster::new(policy, ms(0));
     cluster.inherits(Legacy {
         generation: 7,
-        learnt: learnt.iter().map(|a| a.parse().unwrap()).collect(),
+        learnt: learnt.iter().filter_map(|a| given(a).addr.tcp()).collect(),
     });
     let mut out = Vec::new();
     cluster.begin(ms(0), &mut out);
@@ -104,7 +104,10 @@ fn how_one_ends_is_unknown_and_counts_as_a_failure() {
     let actions = r.did();
     // What it has left in its group goes with it, as with any other.
     assert!(signals(&actions).contains(&(ids[1], 9, Whom::Group)));
-    let death = r.cluster.status(r.now).deaths.pop().unwrap();
+    let status = r.cluster.status(r.now);
+    let [death] = status.deaths.as_slice() else {
+        panic!("{:?}", status.deaths)
+    };
     assert_eq!((death.cause, death.exit), (Cause::Failure, Exit::Unknown));
     assert_eq!(spawns(&actions), 1);
 }
@@ -115,7 +118,7 @@ fn a_port_that_they_have_learnt_is_learnt_and_served() {
     let (lanes, ids) = adopts(&mut r);
     assert_eq!((lanes.len(), ids.len()), (1, 2));
     let served = r.cluster.addrs();
-    assert_eq!(served, ["127.0.0.1:4000".parse::<Addr>().unwrap()]);
+    assert_eq!(served, [given("127.0.0.1:4000").addr]);
     assert!(r.cluster.lanes.is_learnt(lanes[0]));
 }
 
@@ -138,7 +141,7 @@ fn a_reload_replaces_them_by_a_generation_after_theirs() {
     let beside = r.did();
     for action in &beside {
         if let Action::OpenLane { lane, .. } = action {
-            let addr = "0.0.0.0:3000".parse().unwrap();
+            let addr = given("0.0.0.0:3000").addr;
             r.tell(Event::LaneOpened { lane: *lane, addr });
         }
     }
@@ -161,7 +164,7 @@ fn a_stop_that_came_first_ends_them() {
         let mut all = Vec::new();
         for action in r.did() {
             if let Action::OpenLane { lane, .. } = action {
-                let addr = "0.0.0.0:3000".parse().unwrap();
+                let addr = given("0.0.0.0:3000").addr;
                 r.tell(Event::LaneOpened { lane, addr });
             }
         }
@@ -171,7 +174,9 @@ fn a_stop_that_came_first_ends_them() {
             _ => None,
         })
     };
-    let worker = spawn.unwrap();
+    let Some(worker) = spawn else {
+        panic!("nobody was to be spawned")
+    };
     r.tell(Event::Signal(MasterSignal::Kill("SIGQUIT received")));
     r.did();
     let (pid, lanes) = (Pid(40), Vec::new());
