@@ -15,8 +15,8 @@ use std::time::Duration;
 /// One thing to do, in the order given.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Fork and execute COMMAND for this slot. Answered by Spawned or SpawnFailed, in this turn
-    /// or one of the next; SpawnFailed without a try if it is not wanted any more by then.
+    /// Fork and execute COMMAND for this slot, unless another master has left a worker for it. Answered
+    /// by Spawned, IsThere or SpawnFailed, in this turn or one of the next; SpawnFailed without a try if it is not wanted any more by then.
     Spawn {
         worker: WorkerId,
         slot: SlotNr,
@@ -139,6 +139,8 @@ pub enum Action {
 pub enum Opening {
     /// It was given: it is to listen, too.
     Given(Given),
+    /// It was learnt by another master, and its socket is open still.
+    Found { addr: SocketAddr },
     /// A worker asks for it: in what else is it to be like the socket of this bind(2)?
     Learnt { addr: SocketAddr, like: Ask },
     /// Another one of a port that has one: it listens, and nothing comes in until it is steered to.

@@ -36,6 +36,7 @@ impl Cluster {
             let lane = self.lanes.add(asked, true, reader, state);
             self.open_lane(lane, Opening::Given(given), out);
         }
+        self.open_learnt_before(reader, out);
     }
 
     pub(super) fn open_lane(&self, lane: LaneId, what: Opening, out: &mut Out) {

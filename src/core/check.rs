@@ -80,7 +80,10 @@ impl Cluster {
                 }
                 State::Draining { .. } => has(Why::Kill(id)),
                 State::Killed { .. } => has(Why::KillAgain(id)),
-                State::Ready { .. } => has(Why::Watchdog(id)) || self.policy.watchdog.is_none(),
+                State::Ready { .. } => {
+                    let silent = w.adopted || self.policy.watchdog.is_none();
+                    has(Why::Watchdog(id)) || silent
+                }
                 State::Spawning | State::Remnant => true,
             };
             if !fine && !matches!(self.phase, Phase::Done(_)) {

@@ -86,6 +86,7 @@ pub fn status_of(exit: Exit) -> u8 {
     let status = match exit {
         Exit::Code(c) => c & 0xff,
         Exit::Signal(s) => 128 + s,
+        Exit::Unknown => 1,
     };
     u8::try_from(status).unwrap_or(u8::MAX)
 }
@@ -451,7 +452,7 @@ fn highest(ends: &[Exit]) -> Option<Exit> {
 /// The sentence about all slots having finished.
 pub(super) fn leaving_with(end: Exit) -> String {
     let how = match end {
-        Exit::Code(_) => String::new(),
+        Exit::Code(_) | Exit::Unknown => String::new(),
         Exit::Signal(n) => format!(": 128 and {n}, for {end}"),
     };
     format!(

@@ -67,7 +67,7 @@ fn by_itself(state: State, (exit, oom): (Exit, Oom)) -> Cause {
         _ if state == (State::Starting { execed: false }) => Cause::NotStarted,
         (Exit::Code(0), _) => Cause::Finished,
         (Exit::Signal(SIGKILL), Oom::Yes | Oom::Probably) => Cause::Oom(oom),
-        (Exit::Code(_) | Exit::Signal(_), _) => Cause::Failure,
+        (Exit::Code(_) | Exit::Signal(_) | Exit::Unknown, _) => Cause::Failure,
     }
 }
 

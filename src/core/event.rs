@@ -13,6 +13,12 @@ use std::time::Duration;
 pub enum Event {
     /// fork(2) succeeded; the child has not executed COMMAND yet.
     Spawned { worker: WorkerId, pid: Pid },
+    /// Answer to `Spawn`: it is there already, left by another master, and serves these.
+    IsThere {
+        worker: WorkerId,
+        pid: Pid,
+        lanes: Vec<LaneId>,
+    },
     /// There is no child: fork(2), or what it needs, failed.
     SpawnFailed { worker: WorkerId, errno: i32 },
     /// The child could not have its bind(2) watched, and goes on without (or not, with `require`).
@@ -407,6 +413,8 @@ pub enum Exit {
     Code(i32),
     /// Killed by this signal.
     Signal(i32),
+    /// It was not our child: nobody tells.
+    Unknown,
 }
 
 /// Was it the kernel that killed a process, because there was no memory left?

@@ -57,6 +57,7 @@ impl Notice {
         let exit_field = |exit: &Exit| match exit {
             Exit::Code(c) => ("code", number(c)),
             Exit::Signal(s) => ("signal", text(format!("SIG{}", signal_name(*s)))),
+            Exit::Unknown => ("code", Value::Json("null".into())),
         };
         match self {
             Notice::LaneOpen { addr, .. }

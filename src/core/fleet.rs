@@ -50,6 +50,7 @@ impl Fleet {
             share: 1.0,
             tree_gone: false,
             watched,
+            adopted: false,
             finished: None,
             stuck: false,
             why_not: None,

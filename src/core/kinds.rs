@@ -80,7 +80,7 @@ impl Notice {
             },
             Notice::NoneLeft { end } => match end {
                 Some(Exit::Code(0)) => Info,
-                Some(Exit::Code(_) | Exit::Signal(_)) => Warn,
+                Some(Exit::Code(_) | Exit::Signal(_) | Exit::Unknown) => Warn,
                 None => Error,
             },
             Notice::LaneBusy { .. }

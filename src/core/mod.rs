@@ -3,6 +3,7 @@
 //! done; `Cluster::deadline` says when to call again if nothing happens.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+pub mod adoption;
 mod balance;
 mod binds;
 mod budget;
@@ -65,6 +66,7 @@ pub mod words;
 
 pub use action::{Action, Opening, Whom};
 pub use addr::{Addr, FileIs, Given, share_clients};
+pub use adoption::Legacy;
 pub use codes::EXEC_STEP;
 pub use crash::{MAX_RESTARTS, Used, status_of};
 pub use deadlines::Why;
@@ -105,6 +107,7 @@ use slot::Slot;
 use slots::Slots;
 use starting::Starting;
 use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use swap::Swap;
 
 /// Where actions go.
@@ -192,6 +195,8 @@ pub struct Cluster {
     unserved_looks: u32,
     /// When it is to be looked next who leaves clients waiting.
     hung_look: Time,
+    /// Ports that were learnt before it began, until they are open.
+    legacy: Vec<SocketAddr>,
     /// How often what has happened.
     counts: Counts,
 }
@@ -243,6 +248,7 @@ impl Cluster {
             launch: Launch::Waiting,
             unserved_looks: 0,
             hung_look: now,
+            legacy: Vec::new(),
             counts: Counts::default(),
             policy,
         }

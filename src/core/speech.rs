@@ -73,7 +73,9 @@ impl Cluster {
 
     /// From here on it has the time of --watchdog until it must be heard.
     pub(super) fn watch_pulse(&mut self, id: WorkerId, now: Time) {
-        if let Some(limit) = self.policy.watchdog {
+        // (What one that was adopted says goes to the master that it had.)
+        let heard = self.fleet.get(id).is_some_and(|w| !w.adopted);
+        if let Some(limit) = self.policy.watchdog.filter(|_| heard) {
             self.deadlines.set(Why::Watchdog(id), now + limit);
         }
     }

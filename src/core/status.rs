@@ -64,6 +64,8 @@ pub struct SlotView {
     pub state: &'static str,
     /// Since it was asked for; of an empty slot: until the next one.
     pub age: Duration,
+    /// Was its worker left by another master?
+    pub adopted: bool,
     /// Workers beyond the first.
     pub restarts: u64,
     /// Under --watchdog: how long ago it has said that it is well.
@@ -149,6 +151,7 @@ impl Cluster {
             program: w.program,
             state: state_word(w.state),
             age: now - w.born,
+            adopted: w.adopted,
             restarts: 0,
             well: self.well(w, now),
             last: None,
@@ -187,6 +190,7 @@ impl Cluster {
             program: slot.program,
             state,
             age: worker.map_or(until, |w| now - w.born),
+            adopted: worker.is_some_and(|w| w.adopted),
             restarts: slot.restarts,
             well: worker.and_then(|w| self.well(w, now)),
             last: death.map(|d| (d.cause, d.exit)),

@@ -48,6 +48,7 @@ impl Cluster {
         }
         match event {
             Event::Spawned { worker, pid } => self.spawned(worker, pid, now, out),
+            Event::IsThere { worker, pid, lanes } => self.is_there(worker, pid, &lanes, now, out),
             Event::SpawnFailed { worker, errno } => self.spawn_failed(worker, errno, now, out),
             Event::TakeoverRefused { worker, errno } => {
                 self.takeover_refused(worker, errno, now, out)
@@ -210,6 +211,7 @@ impl Cluster {
             }
             Event::SignalWorkers { asker, target, .. } => (asker, Outcome::Nobody { target }),
             Event::Spawned { .. }
+            | Event::IsThere { .. }
             | Event::SpawnFailed { .. }
             | Event::TakeoverRefused { .. }
             | Event::Execed { .. }

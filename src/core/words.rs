@@ -138,6 +138,7 @@ impl fmt::Display for Exit {
         match self {
             Exit::Code(c) => write!(f, "exit {c}"),
             Exit::Signal(s) => write!(f, "SIG{}", signal_name(*s)),
+            Exit::Unknown => f.write_str("status unknown"),
         }
     }
 }

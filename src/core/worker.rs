@@ -140,6 +140,8 @@ pub struct Worker {
     pub tree_gone: bool,
     /// Are its bind(2) and listen(2) seen by us?
     pub watched: bool,
+    /// Was it left by another master?
+    pub adopted: bool,
     /// When it exited 0, if it did.
     pub finished: Option<Time>,
     /// Was it killed, and should have gone by now?

@@ -139,6 +139,16 @@ pub(super) static LIFECYCLE: &[Opt] = &[
     .completes(Completes::Words("any failure never")),
     opt(
         "",
+        "orphans",
+        "WHAT",
+        "stop",
+        "when the master dies: stop (they end with it), keep (the next start has them)",
+        keep!(orphans, settings::orphans),
+    )
+    .lasting()
+    .completes(Completes::Words("stop keep")),
+    opt(
+        "",
         "stop-signal",
         "SIG",
         "TERM",

@@ -264,7 +264,7 @@ mod tests {
     }
 
     /// Something else than the default of each option that is of the master.
-    const OTHER: [&str; 32] = [
+    const OTHER: [&str; 33] = [
         "cgroup auto",
         "replace",
         "balance ip",
@@ -289,6 +289,7 @@ mod tests {
         "log-format json",
         "log-dir logs",
         "log-merge",
+        "orphans keep",
         "port 81",
         "console",
         "monitor 82",

@@ -1,6 +1,6 @@
 //! What has to agree although each value alone is fine.
 
-use super::{Control, Listen, LogTo, MAX_PORTS, MAX_WATCHED, Settings};
+use super::{Control, Listen, LogTo, MAX_PORTS, MAX_WATCHED, Orphans, Settings};
 use crate::core::words::human;
 use crate::core::{ReadyRule, share_clients};
 use std::net::SocketAddr;
@@ -50,10 +50,25 @@ impl Settings {
                     .into(),
             );
         }
+        self.check_orphans()?;
         self.check_tcp()?;
         self.check_recycling()?;
         self.workers.map_or(Ok(()), |n| self.check_workers(n))?;
         self.check_times()
+    }
+
+    /// Who writes to a pipe that nobody reads any more ends of that.
+    fn check_orphans(&self) -> Result<(), String> {
+        let syslog = self.log_file == Some(LogTo::Syslog) || self.daemon && self.log_file.is_none();
+        let by = match (self.orphans, &self.log_dir) {
+            (Orphans::Stop, _) => return Ok(()),
+            (Orphans::Keep, Some(_)) => "--log-dir",
+            (Orphans::Keep, None) if syslog => "a log that is syslog's",
+            (Orphans::Keep, None) => return Ok(()),
+        };
+        Err(format!(
+            "--orphans keep does not go with {by}: workers write to the master, and would end of that (SIGPIPE) when it has died; --log-file FILE keeps what they write without it"
+        ))
     }
 
     /// What the files of --log-dir are like is said of none. (A file of options may say how long they are for

@@ -2,6 +2,7 @@
 
 use super::{MAX_WORKERS, duration, number};
 use crate::core::{Balance, Canary, Drain, OnCrashLoop, ReadyRule, RespawnOn, Surge, Takeover};
+use serde::{Deserialize, Serialize};
 
 /// `auto|off|require|PORT[=OURPORT],...`
 pub fn takeover(text: &str) -> Result<Takeover, String> {
@@ -120,6 +121,24 @@ pub fn on_crash_loop(text: &str) -> Result<OnCrashLoop, String> {
         "degrade" => Ok(OnCrashLoop::Degrade),
         "exit" => Ok(OnCrashLoop::Exit),
         _ => Err(format!("'{text}' is neither degrade nor exit")),
+    }
+}
+
+/// --orphans: what becomes of workers when the master dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Orphans {
+    /// They end with it.
+    Stop,
+    /// They go on, and the next start has them.
+    Keep,
+}
+
+/// `stop|keep`
+pub fn orphans(text: &str) -> Result<Orphans, String> {
+    match text {
+        "stop" => Ok(Orphans::Stop),
+        "keep" => Ok(Orphans::Keep),
+        _ => Err(format!("'{text}' is neither stop nor keep")),
     }
 }
 

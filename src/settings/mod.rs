@@ -135,6 +135,8 @@ pub struct Settings {
     pub on_crash_loop: OnCrashLoop,
     /// --respawn-on
     pub respawn_on: RespawnOn,
+    /// --orphans
+    pub orphans: Orphans,
     /// --stop-signal
     pub stop_signal: i32,
     /// --stop-timeout
@@ -370,6 +372,7 @@ impl Default for Settings {
             max_forks: 0,
             on_crash_loop: OnCrashLoop::Degrade,
             respawn_on: RespawnOn::Any,
+            orphans: Orphans::Stop,
             stop_signal: 15,
             stop_timeout: Duration::from_secs(10),
             on_signal: BTreeMap::new(),

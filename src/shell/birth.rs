@@ -9,8 +9,9 @@ use super::speech::Speech;
 use super::voice::Voice;
 use super::{Kind, Shell, handed, token};
 use crate::core::{Event, Pid, Program, Reader, SlotNr, Takeover, WorkerId};
+use crate::settings::Orphans;
 use crate::sys::spawn::{self, Plan, Watch};
-use crate::sys::{errno_of, fds};
+use crate::sys::{errno_of, fds, lifeline, procfs};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -24,6 +25,9 @@ impl Shell {
     ) {
         self.spawned = true;
         // A stop, or a resize, may have come between the wish and its turn.
+        if self.cluster.wants(worker) && self.take_orphan(worker, slot, program, reader) {
+            return;
+        }
         let tried = match self.cluster.wants(worker) {
             true => self.try_spawn(worker, slot, program, reader),
             false => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
@@ -99,6 +103,12 @@ impl Shell {
             (To::Log, Stdout::File(file)) => Some(file),
             (To::Log, Stdout::Piped) => Some(err_write.as_fd()),
         };
+        let nofile = recipe.rights.nofile.or(self.nofile);
+        let free = i32::try_from(handed::FIRST + count).unwrap_or(i32::MAX);
+        let taken: Vec<i32> = channel.into_iter().chain(ready_fd).collect();
+        let number = lifeline::number(nofile.map(|(soft, _)| soft), free, &taken);
+        let thread = self.lifeline.thread()?;
+        let mortal = recipe.settings.orphans == Orphans::Stop;
         let plan = Plan {
             program: own.map_or(&recipe.program, |m| &m.program),
             argv: &argv,
@@ -116,7 +126,7 @@ impl Shell {
             stderr: Some(err_write.as_fd()),
             pass,
             extra,
-            nofile: recipe.rights.nofile.or(self.nofile),
+            nofile,
             watch: match recipe.settings.takeover {
                 Takeover::Off => Watch::No,
                 Takeover::Require => Watch::Require,
@@ -124,9 +134,12 @@ impl Shell {
             },
             watch_unix: self.sockets.has_unix(),
             keep: &[],
+            mortal,
+            life: mortal.then(|| thread.line(number)),
             report: Some(theirs_report.as_fd()),
         };
         let pid = spawn::fork_exec(&plan)?;
+        let life = thread.keep().filter(|_| mortal);
         let inode = fds::inode(err_read.as_fd()).unwrap_or(0);
         self.register(ours.as_fd(), token(Kind::Report, worker.0));
         self.register(err_read.as_fd(), token(Kind::Stderr, worker.0));
@@ -148,6 +161,9 @@ impl Shell {
             group_asked: false,
             forked: self.now(),
             report: Some(ours),
+            _life: life,
+            orphan: None,
+            started: procfs::started(pid),
             listener: None,
             handed: count,
             listened: None,

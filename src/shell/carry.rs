@@ -4,6 +4,7 @@
 use crate::core::carry::{escape, unescape};
 use crate::sys::carried;
 use crate::sys::flock::Locked;
+use crate::sys::lifeline::Lifeline;
 use crate::sys::netlink::Netlink;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -65,6 +66,23 @@ descriptor! {
     mio::net::TcpStream: |fd| mio::net::TcpStream::from_std(fd.into());
     mio::net::UnixListener: |fd| mio::net::UnixListener::from_std(fd.into());
     mio::net::TcpListener: |fd| mio::net::TcpListener::from_std(fd.into());
+}
+
+impl Serialize for Lifeline {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let ends = self.ends();
+        let ends = ends.map(|(r, w)| (carried::write(r), carried::write(w)));
+        ends.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Lifeline {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Lifeline, D::Error> {
+        let ends = Option::<(i32, i32)>::deserialize(from)?;
+        let both = |(r, w)| Ok((take(r)?, take(w)?));
+        let ends: Result<_, String> = ends.map(both).transpose();
+        ends.map(Lifeline::of).map_err(D::Error::custom)
+    }
 }
 
 /// Bytes of a type of their own.

@@ -74,6 +74,7 @@ pub fn run(settings: Settings, found: Found) -> Result<u8, Failure> {
             drop(callers);
             daemons.set_nonblocking(true).map_err(cannot)?;
             keep.push(daemons.as_raw_fd());
+            keep.extend(found.left.iter().map(AsRawFd::as_raw_fd));
             fds::close_inherited(&keep);
             let mut caller = Some(Caller(daemons));
             match (start::serve(settings, found, &mut caller), caller) {

@@ -128,6 +128,19 @@ impl Filed {
         })
     }
 
+    /// The file of a socket that was opened by a master of ours that has died.
+    pub fn found(path: &Path) -> Option<Filed> {
+        Filed::passed(path).map(|filed| Filed {
+            ours: true,
+            ..filed
+        })
+    }
+
+    /// Is that how a socket of this path is bound, if it is one of ours?
+    pub fn may_be_bound_to(path: &Path, name: &Path) -> bool {
+        path == name || hidden_names(path).iter().any(|h| h == name)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -2,10 +2,12 @@
 
 use super::rights::{Rights, group_number, user_number};
 use super::sockets::is_abstract;
+use super::store;
 use crate::core::codes::{EX_CONFIG, EX_USAGE, Failure};
 use crate::core::{Addr, FileIs, Given};
 use crate::settings::{Listen, MAX_PORTS, Settings, SocketFile};
 use crate::sys::passed::{self, Kind};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Of systemd: the first descriptor that is passed.
@@ -37,10 +39,25 @@ impl Passed {
         })
     }
 
+    /// What is to be open. (Not what a master of ours has left in a store.)
     fn all(&self) -> impl Iterator<Item = (i32, Option<String>)> {
+        self.each().filter(|(_, name)| !is_left(name))
+    }
+
+    fn each(&self) -> impl Iterator<Item = (i32, Option<String>)> {
         let name = |n: usize| self.names.get(n).filter(|t| !t.is_empty()).cloned();
         (FIRST_PASSED..).zip((0..self.count).map(name))
     }
+
+    /// That: it is taken.
+    pub fn left(&self) -> Vec<OwnedFd> {
+        let left = self.each().filter(|(_, name)| is_left(name));
+        left.filter_map(|(fd, _)| passed::take(fd).ok()).collect()
+    }
+}
+
+fn is_left(name: &Option<String>) -> bool {
+    name.as_deref().is_some_and(store::is_ours)
 }
 
 /// All of it, in the order in which workers are handed it.

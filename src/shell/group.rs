@@ -23,6 +23,7 @@
 //!    which is told: each client keeps a lane as long as there are buckets for all.
 
 mod asked;
+pub mod found;
 mod members;
 
 use crate::core::{Deal, Key, LaneId, Table};
@@ -110,6 +111,11 @@ impl Group {
         }
     }
 
+    /// Do new connections go to that lane?
+    pub fn names(&self, lane: LaneId) -> bool {
+        self.named.contains(&lane)
+    }
+
     /// Whom its lanes serve.
     pub fn reach(&self) -> &Reach {
         &self.reach
@@ -140,6 +146,7 @@ impl Group {
                 lane,
                 passed,
                 own: false,
+                kept: false,
                 bare: passed,
                 gate: None,
             });
@@ -175,6 +182,7 @@ impl Group {
             lane: Some(lane),
             passed: false,
             own: true,
+            kept: false,
             bare: gate.is_none(),
             gate,
         });
@@ -203,6 +211,7 @@ impl Group {
             lane,
             passed: false,
             own: false,
+            kept: false,
             bare: false,
             gate: Some(gate),
         });

@@ -192,6 +192,7 @@ impl Shell {
         let idle = self.queue.is_empty() && self.out.is_empty() && self.later.is_empty();
         match () {
             () if !idle || !self.pending.is_empty() => Some("workers are being forked"),
+            () if self.orphans.wait() => Some("workers of a dead master are being adopted"),
             () if self.probes.are_under_way() => {
                 Some("workers are being asked whether they are ready")
             }
@@ -208,7 +209,7 @@ impl Shell {
         }
         let Some(h) = &self.handover else { return };
         let order = h.order.clone();
-        let written = self.write_down(Header::new(order.clone(), None));
+        let written = self.state_of(Header::new(order.clone(), None));
         let done = written.and_then(|(header, text)| {
             let memory = in_memory(&text)?;
             let mut keep = header.fds;
@@ -348,7 +349,7 @@ impl Shell {
         })?;
         let to = order.to.clone();
         let header = Header::new(order, Some(back.as_raw_fd()));
-        let (header, text) = self.write_down(header)?;
+        let (header, text) = self.state_of(header)?;
         let memory = in_memory(&text)?;
         drop(text);
         let mut keep = header.fds;

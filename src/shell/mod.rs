@@ -45,6 +45,7 @@ mod metrics;
 mod names;
 mod observer;
 mod open;
+mod orphans;
 mod ours;
 mod output;
 mod perform;
@@ -69,6 +70,7 @@ mod sink;
 mod sockets;
 mod speech;
 mod spent;
+mod store;
 mod stream;
 mod takeover;
 mod token;
@@ -88,6 +90,7 @@ pub mod supervisor;
 
 use crate::core::codes::EX_OSERR;
 use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
+use crate::sys::lifeline::Lifeline;
 use crate::sys::oom::Kills;
 use crate::sys::{clock, process};
 use crate::wire::ages::Ages;
@@ -112,6 +115,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use names::Claim;
 use nix::sys::inotify::Inotify;
+use orphans::Orphans;
 use ours::Ours;
 use output::Output;
 use pidfile::{PidDir, PidFile};
@@ -130,6 +134,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
+use store::Store;
 use supervisor::Supervisor;
 use takeover::Pending;
 use token::{Kind, token, untoken};
@@ -211,7 +216,13 @@ pub struct Shell {
     /// Whom the kernel kills for want of memory.
     oom: Kills,
     cgroups: Cgroups,
+    /// Workers that live longer than their master,
+    orphans: Orphans,
+    /// and lanes that do.
+    store: Store,
     devnull: OwnedFd,
+    /// What children end with when we die.
+    lifeline: Lifeline,
     rights: Rights,
     /// The limit of open files that we had: that of workers without --rlimit.
     nofile: Option<(u64, u64)>,
@@ -268,6 +279,7 @@ impl Shell {
         self.begin_counting();
         self.open_cgroups();
         self.keep_programs();
+        self.begin_orphans();
         self.cluster.begin(Time(clock::monotonic()), &mut out);
         self.out.extend(out);
         self.turns()
@@ -278,6 +290,9 @@ impl Shell {
         let mut events = mio::Events::with_capacity(256);
         loop {
             self.settle();
+            self.orphans_due();
+            self.write_down();
+            self.keep_store();
             self.announce_lost();
             self.tell_supervisor();
             self.watch_console();
@@ -370,6 +385,7 @@ impl Shell {
             .chain(self.idling.deadline())
             .chain(self.handover_deadline())
             .chain(self.served.deadline())
+            .chain(self.orphans.deadline())
             .chain(self.supervisor.deadline())
             .chain(self.output.as_ref().and_then(Output::deadline));
         let next = all.min()?;
@@ -414,6 +430,9 @@ impl Shell {
         }
         if !of(Kind::Caller).is_empty() {
             self.hear_caller();
+        }
+        for n in of(Kind::Orphan) {
+            self.orphan_ended(WorkerId(n));
         }
         for asked in self.signals.take_asked() {
             match asked {
@@ -502,7 +521,9 @@ impl Shell {
     /// The end, in the order that a waiting `stop && start` relies on: the ports are free and the
     /// name is given back before anybody is told.
     fn leave(&mut self) {
+        self.empty_store();
         self.sockets.close_all();
+        self.leave_no_orphan();
         self.claim.release();
         self.pid_dir = None;
         self.pid_file = None;

@@ -151,6 +151,12 @@ impl Claim {
         }
     }
 
+    /// Where it is written down which workers there are, for the next one of this name.
+    pub fn record(&self) -> Option<PathBuf> {
+        let (_, lock) = self.lock.as_ref()?;
+        Some(lock.with_extension("workers"))
+    }
+
     /// Where verbs find us.
     pub fn control(&self) -> Option<OsString> {
         said(self.socket.as_deref(), self.port)

@@ -63,6 +63,7 @@ impl Shell {
             } => {
                 let at = Place { lane, port, of };
                 self.make_room_for_workers();
+                self.mean_for_heirs(lane);
                 self.open_lane(at, &what);
             }
             Action::Steer { port, table } => self.steer(port, &table),
@@ -122,6 +123,7 @@ impl Shell {
         }
         if let Notice::AllReady { .. } | Notice::PartlyReady { .. } = &notice {
             self.release_caller();
+            self.drop_found();
             self.grown = true;
         }
         if let Notice::Reloaded { .. } | Notice::ReloadFailed { .. } = &notice {
@@ -144,10 +146,10 @@ impl Shell {
             (Whom::Group, Some(pid)) if signal == libc::SIGKILL => {
                 // It may have left its group; unreaped, its pid is certainly its own.
                 let _ = self.procs.signal_group(worker, signal);
-                signal::kill(pid, signal)
+                self.procs.signal_first(worker, pid, signal)
             }
             (Whom::Group, _) => self.procs.signal_group(worker, signal),
-            (Whom::Leader, Some(pid)) => signal::kill(pid, signal),
+            (Whom::Leader, Some(pid)) => self.procs.signal_first(worker, pid, signal),
             (Whom::Leader, None) => Ok(()),
         };
         drop(worn);
@@ -257,6 +259,7 @@ impl Shell {
         let lane = at.lane;
         let opened = match what {
             Opening::Given(given) => self.sockets.open_given(at, given),
+            Opening::Found { addr } => self.sockets.open_found(at, addr),
             Opening::Learnt { addr, like } => {
                 let reach = self.reach_asked(*like);
                 self.sockets.open_learnt(at, addr, &reach)
@@ -289,7 +292,9 @@ impl Shell {
                 holder: match what {
                     Opening::Given(given) => self.holder(errno_of(&e), given.addr.tcp()),
                     Opening::Learnt { addr, .. } => self.holder(errno_of(&e), Some(*addr)),
-                    Opening::Beside { .. } | Opening::Adopted { .. } => None,
+                    Opening::Beside { .. } | Opening::Adopted { .. } | Opening::Found { .. } => {
+                        None
+                    }
                 },
             },
         };

@@ -1,10 +1,10 @@
 //! What the shell keeps of each worker: pids while unreaped, and the descriptors that come from it.
 
 use crate::core::{Exit, Time, WorkerId};
-use crate::sys::{signal, wait};
+use crate::sys::{pidfd, procfs, signal, wait};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// One worker's.
 #[derive(Serialize, Deserialize)]
@@ -23,6 +23,14 @@ pub struct Proc {
     pub group_asked: bool,
     /// When.
     pub forked: Time,
+    /// If another master has left it: itself, whatever becomes of its number.
+    #[serde(with = "crate::shell::carry")]
+    pub orphan: Option<OwnedFd>,
+    /// When it was started, as far as it can be told.
+    pub started: Option<u64>,
+    /// What its group ends with, if that is its own.
+    #[serde(with = "crate::shell::carry")]
+    pub _life: Option<OwnedFd>,
     /// Where it reports on its way to exec.
     #[serde(with = "crate::shell::carry")]
     pub report: Option<OwnedFd>,
@@ -70,7 +78,8 @@ impl Procs {
     /// Workers whose end can only be seen by asking: reaped, and never watched.
     pub fn unwatched_remnants(&self) -> Vec<WorkerId> {
         let pick = |(id, p): (&WorkerId, &Proc)| {
-            (p.pid.is_none() && p.listener.is_none() && p.report.is_none()).then_some(*id)
+            let unwatched = p.listener.is_none() && p.report.is_none() && p.orphan.is_none();
+            (p.pid.is_none() && unwatched).then_some(*id)
         };
         self.map.iter().filter_map(pick).collect()
     }
@@ -82,6 +91,22 @@ impl Procs {
         self.map.iter().filter_map(pick).collect()
     }
 
+    /// Signals a worker's first process, of that number.
+    pub fn signal_first(&self, id: WorkerId, pid: i32, sig: i32) -> std::io::Result<()> {
+        match self.map.get(&id).and_then(|p| p.orphan.as_ref()) {
+            Some(orphan) => pidfd::send_signal(orphan.as_fd(), sig),
+            None => signal::kill(pid, sig),
+        }
+    }
+
+    /// Is that process of a worker stopped? (Of one that is not our child it is seen a moment too early.)
+    pub fn is_stopped(&self, id: WorkerId, pid: i32) -> bool {
+        match self.map.get(&id).is_some_and(|p| p.orphan.is_some()) {
+            true => procfs::is_stopped(pid),
+            false => wait::is_stopped(pid),
+        }
+    }
+
     /// Signals a worker's group while that number is certainly still its own: its leader is
     /// unreaped, or a child of ours (which cannot vanish unreaped) is in it. Once the group is
     /// empty a later worker may have the number.
@@ -89,6 +114,9 @@ impl Procs {
         let Some(p) = self.map.get(&id) else {
             return Ok(());
         };
+        if let Some(orphan) = &p.orphan {
+            return pidfd::signal_group(orphan.as_fd(), p.group, sig);
+        }
         let anothers = self.by_pid(p.group).is_some_and(|owner| owner != id);
         match p.pid.is_some() || !anothers && wait::any_child(Some(p.group)) {
             true => signal::kill_group(p.group, sig),

@@ -15,7 +15,7 @@
 use super::Shell;
 use crate::core::{Event, WorkerId};
 use crate::sys::procfs::{self, Habit};
-use crate::sys::{clock, signal, wait};
+use crate::sys::{clock, signal};
 use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
@@ -63,7 +63,8 @@ impl Shell {
         let (leader, group) = (p.pid?, p.group);
         let all = procfs::tree(leader);
         let inside = |pid: &i32| procfs::group_of(*pid).is_none_or(|g| g == group);
-        let can = procfs::is_ours() && !wait::is_stopped(leader) && all.iter().all(inside);
+        let stopped = self.procs.is_stopped(worker, leader);
+        let can = procfs::is_ours() && !stopped && all.iter().all(inside);
         let stops = can && self.send_to_all(worker, libc::SIGSTOP);
         stops.then_some(Tree { leader, all })
     }
@@ -75,7 +76,9 @@ impl Shell {
 
     /// It goes on afterwards, whatever came of it.
     fn dismiss_held_up(&mut self, worker: WorkerId, signal: i32, tree: &Tree) -> bool {
-        let still = soon(STOPS_WITHIN, || tree.is_still());
+        let still = soon(STOPS_WITHIN, || {
+            self.procs.is_stopped(worker, tree.leader) && tree.is_still()
+        });
         // (Those that it has forked in that moment are stopped, too.)
         let tree = &Tree {
             leader: tree.leader,
@@ -113,12 +116,12 @@ impl Shell {
         let _worn = self.to_kill();
         let put_down = match procfs::habit(tree.leader, signal) {
             Habit::Lives => return,
-            Habit::Ends if signal::kill(tree.leader, libc::SIGKILL).is_err() => return,
+            Habit::Ends if self.kill_first(worker, tree).is_err() => return,
             Habit::Ends => Some(signal),
             // It goes on alone for that.
             Habit::Blocks if tree.all.len() == 1 => return,
             Habit::Blocks => {
-                let _ = signal::kill(tree.leader, libc::SIGCONT);
+                let _ = self.procs.signal_first(worker, tree.leader, libc::SIGCONT);
                 match soon(ENDS_WITHIN, || procfs::is_zombie(tree.leader)) {
                     true => None,
                     false => return,
@@ -136,6 +139,10 @@ impl Shell {
             // It is stopped: nobody else can have its number.
             let _ = signal::kill(*pid, how);
         }
+    }
+
+    fn kill_first(&self, worker: WorkerId, tree: &Tree) -> io::Result<()> {
+        self.procs.signal_first(worker, tree.leader, libc::SIGKILL)
     }
 
     fn rest(&mut self, worker: WorkerId) -> Rest {
@@ -178,8 +185,7 @@ impl Tree {
     fn is_still(&self) -> bool {
         let all = procfs::tree(self.leader);
         let mut others = all.iter().skip(1);
-        wait::is_stopped(self.leader)
-            && others.all(|pid| procfs::is_stopped(*pid))
+        others.all(|pid| procfs::is_stopped(*pid))
             // One may have forked before it was.
             && procfs::tree(self.leader) == all
     }

@@ -46,6 +46,11 @@ pub struct Rights {
 type Open = dyn Fn(&Path) -> io::Result<File>;
 
 impl Rights {
+    /// The same as the shell's, before there is one.
+    pub(super) fn to_kill(&self) -> Option<Worn> {
+        self.kill.map(|g| g.wear())
+    }
+
     /// Looks all of it up. At the start a file may be a pipe that somebody fills; later nobody is waited for.
     pub fn find(settings: &Settings, open: &Open) -> Result<Rights, Failure> {
         let mut variables = Vec::new();
@@ -131,7 +136,7 @@ impl Shell {
 
     /// The same around a signal to them.
     pub(super) fn to_kill(&self) -> Option<Worn> {
-        self.rights.kill.map(|g| g.wear())
+        self.rights.to_kill()
     }
 }
 

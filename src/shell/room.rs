@@ -68,6 +68,12 @@ impl Room {
         }
     }
 
+    /// Each worker, and each that takes its place, costs so many more.
+    pub fn and(mut self, more: u64) -> Room {
+        self.worker += more;
+        self
+    }
+
     /// So many that number of workers takes, and as many again as there are beside them in a reload; one
     /// at least, since each may be replaced while it goes on.
     pub fn needed(&self, workers: u16) -> u64 {

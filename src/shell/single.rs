@@ -77,6 +77,8 @@ pub fn run(
         watch: Watch::No,
         watch_unix: false,
         keep: &[],
+        mortal: false,
+        life: None,
         report: None,
     };
     spawn::exec_here(&plan, cannot_run)

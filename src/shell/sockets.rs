@@ -1,5 +1,6 @@
 //! Lanes as real sockets, by id and by inode.
 
+pub mod found;
 mod opening;
 pub mod own;
 mod paths;
@@ -12,6 +13,7 @@ use crate::settings::Settings;
 use crate::sys::fds;
 use crate::sys::socket::Patience;
 use crate::wire::ports_filter::Ports;
+use found::Found;
 use own::Own;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,6 +132,11 @@ pub struct Sockets {
     kept: Vec<(PortId, Filed)>,
     /// Of the ports of TCP.
     groups: BTreeMap<PortId, Group>,
+    /// Sockets that are open from before, for what is to be opened.
+    #[serde(skip)]
+    found: Vec<Found>,
+    /// Which of these a lane is to be, if it is one that some worker has.
+    meant: BTreeMap<LaneId, BTreeSet<u64>>,
     backlog: i32,
     patience: Patience,
     /// So often an address that is in use may still be tried again.
@@ -144,6 +151,8 @@ impl Sockets {
             lanes: BTreeMap::new(),
             kept: Vec::new(),
             groups: BTreeMap::new(),
+            found: Vec::new(),
+            meant: BTreeMap::new(),
             backlog: settings.backlog,
             patience: Patience {
                 keepalive: settings.keepalive,
@@ -194,11 +203,6 @@ impl Sockets {
         ports
     }
 
-    /// All of them.
-    pub fn all(&self) -> Vec<LaneId> {
-        self.lanes.keys().copied().collect()
-    }
-
     /// The socket.
     pub fn fd(&self, id: LaneId) -> Option<BorrowedFd<'_>> {
         self.lanes.get(&id).map(|l| l.fd.as_fd())
@@ -212,6 +216,11 @@ impl Sockets {
     /// Inodes of all.
     pub fn inodes(&self) -> Vec<u64> {
         self.lanes.values().map(|l| l.inode).collect()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = LaneId> {
+        self.lanes.keys().copied()
     }
 
     /// The lane behind an inode.

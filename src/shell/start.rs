@@ -19,6 +19,7 @@ use super::log::Log;
 use super::messages::Messages;
 use super::metrics::Metrics;
 use super::names::{Claim, Refused};
+use super::orphans::{Estate, Orphans};
 use super::ours::Ours;
 use super::output::Output;
 use super::pidfile::{PidDir, PidFile};
@@ -33,6 +34,7 @@ use super::served::Served;
 use super::signals::Signals;
 use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
+use super::store::{self, Store};
 use super::supervisor::Supervisor;
 use super::watch::Watch;
 use super::{Kind, Shell, client, coarse, handed, handover, lookup, single, token, unseen};
@@ -40,15 +42,16 @@ use crate::core::codes::{
     CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED, Failure,
 };
 use crate::core::words::{human, reason};
-use crate::core::{Cluster, Given, Level, ReadyRule, Time};
+use crate::core::{Addr, Cluster, Given, Level, ReadyRule, Time};
 use crate::settings::{self, Control, Ipc, LogTo, Settings};
+use crate::sys::lifeline::Lifeline;
 use crate::sys::oom::Kills;
 use crate::sys::{clock, closer, cpus, fds, process, procfs};
 use crate::wire::ages::Ages;
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -79,6 +82,7 @@ fn start(mut settings: Settings, supervisor: &Supervisor) -> Result<u8, Failure>
         rights,
         here,
         given,
+        left: passed.left(),
         supervisor: supervisor.again(),
     };
     match settings.daemon && !settings.single {
@@ -93,6 +97,8 @@ pub(super) struct Found {
     here: PathBuf,
     /// What is to be open, and which descriptors were passed for that.
     pub given: Vec<Given>,
+    /// Lanes that a master of ours has left in a store.
+    pub left: Vec<OwnedFd>,
     /// Who started us as a service, if anybody has.
     supervisor: Supervisor,
 }
@@ -121,6 +127,7 @@ pub(super) fn serve(
         rights,
         here,
         given,
+        left,
         supervisor,
     } = found;
     let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
@@ -130,7 +137,7 @@ pub(super) fn serve(
     lookup::check_programs(&settings, &here)?;
     check_ready_fd(&settings, given.len())?;
     check_ready_port(&settings, &given)?;
-    let mut shell = build(settings, rights, program, &cwd, given)?;
+    let mut shell = build(settings, rights, program, &cwd, given, left)?;
     shell.exe = handover::our_name(&here);
     shell.supervisor = supervisor;
     if let Some(caller) = caller.take() {
@@ -331,6 +338,7 @@ fn build(
     program: CString,
     cwd: &Path,
     given: Vec<Given>,
+    left: Vec<OwnedFd>,
 ) -> Result<Shell, Failure> {
     if rights
         .ids
@@ -343,7 +351,8 @@ fn build(
     let (nofile, inherited) = (process::nofile(), fds::count());
     let not_ours = not_ours(&settings, &given);
     let ipc = speaks_node(&settings, &program, cwd);
-    let room = Room::of(&settings, ipc, given.len(), inherited);
+    let lifeline = Lifeline::new().map_err(os("pipe"))?;
+    let room = Room::of(&settings, ipc, given.len(), inherited).and(lifeline.cost());
     room.check(settings.wanted(cpus::usable()))?;
     process::raise_nofile();
     let signals = Signals::install(&settings.on_signal).map_err(os("cannot handle signals"))?;
@@ -384,6 +393,15 @@ fn build(
     }
     let house = Gatekeeper::of(&settings)?;
     let devnull = fds::null().map_err(os("/dev/null"))?;
+    let store = Store::from_environment(settings.balance().spreads(), &left);
+    let asked: Vec<Addr> = given.iter().map(|g| g.addr.clone()).collect();
+    let mut found = store::found(left, &asked);
+    let record = claim.record();
+    let about = (&settings, cwd, given.as_slice());
+    let mut estate = Estate::look(record.as_deref(), about, &rights, &mut found);
+    if let Some(said) = estate.clear_the_way(&settings, &rights) {
+        log.say(Level::Warn, "orphans", said);
+    }
     let now = Time(clock::monotonic());
     // Jitter wants no better seed than when and who we are.
     let seed = now.0 ^ (u64::from(std::process::id()) << 32);
@@ -392,7 +410,14 @@ fn build(
     policy.cpus = cpus.filter_map(|cpu| u16::try_from(cpu).ok()).collect();
     policy.learn_from = rights.learn_from();
     policy.most = room.most();
-    let sockets = Sockets::of(&settings);
+    policy.workers = policy.workers.max(estate.slots());
+    let mut cluster = Cluster::new(policy, now);
+    if let Some(legacy) = estate.legacy() {
+        cluster.inherits(legacy);
+    }
+    let mut sockets = Sockets::of(&settings);
+    sockets.are_found(found);
+    let orphans = Orphans::of(record, &settings, cwd, estate);
     let recipe = Recipe {
         ipc,
         program,
@@ -400,8 +425,12 @@ fn build(
         rights: rights.clone(),
         settings,
     };
+    let programs = Programs::new(&recipe.settings);
     let mut shell = Shell {
-        cluster: Cluster::new(policy, now),
+        recipes: Recipes::new(cluster.generation(), recipe),
+        cluster,
+        orphans,
+        store,
         poll: mio::Poll::new().map_err(os("cannot poll"))?,
         log,
         events: Events::begun(clock::wall()),
@@ -423,8 +452,7 @@ fn build(
         pid_dir,
         supervisor: Supervisor::default(),
         caller: None,
-        programs: Programs::new(&recipe.settings),
-        recipes: Recipes::new(1, recipe),
+        programs,
         fresh: None,
         census: Census::default(),
         served: Served::default(),
@@ -432,6 +460,7 @@ fn build(
         oom: Kills::from_now(Path::new("/")),
         cgroups: Cgroups::default(),
         devnull,
+        lifeline,
         rights,
         nofile,
         inherited,

@@ -25,9 +25,10 @@ pub(super) enum Kind {
     Check,
     Job,
     Idle,
+    Orphan,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::Signals,
     Kind::Report,
     Kind::Takeover,
@@ -47,6 +48,7 @@ const KINDS: [Kind; 19] = [
     Kind::Check,
     Kind::Job,
     Kind::Idle,
+    Kind::Orphan,
 ];
 
 pub(super) fn token(kind: Kind, serial: u64) -> Token {

@@ -13,6 +13,7 @@ pub mod fds;
 pub mod flock;
 pub mod guise;
 pub mod inherit;
+pub mod lifeline;
 pub mod netlink;
 pub mod notify;
 pub mod oom;

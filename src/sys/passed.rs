@@ -32,7 +32,11 @@ pub fn look(fd: RawFd) -> Kind {
         return Kind::Closed;
     }
     // SAFETY: it is open, nobody else is there to close it, and it is used in here alone.
-    let s = unsafe { BorrowedFd::borrow_raw(fd) };
+    look_at(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// The same of one that is ours.
+pub fn look_at(s: BorrowedFd<'_>) -> Kind {
     let option = |name| get(s, libc::SOL_SOCKET, name);
     let (Ok(kind), Ok(domain)) = (option(libc::SO_TYPE), option(libc::SO_DOMAIN)) else {
         return Kind::Other("no socket");

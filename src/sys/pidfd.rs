@@ -55,6 +55,31 @@ pub fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     .map(drop)
 }
 
+/// A signal to the process group that this one leads, also when it has ended and others of it have not: who
+/// holds the process holds the group's number. Before Linux 6.9 only as long as it has not ended.
+pub fn signal_group(process: BorrowedFd<'_>, pid: i32, signal: i32) -> io::Result<()> {
+    const TO_GROUP: u32 = 1 << 2;
+    let info: *mut libc::siginfo_t = std::ptr::null_mut();
+    let fd = process.as_raw_fd();
+    // SAFETY: as above.
+    let done = unsafe {
+        let call = libc::SYS_pidfd_send_signal;
+        cerr(libc::syscall(call, fd, signal, info, TO_GROUP)).map(drop)
+    };
+    match done {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => match has_ended(process) {
+            true => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            false => super::signal::kill_group(pid, signal),
+        },
+        other => other,
+    }
+}
+
+/// Has the process ended, be it reaped or not?
+pub fn has_ended(process: BorrowedFd<'_>) -> bool {
+    wait_gone(process, std::time::Duration::ZERO)
+}
+
 /// Waits until the process has gone, at most that long. True if it has.
 pub fn wait_gone(process: BorrowedFd<'_>, limit: std::time::Duration) -> bool {
     let mut p = libc::pollfd {

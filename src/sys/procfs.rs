@@ -323,6 +323,17 @@ pub fn group_of(pid: i32) -> Option<i32> {
     field(&stat(pid)?, 2)
 }
 
+/// When it was started, in ticks since the machine was: with its number that is its alone.
+pub fn started(pid: i32) -> Option<u64> {
+    field(&stat(pid)?, 19)
+}
+
+/// By which the machine is known since it was started.
+pub fn boot() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_string())
+}
+
 /// Has it ended, and waits to be reaped? One whose first thread alone has ended looks so, too.
 pub fn is_zombie(pid: i32) -> bool {
     let Some(text) = stat(pid) else { return false };

@@ -1,8 +1,9 @@
 //! Fork and exec. Everything is prepared before the fork; the child makes system calls only,
 //! reports what fails over a socket, and leaves by `_exit`.
 //!
-//! Order in the child, and why: its own group first, so that a kill of the group finds it; signals
-//! to default before anything can interrupt; its control group while we may still go there; limits, then priority, which a limit may allow; CPU, mask,
+//! Order in the child, and why: its own group first, so that a kill of the group finds it; then what
+//! ends that group with the master (`lifeline`); signals to default before anything can interrupt; its control
+//! group while we may still go there; limits, then priority, which a limit may allow; CPU, mask,
 //! directory, descriptors; the filter after those (it may cost us rights, and our own calls need none
 //! of it); the limit of open files when no new number is needed any more; groups before the user,
 //! who may change none; death with the master after that, since a change of user forgets it, then
@@ -11,6 +12,7 @@
 //! The directory is entered by whoever runs there. With the master's rights a link that this user may
 //! switch would lead it to where it has no way; and there are file systems where root has none.
 
+use super::lifeline::{self, Line};
 use super::report::{self, Step, fail};
 pub use super::report::{Report, receive, report_pair};
 use super::{cerr, seccomp, signal::Blocked};
@@ -62,6 +64,10 @@ pub struct Plan<'a> {
     pub watch_unix: bool,
     /// Stay open, by their own numbers.
     pub keep: &'a [RawFd],
+    /// Does it end when we do? Else it lives on.
+    pub mortal: bool,
+    /// By what its group does, too, if it can be had.
+    pub life: Option<Line<'a>>,
     /// The child's end of the report socket. Without one this is no child: see `exec_here`.
     pub report: Option<BorrowedFd<'a>>,
 }
@@ -110,7 +116,7 @@ impl Ready {
             argv: pointers(plan.argv),
             env,
             listen_pid,
-            scratch: Vec::with_capacity(plan.pass.len() + plan.extra.len() + 4),
+            scratch: Vec::with_capacity(plan.pass.len() + plan.extra.len() + 5),
         }
     }
 }
@@ -165,10 +171,12 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 /// `report`.
 unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32, last: Option<fn() -> u8>) -> ! {
     let alone = plan.report.is_none();
+    let mut life = -1;
     // SAFETY: system calls on plain numbers and on memory that is ours; contract above.
     unsafe {
         if !alone {
             must(plan, Step::Group, libc::setpgid(0, 0));
+            life = plan.life.as_ref().map_or(-1, |line| lifeline::take(line));
             default_signals();
         }
         if let Some(door) = &plan.cgroup {
@@ -192,7 +200,7 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32, last: Option<fn
             libc::umask(mask);
         }
         let dir = plan.cwd.filter(|dir| !(plan.stay && is_here(dir)));
-        let report = match arrange_fds(plan, &mut ready.scratch) {
+        let report = match arrange_fds(plan, life, &mut ready.scratch) {
             Some(fd) => fd,
             None => fail(raw(&plan.report), Step::Fds),
         };
@@ -205,6 +213,9 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32, last: Option<fn
         }
         if let Some(ids) = plan.ids {
             become_them(ids, report);
+            if let Some(line) = plan.life.filter(|_| life >= 0) {
+                lifeline::renew(&line, line.number);
+            }
         }
         if let Some(dir) = dir
             && libc::chdir(dir.as_ptr()) < 0
@@ -212,7 +223,11 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32, last: Option<fn
             fail(report, Step::Chdir);
         }
         if !alone {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) < 0 {
+            if !plan.mortal {
+                // Who comes after its master is no ancestor of it, and has to be able to look (Yama).
+                libc::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+            }
+            if plan.mortal && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) < 0 {
                 // It works as well, as long as its master lives.
                 report::say_outlives(report, *libc::__errno_location());
             }
@@ -262,6 +277,10 @@ unsafe fn must(plan: &Plan<'_>, step: Step, done: i32) {
 fn raw(fd: &Option<BorrowedFd<'_>>) -> RawFd {
     fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
 }
+
+/// Of Yama, which may keep everybody but ancestors from looking.
+const PR_SET_PTRACER: i32 = 0x5961_6d61;
+const PR_SET_PTRACER_ANY: libc::c_ulong = libc::c_ulong::MAX;
 
 const NOFILE: u8 = libc::RLIMIT_NOFILE as u8;
 
@@ -374,7 +393,7 @@ unsafe fn default_signals() {
 ///
 /// # Safety
 /// As `child`; `scratch` has room for all of them.
-unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd> {
+unsafe fn arrange_fds(plan: &Plan<'_>, life: RawFd, scratch: &mut Vec<RawFd>) -> Option<RawFd> {
     let passed = 3 + i32::try_from(plan.pass.len()).unwrap_or(0);
     let highest = plan.extra.iter().map(|(_, n)| n + 1).max();
     let above = highest.unwrap_or(0).max(passed);
@@ -388,6 +407,10 @@ unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd
         let report = match &plan.report {
             Some(fd) => lift(fd.as_raw_fd())?,
             None => -1,
+        };
+        let life = match life {
+            0.. => lift(life)?,
+            _ => -1,
         };
         let stdin = match &plan.stdin {
             Some(fd) => Some(lift(fd.as_raw_fd())?),
@@ -428,7 +451,31 @@ unsafe fn arrange_fds(plan: &Plan<'_>, scratch: &mut Vec<RawFd>) -> Option<RawFd
                 return None;
             }
         }
-        Some(report)
+        match &plan.life {
+            Some(line) if life >= 0 => put_aside(life, line.number, report, above),
+            Some(_) | None => Some(report),
+        }
+    }
+}
+
+/// Last of all, since its number is wherever it is (`lifeline::number`), and what was lifted may be there:
+/// of that only the report socket is needed still. Where is that then?
+///
+/// # Safety
+/// As `child`; all of these are open.
+unsafe fn put_aside(life: RawFd, number: RawFd, report: RawFd, above: RawFd) -> Option<RawFd> {
+    // SAFETY: F_DUPFD_CLOEXEC, F_SETFD and dup2 on open descriptors.
+    unsafe {
+        let report = match report == number {
+            true => libc::fcntl(report, libc::F_DUPFD_CLOEXEC, above),
+            false => report,
+        };
+        // (dup2 of a descriptor to itself would leave it CLOEXEC.)
+        let done = match life == number {
+            true => libc::fcntl(life, libc::F_SETFD, 0),
+            false => libc::dup2(life, number),
+        };
+        (report >= 0 && done >= 0).then_some(report)
     }
 }
 

@@ -101,7 +101,6 @@ pub fn let_in(fd: BorrowedFd<'_>, gate: Gate) -> io::Result<()> {
 }
 
 /// By distance, though there may be another way.
-#[cfg(test)]
 pub fn keep_near(fd: BorrowedFd<'_>) -> io::Result<Gate> {
     keep_distance(fd).map(|()| Gate::Distance)
 }
@@ -227,6 +226,27 @@ pub fn queue(fd: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     let both = word(UNACKED).zip(word(UNACKED + 4));
     both.filter(|_| n == info.len() && info[0] == LISTEN)
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// So often something has come to this socket and was dropped, as by whatever keeps it shut.
+pub fn drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    const SO_MEMINFO: i32 = 55;
+    /// Nine numbers, of which it is the last (SK_MEMINFO_DROPS).
+    const DROPS: usize = 8;
+    let mut all = [0u32; DROPS + 1];
+    let mut len = size_of_val(&all) as libc::socklen_t;
+    let p = all.as_mut_ptr().cast();
+    // SAFETY: all has room for len bytes.
+    unsafe {
+        cerr(libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            p,
+            &mut len,
+        ))?
+    };
+    Ok(all[DROPS])
 }
 
 /// So many bytes of a connection have come and were not read yet (the end of it is none).

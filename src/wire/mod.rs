@@ -16,6 +16,7 @@ pub mod http;
 pub mod idle;
 pub mod json;
 pub mod key;
+pub mod legacy;
 pub mod logfmt;
 pub mod logs;
 pub mod metrics;

@@ -65,7 +65,7 @@ impl End {
                 BY_SIGNAL.saturating_add(u8::try_from(*signal).unwrap_or(0))
             }
             End::TooLong(_) | End::NotBegun(_) => TIMED_OUT,
-            End::Stopped => FAILED,
+            End::Stopped | End::Exited(Exit::Unknown) => FAILED,
         }
     }
 
@@ -75,6 +75,7 @@ impl End {
             End::NotRun(_, why) => Some(why.clone()),
             End::Exited(Exit::Code(0)) => None,
             End::Exited(Exit::Code(code)) => Some(format!("exit {code}")),
+            End::Exited(Exit::Unknown) => Some("it has ended, nobody tells how".to_string()),
             End::Exited(Exit::Signal(signal)) => {
                 Some(format!("killed by SIG{}", signal_name(*signal)))
             }
@@ -176,7 +177,7 @@ impl Ran {
     fn json(&self) -> String {
         let exit = match &self.end {
             End::Exited(Exit::Code(code)) => code.to_string(),
-            End::Exited(Exit::Signal(_))
+            End::Exited(Exit::Signal(_) | Exit::Unknown)
             | End::NotRun(..)
             | End::TooLong(_)
             | End::NotBegun(_)

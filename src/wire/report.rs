@@ -103,7 +103,10 @@ pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
 pub(super) fn said(v: &SlotView, says: Option<&str>) -> String {
     let well = v.well.map(|d| format!("well {} ago", human(d)));
     let says = says.map(|text| format!("says: {text}"));
-    let all: Vec<String> = well.into_iter().chain(says).collect();
+    let adopted = v
+        .adopted
+        .then(|| "adopted: another master has left it".to_string());
+    let all: Vec<String> = adopted.into_iter().chain(well).chain(says).collect();
     match all.is_empty() {
         true => String::new(),
         false => format!("    | {}\n", all.join(", ")),
@@ -131,7 +134,8 @@ pub(super) fn said_json(v: &SlotView, says: Option<&str>) -> String {
     let well = v.well.map(|d| format!("{:.3}", d.as_secs_f64()));
     let null = || "null".to_string();
     format!(
-        "\"watchdog\":{},\"status\":{}",
+        "\"adopted\":{},\"watchdog\":{},\"status\":{}",
+        v.adopted,
         well.unwrap_or_else(null),
         says.map_or_else(null, quote)
     )
@@ -272,6 +276,7 @@ fn exit_json(e: Exit) -> String {
     match e {
         Exit::Code(c) => format!("\"code\":{c}"),
         Exit::Signal(n) => format!("\"signal\":{}", quote(&format!("SIG{}", signal_name(n)))),
+        Exit::Unknown => "\"code\":null".to_string(),
     }
 }
 
@@ -406,6 +411,7 @@ mod tests {
             generation: 7,
             state,
             age: Duration::from_millis(1600),
+            adopted: false,
             restarts: 2,
             well: pid.map(|_| Duration::from_millis(120)),
             last,

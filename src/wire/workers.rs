@@ -129,6 +129,7 @@ pub(super) mod tests {
             generation: 1,
             state,
             age: Duration::from_millis(2500),
+            adopted: false,
             restarts: 3,
             well: None,
             last: None,

@@ -209,6 +209,12 @@ pub fn passing(cmd: &mut Command, what: &impl AsRawFd, number: i32) {
     });
 }
 
+/// A descriptor that was sent to us.
+pub fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: it is new, and ours alone.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
 /// With these limits of open files, soft and hard.
 pub fn with_nofile(cmd: &mut Command, soft: u64, hard: u64) {
     in_child(cmd, move || {

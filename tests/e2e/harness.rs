@@ -147,6 +147,17 @@ impl Rig {
         Rig::at(place, cmd, words, |_, _| {})
     }
 
+    /// Both.
+    pub fn dressed_by(
+        program: impl Words,
+        words: impl Words,
+        dress: impl FnOnce(&mut Command, &Path),
+    ) -> Rig {
+        let place = Place::new();
+        let cmd = place.command_by(&program.words());
+        Rig::at(place, cmd, words, dress)
+    }
+
     /// The same, in a place that something was put in.
     pub fn placed(place: Place, program: &[String], words: impl Words) -> Rig {
         let cmd = place.command_by(program);

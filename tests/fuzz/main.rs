@@ -108,6 +108,11 @@ fn lists_of_mappings() {
 }
 
 #[test]
+fn records_of_workers() {
+    fuzz("legacy", words::legacy);
+}
+
+#[test]
 fn lists_of_packages() {
     fuzz("packages", deps::packages);
 }

@@ -2,6 +2,7 @@
 
 use crate::mutate::cut;
 use crate::prng::Prng;
+use minicluster::wire::legacy::Record;
 use minicluster::wire::node_ipc::{Line, Lines, Message};
 use minicluster::wire::raw::Raw;
 use minicluster::wire::{command, einhorn as acks, json as values, node_ipc, notify};
@@ -85,4 +86,13 @@ pub fn einhorn(input: &[u8], _: &mut Prng) {
     }
     let line = acks::answer(&String::from_utf8_lossy(input));
     assert_eq!(line.matches('\n').count(), 1);
+}
+
+/// What was read of a record is what would be written, and names no process that kill(2) takes for many.
+pub fn legacy(input: &[u8], _: &mut Prng) {
+    let text = String::from_utf8_lossy(input);
+    if let Some(record) = Record::parse(&text) {
+        assert!(record.workers.iter().all(|w| w.pid > 1));
+        assert_eq!(Record::parse(&record.text()), Some(record));
+    }
 }

@@ -161,6 +161,7 @@ impl World {
         let about_worker = matches!(
             event,
             Event::Spawned { .. }
+                | Event::IsThere { .. }
                 | Event::SpawnFailed { .. }
                 | Event::Execed { .. }
                 | Event::ExecFailed { .. }

@@ -347,6 +347,7 @@ impl Judge {
             Event::BackOut { asker, .. } => self.back_out_told(*asker, now, cover),
             Event::Start(more) => self.start_told(more),
             Event::Spawned { worker, .. }
+            | Event::IsThere { worker, .. }
             | Event::TakeoverRefused { worker, .. }
             | Event::Execed { worker }
             | Event::ExecFailed { worker, .. }

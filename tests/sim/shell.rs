@@ -329,7 +329,9 @@ impl World {
                 what,
             } => Some(match what {
                 Opening::Given(given) => self.open_lane(lane, port, of, given.addr, true),
-                Opening::Learnt { addr, .. } => self.open_lane(lane, port, of, addr.into(), false),
+                Opening::Learnt { addr, .. } | Opening::Found { addr } => {
+                    self.open_lane(lane, port, of, addr.into(), false)
+                }
                 Opening::Beside { first } => self.open_beside(lane, port, of, first),
                 Opening::Adopted {
                     addr, ask, beside, ..
@@ -624,6 +626,7 @@ fn order(event: &Event) -> u8 {
         | Event::AskerGone { .. } => CLIENTS,
         // Outcomes: told at once.
         Event::Spawned { .. }
+        | Event::IsThere { .. }
         | Event::SpawnFailed { .. }
         | Event::Listens { .. }
         | Event::Seen { .. }

@@ -207,6 +207,8 @@ fn go(
         watch_unix: false,
         keep: &[],
         cgroup: None,
+        mortal: true,
+        life: None,
         report: Some(theirs.as_fd()),
     };
     let pid = spawn::fork_call(&plan, trial::serve)?;

@@ -18,6 +18,8 @@ pub(super) struct Member {
     pub(super) passed: bool,
     /// Was it a worker's?
     pub(super) own: bool,
+    /// Is it there from before, and may become a lane yet? Then it is no spare.
+    pub(super) kept: bool,
     /// Nothing of ours may keep new clients out of it.
     pub(super) bare: bool,
     /// What keeps new clients out of it, if they are.
@@ -26,7 +28,7 @@ pub(super) struct Member {
 
 impl Member {
     pub(super) fn is_spare(&self) -> bool {
-        self.lane.is_none() && !self.passed
+        self.lane.is_none() && !self.passed && !self.kept
     }
 
     /// Is it one of these lanes?
@@ -121,6 +123,15 @@ impl Members {
             self.note(at);
         }
         Ok(gone)
+    }
+
+    /// May it become a lane yet?
+    pub(super) fn keep(&mut self, at: usize, kept: bool) {
+        self.forget(at);
+        if let Some(member) = self.all.get_mut(at) {
+            member.kept = kept;
+        }
+        self.note(at);
     }
 
     /// It is that lane from now on, or none.

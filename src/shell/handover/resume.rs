@@ -236,6 +236,9 @@ fn build(state: Box<State>, header: &Header) -> Result<Shell, String> {
         relays: s.relays,
         oom: s.oom,
         cgroups: s.cgroups,
+        orphans: s.orphans,
+        store: s.store,
+        lifeline: s.lifeline,
         devnull,
         rights: s.rights,
         nofile: s.nofile,
@@ -282,7 +285,7 @@ impl Shell {
                 format!("epoll_ctl: {}", reason(&e)),
             );
         }
-        let lanes: Vec<LaneId> = self.sockets.all();
+        let lanes: Vec<LaneId> = self.sockets.all().collect();
         for lane in lanes {
             if let Some(addr) = self.sockets.addr(lane).cloned() {
                 self.watch_lane(lane, &addr);
@@ -299,10 +302,14 @@ impl Shell {
         let workers: Vec<WorkerId> = self.procs.map.keys().copied().collect();
         for worker in workers {
             let raw = |fd: &Option<OwnedFd>| fd.as_ref().map(AsRawFd::as_raw_fd);
-            let of = self.procs.map.get(&worker);
-            let (report, listener) =
-                of.map_or((None, None), |p| (raw(&p.report), raw(&p.listener)));
-            for (fd, kind) in [(report, Kind::Report), (listener, Kind::Takeover)] {
+            let all = self.procs.map.get(&worker).map(|p| {
+                [
+                    (raw(&p.report), Kind::Report),
+                    (raw(&p.listener), Kind::Takeover),
+                    (raw(&p.orphan), Kind::Orphan),
+                ]
+            });
+            for (fd, kind) in all.into_iter().flatten() {
                 if let Some(fd) = fd {
                     self.register_raw(fd, token(kind, worker.0));
                 }

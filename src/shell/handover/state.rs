@@ -16,6 +16,7 @@ use super::super::log::Log;
 use super::super::messages::Messages;
 use super::super::metrics::Metrics;
 use super::super::names::Claim;
+use super::super::orphans::Orphans;
 use super::super::ours::Ours;
 use super::super::output::Output;
 use super::super::pidfile::{PidDir, PidFile};
@@ -27,11 +28,13 @@ use super::super::rights::Rights;
 use super::super::served::Served;
 use super::super::sockets::Sockets;
 use super::super::speech::Speech;
+use super::super::store::Store;
 use super::super::supervisor::Supervisor;
 use super::super::watch::Was;
 use crate::core::carry::kept_set;
 use crate::core::{Asker, Cluster, Time, WorkerId};
 use crate::sys::carried;
+use crate::sys::lifeline::Lifeline;
 use crate::sys::oom::Kills;
 use crate::wire::ages::Ages;
 use serde::{Deserialize, Serialize};
@@ -194,6 +197,9 @@ state! {
     relays: Relays,
     oom: Kills,
     cgroups: Cgroups,
+    orphans: Orphans,
+    store: Store,
+    lifeline: Lifeline,
     rights: Rights,
     nofile: Option<(u64, u64)>,
     inherited: u64,
@@ -213,7 +219,7 @@ state! {
 
 impl Shell {
     /// Written down; its descriptors are in the header. An error is a whole sentence.
-    pub(super) fn write_down(&self, mut header: Header) -> Result<(Header, String), String> {
+    pub(super) fn state_of(&self, mut header: Header) -> Result<(Header, String), String> {
         carried::begin();
         let state = serde_json::to_string(&self.written());
         let state = state.map_err(|e| format!("its state cannot be written down: {e}"))?;

@@ -9,6 +9,7 @@ use super::super::{Kind, Shell, environment, lookup, token};
 use super::coprocess::Coprocess;
 use crate::core::codes::EX_OSERR;
 use crate::core::words::reason;
+use crate::sys::lifeline::{self, Lifeline};
 use crate::sys::spawn::{self, Plan, Report, Watch};
 use crate::sys::{errno_of, fds};
 use mio::Interest;
@@ -37,6 +38,9 @@ pub enum Pipe {
 }
 
 const BITS: u32 = 2;
+
+/// Behind its stdin, stdout and stderr.
+const FIRST_FREE: i32 = 3;
 
 /// The serial that a token of that pipe has.
 pub fn serial(job: u64, pipe: Pipe) -> u64 {
@@ -85,6 +89,9 @@ pub struct Child {
     pub pid: i32,
     #[serde(with = "crate::shell::carry")]
     report: OwnedFd,
+    /// What it ends with, if that is its own.
+    #[serde(with = "crate::shell::carry")]
+    _life: Option<OwnedFd>,
     #[serde(with = "crate::shell::carry")]
     stdin: Option<OwnedFd>,
     #[serde(with = "crate::shell::carry")]
@@ -164,12 +171,14 @@ impl Child {
     }
 }
 
-/// Forks it. `null` is what it reads that has nothing to read; `nofile` its limit of open files.
+/// Forks it. `null` is what it reads that has nothing to read; `nofile` its limit of open files; `life` what
+/// ends it with us.
 pub fn fork(
     birth: &Birth<'_>,
     program: &CString,
     null: BorrowedFd<'_>,
     nofile: Option<(u64, u64)>,
+    life: &Lifeline,
 ) -> io::Result<Child> {
     let word = |w: &OsString| CString::new(w.as_bytes()).ok();
     let argv: Vec<CString> = birth.words.iter().filter_map(word).collect();
@@ -179,6 +188,8 @@ pub fn fork(
     let stdin = birth.reads.then(fds::pipe_to).transpose()?;
     let (out, out_theirs) = fds::pipe()?;
     let err = (!birth.merged).then(fds::pipe).transpose()?;
+    let thread = life.thread()?;
+    let number = lifeline::number(nofile.map(|(soft, _)| soft), FIRST_FREE, &[]);
     let plan = Plan {
         program,
         argv: &argv,
@@ -201,12 +212,15 @@ pub fn fork(
         watch: Watch::No,
         watch_unix: false,
         keep: birth.keep,
+        mortal: true,
+        life: Some(thread.line(number)),
         report: Some(theirs.as_fd()),
     };
     let pid = spawn::fork_exec(&plan)?;
     Ok(Child {
         pid,
         report,
+        _life: thread.keep(),
         stdin: stdin.map(|(_, w)| w),
         stdout: Some(out),
         stderr: err.map(|(r, _)| r),
@@ -225,7 +239,8 @@ impl Shell {
         };
         // Who is handed ours needs room for as many.
         let nofile = self.nofile.filter(|_| birth.keep.is_empty());
-        let child = fork(birth, &program, self.devnull.as_fd(), nofile).map_err(|e| {
+        let null = self.devnull.as_fd();
+        let child = fork(birth, &program, null, nofile, &self.lifeline).map_err(|e| {
             let shown = first.to_string_lossy();
             (EX_OSERR, format!("{shown}: cannot be run: {}", reason(&e)))
         })?;

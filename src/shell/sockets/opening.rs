@@ -46,6 +46,12 @@ impl Sockets {
                 }
                 (self.adopt(*n, addr)?, addr.clone())
             }
+            (None, addr @ Addr::Tcp(_)) if self.finds_several(addr) => self.regroup(at, addr)?,
+            (None, addr) if self.finds(addr) => {
+                let (fd, addr, file) = self.take_found(addr)?;
+                filed = file;
+                (fd, addr)
+            }
             (None, Addr::Tcp(addr)) => {
                 let fd = socket::open_lane(addr, &Reach::default())?;
                 socket::listen_first(fd.as_fd(), self.backlog)?;
@@ -68,7 +74,9 @@ impl Sockets {
         }
         let name = given.passed.as_ref().and_then(|(_, name)| name.clone());
         let passed = given.passed.is_some();
-        if let Addr::Tcp(addr) = addr {
+        if let Addr::Tcp(addr) = addr
+            && !self.groups.contains_key(&at.port)
+        {
             let reach = Reach::of(fd.as_fd());
             let mut group = Group::new(addr, reach, self.backlog, at.lane);
             group.joined(at.lane, fd.as_fd(), passed)?;
@@ -95,7 +103,7 @@ impl Sockets {
         let fd = match (&mate.addr, &mate.filed) {
             (Addr::Tcp(_), _) => {
                 let group = self.groups.get_mut(&at.port).ok_or_else(unsupported)?;
-                let fd = group.open(at.lane)?;
+                let fd = group.claim(at.lane, self.meant.get(&at.lane))?;
                 self.patience.set(fd.as_fd())?;
                 fd
             }
@@ -120,6 +128,9 @@ impl Sockets {
 
     /// Opens a lane for a worker that asks for it; where is it?
     pub fn open_learnt(&mut self, at: Place, addr: &SocketAddr, reach: &Reach) -> io::Result<Addr> {
+        if self.finds(&Addr::Tcp(*addr)) {
+            return self.open_found(at, addr);
+        }
         let fd = socket::open_lane(addr, reach)?;
         self.patience.set(fd.as_fd())?;
         let local = socket::local_addr(fd.as_fd())?;

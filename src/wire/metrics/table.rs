@@ -426,6 +426,7 @@ fn exits(r: &Reading<'_>, s: &mut Samples<'_>) {
         let status = match exit {
             Exit::Code(code) => code.to_string(),
             Exit::Signal(signal) => format!("SIG{}", signal_name(signal)),
+            Exit::Unknown => "unknown".to_string(),
         };
         s.number(&[Text(&status)], n);
     }

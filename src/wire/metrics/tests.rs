@@ -15,6 +15,7 @@ fn view(slot: u16, current: bool, pid: Option<i32>, state: &'static str) -> Slot
         generation: 7,
         state,
         age: Duration::from_micros(1_500_000),
+        adopted: false,
         restarts: 2,
         well: None,
         last: None,

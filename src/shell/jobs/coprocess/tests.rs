@@ -2,6 +2,7 @@
 
 use super::super::child::fork;
 use super::*;
+use crate::sys::lifeline::Lifeline;
 use crate::sys::{fds, wait};
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -27,7 +28,9 @@ fn run(one: &mut Coprocess, now: Time) {
         keep: &[],
     };
     let sh = CString::new("/bin/sh").unwrap();
-    let child = fork(&birth, &sh, null.as_fd(), None).unwrap();
+    // Its end would be the child's.
+    let life = Box::leak(Box::new(Lifeline::new().unwrap()));
+    let child = fork(&birth, &sh, null.as_fd(), None, life).unwrap();
     one.begins(child, 1, now);
 }
 

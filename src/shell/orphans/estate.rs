@@ -1,0 +1,311 @@
+//! What a start finds of workers that another master has left: who lives, who has a place, and which sockets
+//! they serve.
+
+use crate::core::words::{count, reason};
+use crate::core::{Addr, Given, Legacy};
+use crate::settings::{MAX_WORKERS, Settings};
+use crate::shell::rights::Rights;
+use crate::shell::sockets::found::Found;
+use crate::sys::{clock, fds, pidfd, procfs};
+use crate::wire::legacy::{LaneLine, MAX_BYTES, Record, WorkerLine};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// So long those are waited for that were sent SIGKILL before the start.
+const KILLED: Duration = Duration::from_secs(2);
+
+/// One that lives.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Orphan {
+    pub(super) line: WorkerLine,
+    #[serde(with = "crate::shell::carry")]
+    pub(super) fd: OwnedFd,
+}
+
+impl Orphan {
+    /// `None`: it has gone, or its number is another's.
+    fn of(line: WorkerLine) -> Option<Orphan> {
+        let fd = pidfd::open(line.pid).ok()?;
+        // Whoever had the number when it was opened: if it is that one now, it was then.
+        let same = procfs::started(line.pid) == Some(line.started);
+        (same && !pidfd::has_ended(fd.as_fd())).then_some(Orphan { line, fd })
+    }
+
+    pub(super) fn signal_group(&self, signal: i32) {
+        let _ = pidfd::signal_group(self.fd.as_fd(), self.line.pid, signal);
+    }
+}
+
+/// What a start has found.
+#[derive(Default)]
+pub struct Estate {
+    /// Of the generation that most are of, by slot.
+    pub(super) heirs: BTreeMap<u16, Orphan>,
+    pub(super) rest: Vec<Orphan>,
+    pub(super) generation: u32,
+    learnt: Vec<SocketAddr>,
+    /// Where each worker has lanes of its own: which, by slot.
+    pub(super) lanes: BTreeMap<u16, BTreeSet<u64>>,
+    /// Do they run something else than what is to run, or serve other addresses?
+    pub(super) differs: bool,
+    pub(super) master: i32,
+    /// Why nobody has a place, if so.
+    why_not: Option<String>,
+}
+
+/// Directory and words, as they are compared.
+pub(super) fn command_of(settings: &Settings, cwd: &Path) -> Vec<Vec<u8>> {
+    let words = settings.command.iter().map(|w| w.as_bytes().to_vec());
+    let cwd = cwd.as_os_str().as_bytes().to_vec();
+    std::iter::once(cwd).chain(words).collect()
+}
+
+impl Estate {
+    /// Looks for what the record of that name says; `found` gets the sockets that can be had.
+    pub fn look(
+        path: Option<&Path>,
+        (settings, cwd, given): (&Settings, &Path, &[Given]),
+        rights: &Rights,
+        found: &mut Vec<Found>,
+    ) -> Estate {
+        let record = path.and_then(read).filter(|record| {
+            let same = procfs::boot().as_ref() == Some(&record.boot);
+            procfs::is_ours() && same
+        });
+        let Some(record) = record else {
+            let _ = Found::one_each(found, &BTreeSet::new());
+            return Estate::default();
+        };
+        let mut estate = Estate {
+            master: record.master,
+            ..Estate::default()
+        };
+        estate.sort(record.workers.iter().copied().filter_map(Orphan::of));
+        if estate.heirs.is_empty() {
+            let _ = Found::one_each(found, &BTreeSet::new());
+            return estate;
+        }
+        let asked: Vec<Addr> = given.iter().map(|g| g.addr.clone()).collect();
+        let spread = settings.balance().spreads();
+        match estate.sockets(&record, &asked, (rights, spread), found) {
+            Ok(()) => {
+                let has = |a: &Addr| found.iter().any(|f| f.fits(a));
+                let given = record.lanes.iter().filter(|l| l.given).map(|l| &l.addr);
+                let before: BTreeSet<&String> = given.collect();
+                let same = asked.iter().all(has) && before.len() == asked.len();
+                estate.differs = !same || record.command != command_of(settings, cwd);
+            }
+            Err(why) => estate.disown(&why, found),
+        }
+        estate
+    }
+
+    /// Who has a place?
+    fn sort(&mut self, living: impl Iterator<Item = Orphan>) {
+        let all: Vec<Orphan> = living.collect();
+        let mut of: BTreeMap<u32, usize> = BTreeMap::new();
+        for o in all.iter().filter(|o| o.line.serves) {
+            *of.entry(o.line.generation).or_default() += 1;
+        }
+        let most = of.into_iter().max_by_key(|(g, n)| (*n, *g));
+        self.generation = most.map_or(0, |(g, _)| g);
+        for o in all {
+            let fits =
+                o.line.serves && o.line.generation == self.generation && o.line.slot < MAX_WORKERS;
+            match fits && !self.heirs.contains_key(&o.line.slot) {
+                true => drop(self.heirs.insert(o.line.slot, o)),
+                false => self.rest.push(o),
+            }
+        }
+    }
+
+    /// The sockets that they serve, one of each address; the others of these addresses are silenced: new
+    /// clients would come to them whom nobody serves.
+    fn sockets(
+        &mut self,
+        record: &Record,
+        asked: &[Addr],
+        (rights, spread): (&Rights, bool),
+        found: &mut Vec<Found>,
+    ) -> Result<(), String> {
+        let lanes: BTreeMap<u64, &LaneLine> = record.lanes.iter().map(|l| (l.inode, l)).collect();
+        let wanted: BTreeSet<u64> = lanes.keys().copied().collect();
+        let have = inodes(found);
+        let theirs = || self.heirs.values().map(|o| o.line.pid);
+        let (got, mut held) = copies(theirs(), &wanted, &have, rights)?;
+        held.extend(got.keys());
+        let others = self.rest.iter().map(|o| o.line.pid);
+        let (silent, _) = copies(others, &wanted, &held, rights).unwrap_or_default();
+        for fd in silent.values() {
+            crate::sys::socket::stop_listening(fd.as_fd());
+        }
+        found.extend(got.into_values().filter_map(|fd| Found::of(fd, asked)));
+        match spread {
+            true => self.sort_lanes(&wanted, rights, found)?,
+            false if Found::one_each(found, &held).is_none() => {
+                return Err("they have several sockets at one address".to_string());
+            }
+            false => {}
+        }
+        for one in found.iter().filter(|_| asked.is_empty()) {
+            let lane = fds::inode(one.fd()).ok().filter(|i| held.contains(i));
+            let lane = lane.and_then(|inode| lanes.get(&inode));
+            if let (Addr::Tcp(addr), true) = (one.addr(), lane.is_some_and(|l| !l.given)) {
+                self.learnt.push(*addr);
+            }
+        }
+        match found.is_empty() && !record.lanes.is_empty() {
+            _ if spread && !self.learnt.is_empty() => Err(
+                "they have learnt their port, and each has a queue of its own there".to_string(),
+            ),
+            true => Err("none of them has a socket that clients come to".to_string()),
+            false => Ok(()),
+        }
+    }
+
+    /// Each has lanes of its own: which, and in which order are they?
+    fn sort_lanes(
+        &mut self,
+        wanted: &BTreeSet<u64>,
+        rights: &Rights,
+        found: &mut Vec<Found>,
+    ) -> Result<(), String> {
+        for (slot, o) in &self.heirs {
+            let (_, held) = copies(std::iter::once(o.line.pid), wanted, wanted, rights)?;
+            self.lanes.insert(*slot, held);
+        }
+        let theirs: BTreeSet<u64> = self.lanes.values().flatten().copied().collect();
+        let is_theirs = |f: &Found| fds::inode(f.fd()).is_ok_and(|i| theirs.contains(&i));
+        for one in found.iter().filter(|f| !is_theirs(f)) {
+            crate::sys::socket::stop_listening(one.fd());
+        }
+        found.retain(is_theirs);
+        let cannot = |e: io::Error| {
+            format!(
+                "it cannot be told in which order the kernel has their sockets: {}",
+                reason(&e)
+            )
+        };
+        Found::in_order(found).map_err(cannot)
+    }
+
+    /// Nobody has a place.
+    fn disown(&mut self, why: &str, found: &mut Vec<Found>) {
+        self.rest
+            .extend(std::mem::take(&mut self.heirs).into_values());
+        self.why_not = Some(why.to_string());
+        found.clear();
+    }
+
+    /// What core has to know before it begins.
+    pub fn legacy(&self) -> Option<Legacy> {
+        let any = !self.heirs.is_empty();
+        any.then(|| Legacy {
+            generation: self.generation,
+            learnt: self.learnt.clone(),
+        })
+    }
+
+    /// So many slots there have to be for all of them.
+    pub fn slots(&self) -> u16 {
+        let last = self.heirs.keys().next_back();
+        last.map_or(0, |n| n.saturating_add(1))
+    }
+
+    /// Ends those that are in the way of what is to be opened, and waits for that. What is there to say?
+    pub fn clear_the_way(&mut self, settings: &Settings, rights: &Rights) -> Option<String> {
+        let why = self.why_not.take()?;
+        let all = std::mem::take(&mut self.rest);
+        let begun = clock::monotonic();
+        let _worn = rights.to_kill();
+        for o in &all {
+            let _ = pidfd::send_signal(o.fd.as_fd(), settings.stop_signal);
+            let _ = pidfd::send_signal(o.fd.as_fd(), libc::SIGCONT);
+        }
+        for (signal, limit) in [(None, settings.stop_timeout), (Some(libc::SIGKILL), KILLED)] {
+            let from = if signal.is_some() {
+                clock::monotonic()
+            } else {
+                begun
+            };
+            for o in &all {
+                if signal.is_some() {
+                    o.signal_group(libc::SIGKILL);
+                }
+            }
+            for o in &all {
+                let spent = Duration::from_nanos(clock::monotonic().saturating_sub(from));
+                pidfd::wait_gone(o.fd.as_fd(), limit.saturating_sub(spent));
+            }
+        }
+        Some(format!(
+            "{} that the master pid {} has left (--orphans keep) cannot be adopted: {why}; they were stopped, others take their place",
+            count(all.len(), "worker"),
+            self.master,
+        ))
+    }
+}
+
+/// Copies of sockets, by inode, and those of which there are copies already.
+type Copies = (BTreeMap<u64, OwnedFd>, BTreeSet<u64>);
+
+/// The sockets that these processes have, of those that are wanted.
+fn copies(
+    pids: impl Iterator<Item = i32>,
+    wanted: &BTreeSet<u64>,
+    have: &BTreeSet<u64>,
+    rights: &Rights,
+) -> Result<Copies, String> {
+    let (mut got, mut held) = Copies::default();
+    let mut failed = None;
+    let _worn = rights.to_look();
+    for pid in pids.flat_map(procfs::tree) {
+        for (number, target) in procfs::descriptors(pid).unwrap_or_default() {
+            let procfs::Target::Socket(inode) = target else {
+                continue;
+            };
+            if !wanted.contains(&inode) || got.contains_key(&inode) {
+                continue;
+            }
+            if have.contains(&inode) {
+                held.insert(inode);
+                continue;
+            }
+            match pidfd::open(pid).and_then(|fd| pidfd::getfd(fd.as_fd(), number)) {
+                // (The number may be another's by now.)
+                Ok(fd) if fds::inode(fd.as_fd()).is_ok_and(|i| i == inode) => {
+                    got.insert(inode, fd);
+                }
+                Ok(_) => {}
+                Err(e) => failed = Some(e),
+            }
+        }
+    }
+    match failed {
+        Some(e) if got.is_empty() => Err(format!(
+            "their sockets cannot be had (pidfd_getfd: {})",
+            reason(&e)
+        )),
+        Some(_) | None => Ok((got, held)),
+    }
+}
+
+fn inodes(found: &[Found]) -> BTreeSet<u64> {
+    found
+        .iter()
+        .filter_map(|f| fds::inode(f.fd()).ok())
+        .collect()
+}
+
+fn read(path: &Path) -> Option<Record> {
+    let mut text = String::new();
+    let file = fds::open_regular(path).ok()?;
+    file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+    Record::parse(&text)
+}
