@@ -213,7 +213,8 @@ pub fn fork(
         watch_unix: false,
         keep: birth.keep,
         mortal: true,
-        life: Some(thread.line(number)),
+        // Who is handed our descriptors has both ends of that, and ends by the death signal.
+        life: birth.keep.is_empty().then(|| thread.line(number)),
         report: Some(theirs.as_fd()),
     };
     let pid = spawn::fork_exec(&plan)?;
