@@ -231,6 +231,7 @@ fn who_waits_for_a_reload_follows_or_types_hears_on() {
     let said = rig.verb("rollback");
     assert_eq!(said.code, 0, "{said:?}");
     assert!(!rig.verb("workers details").out.contains("start=1"));
+    drop((typist, follower));
     rig.end(&[]);
 }
 
