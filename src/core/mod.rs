@@ -259,6 +259,19 @@ impl Cluster {
         self.lanes.index_anew();
     }
 
+    /// What is to be done still for the workers that were asked for and not forked.
+    pub fn unforked(&self) -> Vec<Action> {
+        let waits = |w: &&worker::Worker| w.state == worker::State::Spawning;
+        let all = self.fleet.iter().filter(waits);
+        let spawn = |w: &worker::Worker| Action::Spawn {
+            worker: w.id,
+            slot: w.slot,
+            program: w.program,
+            reader: w.reader(),
+        };
+        all.map(spawn).collect()
+    }
+
     /// Does it hold together? Else what is wrong.
     pub fn is_sound(&self) -> Result<(), String> {
         self.check()

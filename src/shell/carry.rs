@@ -8,7 +8,8 @@ use crate::sys::lifeline::Lifeline;
 use crate::sys::netlink::Netlink;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -106,10 +107,44 @@ macro_rules! bytes {
 bytes! {
     Vec<u8>: |b| b.clone(), |b| b;
     VecDeque<u8>: |b| b.iter().copied().collect(), VecDeque::from;
-    Rc<[u8]>: |b| b.to_vec(), Rc::from;
     PathBuf: |p| p.as_os_str().as_bytes().to_vec(), |b| OsString::from_vec(b).into();
     String: |s| s.as_bytes().to_vec(), |b| String::from_utf8_lossy(&b).into_owned();
     CString: |b| b.as_bytes().to_vec(), |b| CString::new(b).unwrap_or_default();
+}
+
+thread_local! {
+    /// What has been written down already that several have,
+    static WRITTEN: RefCell<BTreeSet<u64>> = const { RefCell::new(BTreeSet::new()) };
+    /// and what has been read.
+    static READ: RefCell<BTreeMap<u64, Rc<[u8]>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// A state begins, or has ended: what is in another one is another's.
+pub fn begin() {
+    WRITTEN.with_borrow_mut(BTreeSet::clear);
+    READ.with_borrow_mut(BTreeMap::clear);
+}
+
+/// What several have is written once, and is one again when it is read: a page that two hundred clients are being
+/// sent, a message for all workers.
+impl Carry for Rc<[u8]> {
+    type As = (u64, Option<String>);
+    fn written(&self) -> Self::As {
+        // (As long as nothing is dropped in between no other has that address.)
+        let id = self.as_ptr() as u64;
+        let first = WRITTEN.with_borrow_mut(|all| all.insert(id)) || self.is_empty();
+        (id, first.then(|| escape(self)))
+    }
+    fn taken((id, text): Self::As) -> Result<Self, String> {
+        let Some(text) = text else {
+            let read = READ.with_borrow(|all| all.get(&id).cloned());
+            return read.ok_or_else(|| "bytes that should have been there before".to_string());
+        };
+        let bytes = unescape(&text).ok_or("bytes with a broken escape")?;
+        let bytes: Rc<[u8]> = bytes.into();
+        READ.with_borrow_mut(|all| all.insert(id, bytes.clone()));
+        Ok(bytes)
+    }
 }
 
 impl<T: Carry> Carry for Option<T> {
@@ -159,5 +194,27 @@ impl<T: Carry, U: Carry> Carry for (T, U) {
     }
     fn taken((one, two): Self::As) -> Result<Self, String> {
         Ok((T::taken(one)?, U::taken(two)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_have_is_written_once_and_is_one_again() {
+        begin();
+        let page: Rc<[u8]> = vec![b'x'; 1000].into();
+        let other: Rc<[u8]> = Rc::from(&b"\x00%"[..]);
+        let all = vec![page.clone(), other, page];
+        let written = all.written();
+        let lengths = written.iter().map(|(_, t)| t.as_ref().map(String::len));
+        assert_eq!(lengths.collect::<Vec<_>>(), [Some(1000), Some(6), None]);
+        let read = Vec::<Rc<[u8]>>::taken(written.clone()).unwrap();
+        assert_eq!(read, all);
+        assert!(Rc::ptr_eq(&read[0], &read[2]));
+        begin();
+        let later = Vec::<Rc<[u8]>>::taken(written[2..].to_vec());
+        assert!(later.is_err(), "what it refers to is not there");
     }
 }

@@ -189,15 +189,11 @@ impl Shell {
 
     /// Why not now, if so.
     fn not_calm(&self) -> Option<&'static str> {
-        let idle = self.queue.is_empty() && self.out.is_empty() && self.later.is_empty();
+        let idle = self.queue.is_empty() && self.out.is_empty();
         match () {
-            () if !idle || !self.pending.is_empty() => Some("workers are being forked"),
+            () if !idle || !self.pending.is_empty() => Some("a worker waits for an answer"),
             () if self.orphans.wait() => Some("workers of a dead master are being adopted"),
-            () if self.probes.are_under_way() => {
-                Some("workers are being asked whether they are ready")
-            }
             () if self.checks.are_under_way() => Some("--ecv-monitor is being asked"),
-            () if self.clients.send_pages() => Some("a client is being sent a page"),
             () => None,
         }
     }
@@ -306,6 +302,8 @@ impl Shell {
 
     /// The exec, if all stands still.
     fn take_the_step(&mut self) {
+        self.interrupt_probes();
+        self.settle();
         if self.not_calm().is_some() {
             return;
         }

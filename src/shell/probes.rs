@@ -56,11 +56,6 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Is somebody being asked?
-    pub fn are_under_way(&self) -> bool {
-        !self.under_way.is_empty() || !self.waiting.is_empty()
-    }
-
     /// When something is to be done though nothing happens.
     pub fn deadline(&self) -> Option<Time> {
         let ends = self.under_way.values().map(|p| p.until);
@@ -191,6 +186,19 @@ impl Shell {
         let conns = self.probes.observer.connections(&self.sockets.numbers());
         self.probes.observer.rest();
         self.ours.given_up(line, &conns.unwrap_or_default());
+    }
+
+    /// Nobody is being asked any more: all are asked again by whoever takes over.
+    pub(super) fn interrupt_probes(&mut self) {
+        let why = || "the master was replaced in the midst of it".to_string();
+        for (worker, ..) in std::mem::take(&mut self.probes.waiting) {
+            let answer = Err(why());
+            self.queue.push_back(Event::Probed { worker, answer });
+        }
+        let all: Vec<WorkerId> = self.probes.under_way.keys().copied().collect();
+        for worker in all {
+            self.end_probe(worker, Err(why()));
+        }
     }
 
     fn end_probe(&mut self, worker: WorkerId, answer: Result<(), String>) {

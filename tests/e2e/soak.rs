@@ -41,13 +41,17 @@ const PROBES: Duration = Duration::from_millis(50);
 const WARM_UPS: u32 = 3;
 /// So much more memory than after those it may have, in KiB.
 const GROWTH: u64 = 200;
-/// Between two reloads.
+/// Between two reloads,
 const RELOADS: Duration = Duration::from_millis(700);
+/// and between two handovers.
+const HANDOVERS: Duration = Duration::from_millis(4300);
 
 /// What is said loudly in such a storm.
-const ALLOWED: [&str; 9] = [
+const ALLOWED: [&str; 10] = [
     "command-failed",
     "died",
+    // One is under way still, or what has to be over before is not.
+    "handover-failed",
     "killed",
     "message-dropped",
     "message-refused",
@@ -198,11 +202,16 @@ impl Soak {
         let load = Load::going(&format!("{} clients=4 pause=2", self.port));
         let end = Instant::now() + lasts;
         let (mut killed, mut next_kill, mut next_reload) = (0, Instant::now(), Instant::now());
+        let (before, mut next_handover) = (self.rig.events("handover").len(), Instant::now());
         while Instant::now() < end {
             self.swarm.step();
             if Instant::now() > next_reload {
                 next_reload = Instant::now() + RELOADS;
                 self.say(&format!("resize {WORKERS} --no-wait\nreload --no-wait\n"));
+            }
+            if Instant::now() > next_handover {
+                next_handover = Instant::now() + HANDOVERS;
+                self.say("handover --no-wait\n");
             }
             if kills && Instant::now() > next_kill {
                 next_kill = Instant::now() + self.chance.ms(20, 400);
@@ -214,6 +223,7 @@ impl Soak {
             }
             std::thread::sleep(LOOK);
         }
+        assert!(self.rig.events("handover").len() > before, "no handover");
         (killed, load.finish().1)
     }
 

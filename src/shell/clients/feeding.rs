@@ -92,14 +92,6 @@ pub(super) enum Fed {
     Less,
 }
 
-impl Clients {
-    /// Is somebody being sent a page that is in memory?
-    pub fn send_pages(&self) -> bool {
-        let page = |c: &Client| c.body.as_ref().is_some_and(|b| !b.is_file());
-        self.map.values().any(page)
-    }
-}
-
 impl Client {
     /// Writes what waits, as far as it goes.
     pub(super) fn write_out(&mut self) -> io::Result<()> {

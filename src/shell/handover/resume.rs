@@ -197,6 +197,8 @@ fn build(state: Box<State>, header: &Header) -> Result<Shell, String> {
     signals.had_one_before(state.extra.had_terminal);
     // Children may have ended in between.
     signals.again();
+    // Forks that waited for their turn, wait.
+    let later = state.cluster.unforked();
     let s = *state;
     let mut shell = Shell {
         cluster: s.cluster,
@@ -246,7 +248,7 @@ fn build(state: Box<State>, header: &Header) -> Result<Shell, String> {
         not_ours: s.not_ours,
         out: VecDeque::new(),
         spawned: false,
-        later: VecDeque::new(),
+        later: later.into(),
         queue: VecDeque::new(),
         ready: BTreeSet::from([(Kind::Signals, 0)]),
         log_watched: false,

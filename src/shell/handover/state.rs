@@ -1,7 +1,6 @@
 //! What a handover carries, as it is written down: two lines of JSON, of which the first says what is needed to
 //! read the second.
 
-use super::super::Shell;
 use super::super::census::Census;
 use super::super::cgroups::Cgroups;
 use super::super::channel::Stderr;
@@ -31,6 +30,7 @@ use super::super::speech::Speech;
 use super::super::store::Store;
 use super::super::supervisor::Supervisor;
 use super::super::watch::Was;
+use super::super::{Shell, carry};
 use crate::core::carry::kept_set;
 use crate::core::{Asker, Cluster, Time, WorkerId};
 use crate::sys::carried;
@@ -221,6 +221,7 @@ impl Shell {
     /// Written down; its descriptors are in the header. An error is a whole sentence.
     pub(super) fn state_of(&self, mut header: Header) -> Result<(Header, String), String> {
         carried::begin();
+        carry::begin();
         let state = serde_json::to_string(&self.written());
         let state = state.map_err(|e| format!("its state cannot be written down: {e}"))?;
         header.fds = carried::list();
@@ -259,8 +260,10 @@ pub fn read(text: &str) -> (Option<Header>, Result<Box<State>, String>) {
     };
     carried::set_taking(true);
     carried::may_take(&header.fds);
+    carry::begin();
     let state = serde_json::from_str::<State>(rest);
     let state = state.map_err(|e| format!("its state cannot be read: {e}"));
+    carry::begin();
     let state = state.map(|mut s| {
         s.cluster.is_carried();
         s.not_ours.iter().for_each(|n| carried::leave(*n));
