@@ -20,11 +20,8 @@ fn main() -> ExitCode {
         return ExitCode::from(shell::deps::run());
     }
     // Nor this one.
-    if std::env::args_os()
-        .next()
-        .is_some_and(|name| name == takes_over::NAME)
-    {
-        takes_over::ask();
+    if let Some(state) = takes_over::asked() {
+        takes_over::ask(state);
     }
     // We are here in place of another one, in whose process.
     if let Some((state, refused)) = takes_over::passed() {

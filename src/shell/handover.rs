@@ -17,7 +17,7 @@
 mod resume;
 mod state;
 
-pub use resume::{NAME, ask, our_name, passed, resume};
+pub use resume::{ask, asked, our_name, passed, resume};
 
 use super::Shell;
 use super::clients::ClientId;
@@ -33,7 +33,7 @@ use crate::verbs;
 use crate::wire::command::Request;
 use crate::wire::outcome::refusal;
 use crate::wire::ran::{End, Ran};
-use resume::{ACCEPTS, VARIABLE};
+use resume::{ACCEPTS, NAME, QUESTION, VARIABLE};
 use state::{Header, LONGEST, Order};
 use std::ffi::OsString;
 use std::fs::File;
@@ -76,10 +76,22 @@ enum Stage {
 
 fn print(path: &Path) -> Result<Print, String> {
     let m = std::fs::metadata(path).map_err(|e| format!("{}: {}", path.display(), reason(&e)))?;
-    match m.is_file() {
-        true => Ok((m.dev(), m.ino(), m.mtime(), m.mtime_nsec())),
-        false => Err(format!("{}: not a regular file", path.display())),
+    if !m.is_file() {
+        return Err(format!("{}: not a regular file", path.display()));
     }
+    // As whom we are it would do what somebody else likes.
+    let stranger = ![0, process::euid()].contains(&m.uid());
+    if stranger || m.mode() & 0o002 != 0 {
+        let whose = match stranger {
+            true => format!("it is of uid {}", m.uid()),
+            false => "everybody may write it".to_string(),
+        };
+        let (shown, me) = (path.display(), process::euid());
+        return Err(format!(
+            "{shown}: {whose}, who could have uid {me} run anything"
+        ));
+    }
+    Ok((m.dev(), m.ino(), m.mtime(), m.mtime_nsec()))
 }
 
 impl Shell {
@@ -131,6 +143,12 @@ impl Shell {
         why: String,
     ) -> Result<(), String> {
         let (now, within) = (self.now(), within.unwrap_or(WITHIN));
+        if let Err(e) = File::open(super::jobs::OURSELVES) {
+            let why = reason(&e);
+            return Err(format!(
+                "there would be no way back: cannot open our own executable by /proc: {why}"
+            ));
+        }
         let file = print(&to)?;
         self.handover = Some(Handover {
             order: Order {
@@ -176,8 +194,12 @@ impl Shell {
             return self.not_handed_over("the cluster stops");
         }
         if h.until <= self.now() {
-            let (within, what) = (human(h.within), self.not_calm());
-            let what = what.unwrap_or("the new binary has not answered");
+            let within = human(h.within);
+            let what = match (self.not_calm(), &h.stage) {
+                (Some(what), _) => what,
+                (None, Stage::Asked(_)) => "the new binary has not answered",
+                (None, Stage::Begun | Stage::Ready) => "its moment has not come",
+            };
             return self.not_handed_over(&format!("{what} after {within} (timeout {within})"));
         }
         match h.stage {
@@ -216,7 +238,7 @@ impl Shell {
             Ok(done) => done,
             Err(why) => return self.not_handed_over(&why),
         };
-        let variables = vec![(VARIABLE.into(), memory.as_raw_fd().to_string().into_bytes())];
+        let variables = vec![(QUESTION.into(), memory.as_raw_fd().to_string().into_bytes())];
         let job = Job {
             name: order.to.display().to_string(),
             words: vec![NAME.into()],

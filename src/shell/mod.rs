@@ -84,7 +84,7 @@ pub mod printed;
 pub mod start;
 pub mod takes_over {
     //! The door of a binary that is to go on where another one was.
-    pub use super::handover::{NAME, ask, passed, resume};
+    pub use super::handover::{ask, asked, passed, resume};
 }
 pub mod supervisor;
 

@@ -29,6 +29,11 @@ pub const SYS_RESOURCE: u32 = 24;
 
 /// Have we that capability, in effect?
 pub fn capable(capability: u32) -> bool {
+    capability < 64 && effective() >> capability & 1 == 1
+}
+
+/// All that we have, in effect; none if that cannot be told.
+pub fn effective() -> u64 {
     #[repr(C)]
     struct Header {
         version: u32,
@@ -43,10 +48,10 @@ pub fn capable(capability: u32) -> bool {
     let mut sets = [0u32; 6];
     // SAFETY: the kernel reads the header and writes the six words that this version has.
     let done = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) };
-    let word = usize::try_from(capability / 32)
-        .ok()
-        .and_then(|half| sets.get(half * 3));
-    done == 0 && word.is_some_and(|word| word >> (capability % 32) & 1 == 1)
+    match done {
+        0 => u64::from(sets[0]) | u64::from(sets[3]) << 32,
+        _ => 0,
+    }
 }
 
 /// May we look into processes of others as ourselves? Their directories in /proc are their own, mode 0500.

@@ -77,6 +77,12 @@ pub fn euid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+/// Have we been executed by somebody whose rights are others (setuid)?
+pub fn has_gained() -> bool {
+    // SAFETY: these calls cannot fail.
+    unsafe { libc::getuid() != libc::geteuid() || libc::getgid() != libc::getegid() }
+}
+
 /// Effective group.
 pub fn egid() -> u32 {
     nix::unistd::getegid().as_raw()

@@ -8,12 +8,12 @@ use super::super::sink;
 use super::super::watch::Watch;
 use super::super::{Kind, Shell, token};
 use super::state::{self, Header, LONGEST, State};
-use crate::core::codes::{EX_SOFTWARE, FAILED, Failure};
+use crate::core::codes::{EX_SOFTWARE, EX_USAGE, FAILED, Failure};
 use crate::core::fields::Value;
 use crate::core::words::{human, reason};
 use crate::core::{LaneId, Level, WorkerId};
 use crate::settings::LogTo;
-use crate::sys::{carried, closer, execute, fds, process};
+use crate::sys::{carried, closer, execute, fds, guise, process};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
@@ -25,20 +25,36 @@ use std::path::Path;
 pub const NAME: &str = "minicluster-handover";
 /// Where the state is: the number of a descriptor.
 pub const VARIABLE: &str = "MINICLUSTER_HANDOVER";
+/// The same, for one that is only asked. It is told from the other by nothing else: a script that executes us in
+/// the end, as some are wrapped, loses every name.
+pub const QUESTION: &str = "MINICLUSTER_HANDOVER_ASK";
 /// Why whoever should have taken over could not, for the one before.
 const REFUSED: &str = "MINICLUSTER_HANDOVER_REFUSED";
 /// What one says that can.
 pub const ACCEPTS: &str = "minicluster-handover: ok";
 
+/// The state about which we are asked, if we are.
+pub fn asked() -> Option<OwnedFd> {
+    take_memory(execute::take_variable(QUESTION)?)
+}
+
 /// The state that was passed to us, if one was. The variables are gone then: no worker is to have them.
 pub fn passed() -> Option<(OwnedFd, Option<String>)> {
     let number = execute::take_variable(VARIABLE)?;
     let refused = execute::take_variable(REFUSED).map(|t| t.to_string_lossy().into_owned());
+    // Who has more rights than whoever wrote its environment believes none of that.
+    if process::has_gained() {
+        return None;
+    }
+    Some((take_memory(number)?, refused))
+}
+
+fn take_memory(number: OsString) -> Option<OwnedFd> {
     let n: RawFd = number.to_str()?.parse().ok().filter(|n| *n > 2)?;
     carried::may_take(&[n]);
     let memory = carried::take(n).ok()?;
     carried::close_rest();
-    Some((memory, refused))
+    Some(memory)
 }
 
 fn text_of(memory: OwnedFd) -> Result<String, String> {
@@ -55,22 +71,19 @@ fn text_of(memory: OwnedFd) -> Result<String, String> {
 
 /// Could this binary take over? It reads all of it, and says so. Nothing that was read is given up: it leaves as
 /// if it had never been here.
-pub fn ask() -> ! {
-    let said = match passed() {
-        Some((memory, _)) => text_of(memory).and_then(|text| match state::read(&text) {
-            (Some(_), Ok(state)) => {
-                let sound = sound(&state);
-                let room = (0..RESERVE)
-                    .map(|_| fds::null())
-                    .collect::<Result<Vec<_>, _>>();
-                std::mem::forget(state);
-                sound.and(room.map(drop).map_err(|e| no_room(&e)))
-            }
-            (_, Err(why)) => Err(why),
-            (None, Ok(_)) => Err("its state has no beginning".into()),
-        }),
-        None => Err("it was passed no state".into()),
-    };
+pub fn ask(memory: OwnedFd) -> ! {
+    let said = text_of(memory).and_then(|text| match state::read(&text) {
+        (Some(header), Ok(state)) => {
+            let sound = sound(&state).and(as_able(&header));
+            let room = (0..RESERVE)
+                .map(|_| fds::null())
+                .collect::<Result<Vec<_>, _>>();
+            std::mem::forget(state);
+            sound.and(room.map(drop).map_err(|e| no_room(&e)))
+        }
+        (_, Err(why)) => Err(why),
+        (None, Ok(_)) => Err("its state has no beginning".into()),
+    });
     let version = env!("CARGO_PKG_VERSION");
     let (code, text) = match said {
         Ok(()) => (
@@ -81,6 +94,16 @@ pub fn ask() -> ! {
     };
     let _ = fds::write(process::STDOUT, text.as_bytes());
     process::exit_now(code)
+}
+
+/// May we what the one before may? A file can have lost the capabilities that the one before had.
+fn as_able(header: &Header) -> Result<(), String> {
+    match header.may & !guise::effective() {
+        0 => Ok(()),
+        lost => Err(format!(
+            "it would not have the capabilities {lost:#x} that the one before has (capsh --decode={lost:x}): are they set on this file, too?"
+        )),
+    }
 }
 
 /// Can it be gone on from there?
@@ -107,6 +130,12 @@ pub fn resume(memory: OwnedFd, refused: Option<String>) -> Result<u8, Failure> {
         )
     };
     let text = text_of(memory).map_err(lost)?;
+    let ours = state::header(&text).is_some_and(|h| h.pid == process::id() && h.back.is_some());
+    if !ours {
+        // A copy of that would be a second master of the same workers.
+        let why = format!("{VARIABLE}: that is no state of this process");
+        return Err((EX_USAGE, why));
+    }
     // What the first steps take has room then; and if there is none, nothing has been taken yet.
     let reserve: Vec<_> = (0..RESERVE).map(|_| fds::null()).collect();
     let (header, state) = match reserve.iter().find_map(|r| r.as_ref().err()) {

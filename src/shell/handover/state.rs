@@ -36,6 +36,7 @@ use crate::core::{Asker, Cluster, Time, WorkerId};
 use crate::sys::carried;
 use crate::sys::lifeline::Lifeline;
 use crate::sys::oom::Kills;
+use crate::sys::{guise, process};
 use crate::wire::ages::Ages;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +65,11 @@ pub struct Header {
     pub version: u32,
     /// and whoever reads it has to know this one at least.
     needs: u32,
+    /// Who wrote it, and goes on as who reads it. (Who is only asked is somebody else.)
+    pub pid: i32,
+    /// What that one may, as a set of capabilities.
+    #[serde(default)]
+    pub may: u64,
     /// The descriptors in it.
     pub fds: Vec<RawFd>,
     /// That of the executable before, to which the way back leads; `None`: there is none.
@@ -98,6 +104,8 @@ impl Header {
             magic: MAGIC.into(),
             version: VERSION,
             needs: OLDEST,
+            pid: process::id(),
+            may: guise::effective(),
             fds: Vec::new(),
             back,
             order,
