@@ -182,6 +182,53 @@ fn what_cannot_take_over_leaves_all_as_it_was() {
 }
 
 #[test]
+fn a_binary_in_a_script_takes_over_as_one_master() {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 2 -p {port} -- ./threaded"));
+    rig.up();
+    let (pid, workers) = (rig.pid(), rig.status().pids());
+    let dir = rig.dir().to_path_buf();
+    for (name, text) in [
+        ("wrap", format!("#!/bin/sh\nexec {BINARY} \"$@\"\n")),
+        (
+            "wrap-name",
+            format!("#!/bin/bash\nexec -a \"$0\" {BINARY} \"$@\"\n"),
+        ),
+    ] {
+        script(&dir, name, &text);
+        to(&rig, &dir.join(name));
+        assert_eq!(rig.status().pid, pid, "another one answers");
+        assert_eq!(rig.status().pids(), workers);
+        let children = proc::children(pid);
+        assert!(children.iter().all(|c| workers.contains(c)), "{children:?}");
+    }
+    rig.replace(workers[0]);
+    rig.end(&["died"]);
+}
+
+#[test]
+fn what_could_be_somebody_elses_is_not_executed() {
+    let port = free_port();
+    let mut rig = Rig::start(format!("-n 1 -p {port} -- ./threaded"));
+    rig.up();
+    let theirs = copy(Path::new(BINARY), rig.dir(), "theirs");
+    let chown = Command::new("chown").arg("65534").arg(&theirs).status();
+    assert!(chown.unwrap().success());
+    let words = theirs.display().to_string();
+    in_vain(
+        &rig,
+        &words,
+        "it is of uid 65534, who could have uid 0 run anything",
+    );
+    let chown = Command::new("chown").arg("0").arg(&theirs).status();
+    assert!(chown.unwrap().success());
+    let chmod = Command::new("chmod").arg("o+w").arg(&theirs).status();
+    assert!(chmod.unwrap().success());
+    in_vain(&rig, &words, "everybody may write it");
+    rig.end(&[]);
+}
+
+#[test]
 fn builds_with_older_and_newer_states_take_over_from_each_other() {
     let port = free_port();
     let mut rig = Rig::start(format!("-n 2 -p {port} --balance hash -- ./threaded"));
