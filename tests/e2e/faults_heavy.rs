@@ -46,7 +46,7 @@ fn heavy_a_thousand_workers_that_are_killed_at_once_are_back_at_once() {
     rig.until("they have ended", || {
         !victims.iter().any(|p| proc::alive(*p))
     });
-    let load = Load::going(&format!("{port} clients=8"));
+    let load = Load::going(&format!("{port} clients=8 pause=20"));
     rig.wait_many("died", KILLED);
     let back = rig.wait_many("ready", ALL + KILLED).len();
     let took = began.elapsed();
@@ -76,7 +76,7 @@ fn heavy_five_hundred_workers_are_handed_over() {
     // (More than `status` says in one breath.)
     let workers = proc::children(rig.pid());
     assert_eq!(workers.len(), ALL);
-    let load = Load::going(&format!("{port} clients=8"));
+    let load = Load::going(&format!("{port} clients=8 pause=20"));
     for _ in 0..3 {
         let said = rig.verb(format!("handover {BINARY}"));
         assert_eq!(said.code, 0, "{said:?}");
