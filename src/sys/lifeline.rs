@@ -146,18 +146,14 @@ pub fn number(limit: Option<u64>, above: RawFd, taken: &[RawFd]) -> RawFd {
     n
 }
 
-/// Its own open file, with its process group as the owner; -1: it cannot be had. The write end stays open in a
-/// child that is to `keep` it: one that is asked whether it could take our place, which it dies with (rule 1).
+/// Its own open file, with its process group as the owner; -1: it cannot be had.
 ///
 /// # Safety
 /// Only in a new child of a single-threaded process, which leads its process group.
-pub(super) unsafe fn take(line: &Line<'_>, keep: &[RawFd]) -> RawFd {
+pub(super) unsafe fn take(line: &Line<'_>) -> RawFd {
     // SAFETY: descriptors that are open, a path that ends with NUL, plain numbers; contract above.
     unsafe {
-        let write = line.write.as_raw_fd();
-        if !keep.contains(&write) {
-            libc::close(write);
-        }
+        libc::close(line.write.as_raw_fd());
         let fd = match line.path {
             Some(path) => libc::open(
                 path.as_ptr(),

@@ -176,8 +176,7 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32, last: Option<fn
     unsafe {
         if !alone {
             must(plan, Step::Group, libc::setpgid(0, 0));
-            let line = plan.life.as_ref();
-            life = line.map_or(-1, |line| lifeline::take(line, plan.keep));
+            life = plan.life.as_ref().map_or(-1, |line| lifeline::take(line));
             default_signals();
         }
         if let Some(door) = &plan.cgroup {

@@ -11,7 +11,7 @@ use crate::core::codes::EX_OSERR;
 use crate::core::words::reason;
 use crate::sys::lifeline::{self, Lifeline};
 use crate::sys::spawn::{self, Plan, Report, Watch};
-use crate::sys::{errno_of, fds, process};
+use crate::sys::{errno_of, fds};
 use mio::Interest;
 use mio::unix::SourceFd;
 use serde::{Deserialize, Serialize};
@@ -189,9 +189,7 @@ pub fn fork(
     let (out, out_theirs) = fds::pipe()?;
     let err = (!birth.merged).then(fds::pipe).transpose()?;
     let thread = life.thread()?;
-    // Beside what is handed over, and below the limit that it is born with.
-    let limit = nofile.or_else(process::nofile);
-    let number = lifeline::number(limit.map(|(soft, _)| soft), FIRST_FREE, birth.keep);
+    let number = lifeline::number(nofile.map(|(soft, _)| soft), FIRST_FREE, &[]);
     let plan = Plan {
         program,
         argv: &argv,
