@@ -27,6 +27,8 @@ N ?= 1000000
 SEED ?= 1
 # Of `make soak`.
 SECONDS ?= 600
+# Of `make handovers`: so many ms from one to the next.
+GAP ?= 100
 # Of `make bench`: short, or nothing.
 BENCH ?=
 
@@ -55,7 +57,7 @@ NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
 .PHONY: all help static static-checked next reproducible dist dist-vendor deb test-deb demo test test-servers sim fuzz \
-	soak bench lint install uninstall clean deps deps-servers deps-bench deps-deb
+	soak handovers bench lint install uninstall clean deps deps-servers deps-bench deps-deb
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -64,7 +66,7 @@ all: $(BIN) $(COMPLETIONS) ## the release binary, target/release/minicluster
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), N=$(N) SEED=$(SEED) (fuzz), SECONDS=$(SECONDS) (soak), BENCH=short (bench), CARGO=$(CARGO)"
+	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), N=$(N) SEED=$(SEED) (fuzz), SECONDS=$(SECONDS) (soak), GAP=$(GAP) (handovers), BENCH=short (bench), CARGO=$(CARGO)"
 
 # Cargo leaves a binary alone that would come out the same; the date is for us, so that
 # `make && sudo make install` needs no cargo the second time.
@@ -162,6 +164,15 @@ fuzz: ## N broken inputs for each parser, from SEED on
 soak: deps ## SECONDS of clients that misbehave, crashes and reloads; SOAK_SEED=N replays
 	$(NEED_CARGO)
 	SOAK_SECONDS=$(SECONDS) $(CHECKED) --test e2e -- --exact --nocapture soak::a_storm_of_clients_crashes_and_reloads_leaves_nothing_behind
+
+# Left out are those that type or follow events (to whom each handover is told), hand over themselves (one is under
+# way), tell of hangs (each master looks anew, and two looks have to be one's), or compare what is open (the new binary,
+# which is asked, and whoever asks for it).
+HANDED = balance broken canary counting crashes drain exchange idle own portions readiness recycle reload resize \
+	respawn rotation serving shutdown stopping takeover upgrade watch
+handovers: deps ## end-to-end tests of what a cluster does, with a handover every GAP ms
+	$(NEED_CARGO)
+	E2E_HANDOVERS=$(GAP) RUST_TEST_THREADS=3 $(CHECKED) --test e2e -- $(HANDED:%=%::) --skip a_person_types
 
 bench: deps-bench $(BIN) $(DEMO) $(BENCHED) ## reloads, serving, respawn, kills, idle cost, beside what else there is; BENCH=short: a minute
 	python3 bench/run.py $(BENCH)

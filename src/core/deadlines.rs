@@ -4,6 +4,7 @@ use super::health::Check;
 use super::ids::{SlotNr, Time, WorkerId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Why something happens at a time. One sentence each; the order is the order of firing when due together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -128,6 +129,40 @@ impl Deadlines {
         self.order.first().copied()
     }
 
+    /// The master stood still for so long: those who may have waited for it all the while (for the answer to a
+    /// bind(2), for room in the pipe that is their stderr) are judged by as much later. How many are.
+    pub fn delay(&mut self, by: Duration) -> usize {
+        let judges = |why: &Why| match why {
+            Why::Ready(_) | Why::Watchdog(_) | Why::StartTimeout => true,
+            // They had that time themselves, or it is ours; and looks that come late begin anew (`hung`).
+            Why::Hold(_)
+            | Why::Alive(_)
+            | Why::Look(_)
+            | Why::Probe(_)
+            | Why::Age(_)
+            | Why::Drain(_)
+            | Why::Census
+            | Why::DrainDelay
+            | Why::Successors
+            | Why::Swap
+            | Why::Weigh
+            | Why::Watch
+            | Why::Kill(_)
+            | Why::KillAgain(_)
+            | Why::Respawn(_)
+            | Why::Unserved
+            | Why::Hung
+            | Why::Check(_)
+            | Why::Leftovers
+            | Why::GiveUp => false,
+        };
+        let moved: Vec<(Why, Time)> = self.iter().filter(|(why, _)| judges(why)).collect();
+        for (why, at) in &moved {
+            self.set(*why, *at + by);
+        }
+        moved.len()
+    }
+
     /// Takes the earliest that is due out of the table, with when it was.
     pub fn take_due(&mut self, now: Time) -> Option<(Time, Why)> {
         let (at, why) = self.next()?;
@@ -159,5 +194,20 @@ mod tests {
         assert_eq!(d.take_due(Time(30)), Some((Time(20), Why::StartTimeout)));
         assert_eq!(d.take_due(Time(30)), None);
         assert!(d.next().is_none());
+    }
+
+    #[test]
+    fn who_may_have_waited_for_us_is_judged_later_and_nothing_else_is() {
+        let mut d = Deadlines::default();
+        let (one, other) = (WorkerId(1), WorkerId(2));
+        let of_ours = [Why::Kill(one), Why::Age(one), Why::Hung, Why::GiveUp];
+        let of_theirs = [Why::Ready(one), Why::Watchdog(other), Why::StartTimeout];
+        for why in of_ours.into_iter().chain(of_theirs) {
+            d.set(why, Time(5));
+        }
+        assert_eq!(d.delay(Duration::from_nanos(7)), 3);
+        assert!(of_ours.iter().all(|w| d.get(*w) == Some(Time(5))));
+        assert!(of_theirs.iter().all(|w| d.get(*w) == Some(Time(12))));
+        assert_eq!(Deadlines::default().delay(Duration::from_secs(1)), 0);
     }
 }

@@ -11,6 +11,7 @@ use super::outcome::{Hitch, Outcome};
 use super::phase::Phase;
 use super::rollout::Wish;
 use super::{Cluster, Out};
+use std::time::Duration;
 
 impl Cluster {
     /// The first actions: open the given ports; workers follow when they are open.
@@ -248,6 +249,14 @@ impl Cluster {
             | Event::Tick => return,
         };
         out.push(Action::Answer { asker, outcome });
+    }
+
+    /// The master stood still for so long and knows it now: by that time nobody is judged. How many that
+    /// concerns.
+    pub fn stood_still(&mut self, by: Duration) -> usize {
+        let moved = self.deadlines.delay(by);
+        self.assert_invariants();
+        moved
     }
 
     /// Every deadline that is due, each once.

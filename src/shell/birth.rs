@@ -11,7 +11,7 @@ use super::{Kind, Shell, handed, token};
 use crate::core::{Event, Pid, Program, Reader, SlotNr, Takeover, WorkerId};
 use crate::settings::Orphans;
 use crate::sys::spawn::{self, Plan, Watch};
-use crate::sys::{errno_of, fds, lifeline, procfs};
+use crate::sys::{errno_of, fds, lifeline, process, procfs};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -103,7 +103,8 @@ impl Shell {
             (To::Log, Stdout::File(file)) => Some(file),
             (To::Log, Stdout::Piped) => Some(err_write.as_fd()),
         };
-        let nofile = recipe.rights.nofile.or(self.nofile);
+        // What we were born with may not be had any more: somebody has lowered our hard limit since (prlimit(1)).
+        let nofile = recipe.rights.nofile.or(self.nofile.map(process::within));
         let free = i32::try_from(handed::FIRST + count).unwrap_or(i32::MAX);
         let taken: Vec<i32> = channel.into_iter().chain(ready_fd).collect();
         let number = lifeline::number(nofile.map(|(soft, _)| soft), free, &taken);

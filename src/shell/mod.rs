@@ -48,6 +48,7 @@ mod open;
 mod orphans;
 mod ours;
 mod output;
+mod pause;
 mod perform;
 mod pidfile;
 mod pipe;
@@ -118,6 +119,7 @@ use nix::sys::inotify::Inotify;
 use orphans::Orphans;
 use ours::Ours;
 use output::Output;
+use pause::Sleep;
 use pidfile::{PidDir, PidFile};
 use probes::Probes;
 use procs::Procs;
@@ -288,6 +290,7 @@ impl Shell {
     /// The loop.
     fn turns(&mut self) -> u8 {
         let mut events = mio::Events::with_capacity(256);
+        let mut woken = self.now();
         loop {
             self.settle();
             self.orphans_due();
@@ -312,10 +315,20 @@ impl Shell {
                 process::give_back_heap();
                 process::give_back_text();
             }
-            match self.poll.poll(&mut events, timeout) {
-                Ok(()) => {}
+            let sleep = Sleep {
+                woken,
+                since: self.now(),
+                timeout,
+            };
+            let done = self.poll.poll(&mut events, timeout);
+            woken = self.now();
+            match done {
+                Ok(()) => self.has_slept(sleep, false),
                 // Stopped and continued, for one: what waits is heard before time is news.
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+                    self.has_slept(sleep, true);
+                    continue;
+                }
                 Err(e) => {
                     let message = format!("epoll_wait: {e}");
                     self.say(Level::Error, "poll-error", message);

@@ -111,6 +111,8 @@ fn rank(asked: &Asked) -> u8 {
 pub struct Signals {
     pipe: UnixStream,
     child: Arc<AtomicBool>,
+    /// We were stopped, and go on.
+    continued: Arc<AtomicBool>,
     caught: Vec<Caught>,
     had_terminal: bool,
 }
@@ -152,6 +154,10 @@ impl Signals {
             });
         }
         let child = flagged(libc::SIGCHLD)?;
+        let continued = Arc::new(AtomicBool::new(false));
+        if on_signal.get(&libc::SIGCONT) != Some(&Order::Ignore) {
+            signal_hook::flag::register(libc::SIGCONT, continued.clone())?;
+        }
         let sent = caught.iter().filter(|c| c.flag.is_none());
         let sent: Vec<i32> = sent.map(|c| c.number).collect();
         signal::catch_sent(&sent, write.into())?;
@@ -162,6 +168,7 @@ impl Signals {
         Ok(Signals {
             pipe: UnixStream::from_std(read),
             child,
+            continued,
             caught,
             had_terminal: process::has_terminal(),
         })
@@ -181,6 +188,11 @@ impl Signals {
     /// Has a child ended?
     pub fn take_child(&self) -> bool {
         self.child.swap(false, Ordering::SeqCst)
+    }
+
+    /// Have we been told to go on since the last look?
+    pub fn take_continued(&self) -> bool {
+        self.continued.swap(false, Ordering::SeqCst)
     }
 
     /// A turn was not enough for all children.

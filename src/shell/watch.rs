@@ -295,15 +295,22 @@ impl Watch {
         self.paths.iter().map(was).collect()
     }
 
-    /// They were so when another one was here: what has changed since is seen in a moment.
-    pub fn go_on(&mut self, was: Vec<Was>, now: Time) {
+    /// When it will have been quiet for long enough, if something has happened.
+    pub fn due(&self) -> Option<Time> {
+        self.due
+    }
+
+    /// They were so when another one was here: what has changed since is seen in a moment, or when that one would
+    /// have looked, if it was to: however often one takes the place of another.
+    pub fn go_on(&mut self, was: Vec<Was>, due: Option<Time>, now: Time) {
         for (path, state) in was {
             let mut all = self.paths.iter_mut();
             if let Some(w) = all.find(|w| w.path.display().to_string() == path) {
                 w.was = state;
             }
         }
-        self.due = Some(now + QUIET);
+        let soon = now + QUIET;
+        self.due = Some(due.map_or(soon, |due| due.min(soon)));
     }
 
     /// Which of them are another than they were. One that is not there is waited for.

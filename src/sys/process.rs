@@ -23,6 +23,12 @@ pub fn nofile() -> Option<(u64, u64)> {
     rlimit(libc::RLIMIT_NOFILE as u8)
 }
 
+/// As much of these, soft and hard, as we may still give.
+pub fn within((soft, hard): (u64, u64)) -> (u64, u64) {
+    let most = nofile().map_or(hard, |(_, hard)| hard);
+    (soft.min(most), hard.min(most))
+}
+
 /// Soft and hard limit of that resource.
 pub fn rlimit(resource: u8) -> Option<(u64, u64)> {
     let mut limit = libc::rlimit {

@@ -315,6 +315,7 @@ impl World {
                     self.agenda.insert((at, n), what);
                 }
                 self.judge.lost += time;
+                self.cluster.stood_still(time);
             }
             Mischief::Tick => self.post(Event::Tick),
             Mischief::Stale => self.stale(),

@@ -300,7 +300,7 @@ fn build(state: Box<State>, header: &Header) -> Result<Shell, String> {
     };
     let now = shell.now();
     if let Some(watch) = &mut shell.watch {
-        watch.go_on(s.extra.watched, now);
+        watch.go_on(s.extra.watched, s.extra.look, now);
     }
     Ok(shell)
 }

@@ -141,6 +141,8 @@ impl Header {
 pub struct Extra {
     /// How what --watch names was when it was looked at last.
     pub watched: Vec<Was>,
+    /// When it was to be looked at again.
+    pub look: Option<Time>,
     /// Had we a terminal when we were started?
     pub had_terminal: bool,
     /// Something that a build of tomorrow has: for the tests.
@@ -246,6 +248,10 @@ impl Shell {
                 .as_ref()
                 .map(super::super::watch::Watch::was)
                 .unwrap_or_default(),
+            look: self
+                .watch
+                .as_ref()
+                .and_then(super::super::watch::Watch::due),
             had_terminal: self.signals.had_terminal(),
             #[cfg(feature = "next-state")]
             tomorrow: BTreeMap::from([("news".into(), 1)]),
