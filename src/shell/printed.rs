@@ -7,6 +7,8 @@ use crate::core::words::reason;
 use crate::settings::Settings;
 use crate::sys::procfs;
 use crate::units::{self, Facts, Kind};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Prints it; returns the exit code.
@@ -19,11 +21,22 @@ pub fn run(kind: Kind, settings: &Settings) -> Result<u8, Failure> {
     let bare = |w: &&std::ffi::OsString| !w.as_encoded_bytes().contains(&b'/');
     let command = settings.command.first().filter(bare);
     let found = command.and_then(|w| lookup::find(w, std::env::var_os("PATH"), &here).ok());
-    let text = |p: &Path| p.to_string_lossy().into_owned();
+    let text = |p: &Path| match p.to_str() {
+        Some(text) => Ok(text.to_string()),
+        None => {
+            let (kind, shown) = (kind.word(), p.to_string_lossy());
+            Err((
+                EX_USAGE,
+                format!("--print-unit {kind}: {shown} is not UTF-8, as such a file has to be"),
+            ))
+        }
+    };
     let facts = Facts {
-        here: text(&here),
-        binary: text(&binary),
-        program: found.map(|p| text(&here.join(p.to_string_lossy().as_ref()))),
+        here: text(&here)?,
+        binary: text(&binary)?,
+        program: found
+            .map(|p| text(&here.join(OsStr::from_bytes(p.as_bytes()))))
+            .transpose()?,
     };
     let file = units::print(kind, settings, &facts).map_err(|why| {
         let kind = kind.word();

@@ -111,6 +111,28 @@ fn stop(p: &Plan) -> String {
     )
 }
 
+/// What is copied, by its name beside the file.
+fn copied(first: &str) -> String {
+    match Path::new(first).strip_prefix(APP) {
+        Ok(path) => path.to_string_lossy().into_owned(),
+        Err(_) => first.rsplit('/').next().unwrap_or(first).to_string(),
+    }
+}
+
+/// COPY reads variables, quotes and patterns in names, and builders differ in how they are kept from it.
+pub fn refuse(p: &Plan) -> Result<(), String> {
+    const READ_INTO: &str = "$\\\"'`*?[]<";
+    let first = p.command.first().map(String::as_str).unwrap_or_default();
+    let bad = |c: char| c.is_control() || READ_INTO.contains(c);
+    match image(p).is_none() && first.contains(bad) {
+        true => Err(format!(
+            "{}: COPY of a Containerfile reads variables, quotes and patterns in it ({READ_INTO}, control characters): give it another name",
+            comment(first)
+        )),
+        false => Ok(()),
+    }
+}
+
 fn body(p: &Plan) -> String {
     let first = p.command.first().map(String::as_str).unwrap_or_default();
     let owner = match p.user() {
@@ -123,14 +145,7 @@ fn body(p: &Plan) -> String {
              # .containerignore (.dockerignore) says what of it is no part of the image.\nCOPY . {APP}\n{owner}"
         ),
         None => {
-            let inside = Path::new(first).strip_prefix(APP).ok();
-            let (from, to) = match inside {
-                Some(path) => (path.to_string_lossy().into_owned(), first.to_string()),
-                None => {
-                    let name = first.rsplit('/').next().unwrap_or(first);
-                    (name.to_string(), first.to_string())
-                }
-            };
+            let from = copied(first);
             let owner = match p.user() {
                 true => owner,
                 false => {
@@ -142,7 +157,7 @@ fn body(p: &Plan) -> String {
                 "# If {} is not static, or needs files: FROM an image that has what it needs.\n\
                  FROM scratch\nCOPY --chmod=755 minicluster {BINARY}\nCOPY --chmod=755 {}\nWORKDIR {APP}\n{owner}",
                 comment(first),
-                list(&[from, to])
+                list(&[from, first.to_string()])
             )
         }
     }

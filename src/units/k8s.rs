@@ -3,7 +3,7 @@
 //! moment of a stop.
 
 use super::plan::{BINARY, Plan};
-use super::quote::{comment, json, k8s as word};
+use super::quote::{comment, k8s as word, yaml};
 use super::times;
 use std::net::SocketAddr;
 
@@ -38,6 +38,17 @@ pub fn manifest(p: &Plan) -> String {
     text
 }
 
+/// A place to mount something on has no colon.
+pub fn refuse(p: &Plan) -> Result<(), String> {
+    match p.written.iter().find(|dir| dir.contains(':')) {
+        Some(dir) => Err(format!(
+            "{} is written to, so it is a volume, and mountPath: takes no ':': give it another name",
+            comment(dir)
+        )),
+        None => Ok(()),
+    }
+}
+
 /// A name as Kubernetes has them.
 fn dns(name: &str) -> String {
     let fit = |c: char| match c.to_ascii_lowercase() {
@@ -54,7 +65,7 @@ fn dns(name: &str) -> String {
 }
 
 fn deployment(p: &Plan, name: &str) -> String {
-    let label = json(name);
+    let label = yaml(name);
     let budget = p
         .policy
         .stop_budget
@@ -73,7 +84,7 @@ fn deployment(p: &Plan, name: &str) -> String {
          \x20     terminationGracePeriodSeconds: {}\n      automountServiceAccountToken: false\n{pod}\
          \x20     containers:\n      - name: {label}\n        image: {}\n",
         budget.saturating_add(GRACE),
-        json(&format!("{name}:1"))
+        yaml(&format!("{name}:1"))
     );
     text.push_str(&format!(
         "        command: [{}]\n        args:\n",
@@ -91,7 +102,7 @@ fn deployment(p: &Plan, name: &str) -> String {
         text.push_str(&format!("        - {}\n", word(w)));
     }
     if !p.env.is_empty() {
-        let secret = json(&format!("{name}-env"));
+        let secret = yaml(&format!("{name}-env"));
         text.push_str(&format!(
             "        envFrom:\n        - secretRef:\n            name: {secret}\n"
         ));
@@ -169,7 +180,7 @@ fn resources(p: &Plan) -> String {
     format!(
         "        resources:\n          requests:\n            cpu: 250m\n            memory: 64Mi\n          limits:\n\
          \x20           {note}\n            cpu: {}\n            # {why}\n            memory: {memory}Mi\n",
-        json(&cpus.to_string())
+        yaml(&cpus.to_string())
     )
 }
 
@@ -205,7 +216,7 @@ fn volumes(p: &Plan) -> String {
     for (n, dir) in dirs.iter().enumerate() {
         text.push_str(&format!(
             "        - name: written-{n}\n          mountPath: {}\n",
-            json(dir)
+            yaml(dir)
         ));
     }
     text.push_str("      volumes:\n");
@@ -222,7 +233,7 @@ fn service(p: &Plan, name: &str) -> String {
     if ports.is_empty() {
         return "# No port is given, so there is no Service.\n".into();
     }
-    let name = json(name);
+    let name = yaml(name);
     let mut text = format!(
         "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  labels:\n    app: {name}\nspec:\n  selector:\n    app: {name}\n  ports:\n"
     );

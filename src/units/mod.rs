@@ -76,13 +76,35 @@ pub struct Facts {
 /// The file. An error is a sentence.
 pub fn print(kind: Kind, settings: &Settings, facts: &Facts) -> Result<String, String> {
     let plan = plan::Plan::of(kind, settings, facts)?;
-    Ok(match kind {
-        Kind::Systemd => systemd::unit(&plan),
-        Kind::Init => init::script(&plan),
-        Kind::Containerfile => container::file(&plan),
-        Kind::K8s => k8s::manifest(&plan),
-    })
+    let (text, limit) = match kind {
+        Kind::Systemd => {
+            systemd::refuse(&plan)?;
+            (systemd::unit(&plan), UNIT_LINE)
+        }
+        Kind::Init => (init::script(&plan), usize::MAX),
+        Kind::Containerfile => {
+            container::refuse(&plan)?;
+            (container::file(&plan), DOCKER_LINE)
+        }
+        Kind::K8s => {
+            k8s::refuse(&plan)?;
+            (k8s::manifest(&plan), usize::MAX)
+        }
+    };
+    // With the lines that a backslash joins.
+    let joined = text.replace("\\\n", "");
+    match joined.lines().map(str::len).max() {
+        Some(len) if len > limit => Err(format!(
+            "the command line is too long for such a file: {len} bytes in a line (limit {limit}); put it into a script, or options into --config FILE"
+        )),
+        Some(_) | None => Ok(text),
+    }
 }
+
+/// The longest line of a unit (LONG_LINE_MAX of systemd), with room for its end.
+const UNIT_LINE: usize = (1 << 20) - 2;
+/// And of a Containerfile, as Docker's builder reads it.
+const DOCKER_LINE: usize = 65_534;
 
 #[cfg(test)]
 mod tests;

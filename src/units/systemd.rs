@@ -3,7 +3,7 @@
 //! end for a good one, and systemd knows it from 253 on only.)
 
 use super::plan::Plan;
-use super::quote::{comment, systemd as quote, systemd_path};
+use super::quote::{comment, systemd as quote, systemd_path, systemd_paths, systemd_text};
 use super::times;
 use crate::core::Balance;
 use crate::core::codes::{CANNOT_EXECUTE, EX_CONFIG, EX_NOPERM, EX_USAGE, NOT_FOUND};
@@ -34,7 +34,7 @@ pub fn unit(p: &Plan) -> String {
     text.push_str(&format!(
         "\n[Unit]\nDescription={}: a minicluster of {}\nDocumentation=man:minicluster(1) man:minicluster(7)\n",
         p.name,
-        systemd_path(&comment(&what.chars().take(100).collect::<String>()))
+        systemd_text(&comment(&what.chars().take(100).collect::<String>()))
     ));
     // An address of ours has to be there; any address is there always.
     let online = p
@@ -63,7 +63,7 @@ fn service(p: &Plan) -> String {
          Type=notify\nNotifyAccess=main\n",
     );
     text.push_str(&format!("WorkingDirectory={}\n", systemd_path(&p.here)));
-    text.push_str(&format!("ExecStart={}", quote(&p.binary)));
+    text.push_str(&format!("ExecStart={}", program(p)));
     for words in &p.options {
         text.push_str(&format!(" \\\n    {}", line(words)));
     }
@@ -73,7 +73,7 @@ fn service(p: &Plan) -> String {
             "# It waits, and fails if the new workers are no good and the old ones stay. (From systemd 253 on\n\
              # Type=notify-reload without ExecReload= would do, too, but takes any end of a reload for a good one.)\n\
              ExecReload={} {} reload\n",
-            quote(&p.binary),
+            program(p),
             line(&words)
         ),
         None => "# Without a control socket a signal has to do: what came of it is in the log.\n\
@@ -158,7 +158,8 @@ fn hardening(p: &Plan) -> String {
          ProtectSystem=full\n",
     );
     for dir in p.written.iter().filter(|d| read_only(d)) {
-        text.push_str(&format!("ReadWritePaths=-{}\n", quote(dir)));
+        let dir = systemd_paths(dir).unwrap_or_default();
+        text.push_str(&format!("ReadWritePaths=-{dir}\n"));
     }
     text.push_str(match p.uses_tmp() {
         true => "# PrivateTmp=yes would hide what is said of /tmp here.\n",
@@ -182,6 +183,31 @@ fn hardening(p: &Plan) -> String {
          # --user (no such user), RestrictAddressFamilies= without those above.\n",
     );
     text
+}
+
+/// What cannot be said there.
+pub fn refuse(p: &Plan) -> Result<(), String> {
+    // It is the first word of its own command line, too, where a $ is a variable.
+    let odd = |c: char| "$'\"\\".contains(c);
+    if p.binary.contains(odd) || systemd_paths(&p.binary).is_none() {
+        return Err(format!(
+            "{} is no name of a program for ExecStart= of a unit, which takes none of $ ' \" \\: put it elsewhere",
+            comment(&p.binary)
+        ));
+    }
+    let mut written = p.written.iter().filter(|d| read_only(d));
+    match written.find(|d| systemd_paths(d).is_none()) {
+        Some(dir) => Err(format!(
+            "{} cannot be written to under ProtectSystem=: ReadWritePaths= of a unit takes no \\ and no control character; give it another name",
+            comment(dir)
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Us. What it cannot be has been refused.
+fn program(p: &Plan) -> String {
+    systemd_paths(&p.binary).unwrap_or_default()
 }
 
 /// By ProtectSystem=full.

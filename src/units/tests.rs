@@ -46,7 +46,7 @@ fn words(kind: Kind, text: &str) -> Vec<String> {
             let items = args.lines().map_while(|l| l.strip_prefix("        - "));
             let all: Vec<&str> = items.take_while(|l| l.starts_with('"')).collect();
             let all = json::parse_words(&format!("[{}]", all.join(","))).unwrap();
-            all.iter().map(|w| w.replace("$$(", "$(")).collect()
+            all.iter().map(|w| w.replace("$$", "$")).collect()
         }
         Kind::Systemd | Kind::Init => panic!("their own programs read these: e2e"),
     }
@@ -60,7 +60,29 @@ fn number(text: &str, head: &str) -> u64 {
 #[test]
 fn what_is_typed_arrives_in_a_container_word_for_word() {
     let odd = [
-        "node", "a b", "$(HOME)", "it's", "q\"\\", "", "--x", "\u{e9}\n", "{slot}",
+        "node",
+        "a b",
+        "$(HOME)",
+        "it's",
+        "q\"\\",
+        "",
+        "--x",
+        "\u{e9}\n",
+        "{slot}",
+        "$$",
+        "$$(HOME)",
+        "$",
+        "-",
+        "\t\r",
+        "`id`",
+        "#",
+        ";",
+        "%h",
+        "\u{2028}\u{feff}\u{fffe}",
+        "\x7f\u{85}",
+        "${HOME}",
+        "- a",
+        "a: b",
     ];
     for kind in [Kind::Containerfile, Kind::K8s] {
         let line = ["-n", "2", "--log-file", "-", "--nice=-5", "-q", "--"];
@@ -221,4 +243,66 @@ fn a_unit_says_what_is_its_own() {
     assert!(text.contains("After=network-online.target\n") && text.contains("--user www"));
     assert!(text.contains("ReadWritePaths=-/usr/local/log\n") && !text.contains("\nPrivateTmp"));
     assert!(!text.contains("#User="));
+}
+
+#[test]
+fn what_a_format_would_read_as_something_else_is_refused() {
+    for name in ["./$HOME", "./[a]*", "./it's", "./a\\b", "./<<E", "./a\nb"] {
+        let why = of(Kind::Containerfile, &["--", name], "").unwrap_err();
+        assert!(why.contains("COPY"), "{why}");
+        for kind in [Kind::Systemd, Kind::Init, Kind::K8s] {
+            assert!(of(kind, &["--", name], "").is_ok(), "{name}");
+        }
+    }
+    // An argument is no name of COPY.
+    assert!(of(Kind::Containerfile, &["--", "./x", "$HOME", "[a]*"], "").is_ok());
+    let dir = |dir| of(Kind::Systemd, &["--log-dir", dir, "--", "x"], "");
+    assert!(
+        dir("/usr/a\nRestart=no")
+            .unwrap_err()
+            .contains("ReadWritePaths=")
+    );
+    assert!(dir("/usr/a\\").unwrap_err().contains("ReadWritePaths="));
+    assert!(dir("/var/a\\").is_ok(), "it is not told there");
+    assert!(
+        dir("/usr/$A b")
+            .unwrap()
+            .contains("\nReadWritePaths=-\"/usr/$A b\"\n")
+    );
+    let why = of(Kind::K8s, &["--log-dir", "/a:b", "--", "x"], "").unwrap_err();
+    assert!(why.contains("mountPath"), "{why}");
+    let long = "x".repeat(100_000);
+    let why = of(Kind::Containerfile, &["--", "./x", &long], "").unwrap_err();
+    assert!(why.contains("65534"), "{why}");
+    assert!(of(Kind::Systemd, &["--", "./x", &long], "").is_ok());
+    let all: Vec<&str> = ["--", "./x"]
+        .into_iter()
+        .chain(std::iter::repeat_n(long.as_str(), 11))
+        .collect();
+    assert!(of(Kind::Systemd, &all, "").unwrap_err().contains("1048574"));
+    assert!(of(Kind::Init, &all, "").is_ok() && of(Kind::K8s, &all, "").is_ok());
+}
+
+#[test]
+fn a_unit_is_refused_where_our_own_name_is_one_that_it_does_not_take() {
+    let print = |binary: &str, here: &str| {
+        let args: Vec<OsString> = ["--print-unit=systemd", "--", "x"]
+            .map(OsString::from)
+            .into();
+        let Ok(Invocation::PrintUnit(kind, s)) = cli::parse(&args, &|_| Ok(Vec::new())) else {
+            panic!("{args:?}");
+        };
+        let facts = Facts {
+            here: here.into(),
+            binary: binary.into(),
+            program: None,
+        };
+        print(kind, &s, &facts)
+    };
+    for binary in ["/opt/$HOME/m", "/opt/it's/m", "/opt/a\\b/m", "/opt/\"/m"] {
+        assert!(print(binary, "/srv").unwrap_err().contains("ExecStart="));
+    }
+    let text = print("/opt/a b/50%/m", "/srv/a\\").unwrap();
+    assert!(text.contains("\nExecStart=\"/opt/a b/50%%/m\" "), "{text}");
+    assert!(text.contains("\nWorkingDirectory=/srv/a\\/\n"), "{text}");
 }

@@ -67,6 +67,184 @@ fn systemd_has_nothing_to_say_against_a_unit_and_does_against_a_wrong_one() {
     assert!(proc::marked(&place.mark).is_empty(), "nothing is started");
 }
 
+/// Words in which some reader finds more than there is.
+const ODD: [&str; 26] = [
+    "",
+    " ",
+    "a b",
+    "$HOME",
+    "${HOME}",
+    "$$",
+    "$(HOME)",
+    "100%",
+    "%h",
+    "\"",
+    "'",
+    "it's",
+    "\\",
+    "a\\",
+    "`id`",
+    "#",
+    ";",
+    "-",
+    "--x",
+    "a\nb",
+    "\t\r",
+    "\x01\x7f",
+    "\u{e9}\u{85}",
+    "\u{2028}\u{feff}",
+    "\u{fdd0}\u{1ffff}",
+    "{slot}",
+];
+
+/// A place to start from, whose name ends in what a line of a unit goes on after.
+fn odd_place(place: &Place) -> std::path::PathBuf {
+    let here = place.dir.join("it's 5% of $HOME \"\\");
+    fs::create_dir(&here).unwrap();
+    here
+}
+
+fn printed_at(place: &Place, here: &Path, kind: &str, words: &[&str]) -> String {
+    let mut cmd = place.command();
+    cmd.current_dir(here)
+        .args(["--print-unit", kind])
+        .args(words);
+    let said = run(cmd, patience());
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    said.out
+}
+
+/// The words of a command line as systemd shows it, before variables are put in.
+fn shown_words(line: &str) -> Vec<String> {
+    let (mut words, mut word) = (Vec::new(), Vec::new());
+    let (mut bytes, mut quoted) = (line.bytes().peekable(), false);
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => quoted = !quoted,
+            b' ' if !quoted => words.push(std::mem::take(&mut word)),
+            b'\\' => match bytes.next().unwrap() {
+                first @ b'0'..=b'3' => {
+                    let rest = [bytes.next().unwrap(), bytes.next().unwrap()];
+                    let all = [first, rest[0], rest[1]].map(|d| u32::from(d - b'0'));
+                    word.push(u8::try_from(all[0] * 64 + all[1] * 8 + all[2]).unwrap());
+                }
+                b'n' => word.push(b'\n'),
+                b't' => word.push(b'\t'),
+                b'r' => word.push(b'\r'),
+                other => word.push(other),
+            },
+            other => word.push(other),
+        }
+    }
+    words.push(word);
+    words
+        .into_iter()
+        .map(|w| String::from_utf8(w).unwrap())
+        .collect()
+}
+
+#[test]
+fn systemd_reads_every_word_and_path_of_a_unit_as_it_was_typed() {
+    let place = Place::new();
+    let here = odd_place(&place);
+    let words = [
+        &[
+            "--log-dir",
+            "/usr/a $X 5% it's",
+            "-p",
+            "80",
+            "--",
+            "/bin/true",
+        ],
+        &ODD[..],
+    ]
+    .concat();
+    let text = printed_at(&place, &here, "systemd", &words);
+    fs::write(place.dir.join("app.service"), &text).unwrap();
+    let mut cmd = Command::new("systemd-analyze");
+    cmd.args(["verify", "--man=no", "app.service"])
+        .env("SYSTEMD_LOG_LEVEL", "debug")
+        .current_dir(&place.dir);
+    let said = run(cmd, patience());
+    let all = said.out + &said.err;
+    assert_eq!(said.code, 0, "{text}");
+    let said_of_a_line = |l: &str| {
+        let number = l.split("app.service:").nth(1);
+        number.is_some_and(|n| n.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    assert!(
+        !all.lines().any(said_of_a_line),
+        "{all}
+{text}"
+    );
+    let ours = all.split("-> Unit app.service:").nth(1).unwrap();
+    let of = |head: &str| {
+        let line = ours.lines().find_map(|l| l.trim_start().strip_prefix(head));
+        line.unwrap_or_else(|| panic!("no {head}{text}"))
+    };
+    assert_eq!(of("WorkingDirectory: "), here.to_str().unwrap());
+    assert_eq!(of("ReadWritePaths: "), "-/usr/a $X 5% it's");
+    assert!(of("Description: ").contains("a minicluster of /bin/true"));
+    let read = shown_words(of("Command Line: "));
+    let at = read.iter().position(|w| w == "/bin/true").unwrap();
+    // Two make one, and one alone would be a variable.
+    let arrived: Vec<String> = read[at + 1..]
+        .iter()
+        .map(|w| {
+            assert!(!w.replace("$$", "").contains('$'), "{w}");
+            w.replace("$$", "$")
+        })
+        .collect();
+    assert_eq!(arrived, ODD);
+}
+
+#[test]
+fn an_init_script_passes_every_word_as_it_was_typed() {
+    let place = Place::new();
+    let here = odd_place(&place);
+    // In our place: it does not run yet, and its words are written down.
+    script(
+        &place.dir,
+        "spy",
+        "case $3 in status) exit 3 ;; esac\nprintf '%s\\0' \"$PWD\" \"$@\" > \"$SAY\"\n",
+    );
+    let words = [
+        &["-p", "80", "--log-dir", "a\n'b", "--", "/bin/true"],
+        &ODD[..],
+    ]
+    .concat();
+    let text = printed_at(&place, &here, "init", &words);
+    let daemon = format!("DAEMON={BINARY}\n");
+    assert!(text.contains(&daemon), "{text}");
+    let spy = place.dir.join("master");
+    fs::write(
+        &spy,
+        format!("#!/bin/sh\n. '{}'\n", place.dir.join("spy").display()),
+    )
+    .unwrap();
+    let mut mode = Command::new("chmod");
+    mode.arg("755").arg(&spy);
+    assert_eq!(run(mode, patience()).code, 0);
+    let text = text.replace(&daemon, &format!("DAEMON='{}'\n", spy.display()));
+    fs::write(place.dir.join("init"), text).unwrap();
+    for shell in ["sh", "bash"] {
+        let said = run(
+            place.command_by(&[shell.into(), "init".into(), "start".into()]),
+            patience(),
+        );
+        assert_eq!(said.code, 0, "{said:?}");
+        let said = fs::read(place.dir.join("said")).unwrap();
+        let said = String::from_utf8(said).unwrap();
+        let read: Vec<&str> = said.strip_suffix('\0').unwrap().split('\0').collect();
+        assert_eq!(Path::new(read[0]), here);
+        let dir = read.iter().position(|w| *w == "--log-dir").unwrap();
+        assert_eq!(Path::new(read[dir + 1]), here.join("a\n'b"));
+        let at = read.iter().position(|w| *w == "/bin/true").unwrap();
+        assert_eq!(read[at + 1..], ODD);
+        fs::remove_file(place.dir.join("said")).unwrap();
+    }
+}
+
 /// An init script, and the master that it starts.
 struct Init {
     place: Place,
@@ -180,6 +358,10 @@ fn what_would_be_another_cluster_is_not_printed() {
             "--print-unit means nothing",
         ),
         ("--print-unit k8s -n 0 -- ./threaded", "1 to 1024"),
+        (
+            "--print-unit containerfile -- ./$HOME",
+            "COPY of a Containerfile",
+        ),
     ] {
         let mut cmd = place.command();
         cmd.args(words.words());
