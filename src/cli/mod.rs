@@ -110,6 +110,10 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
             let why = "nothing follows --: minicluster [OPTIONS] -- COMMAND [ARG...]";
             return Err(why.to_string().into());
         }
+        let printed = m.opt_str("print-unit").map(|kind| Kind::named(&kind));
+        let printed = printed.transpose()?;
+        // It is left out there, and so it is in nobody's way.
+        s.daemon &= printed.is_none_or(Kind::daemonizes);
         s.check()?;
         if m.opt_present("check") && m.opt_present("print-unit") {
             return Err("--check and --print-unit: one thing at a time"
@@ -119,8 +123,8 @@ pub fn parse(args: &[OsString], read: Read<'_>) -> Result<Invocation, Wrong> {
         if m.opt_present("check") {
             return Ok(Invocation::Check(Box::new(s)));
         }
-        return Ok(match m.opt_str("print-unit") {
-            Some(kind) => Invocation::PrintUnit(Kind::named(&kind)?, Box::new(s)),
+        return Ok(match printed {
+            Some(kind) => Invocation::PrintUnit(kind, Box::new(s)),
             None => Invocation::Start(Box::new(s)),
         });
     }

@@ -1,7 +1,7 @@
 //! For bash. Readline has its own idea of what a word is: it splits at `=` and `:`, so the pieces are put
 //! together first, and from what is proposed the part is taken away that readline has behind it already.
 
-use super::{WITH_VALUE, commanding, flags, spelt, valued, words};
+use super::{WITH_VALUE, commanding, flags, spelt, takes_file, valued, words};
 use crate::options::{self, Completes};
 use crate::verbs::{VERBS, Verb};
 
@@ -49,17 +49,20 @@ fn behind(v: &Verb) -> String {
     let how = match v.before {
         // Not all commands there are, if nothing of it is typed yet.
         Some(_) => "_minicluster_files ${cur:+-c} -f",
+        None if takes_file(v) => "_minicluster_files -f",
         None => "_minicluster_among",
     };
     format!("    {}) {how} -W '{}' ;;\n", v.name, all.join(" "))
 }
 
-/// Names are those of the locks in the runtime directories.
+/// Names are those of the locks in the runtime directories; where a service manager has made one, in that alone.
 const SCRIPT: &str = r#"# bash completion for minicluster
 _minicluster_names() {
     local dir lock
-    for dir in "${RUNTIME_DIRECTORY%%:*}" /run/minicluster \
-        "${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/minicluster}" "${TMPDIR:-/tmp}/minicluster-$UID"; do
+    local -a dirs=("${RUNTIME_DIRECTORY%%:*}")
+    [[ -d ${dirs[0]} ]] || dirs=(/run/minicluster \
+        "${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/minicluster}" "${TMPDIR:-/tmp}/minicluster-$UID")
+    for dir in "${dirs[@]}"; do
         [[ -n $dir ]] || continue
         for lock in "$dir"/*.lock; do
             [[ -e $lock ]] && lock=${lock##*/} && echo "${lock%.lock}"

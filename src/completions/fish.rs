@@ -1,6 +1,6 @@
 //! For fish.
 
-use super::{WITH_VALUE, commanding, valued, words};
+use super::{WITH_VALUE, commanding, takes_file, valued, words};
 use crate::options::{self, Completes, Opt};
 use crate::verbs::{VERBS, Verb};
 
@@ -52,15 +52,22 @@ fn verb(v: &Verb) -> String {
         true => String::new(),
         false => format!("complete -c minicluster -n '__minicluster_at {name}' -a '{words}'\n"),
     };
-    itself + &behind
+    let files = match takes_file(v) {
+        true => format!("complete -c minicluster -n '__minicluster_at {name}' -F\n"),
+        false => String::new(),
+    };
+    itself + &behind + &files
 }
 
 const SCRIPT: &str = r#"# fish completion for minicluster
 function __minicluster_names
-    set -l dirs (string split -f 1 : -- "$RUNTIME_DIRECTORY") /run/minicluster
-    set -q XDG_RUNTIME_DIR; and set -a dirs $XDG_RUNTIME_DIR/minicluster
-    set -l tmp $TMPDIR /tmp
-    set -a dirs $tmp[1]/minicluster-(id -u)
+    set -l dirs (string split -f 1 : -- "$RUNTIME_DIRECTORY")
+    if not test -d "$dirs[1]"
+        set dirs /run/minicluster
+        set -q XDG_RUNTIME_DIR; and set -a dirs $XDG_RUNTIME_DIR/minicluster
+        set -l tmp $TMPDIR /tmp
+        set -a dirs $tmp[1]/minicluster-(id -u)
+    end
     for dir in $dirs
         test -n "$dir"; or continue
         for lock in $dir/*.lock

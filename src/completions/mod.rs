@@ -44,6 +44,11 @@ fn flags(v: &Verb) -> &'static [&'static str] {
     }
 }
 
+/// Is the path of a file one of its words?
+fn takes_file(v: &Verb) -> bool {
+    v.words.contains("[BINARY]")
+}
+
 /// The verbs that a COMMAND follows.
 fn commanding() -> impl Iterator<Item = &'static Verb> {
     VERBS.iter().filter(|v| v.before.is_some())

@@ -1,6 +1,6 @@
 //! For zsh.
 
-use super::{WITH_VALUE, commanding, flags, spelt, words};
+use super::{WITH_VALUE, commanding, flags, spelt, takes_file, words};
 use crate::options::{self, Completes, Opt};
 use crate::verbs::{VERBS, Verb};
 
@@ -59,12 +59,14 @@ fn specs(o: &Opt) -> String {
 /// What may follow a verb.
 fn behind(v: &Verb) -> String {
     let (words, flags) = (words(v).join(" "), flags(v).join(" "));
-    format!("    ({}) own=({words}) flags=({flags}) ;;\n", v.name)
+    let files = if takes_file(v) { "; _files" } else { "" };
+    format!("    ({}) own=({words}) flags=({flags}){files} ;;\n", v.name)
 }
 
 const SCRIPT: &str = r#"#compdef minicluster
 _minicluster_names() {
-  local -a dirs=(${RUNTIME_DIRECTORY%%:*} /run/minicluster
+  local -a dirs=(${RUNTIME_DIRECTORY%%:*})
+  [[ -d $dirs[1] ]] || dirs=(/run/minicluster
     ${XDG_RUNTIME_DIR:+$XDG_RUNTIME_DIR/minicluster} ${TMPDIR:-/tmp}/minicluster-$UID)
   local -a names=(${^dirs}/*.lock(N:t:r))
   compadd "$@" -a names

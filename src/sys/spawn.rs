@@ -137,11 +137,11 @@ pub fn fork_exec(plan: &Plan<'_>) -> io::Result<i32> {
 
 /// The same, but the child goes the way of a worker to its last step only: in place of COMMAND it does
 /// that, and leaves. So what a worker may do here is tried with nothing executed.
-pub fn fork_call(plan: &Plan<'_>, last: fn() -> u8) -> io::Result<i32> {
+pub fn fork_call(plan: &Plan<'_>, last: &dyn Fn() -> u8) -> io::Result<i32> {
     fork(plan, Some(last))
 }
 
-fn fork(plan: &Plan<'_>, last: Option<fn() -> u8>) -> io::Result<i32> {
+fn fork(plan: &Plan<'_>, last: Option<&dyn Fn() -> u8>) -> io::Result<i32> {
     let mut ready = Ready::of(plan);
     let master = std::process::id();
     let blocked = Blocked::all();
@@ -169,7 +169,12 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 /// # Safety
 /// Only in a new child of a single-threaded process, with all signals blocked, or in one without
 /// `report`.
-unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32, last: Option<fn() -> u8>) -> ! {
+unsafe fn child(
+    plan: &Plan<'_>,
+    ready: &mut Ready,
+    master: u32,
+    last: Option<&dyn Fn() -> u8>,
+) -> ! {
     let alone = plan.report.is_none();
     let mut life = -1;
     // SAFETY: system calls on plain numbers and on memory that is ours; contract above.
@@ -256,7 +261,7 @@ unsafe fn child(plan: &Plan<'_>, ready: &mut Ready, master: u32, last: Option<fn
 ///
 /// # Safety
 /// As `child`.
-unsafe fn end_by(last: fn() -> u8, report: RawFd) -> ! {
+unsafe fn end_by(last: &dyn Fn() -> u8, report: RawFd) -> ! {
     // SAFETY: as `child`; plain numbers.
     unsafe {
         libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);

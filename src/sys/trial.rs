@@ -14,6 +14,10 @@ pub type Word = (u8, i32);
 const WORD: usize = 5;
 /// It has said all.
 const OVER: u8 = u8::MAX;
+/// Until who was killed is gone.
+const GOING: Duration = Duration::from_secs(2);
+/// No worker that `serve`s lives longer, in seconds: it is not there for ever if nobody can end it.
+const LIFE: u32 = 30;
 
 /// How a trial has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,17 +75,12 @@ pub fn run(limit: Duration, body: impl FnOnce(&mut Say)) -> io::Result<(Vec<Word
     }
     drop((theirs, blocked));
     let (bytes, whole) = hear(ours.as_fd(), limit);
-    // SAFETY: it is our child, and not reaped: the number is its own.
-    let status = unsafe {
-        if !whole {
-            libc::kill(pid, libc::SIGKILL);
-        }
-        let mut status = 0;
-        while libc::waitpid(pid, &mut status, 0) < 0
-            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-        {}
-        status
+    let gone = whole || {
+        // SAFETY: it is our child, and not reaped: the number is its own.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        hear(ours.as_fd(), GOING).1
     };
+    let status = reap(pid, gone).unwrap_or_default();
     let mut said = words(&bytes);
     let over = said.iter().position(|(what, _)| *what == OVER);
     said.truncate(over.unwrap_or(said.len()));
@@ -93,7 +92,21 @@ pub fn run(limit: Duration, body: impl FnOnce(&mut Say)) -> io::Result<(Vec<Word
     Ok((said, ended))
 }
 
-/// What comes until the other end is closed; false: not by then.
+/// Its status. Who has not gone by now (it may not be signalled, or is stuck in the kernel) is not waited for.
+fn reap(pid: i32, gone: bool) -> Option<i32> {
+    let how = if gone { 0 } else { libc::WNOHANG };
+    let mut status = 0;
+    loop {
+        // SAFETY: it is our child, and not reaped: the number is its own.
+        let got = unsafe { libc::waitpid(pid, &mut status, how) };
+        match got {
+            ..0 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            _ => return (got == pid).then_some(status),
+        }
+    }
+}
+
+/// What comes until the other end is closed, or all has been said; false: not by then.
 fn hear(from: BorrowedFd<'_>, limit: Duration) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
@@ -109,7 +122,13 @@ fn hear(from: BorrowedFd<'_>, limit: Duration) -> (Vec<u8>, bool) {
         let mut some = [0; 16 * WORD];
         match fds::read(from, &mut some) {
             Ok(0) => return (bytes, true),
-            Ok(n) => bytes.extend(some.iter().take(n)),
+            // Somebody else may hold the other end, too: a child of its own that it could not end.
+            Ok(n) => {
+                bytes.extend(some.iter().take(n));
+                if words(&bytes).iter().any(|(what, _)| *what == OVER) {
+                    return (bytes, true);
+                }
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return (bytes, true),
         }
@@ -152,8 +171,14 @@ const SAYS: i32 = 1;
 const STAYS: i32 = 0;
 
 /// What a worker does, as far as we have a hand in it: it binds a socket. (To listen
-/// would let in clients.) It says how that went on its descriptor 1, and stays until nobody holds the other end of its descriptor 0.
-pub fn serve() -> u8 {
+/// would let in clients.) It says how that went on its descriptor 1, and stays until nobody holds the other end of its descriptor 0: it has
+/// executed nothing, so its own copy of that, `held`, is closed here. It does not live for ever, whatever happens.
+pub fn serve(held: i32) -> u8 {
+    // SAFETY: plain numbers; of `held` this process knows nothing but the number.
+    unsafe {
+        libc::alarm(LIFE);
+        libc::close(held);
+    }
     // SAFETY: these descriptors are ours as long as this process lives.
     let (says, stays) = unsafe { (BorrowedFd::borrow_raw(SAYS), BorrowedFd::borrow_raw(STAYS)) };
     let say = |what, how| {
@@ -185,19 +210,19 @@ pub fn no_new_privs() -> bool {
     unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 }
 }
 
-/// Ends it, and waits until it has gone: it is a child of ours. By which signal it had ended before, if it had.
-pub fn end(worker: i32) -> Option<i32> {
+/// Kills it. Who may not signal it as they are has the ids on with which they may.
+pub fn kill(worker: i32) {
     // SAFETY: it is our child, and not reaped: the number is its own.
-    let status = unsafe {
-        libc::kill(worker, libc::SIGKILL);
-        let mut status = 0;
-        while libc::waitpid(worker, &mut status, 0) < 0
-            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-        {}
-        status
-    };
+    unsafe { libc::kill(worker, libc::SIGKILL) };
+}
+
+/// Of one that was killed: waits until it has gone, which `says` tells, whose other end it alone has; not for
+/// ever. By which signal it had ended before, if it had.
+pub fn end(worker: i32, says: BorrowedFd<'_>) -> Option<i32> {
+    let (_, gone) = hear(says, GOING);
+    let status = reap(worker, gone)?;
     let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
-    signal.filter(|s| *s != libc::SIGKILL)
+    signal.filter(|s| ![libc::SIGKILL, libc::SIGALRM].contains(s))
 }
 
 /// Can it be signalled by its descriptor?

@@ -53,6 +53,14 @@ impl Kind {
         })
     }
 
+    /// Does -d mean something there?
+    pub fn daemonizes(self) -> bool {
+        match self {
+            Kind::Init => true,
+            Kind::Systemd | Kind::Containerfile | Kind::K8s => false,
+        }
+    }
+
     /// Is it for an image, where nothing of this machine is?
     fn contained(self) -> bool {
         match self {

@@ -11,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 /// Where images have us, and what is served.
 pub const BINARY: &str = "/usr/local/bin/minicluster";
 pub const APP: &str = "/app";
+/// Where in a pod files are written that were to be beside what is served: a directory over that would hide it.
+const WRITTEN: &str = "/var/lib/minicluster";
 /// Where variables go that are not to be seen.
 const ETC: &str = "/etc/minicluster";
 /// In a pod, unless it was said: until all have heard that no client is to come any more.
@@ -195,19 +197,38 @@ impl Plan {
             }
             _ => {}
         }
-        Ok(Some(self.whole(long, value)))
+        let whole = self.whole(long, value);
+        if whole.contains(WRITTEN) && !value.contains(WRITTEN) {
+            self.note(format!("--{long} {value} is {whole} here: who writes beside {APP} has to have a volume over it, which would hide what is served."));
+        }
+        Ok(Some(whole))
+    }
+
+    /// Where a file is that we write.
+    fn place(&self, path: &str) -> String {
+        let at = join(&self.here, path);
+        match Path::new(&at).strip_prefix(APP) {
+            Ok(below) if self.kind == Kind::K8s => {
+                let parts = below.components();
+                let plain: PathBuf = parts
+                    .filter(|c| matches!(c, Component::Normal(_)))
+                    .collect();
+                join(WRITTEN, &plain.to_string_lossy())
+            }
+            Ok(_) | Err(_) => at,
+        }
     }
 
     /// With a whole path, if it is one.
     fn whole(&self, long: &str, value: &str) -> String {
         let path = |p: &str| join(&self.here, p);
         match long {
-            "config" | "env-file" | "cwd" | "key-file" | "pid-file" | "pid-dir" | "log-dir"
-            | "watch" => path(value),
-            "log-file" if value != "-" && value != "syslog" => path(value),
-            "control" if value != "off" && !value.starts_with("tcp://") => path(value),
+            "config" | "env-file" | "cwd" | "key-file" | "watch" => path(value),
+            "pid-file" | "pid-dir" | "log-dir" => self.place(value),
+            "log-file" if value != "-" && value != "syslog" => self.place(value),
+            "control" if value != "off" && !value.starts_with("tcp://") => self.place(value),
             "listen" => match value.strip_prefix("unix:") {
-                Some(p) if !p.starts_with('@') => format!("unix:{}", path(p)),
+                Some(p) if !p.starts_with('@') => format!("unix:{}", self.place(p)),
                 Some(_) | None => value.to_string(),
             },
             _ => value.to_string(),
@@ -334,7 +355,7 @@ impl Plan {
     pub fn found_by(&self) -> Option<Vec<String>> {
         match &self.settings.control {
             Control::Named => Some(vec!["--name".into(), self.name.clone()]),
-            Control::Path(p) => Some(vec!["-C".into(), join(&self.here, &p.to_string_lossy())]),
+            Control::Path(p) => Some(vec!["-C".into(), self.place(&p.to_string_lossy())]),
             Control::Port(at) => {
                 let key = self.settings.key_file.as_ref()?;
                 let key = join(&self.here, &key.to_string_lossy());
@@ -355,7 +376,8 @@ impl Plan {
     /// Directories in which files of ours are to be.
     fn directories(&self) -> Vec<String> {
         let s = &self.settings;
-        let parent = |p: &PathBuf| p.parent().map(Path::to_path_buf);
+        let whole = |p: &PathBuf| self.place(&p.to_string_lossy());
+        let parent = |p: &PathBuf| Path::new(&whole(p)).parent().map(Path::to_path_buf);
         let log = match &s.log_file {
             Some(crate::settings::LogTo::File(p)) => parent(p),
             _ => None,
@@ -373,11 +395,10 @@ impl Plan {
             Listen::Open(..) | Listen::Fd(_) => None,
         });
         let pid = s.pid_file.as_ref().and_then(parent);
-        let dirs = [s.log_dir.clone(), s.pid_dir.clone(), log, control, pid];
+        let own = |dir: &Option<PathBuf>| dir.as_ref().map(|d| PathBuf::from(whole(d)));
+        let dirs = [own(&s.log_dir), own(&s.pid_dir), log, control, pid];
         let all = dirs.into_iter().flatten().chain(sockets);
-        let mut all: Vec<String> = all
-            .map(|p| join(&self.here, &p.to_string_lossy()))
-            .collect();
+        let mut all: Vec<String> = all.map(|p| p.to_string_lossy().into_owned()).collect();
         all.sort_unstable();
         all.dedup();
         all

@@ -306,3 +306,48 @@ fn a_unit_is_refused_where_our_own_name_is_one_that_it_does_not_take() {
     assert!(text.contains("\nExecStart=\"/opt/a b/50%%/m\" "), "{text}");
     assert!(text.contains("\nWorkingDirectory=/srv/a\\/\n"), "{text}");
 }
+
+#[test]
+fn no_volume_of_a_pod_hides_what_is_served() {
+    for (options, there, dir) in [
+        ("--log-file a.log", "/var/lib/minicluster/a.log", ""),
+        ("--pid-file ../x.pid", "/var/lib/minicluster/x.pid", ""),
+        ("--pid-file /app/x.pid", "/var/lib/minicluster/x.pid", ""),
+        ("-l unix:app.sock", "unix:/var/lib/minicluster/app.sock", ""),
+        ("-C run/c.sock", "/var/lib/minicluster/run/c.sock", "/run"),
+        ("--log-dir .", "/var/lib/minicluster", ""),
+        ("--pid-dir pids", "/var/lib/minicluster/pids", "/pids"),
+    ] {
+        let line = format!("-n 2 -p 3000 {options} -- python3 srv.py");
+        let text = typed(Kind::K8s, &line);
+        assert!(words(Kind::K8s, &text).iter().any(|w| w == there), "{text}");
+        let mounts: Vec<&str> = text
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix("mountPath: "))
+            .collect();
+        let own = format!("\"/var/lib/minicluster{dir}\"");
+        assert_eq!(mounts, ["\"/tmp\"", &own], "{text}");
+        assert!(text.contains("would hide what is served"), "{text}");
+    }
+    // Elsewhere it is as it was said.
+    let text = typed(Kind::K8s, "-p 3000 --log-file /logs/a.log -- ./server");
+    assert!(text.contains("mountPath: \"/logs\"\n") && !text.contains("hide"));
+}
+
+#[test]
+fn what_does_not_go_with_a_daemon_goes_where_there_is_none() {
+    for kind in [Kind::Systemd, Kind::Containerfile, Kind::K8s] {
+        let text = typed(kind, "-p 3000 -d --orphans keep -- node srv.js");
+        assert!(text.contains("-d is left out"), "{text}");
+        let said = text.lines().filter(|l| !l.starts_with('#'));
+        let said: Vec<&str> = said.collect();
+        let said = said.join("\n");
+        assert!(
+            said.contains("--orphans") && !said.contains("-d\""),
+            "{text}"
+        );
+        assert!(!said.contains(" -d "), "{text}");
+    }
+    let why = refused(Kind::Init, "-p 3000 -d --orphans keep -- node srv.js");
+    assert!(why.contains("--orphans keep does not go with"), "{why}");
+}

@@ -292,3 +292,17 @@ fn the_first_process_of_a_container_with_a_read_only_root_and_a_user_without_a_n
     );
     rig.finish(0, &["no-proc", "no-control", "died"]);
 }
+
+#[test]
+fn who_may_not_signal_other_users_gets_an_answer_and_nothing_is_left() {
+    assert!(birth::root(), "this story takes root: run it as root");
+    let place = Place::new();
+    let by = "setpriv --bounding-set -kill --inh-caps -kill".words();
+    let start = Instant::now();
+    let (said, _) = check(&place, &by, "-n 1 -p 0 --user nobody -- ./threaded");
+    assert_eq!(said.code, 0, "{said:?}");
+    // Less than one trial that is given up has.
+    assert!(start.elapsed() < Duration::from_secs(5), "{said:?}");
+    let left = proc::marked(&place.mark);
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -14,7 +14,7 @@ type Case = (
 );
 
 /// What all three shells do.
-const CASES: [Case; 31] = [
+const CASES: [Case; 33] = [
     // Options, and verbs.
     (
         "st",
@@ -53,6 +53,8 @@ const CASES: [Case; 31] = [
     ("logs ", &["lines", "follow"], &["shop"]),
     ("stop --", &["--json", "--no-wait"], &["--workers"]),
     ("status --", &["--json"], &["--no-wait", "--workers"]),
+    ("handover a", &["a-file"], &["all"]),
+    ("handover t", &["timeout"], &["a-file"]),
     ("nonsense s", &[], &["status", "stop"]),
     // A COMMAND completes itself.
     (

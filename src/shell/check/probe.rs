@@ -15,7 +15,7 @@ use crate::sys::{errno_of, pidfd, process, procfs};
 use crate::wire::check::{Mechanism as M, Report, State};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
@@ -211,7 +211,7 @@ fn go(
         life: None,
         report: Some(theirs.as_fd()),
     };
-    let pid = spawn::fork_call(&plan, trial::serve)?;
+    let pid = spawn::fork_call(&plan, &|| trial::serve(held.as_raw_fd()))?;
     drop((theirs, says, stays));
     let arrived = on_its_way(&ours, say);
     if let Some(listener) = &arrived {
@@ -220,7 +220,11 @@ fn go(
         look(pid, rights, say);
     }
     drop(held);
-    if let (None, Some(signal)) = (arrived, trial::end(pid)) {
+    {
+        let _worn = rights.to_kill();
+        trial::kill(pid);
+    }
+    if let (None, Some(signal)) = (arrived, trial::end(pid, hears.as_fd())) {
         // On its way only a filter can have done that, and the one call that is not usual is for ours.
         say.say(M::Notify as u8, signal.saturating_neg());
     }
@@ -350,6 +354,7 @@ fn hear(from: &OwnedFd, say: &mut Say, before: bool, lent: Option<u16>) {
 /// What the master does with a worker.
 fn look(pid: i32, rights: &Rights, say: &mut Say) {
     let held = pidfd::open(pid).and_then(|held| {
+        let _worn = rights.to_kill();
         trial::signals(held.as_fd())?;
         Ok(held)
     });
