@@ -29,7 +29,7 @@ use crate::core::{
 use crate::settings::{Orphans as Fate, Settings};
 use crate::sys::{pidfd, process, procfs, proclook};
 use crate::wire::legacy::{LaneLine, Record, WorkerLine};
-pub use estate::Estate;
+pub use estate::{Estate, Foreseen, living};
 use estate::{Orphan, command_of};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
