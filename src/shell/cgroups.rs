@@ -8,15 +8,21 @@
 use super::Shell;
 use crate::core::words::reason;
 use crate::core::{Level, WorkerId};
-use crate::sys::{cgroup, process};
+use crate::sys::{cgroup, process, procfs};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// So many names are tried for ours: a master that was killed may have had our pid, and its workers live.
+const NAMES: u32 = 100;
+
 /// So many that could not be removed yet are tried again; of more the oldest stay, empty.
 const MOST_LEAVING: usize = 1024;
+
+/// How ours begin.
+const OURS: &str = "minicluster.";
 
 /// All of them.
 #[derive(Default, Serialize, Deserialize)]
@@ -32,8 +38,8 @@ impl Cgroups {
     /// Finds out where they can be.
     fn open(&mut self) -> io::Result<()> {
         let dir = cgroup::own(Path::new("/"))?;
-        let ours = dir.join(format!("minicluster.{}", process::id()));
-        cgroup::make(&ours).map_err(|e| at(&ours, &e))?;
+        clear(&dir);
+        let ours = make(&dir)?;
         if !cgroup::can_kill(&ours) {
             let _ = cgroup::remove(&ours);
             let what = "the kernel is older than Linux 5.14 and has no cgroup.kill";
@@ -78,6 +84,49 @@ impl Cgroups {
         let over = self.leaving.len().saturating_sub(MOST_LEAVING);
         self.leaving.drain(..over);
     }
+}
+
+/// One for us. Where our pid was that of another master, which has left its own, it is `minicluster.PID-2`, ..
+fn make(dir: &Path) -> io::Result<PathBuf> {
+    let mut n = 1;
+    loop {
+        let ours = dir.join(match n {
+            1 => format!("{OURS}{}", process::id()),
+            n => format!("{OURS}{}-{n}", process::id()),
+        });
+        match cgroup::make(&ours) {
+            Ok(()) => return Ok(ours),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && n < NAMES => n += 1,
+            Err(e) => return Err(at(&ours, &e)),
+        }
+    }
+}
+
+/// Removes what masters that were killed have left there, if nobody is in it. Who is in one may be the worker of
+/// a cluster that is about to be started again (--orphans keep): it is left alone. So is all of it where
+/// somebody of another pid namespace is in the group itself, who may be its living master.
+fn clear(dir: &Path) {
+    let mut left = cgroup::groups(dir, OURS);
+    left.retain(|(_, rest)| {
+        owner(rest).is_some_and(|pid| pid == process::id() || !procfs::lives(pid))
+    });
+    let here = |pid: i32| pid > 0 && procfs::is_of_our_namespace(pid);
+    if left.is_empty()
+        || !procfs::is_ours()
+        || !cgroup::members(dir).is_ok_and(|all| all.into_iter().all(here))
+    {
+        return;
+    }
+    for (path, _) in left {
+        // (That fails as long as there is anybody.)
+        let _ = cgroup::remove(&path);
+    }
+}
+
+/// Of `PID` and `PID-N`.
+fn owner(rest: &str) -> Option<i32> {
+    let pid = rest.split_once('-').map_or(rest, |(pid, _)| pid);
+    pid.parse().ok().filter(|pid| *pid > 0)
 }
 
 fn at(dir: &Path, e: &io::Error) -> io::Error {

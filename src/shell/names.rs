@@ -356,6 +356,12 @@ fn candidates() -> Vec<PathBuf> {
     dirs.into_iter().map(whole).collect()
 }
 
+/// Where clusters of that name, if they were killed, have written down which workers live on.
+pub fn records(name: &str) -> Vec<PathBuf> {
+    let file = format!("{name}.workers");
+    candidates().into_iter().map(|d| d.join(&file)).collect()
+}
+
 /// The first of them that can be had. One that was named for us and cannot is said.
 fn runtime_dir(warnings: &mut Vec<String>) -> Result<PathBuf, String> {
     let mut problem: Option<String> = None;

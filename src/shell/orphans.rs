@@ -29,7 +29,7 @@ use crate::core::{
 use crate::settings::{Orphans as Fate, Settings};
 use crate::sys::{pidfd, process, procfs, proclook};
 use crate::wire::legacy::{LaneLine, Record, WorkerLine};
-pub use estate::Estate;
+pub use estate::{Estate, Foreseen, living};
 use estate::{Orphan, command_of};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -38,6 +38,10 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// After that long what could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What the shell keeps of that.
 #[derive(Default, Serialize, Deserialize)]
@@ -48,6 +52,9 @@ pub struct Orphans {
     boot: String,
     written: String,
     failed: bool,
+    /// When a write that has failed is tried again.
+    #[serde(skip)]
+    again: Option<Time>,
     #[serde(skip)]
     estate: Estate,
     /// Those that have no place, and when they are killed.
@@ -67,8 +74,13 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(&new)?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(&new, path)
+    let done = file.write_all(text.as_bytes());
+    let done = done.and_then(|()| fs::rename(&new, path));
+    if done.is_err() {
+        // Half of it is of use to nobody, and takes room where there is little.
+        let _ = fs::remove_file(&new);
+    }
+    done
 }
 
 impl Orphans {
@@ -89,9 +101,10 @@ impl Orphans {
         !self.estate.heirs.is_empty()
     }
 
-    /// When the next one is killed.
+    /// When the next one is killed, or what could not be written is tried again.
     pub fn deadline(&self) -> Option<Time> {
-        self.condemned.iter().map(|(_, at)| *at).min()
+        let killed = self.condemned.iter().map(|(_, at)| *at);
+        killed.chain(self.again).min()
     }
 }
 
@@ -293,6 +306,11 @@ impl Shell {
 
     /// Writes down who there is, if that is for somebody and has changed.
     pub(super) fn write_down(&mut self) {
+        let now = self.now();
+        if self.orphans.again.is_some_and(|at| at > now) {
+            return;
+        }
+        self.orphans.again = None;
         let o = &self.orphans;
         let adopted = || self.procs.map.values().any(|p| p.orphan.is_some());
         let waits = !o.estate.heirs.is_empty();
@@ -314,20 +332,29 @@ impl Shell {
         if text == self.orphans.written {
             return;
         }
-        match write(&path, &text) {
-            Ok(()) => self.orphans.failed = false,
-            Err(e) if !self.orphans.failed => {
-                self.orphans.failed = true;
-                let message = format!(
-                    "--orphans keep: cannot write {}: {}; if we died now, the next start would not find all workers",
-                    path.display(),
-                    reason(&e)
-                );
-                self.say(Level::Error, "orphans", message);
+        let done = write(&path, &text);
+        let failed = std::mem::replace(&mut self.orphans.failed, done.is_err());
+        match done {
+            Ok(()) => {
+                self.orphans.written = text;
+                if failed {
+                    let message = format!("--orphans keep: {} is written again", path.display());
+                    self.say(Level::Info, "orphans", message);
+                }
             }
-            Err(_) => {}
+            Err(e) => {
+                self.orphans.again = Some(now + AGAIN);
+                if !failed {
+                    let message = format!(
+                        "--orphans keep: cannot write {}: {}; if we died now, the next start would not find all workers; it is tried again every {}",
+                        path.display(),
+                        reason(&e),
+                        human(AGAIN)
+                    );
+                    self.say(Level::Error, "orphans", message);
+                }
+            }
         }
-        self.orphans.written = text;
     }
 
     fn record(&self, only_adopted: bool) -> Record {

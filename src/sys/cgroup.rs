@@ -53,6 +53,26 @@ fn unescaped(text: &str) -> String {
     out
 }
 
+/// The processes that are in it, not below it; 0: somebody whom our pid namespace does not see.
+pub fn members(dir: &Path) -> io::Result<Vec<i32>> {
+    let text = fs::read_to_string(dir.join("cgroup.procs"))?;
+    let pid = |l: &str| l.parse().map_err(io::Error::other);
+    text.lines().map(pid).collect()
+}
+
+/// Those right below it whose names begin so, and how these go on.
+pub fn groups(dir: &Path, head: &str) -> Vec<(PathBuf, String)> {
+    let all = fs::read_dir(dir).into_iter().flatten().flatten();
+    let rest = |e: fs::DirEntry| {
+        let name = e.file_name();
+        let rest = name.to_str()?.strip_prefix(head)?.to_string();
+        e.file_type()
+            .is_ok_and(|t| t.is_dir())
+            .then(|| (e.path(), rest))
+    };
+    all.filter_map(rest).collect()
+}
+
 /// A new group. Error if there is one of that name.
 pub fn make(dir: &Path) -> io::Result<()> {
     fs::create_dir(dir)

@@ -40,6 +40,17 @@ fn words<T: std::str::FromStr>(text: &str) -> Vec<T> {
         .collect()
 }
 
+/// Is there a process of that number, zombies included?
+pub fn lives(pid: i32) -> bool {
+    fs::symlink_metadata(format!("{}/{pid}", base())).is_ok()
+}
+
+/// Is that one in our own pid namespace, for certain?
+pub fn is_of_our_namespace(pid: i32) -> bool {
+    let of = |who: &str| fs::read_link(format!("{}/{who}/ns/pid", base())).ok();
+    of("self").is_some_and(|ours| of(&pid.to_string()) == Some(ours))
+}
+
 /// The process that a thread belongs to.
 pub fn process_of(tid: i32) -> Option<i32> {
     let text = named(format!("{}/{tid}/status", base()))?;

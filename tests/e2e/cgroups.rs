@@ -210,3 +210,33 @@ fn where_there_is_none_to_divide_that_is_said_once_and_the_cluster_runs() {
     rig.wait("all-ready", |_| true);
     rig.end(&["no-cgroup"]);
 }
+
+#[test]
+fn what_a_killed_master_of_our_pid_has_left_costs_no_control_group() {
+    // Empty groups of that very pid and of one that nobody has; and one in which somebody lives.
+    let script = "d=$0 how=$1; shift; own=$d/minicluster.$$/worker.1001; other=$d/minicluster.999999998/worker.1001; \
+                  mkdir -p $own $other $d/minicluster.999999999/worker.1001; \
+                  live() { env -i setsid -f sh -c 'echo $$ >$0/cgroup.procs; exec sleep 1002 >&- 2>&-' $1; \
+                  until grep -q . $1/cgroup.procs; do :; done; }; \
+                  live $other; case $how in stays) live $own;; esac; exec \"$@\"";
+    for (how, ours) in [("goes", ""), ("stays", "-2")] {
+        let given = Given::new();
+        let mut program = given.enter("sh");
+        let dir = given.0.display().to_string();
+        program.extend(["-c", script, &dir, how].map(String::from));
+        let mut rig = Rig::by(program, "-n 1 --ready started --cgroup auto -- sleep 1000");
+        rig.wait("all-ready", |_| true);
+        assert!(rig.events("no-cgroup").is_empty());
+        let worker = rig.status().pids()[0];
+        let wanted = format!("/minicluster.{}{ours}/worker.", rig.pid());
+        assert!(group_of(worker).contains(&wanted), "{}", group_of(worker));
+        let lives = |name: &str| {
+            fs::read_to_string(given.0.join(name).join("worker.1001/cgroup.procs"))
+                .is_ok_and(|pids| !pids.is_empty())
+        };
+        assert!(!given.0.join("minicluster.999999999").exists());
+        assert!(lives("minicluster.999999998"));
+        assert_eq!(lives(&format!("minicluster.{}", rig.pid())), how == "stays");
+        rig.end(&["killed"]);
+    }
+}

@@ -330,3 +330,126 @@ fn those_of_another_user_are_adopted_by_root() {
     verb(&first, "reload");
     over(first, second);
 }
+
+/// `--check` of the next start, where the first one was.
+fn checked(first: &Rig, words: impl Words) -> crate::place::Said {
+    let mut cmd = first.command();
+    cmd.arg("--check").args(words.words());
+    crate::place::run(cmd, first.deadline())
+}
+
+#[test]
+fn the_check_of_a_start_that_adopts_says_so_and_leaves_the_workers_as_they_are() {
+    let port = free_port();
+    let words = || {
+        shop(format!(
+            "-n 2 -p {port} -l unix:at.sock -- {} blocking.py {port}",
+            python()
+        ))
+    };
+    let first = Rig::start(words());
+    let running = checked(&first, words());
+    assert_eq!(running.code, 75, "{running:?}");
+    let (first, workers) = killed(first);
+    let said = checked(&first, words());
+    assert_eq!(said.code, 0, "{said:?}");
+    let wanted = format!(
+        "2 workers of the last master, pid {}, would be adopted",
+        first.pid()
+    );
+    assert!(said.out.contains(&wanted), "{said:?}");
+    // Of another name they are strangers, who are in its way.
+    let other = format!("-n 2 -p {port} --name other -- ./threaded");
+    let said = checked(&first, other);
+    assert_eq!(said.code, 75, "{said:?}");
+    assert!(!said.out.contains("would be adopted"), "{said:?}");
+    // As the start finds.
+    get(v4(port), "/").unwrap();
+    let mut second = next(&first, words());
+    second.wait("all-ready", |_| true);
+    assert_eq!(pids(&first), workers);
+    over(first, second);
+}
+
+#[test]
+fn who_asks_for_a_cluster_whose_workers_alone_live_is_told_what_to_do() {
+    let port = free_port();
+    let words = || shop(format!("-n 2 -p {port} -- ./threaded"));
+    let (first, _) = killed(Rig::start(words()));
+    let mut cmd = first.command();
+    cmd.args(["--name", "shop", "stop"]);
+    let said = crate::place::run(cmd, first.deadline());
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(
+        said.err.contains("2 workers of its last master live on"),
+        "{said:?}"
+    );
+    let mut second = next(&first, words());
+    second.wait("all-ready", |_| true);
+    over(first, second);
+}
+
+#[test]
+fn what_is_written_down_by_somebody_else_is_not_believed_and_that_is_said() {
+    assert!(birth::root(), "this story takes root: run it as root");
+    let port = free_port();
+    let words = || shop(format!("-n 1 -p {port} -- ./threaded"));
+    let (first, workers) = killed(Rig::start(words()));
+    birth::give_to_nobody(&first.dir().join("run/shop.workers"));
+    let other = free_port();
+    let words = shop(format!("-n 1 -p {other} -- ./threaded"));
+    let said = checked(&first, words.clone());
+    assert!(said.out.contains("belongs to uid 65534"), "{said:?}");
+    let mut second = next(&first, words);
+    let ignored = second.wait("orphans", |e| e.msg.contains("is ignored"));
+    assert!(
+        ignored
+            .msg
+            .contains("it belongs to uid 65534, and we are 0"),
+        "{}",
+        ignored.msg
+    );
+    second.wait("all-ready", |_| true);
+    assert_ne!(pids(&first), workers);
+    assert!(proc::alive(workers[0]));
+    sigkill(workers[0]);
+    over(first, second);
+}
+
+#[test]
+fn what_could_not_be_written_down_on_a_full_disk_is_when_there_is_room_again() {
+    let how = birth::namespaces("-m");
+    let mount =
+        "mkdir -m 700 run; mount -t tmpfs -o size=64k,mode=700 none run; exec \"$0\" \"$@\"";
+    let start = ["unshare", &how, "sh", "-ec", mount].map(String::from);
+    let port = free_port();
+    let mut rig = Rig::dressed_by(
+        start.to_vec(),
+        shop(format!("-n 2 -p {port} -- ./threaded")),
+        |cmd, dir| {
+            cmd.env("RUNTIME_DIRECTORY", dir.join("run"));
+        },
+    );
+    rig.wait("all-ready", |_| true);
+    let run = format!("/proc/{}/root{}/run", rig.pid(), rig.dir().display());
+    let record = format!("{run}/shop.workers");
+    let text = || std::fs::read_to_string(&record).unwrap_or_default();
+    let first = rig.events("ready")[0].pid();
+    rig.until("it is written down", || {
+        text().contains(&format!("worker {first} "))
+    });
+    let full = std::fs::write(format!("{run}/fill"), vec![b'x'; 1 << 17]);
+    assert!(full.is_err(), "64k have room for 128k");
+    sigkill(first);
+    let failed = rig.wait("orphans", |e| e.msg.contains("cannot write"));
+    assert!(failed.msg.contains("tried again"), "{}", failed.msg);
+    rig.wait_many("ready", 3);
+    assert!(!std::path::Path::new(&format!("{record}.new")).exists());
+    std::fs::remove_file(format!("{run}/fill")).unwrap();
+    rig.wait("orphans", |e| e.msg.contains("is written again"));
+    let new = rig.events("ready")[2].pid();
+    assert!(text().contains(&format!("worker {new} ")), "{}", text());
+    assert!(!text().contains(&format!("worker {first} ")), "{}", text());
+    rig.signal(Signal::SIGTERM);
+    rig.finish(0, &["orphans", "died", "unhealthy"]);
+}

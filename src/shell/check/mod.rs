@@ -10,6 +10,7 @@ mod trials;
 use super::gatekeeper::Gatekeeper;
 use super::given::{self, Passed};
 use super::names::{self, Refused};
+use super::orphans::{Estate, Foreseen};
 use super::rights::Rights;
 use super::room::Room;
 use super::watch::Watch;
@@ -18,7 +19,7 @@ use crate::core::codes::{
     EX_CANTCREAT, EX_CONFIG, EX_NOPERM, EX_OSERR, EX_TEMPFAIL, EX_USAGE, Failure, of_port,
 };
 use crate::core::words::errno_text;
-use crate::core::{Given, Takeover};
+use crate::core::{Addr, Given, Takeover};
 use crate::settings::{Control, LogTo, Settings};
 use crate::sys::{cpus, fds, procfs, procnet};
 use crate::wire::check::{Mechanism as M, Report, State};
@@ -49,6 +50,7 @@ struct Found {
     program: Option<CString>,
     cwd: Option<PathBuf>,
     room: Option<Room>,
+    orphans: Foreseen,
 }
 
 /// What is wrong is put down, and what there is is gone on with.
@@ -96,6 +98,12 @@ fn look(s: &mut Settings, r: &mut Report) {
     // It is told, and nothing of its own is in its way.
     let exchanged = s.replace && prospect.runs.is_some();
     keep(r, Watch::open(s));
+    if let (false, Some(rights)) = (exchanged, &found.rights) {
+        let asked: Vec<Addr> = found.given.iter().map(|g| g.addr.clone()).collect();
+        let record = prospect.record.as_deref();
+        found.orphans = Estate::foresee(record, &asked, rights);
+        r.warnings.extend(found.orphans.ignored.clone());
+    }
     if !exchanged {
         files_of(s, r);
         name(s, &prospect, r);
@@ -239,9 +247,13 @@ fn doors(s: &Settings, r: &mut Report) {
 
 /// What is to be open before there is a worker.
 fn sockets(s: &Settings, found: &Found, r: &mut Report) {
-    let (errnos, ended) = trials::ports(&found.given, s.backlog);
+    // What workers of the last master hold is had from them, or free once they are stopped.
+    let theirs = |g: &&Given| g.passed.is_none() && found.orphans.held.contains(&g.addr);
+    let free = found.given.iter().filter(|g| !theirs(g));
+    let given: Vec<Given> = free.cloned().collect();
+    let (errnos, ended) = trials::ports(&given, s.backlog);
     let mut worst = None;
-    for (n, one) in found.given.iter().enumerate() {
+    for (n, one) in given.iter().enumerate() {
         let failed = match (files::socket(one), errnos.get(n)) {
             (Some(Err((code, why))), _) => {
                 worst.get_or_insert(State::Fails(why.clone()));

@@ -48,6 +48,7 @@ pub(super) fn cluster(s: &Settings, found: &Found, prospect: &Prospect, r: &mut 
         "workers",
         format!("{n} ({why}); open files have room for {most}"),
     ));
+    r.plan.extend(orphans(found).map(|how| ("orphans", how)));
     sockets(s, found, r);
     let runs = match (&prospect.runs, s.replace) {
         (Some(pid), true) => {
@@ -88,6 +89,16 @@ pub(super) fn cluster(s: &Settings, found: &Found, prospect: &Prospect, r: &mut 
     if let Some(at) = s.monitor {
         r.plan.push(("monitor", format!("http://{at}")));
     }
+}
+
+/// What becomes of workers that another master has left.
+fn orphans(found: &Found) -> Option<String> {
+    let o = &found.orphans;
+    let who = format!("{} of the last master", count(o.workers, "worker"));
+    (o.workers > 0).then(|| match &o.why_not {
+        None => format!("{who}, pid {}, would be adopted", o.master),
+        Some(why) => format!("{who}, pid {}, would be stopped first: {why}", o.master),
+    })
 }
 
 /// Of --single.

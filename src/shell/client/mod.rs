@@ -8,11 +8,12 @@ mod watch;
 
 use super::keyfile;
 use super::names::{self, CONTROL, Running};
+use super::orphans::living;
 use super::pidfile::{self, Found};
 use super::sink;
 use crate::core::Target;
 use crate::core::codes::{EX_NOPERM, EX_TEMPFAIL, EX_USAGE, FAILED, Failure, NOT_RUNNING};
-use crate::core::words::reason;
+use crate::core::words::{count, reason};
 use crate::options::config::MAX_BYTES;
 use crate::settings::{self, Before, Control, Settings, whom_within};
 use crate::sys::signal::Blocked;
@@ -420,7 +421,7 @@ fn find_door(s: &Settings) -> Result<Way, Failure> {
         }),
         ([], Some(name)) => Err((
             NOT_RUNNING,
-            format!("{name} is not running{}", others(&all)),
+            format!("{name} is not running{}{}", others(&all), orphans(name)),
         )),
         ([], None) => Err((NOT_RUNNING, "no cluster of yours is running".into())),
         (several, _) => {
@@ -440,6 +441,17 @@ fn find_door(s: &Settings) -> Result<Way, Failure> {
                 format!("several clusters are running, say which:{}", list.concat()),
             ))
         }
+    }
+}
+
+/// Workers of that name that no verb reaches: their master has died.
+fn orphans(name: &str) -> String {
+    match names::records(name).iter().map(|p| living(p)).sum() {
+        0 => String::new(),
+        n => format!(
+            "; {} of its last master live on (--orphans keep): start it again, which adopts them, and then stop it",
+            count(n, "worker")
+        ),
     }
 }
 

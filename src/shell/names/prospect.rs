@@ -18,6 +18,8 @@ pub struct Prospect {
     pub runs: Option<String>,
     /// Where the control socket would be.
     pub socket: Option<PathBuf>,
+    /// Where it would be written down which workers there are.
+    pub record: Option<PathBuf>,
     /// Why there is no runtime directory, and so nothing that verbs could find; or why not the first.
     pub without: Option<String>,
     /// Why there would be no start.
@@ -31,6 +33,7 @@ pub fn prospect(s: &Settings) -> Prospect {
         name: base.clone(),
         runs: None,
         socket: None,
+        record: None,
         without: None,
         refused: None,
     };
@@ -77,6 +80,7 @@ fn choose(all: &mut Prospect, dir: &Path, base: &str, explicit: bool) {
         match held(&lock) {
             Ok(None) => {
                 all.name = name;
+                all.record = Some(lock.with_extension("workers"));
                 return;
             }
             Ok(Some(pid)) => {

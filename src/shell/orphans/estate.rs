@@ -6,19 +6,24 @@ use crate::core::{Addr, Given, Legacy};
 use crate::settings::{MAX_WORKERS, Settings};
 use crate::shell::rights::Rights;
 use crate::shell::sockets::found::Found;
-use crate::sys::{clock, fds, pidfd, procfs};
+use crate::sys::{clock, fds, pidfd, process, procfs};
 use crate::wire::legacy::{LaneLine, MAX_BYTES, Record, WorkerLine};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 /// So long those are waited for that were sent SIGKILL before the start.
 const KILLED: Duration = Duration::from_secs(2);
+
+/// Why they cannot be adopted, where it is that.
+const NO_SOCKET: &str = "none of them has a socket that clients come to";
 
 /// One that lives.
 #[derive(Serialize, Deserialize)]
@@ -57,6 +62,23 @@ pub struct Estate {
     pub(super) master: i32,
     /// Why nobody has a place, if so.
     why_not: Option<String>,
+    /// Why what is written down is not believed, if so.
+    ignored: Option<String>,
+}
+
+/// What a start would find.
+#[derive(Default)]
+pub struct Foreseen {
+    /// So many would be adopted,
+    pub workers: usize,
+    /// whom this master has left;
+    pub master: i32,
+    /// or stopped before the ports are opened, for that reason.
+    pub why_not: Option<String>,
+    /// Of the addresses that are asked for those that they hold.
+    pub held: Vec<Addr>,
+    /// Why what is written down would not be believed.
+    pub ignored: Option<String>,
 }
 
 /// Directory and words, as they are compared.
@@ -74,23 +96,11 @@ impl Estate {
         rights: &Rights,
         found: &mut Vec<Found>,
     ) -> Estate {
-        let record = path.and_then(read).filter(|record| {
-            let same = procfs::boot().as_ref() == Some(&record.boot);
-            procfs::is_ours() && same
-        });
-        let Some(record) = record else {
-            let _ = Found::one_each(found, &BTreeSet::new());
-            return Estate::default();
-        };
-        let mut estate = Estate {
-            master: record.master,
-            ..Estate::default()
-        };
-        estate.sort(record.workers.iter().copied().filter_map(Orphan::of));
-        if estate.heirs.is_empty() {
+        let (record, mut estate) = Estate::of(path);
+        let Some(record) = record.filter(|_| !estate.heirs.is_empty()) else {
             let _ = Found::one_each(found, &BTreeSet::new());
             return estate;
-        }
+        };
         let asked: Vec<Addr> = given.iter().map(|g| g.addr.clone()).collect();
         let spread = settings.balance().spreads();
         match estate.sockets(&record, &asked, (rights, spread), found) {
@@ -104,6 +114,63 @@ impl Estate {
             Err(why) => estate.disown(&why, found),
         }
         estate
+    }
+
+    /// Who lives of those that are written down there; and what that says, if it is of now.
+    fn of(path: Option<&Path>) -> (Option<Record>, Estate) {
+        let (record, ignored) = match path.map_or(Ok(None), read) {
+            Ok(record) => (record, None),
+            Err(why) => (None, Some(why)),
+        };
+        let record = record.filter(|record| {
+            let same = procfs::boot().as_ref() == Some(&record.boot);
+            procfs::is_ours() && same
+        });
+        let mut estate = Estate {
+            master: record.as_ref().map_or(0, |r| r.master),
+            ignored,
+            ..Estate::default()
+        };
+        let all = record.iter().flat_map(|r| &r.workers).copied();
+        estate.sort(all.filter_map(Orphan::of));
+        (record, estate)
+    }
+
+    /// What a start would find: nobody is signalled, no socket is silenced, and of none a copy stays.
+    pub fn foresee(path: Option<&Path>, asked: &[Addr], rights: &Rights) -> Foreseen {
+        let (record, estate) = Estate::of(path);
+        let mut seen = Foreseen {
+            workers: estate.heirs.len(),
+            master: estate.master,
+            ignored: estate.ignored,
+            ..Foreseen::default()
+        };
+        let Some(record) = record.filter(|_| seen.workers > 0) else {
+            return seen;
+        };
+        let wanted: BTreeSet<u64> = record.lanes.iter().map(|l| l.inode).collect();
+        let pids = estate.heirs.values().map(|o| o.line.pid);
+        let found: Vec<Found> = match copies(pids, &wanted, &BTreeSet::new(), rights) {
+            Ok((got, _)) => got
+                .into_values()
+                .filter_map(|fd| Found::of(fd, asked))
+                .collect(),
+            Err(why) => {
+                // They are stopped before their ports are opened: what these are is as it is written.
+                let is = |a: &&Addr| record.lanes.iter().any(|l| l.addr == a.to_string());
+                seen.held = asked.iter().filter(is).cloned().collect();
+                seen.workers = seen.workers.saturating_add(estate.rest.len());
+                seen.why_not = Some(why);
+                return seen;
+            }
+        };
+        let has = |a: &&Addr| found.iter().any(|f| f.fits(a));
+        seen.held = asked.iter().filter(has).cloned().collect();
+        if found.is_empty() && !record.lanes.is_empty() {
+            seen.workers = seen.workers.saturating_add(estate.rest.len());
+            seen.why_not = Some(NO_SOCKET.to_string());
+        }
+        seen
     }
 
     /// Who has a place?
@@ -164,7 +231,7 @@ impl Estate {
             _ if spread && !self.learnt.is_empty() => Err(
                 "they have learnt their port, and each has a queue of its own there".to_string(),
             ),
-            true => Err("none of them has a socket that clients come to".to_string()),
+            true => Err(NO_SOCKET.to_string()),
             false => Ok(()),
         }
     }
@@ -220,7 +287,9 @@ impl Estate {
 
     /// Ends those that are in the way of what is to be opened, and waits for that. What is there to say?
     pub fn clear_the_way(&mut self, settings: &Settings, rights: &Rights) -> Option<String> {
-        let why = self.why_not.take()?;
+        let Some(why) = self.why_not.take() else {
+            return self.ignored.take();
+        };
         let all = std::mem::take(&mut self.rest);
         let begun = clock::monotonic();
         let _worn = rights.to_kill();
@@ -303,9 +372,77 @@ fn inodes(found: &[Found]) -> BTreeSet<u64> {
         .collect()
 }
 
-fn read(path: &Path) -> Option<Record> {
+/// How many live of those that are written down there.
+pub fn living(path: &Path) -> usize {
+    let (_, estate) = Estate::of(Some(path));
+    estate.heirs.len().saturating_add(estate.rest.len())
+}
+
+/// An error: somebody else can have written that. `None`: there is none, or it cannot be read.
+fn read(path: &Path) -> Result<Option<Record>, String> {
+    let mut how = OpenOptions::new();
+    how.read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW);
+    let ignored = |why: String| {
+        let path = path.display();
+        format!("{path} is ignored, and no worker that it names is adopted: {why}")
+    };
+    let file = match how.open(path) {
+        Ok(file) => file,
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(ignored("it is a symbolic link".into()));
+        }
+        Err(_) => return Ok(None),
+    };
+    let Ok(m) = file.metadata() else {
+        return Ok(None);
+    };
+    if !m.is_file() {
+        return Ok(None);
+    }
+    let (uid, mode) = (m.uid(), m.mode() & 0o7777);
+    if uid != process::euid() && uid != 0 {
+        let us = process::euid();
+        return Err(ignored(format!("it belongs to uid {uid}, and we are {us}")));
+    }
+    if mode & 0o022 != 0 {
+        let why = format!("others than its owner may write to it (mode {mode:04o})");
+        return Err(ignored(why));
+    }
     let mut text = String::new();
-    let file = fds::open_regular(path).ok()?;
-    file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
-    Record::parse(&text)
+    match file.take(MAX_BYTES).read_to_string(&mut text) {
+        Ok(_) => Ok(Record::parse(&text)),
+        Err(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn what_somebody_else_can_have_written_is_not_believed() {
+        let dir = std::env::temp_dir().join(format!("mc-estate-{}", process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let at = dir.join("shop.workers");
+        assert_eq!(read(&at), Ok(None));
+        let record = Record {
+            boot: "b".into(),
+            master: 7,
+            ..Record::default()
+        };
+        fs::write(&at, record.text()).unwrap();
+        for (mode, fine) in [(0o600, true), (0o644, true), (0o620, false), (0o602, false)] {
+            fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read(&at).is_ok_and(|r| r.is_some()), fine, "{mode:o}");
+        }
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o600)).unwrap();
+        let link = dir.join("link.workers");
+        symlink(&at, &link).unwrap();
+        let why = read(&link).unwrap_err();
+        assert!(why.contains("symbolic link"), "{why}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }
