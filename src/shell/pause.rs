@@ -53,7 +53,7 @@ impl Shell {
         if moved > 0 {
             let (lost, what) = (human(lost), crate::core::words::count(moved, "deadline"));
             let message = format!(
-                "the master stood still for up to {lost} (stopped, traced, or without a CPU): {what} of those who may have waited for it is moved by as much"
+                "the master stood still for up to {lost} (stopped, traced, or without a CPU): moved by as much: {what} of those who may have waited for it"
             );
             self.say(Level::Info, "stood-still", message);
         }

@@ -104,7 +104,13 @@ fn a_clock_that_is_set_changes_stamps_and_nothing_else() {
     let years: Vec<i64> = rig.events("reload-finished").iter().map(year).collect();
     assert_eq!(years.len(), 4);
     assert!(years[0] > now + 28 && years[1] < now - 18, "{years:?}");
-    assert!(rig.events("stood-still").is_empty());
+    // A machine that is busy may hold it up; not for years, which the clock has stepped by.
+    for held in rig.events("stood-still") {
+        let long = held.msg.split("for up to ").nth(1).unwrap();
+        let long = long.split(' ').next().unwrap().strip_suffix('s');
+        let seconds = long.and_then(|s| s.parse::<f64>().ok());
+        assert!(seconds.is_some_and(|s| s < 30.0), "{held:?}");
+    }
     set_clock(rig.dir(), 30 * YEARS);
     rig.replace(rig.status().pids()[0]);
     rig.end(&["died"]);
