@@ -306,3 +306,26 @@ fn who_may_not_signal_other_users_gets_an_answer_and_nothing_is_left() {
     let left = proc::marked(&place.mark);
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[test]
+fn a_missing_directory_and_user_are_told_with_all_that_is_wrong_besides() {
+    let place = Place::new();
+    let (said, json) = check(&place, &[], "-n 1 -p 0 --cwd /no/such -- no-such-program");
+    assert_eq!(said.code, 78, "{said:?}");
+    let problems: &Vec<JsonValue> = json["problems"].get().unwrap();
+    let all: Vec<&str> = problems.iter().map(|p| text(p, "message")).collect();
+    assert!(all.iter().any(|p| p.contains("/no/such")), "{all:?}");
+    assert!(all.iter().any(|p| p.contains("no-such-program")), "{all:?}");
+    let row = rows(&json).iter().find(|m| text(m, "name") == "directory");
+    assert!(
+        text(row.unwrap(), "add").contains("mkdir -p"),
+        "{}",
+        said.out
+    );
+    let (_, json) = check(&place, &[], "-n 1 -p 0 --user no-such-user -- ./threaded");
+    let user = json["plan"]["user"].get::<String>().unwrap();
+    assert!(
+        user.starts_with("no-such-user, which cannot be had"),
+        "{user}"
+    );
+}

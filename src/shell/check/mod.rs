@@ -142,6 +142,16 @@ fn command(s: &Settings, found: &mut Found, here: &Path, r: &mut Report) {
                 found.cwd = s.cwd.is_none().then(|| here.to_path_buf());
             }
             r.problems.push((code, why));
+            // A name is looked for in PATH, wherever the directory would be.
+            let slash = |w: &std::ffi::OsString| w.to_string_lossy().contains('/');
+            if code == EX_CONFIG && !s.command.first().is_some_and(slash) {
+                let elsewhere = Settings {
+                    cwd: found.cwd.clone(),
+                    ..s.clone()
+                };
+                let looked = keep(r, start::with_their_eyes(&elsewhere, rights, here));
+                found.program = looked.map(|(_, program)| program);
+            }
         }
     }
 }

@@ -130,7 +130,15 @@ fn program(s: &Settings, found: &Found, r: &mut Report) {
         r.plan.push(("directory", dir.display().to_string()));
     }
     let ids = found.rights.as_ref().and_then(|r| r.ids.as_ref());
+    let unknown =
+        |(_, why): &&(u8, String)| why.starts_with("--user") || why.starts_with("--group");
+    let asked = s.user.as_ref().or(s.group.as_ref());
+    let asked = asked.filter(|_| r.problems.iter().any(|p| unknown(&p)));
     let user = match ids {
+        None if asked.is_some() => {
+            let whom = asked.map_or(String::new(), ToString::to_string);
+            format!("{whom}, which cannot be had: see the problems")
+        }
         Some(ids) => {
             let uid = ids.uid.unwrap_or_else(process::euid);
             let gid = ids.gid.unwrap_or_else(process::egid);

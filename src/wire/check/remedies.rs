@@ -124,6 +124,9 @@ pub(super) fn remedy(what: Mechanism, state: &State, around: &Around) -> String 
             "a cpuset that has the CPU (docker run --cpuset-cpus; systemd: AllowedCPUs=); or {}",
             call("sched_setaffinity")
         ),
+        M::Directory if matches!(state, State::Fails(why) if why.contains("No such file")) => {
+            "make it (mkdir -p), or mount what has it; or another --cwd".into()
+        }
         M::Directory => {
             "chmod +x the directories on the way there, for the user that workers run as; or another --cwd".into()
         }
