@@ -348,6 +348,8 @@ fn the_check_of_a_start_that_adopts_says_so_and_leaves_the_workers_as_they_are()
         ))
     };
     let first = Rig::start(words());
+    // Before that it may not have its name yet.
+    first.wait_many("all-ready", 1);
     let running = checked(&first, words());
     assert_eq!(running.code, 75, "{running:?}");
     let (first, workers) = killed(first);
