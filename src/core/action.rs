@@ -4,7 +4,7 @@ use super::addr::Given;
 use super::event::Snag;
 use super::health::{Check, Question};
 use super::ids::{Ask, Asker, LaneId, PortId, Program, SlotNr, WorkerId};
-use super::lanes::{Of, Reader};
+use super::lane::{Of, Reader};
 use super::notice::Notice;
 use super::outcome::Outcome;
 use super::table::Table;

@@ -11,7 +11,7 @@
 use super::action::Opening;
 use super::addr::Addr;
 use super::ids::{LaneId, Pid, Time, WorkerId};
-use super::lanes::{Asked, LaneState, Reader};
+use super::lane::{Asked, LaneState, Reader};
 use super::policy::ReadyRule;
 use super::worker::State;
 use super::{Cluster, Out};

@@ -18,7 +18,7 @@
 use super::action::{Action, Opening};
 use super::addr::Addr;
 use super::ids::{LaneId, PortId, Program, Seat, SlotNr, Time, WorkerId};
-use super::lanes::{Lane, LaneState, Of, Reader};
+use super::lane::{Lane, LaneState, Of, Reader};
 use super::policy::{Balance, Takeover};
 use super::table::{BUCKETS, Deal, Key, Table};
 use super::worker::Worker;

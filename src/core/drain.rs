@@ -27,7 +27,7 @@ use super::action::Action;
 use super::deadlines::Why;
 use super::event::{LaneLook, Load, Sight};
 use super::ids::{LaneId, Time, WorkerId};
-use super::lanes::{Lane, LaneState, Of};
+use super::lane::{Lane, LaneState, Of};
 use super::notice::{Cause, Notice};
 use super::phase::{Phase, Step};
 use super::policy::Drain;

@@ -1,7 +1,7 @@
 //! Every worker that still has a process, by id.
 
 use super::ids::{Pid, Program, SlotNr, Time, WorkerId};
-use super::lanes::Reader;
+use super::lane::Reader;
 use super::notice::Who;
 use super::policy::ReadyRule;
 use super::worker::{State, Worker};

@@ -22,7 +22,7 @@ use super::action::Action;
 use super::deadlines::Why;
 use super::event::{Wait, Waits};
 use super::ids::{LaneId, Time, WorkerId};
-use super::lanes::{Lane, Of};
+use super::lane::{Lane, Of};
 use super::phase::Phase;
 use super::words::{count, human};
 use super::worker::Worker;

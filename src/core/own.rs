@@ -20,7 +20,7 @@ use super::addr::Addr;
 use super::binds::EADDRINUSE;
 use super::event::Snag;
 use super::ids::{Ask, LaneId, PortId, Seat, WorkerId};
-use super::lanes::{Asked, Lane, LaneState, Of, Reader};
+use super::lane::{Asked, Lane, LaneState, Of, Reader};
 use super::notice::{Hindrance, Notice};
 use super::table::Table;
 use super::worker::Worker;

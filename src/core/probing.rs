@@ -11,7 +11,7 @@
 use super::action::Action;
 use super::deadlines::Why;
 use super::ids::{LaneId, Time, WorkerId};
-use super::lanes::{LaneState, Of};
+use super::lane::{LaneState, Of};
 use super::policy::ReadyRule;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};

@@ -18,7 +18,7 @@ use super::action::Action;
 use super::deadlines::Why;
 use super::event::Word;
 use super::ids::{LaneId, Time, WorkerId};
-use super::lanes::Of;
+use super::lane::Of;
 use super::notice::{Birth, Cause, Notice};
 use super::phase::Phase;
 use super::respawn::{Backoff, SETTLED};

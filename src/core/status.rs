@@ -7,7 +7,7 @@ use super::deadlines::Why;
 use super::death::Death;
 use super::event::Exit;
 use super::ids::{LaneId, Pid, Program, Seat, SlotNr, Time};
-use super::lanes::Of;
+use super::lane::Of;
 use super::notice::Cause;
 use super::phase::Phase;
 use super::policy::Takeover;

@@ -16,7 +16,7 @@
 
 use super::action::Action;
 use super::ids::{LaneId, PortId, WorkerId};
-use super::lanes::{Lane, LaneState, Of};
+use super::lane::{Lane, LaneState, Of};
 use super::phase::Phase;
 use super::table::{Deal, Table};
 use super::worker::Worker;

@@ -6,7 +6,7 @@ use super::action::Action;
 use super::deadlines::Why;
 use super::event::{Event, More, Restart, Shutdown};
 use super::ids::Time;
-use super::lanes::Asked;
+use super::lane::Asked;
 use super::outcome::{Hitch, Outcome};
 use super::phase::Phase;
 use super::rollout::Wish;

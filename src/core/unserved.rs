@@ -10,7 +10,7 @@
 use super::action::Action;
 use super::deadlines::Why;
 use super::ids::{LaneId, Time};
-use super::lanes::{Lane, LaneState, Of};
+use super::lane::{Lane, LaneState, Of};
 use super::notice::Notice;
 use super::phase::Phase;
 use super::worker::Worker;

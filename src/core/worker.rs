@@ -17,7 +17,7 @@ use super::codes;
 use super::deadlines::Why;
 use super::drain::Stage;
 use super::ids::{LaneId, Pid, PortId, Program, Seat, SlotNr, Time, WorkerId};
-use super::lanes::Reader;
+use super::lane::Reader;
 use super::notice::{Birth, Cause, Limit, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;

@@ -4,7 +4,7 @@
 use super::clients::ClientId;
 use super::reload::Change;
 use super::requests::{Answer, behind};
-use super::{Shell, client, start};
+use super::{Shell, ahead, client};
 use crate::core::codes::FAILED;
 use crate::core::{Event, Hitch, More, Notice, Program, Restart, Target, Terms};
 use crate::options::reread;
@@ -281,8 +281,8 @@ impl Shell {
         settings.cwd = found.cwd.clone().or(settings.cwd);
         let here = &recipe.settings.sources.here;
         let (cwd, program) =
-            start::with_their_eyes(&settings, &recipe.rights, here).map_err(|(_, why)| why)?;
-        let ipc = start::speaks_node(&settings, &program, &cwd);
+            ahead::with_their_eyes(&settings, &recipe.rights, here).map_err(|(_, why)| why)?;
+        let ipc = ahead::speaks_node(&settings, &program, &cwd);
         let dir = CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default();
         Ok(Made {
             command,

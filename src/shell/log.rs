@@ -4,14 +4,15 @@
 //! where the log goes, and, as long as the caller of -d waits, both go to the caller's stderr, too.
 
 use super::output::Output;
-use super::sink::Sink;
+use super::sink::{self, LogFile, Sink, Syslog};
 use super::stream::Stream;
 use super::voice::Voice;
 use super::{Kind, Shell, token};
-use crate::core::codes::FAILED;
+use crate::core::codes::{EX_CANTCREAT, EX_USAGE, FAILED, Failure};
 use crate::core::fields::Value;
+use crate::core::words::reason;
 use crate::core::{Level, Notice};
-use crate::settings::LogFormat;
+use crate::settings::{LogFormat, LogTo, Settings};
 use crate::sys::clock;
 use crate::wire::logfmt::Line;
 use mio::Interest;
@@ -74,6 +75,52 @@ impl Log {
             awaited: false,
             name: String::new(),
         }
+    }
+
+    /// Where --log-file says.
+    pub fn open(s: &Settings) -> Result<Log, Failure> {
+        let mut log = Log::new(s.log_format, s.log_level);
+        if s.daemon {
+            sink::set_last_resort(match &s.log_file {
+                Some(LogTo::File(path)) => Some(path),
+                Some(LogTo::Stderr | LogTo::Syslog) | None => None,
+            });
+        }
+        let cannot = |what: &str, e: &std::io::Error| {
+            (EX_CANTCREAT, format!("--log-file {what}: {}", reason(e)))
+        };
+        match &s.log_file {
+            None if s.daemon => match Syslog::open() {
+                Ok(syslog) => log.direct(Sink::Syslog(syslog), true),
+                Err(e) => {
+                    log.direct(Sink::Nowhere, true);
+                    let why = reason(&e);
+                    let (theirs, both) = match s.log_dir.is_some() || s.silent {
+                        true => ("", "it"),
+                        false => (", and what its workers write is lost", "both"),
+                    };
+                    let message = format!(
+                        "there is no syslog (/dev/log: {why}): from the moment that it is ready the daemon has no log{theirs}; --log-file FILE keeps {both}"
+                    );
+                    log.say(Level::Warn, "no-log", message);
+                }
+            },
+            None | Some(LogTo::Stderr) => {}
+            Some(LogTo::Syslog) => {
+                let syslog = Syslog::open().map_err(|e| cannot("syslog: /dev/log", &e))?;
+                log.direct(Sink::Syslog(syslog), s.daemon);
+            }
+            Some(LogTo::File(path)) => {
+                let shown = path.display().to_string();
+                let file = LogFile::open(path, s.daemon).map_err(|e| cannot(&shown, &e))?;
+                if s.daemon && file.is_callers() {
+                    let why = "is the caller's, and -d lets go of it: name a file of its own";
+                    return Err((EX_USAGE, format!("--log-file {shown} {why}")));
+                }
+                log.direct(Sink::File(file), s.daemon);
+            }
+        }
+        Ok(log)
     }
 
     /// From here on it goes there.

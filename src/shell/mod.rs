@@ -2,6 +2,7 @@
 //! nothing else may wait.
 
 mod adopt;
+mod ahead;
 mod beside;
 mod birth;
 mod carry;

@@ -2,11 +2,11 @@
 //! COMMAND and its directory are by now. To look changes nothing; what was found is taken whole, when
 //! all of it is known to be right, or not at all.
 
+use super::ahead;
 use super::client;
 use super::lookup;
 use super::reload::Recipe;
 use super::rights::Rights;
-use super::start;
 use crate::core::codes::Failure;
 use crate::options::reread;
 use crate::settings::Settings;
@@ -28,23 +28,23 @@ pub struct Fresh {
 /// goes on.
 pub fn look(now: &Settings, sockets: usize) -> Result<Fresh, String> {
     let here = &now.sources.here;
-    let usual = start::web_concurrency().map_err(sentence)?;
+    let usual = ahead::web_concurrency().map_err(sentence)?;
     let cpus = usual.map_or_else(cpus::usable, usize::from);
     let read = |file: &str| client::read_options_again(&here.join(file));
     let mut reread = reread::reread(now, cpus, &read)?;
     let s = &mut reread.settings;
     s.workers = s.workers.or(usual);
     s.check_workers(s.wanted(cpus))?;
-    s.stop_budget.get_or_insert_with(start::usual_budget);
+    s.stop_budget.get_or_insert_with(ahead::usual_budget);
     for file in &mut s.env_files {
         *file = here.join(&file);
     }
     let rights = Rights::find(s, &fds::open_regular).map_err(sentence)?;
-    let (cwd, program) = start::with_their_eyes(s, &rights, here).map_err(sentence)?;
+    let (cwd, program) = ahead::with_their_eyes(s, &rights, here).map_err(sentence)?;
     lookup::check_programs(s, here).map_err(sentence)?;
-    start::check_ready_fd(s, sockets).map_err(sentence)?;
+    ahead::check_ready_fd(s, sockets).map_err(sentence)?;
     let recipe = Recipe {
-        ipc: start::speaks_node(s, &program, &cwd),
+        ipc: ahead::speaks_node(s, &program, &cwd),
         rights,
         program,
         cwd: CString::new(cwd.as_os_str().as_bytes()).unwrap_or_default(),

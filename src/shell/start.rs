@@ -32,29 +32,25 @@ use super::rights::Rights;
 use super::room::Room;
 use super::served::Served;
 use super::signals::Signals;
-use super::sink::{self, LogFile, Sink, Syslog};
 use super::sockets::Sockets;
 use super::store::{self, Store};
 use super::supervisor::Supervisor;
 use super::watch::Watch;
-use super::{Kind, Shell, client, coarse, handed, handover, lookup, single, token, unseen};
-use crate::core::codes::{
-    CANNOT_EXECUTE, EX_CANTCREAT, EX_CONFIG, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED, Failure,
-};
+use super::{Kind, Shell, ahead, client, coarse, handover, lookup, single, token, unseen};
+use crate::core::codes::{EX_CANTCREAT, EX_OSERR, EX_TEMPFAIL, EX_USAGE, FAILED, Failure};
 use crate::core::words::{human, reason};
-use crate::core::{Addr, Cluster, Given, Level, ReadyRule, Time};
-use crate::settings::{self, Control, Ipc, LogTo, Settings};
+use crate::core::{Addr, Cluster, Given, Level, Time};
+use crate::settings::{Control, Settings};
 use crate::sys::lifeline::Lifeline;
 use crate::sys::oom::Kills;
 use crate::sys::{clock, closer, cpus, fds, process, procfs};
 use crate::wire::ages::Ages;
 use mio::unix::SourceFd;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Runs the cluster; returns the exit code.
 pub fn run(settings: Settings) -> Result<u8, Failure> {
@@ -112,13 +108,13 @@ pub(super) fn serve(
 ) -> Result<u8, Failure> {
     process::keep_little_heap();
     if settings.workers.is_none() {
-        settings.workers = web_concurrency()?;
+        settings.workers = ahead::web_concurrency()?;
     }
     let forks = settings.check_workers(settings.wanted(cpus::usable()));
     forks.map_err(|why| (EX_USAGE, why))?;
-    let cut = what_is_cut(&settings);
-    settings.stop_budget.get_or_insert_with(usual_budget);
-    make_absolute(&mut settings);
+    let cut = ahead::what_is_cut(&settings);
+    settings.stop_budget.get_or_insert_with(ahead::usual_budget);
+    ahead::make_absolute(&mut settings);
     if !settings.single {
         // Who takes our place has what we have.
         fds::seal_inherited();
@@ -130,13 +126,13 @@ pub(super) fn serve(
         left,
         supervisor,
     } = found;
-    let (cwd, program) = with_their_eyes(&settings, &rights, &here)?;
+    let (cwd, program) = ahead::with_their_eyes(&settings, &rights, &here)?;
     if settings.single {
         return Err(single::run(&settings, &rights, &program, &cwd, &given));
     }
     lookup::check_programs(&settings, &here)?;
-    check_ready_fd(&settings, given.len())?;
-    check_ready_port(&settings, &given)?;
+    ahead::check_ready_fd(&settings, given.len())?;
+    ahead::check_ready_port(&settings, &given)?;
     let mut shell = build(settings, rights, program, &cwd, given, left)?;
     shell.exe = handover::our_name(&here);
     shell.supervisor = supervisor;
@@ -154,178 +150,6 @@ pub(super) fn serve(
         caller.tell(if code == 0 { FAILED } else { code });
     }
     Ok(code)
-}
-
-/// What -n is where nothing says it, if our environment has it.
-pub(super) fn web_concurrency() -> Result<Option<u16>, Failure> {
-    let Some(text) = std::env::var_os("WEB_CONCURRENCY").filter(|t| !t.is_empty()) else {
-        return Ok(None);
-    };
-    let n = settings::number(&text.to_string_lossy(), 1, settings::MAX_WORKERS);
-    n.map(Some)
-        .map_err(|e| (EX_USAGE, format!("WEB_CONCURRENCY: {e}")))
-}
-
-/// Whoever runs us as PID 1 kills everything when its grace period is over.
-pub(super) fn usual_budget() -> Duration {
-    match process::id() {
-        1 => settings::PID1_BUDGET,
-        _ => Duration::ZERO,
-    }
-}
-
-/// What is said of a stop counts no more than what nobody has said: the budget of PID 1. Who relies on it
-/// is to know.
-fn what_is_cut(settings: &Settings) -> Option<String> {
-    if settings.stop_budget.is_some() || usual_budget().is_zero() {
-        return None;
-    }
-    let from = &settings.sources;
-    let said = |long: &str| {
-        from.typed
-            .iter()
-            .chain(&from.filed)
-            .any(|(l, _)| *l == long)
-    };
-    let mut s = settings.clone();
-    for (long, time) in [
-        ("drain-delay", &mut s.drain_delay),
-        ("drain-timeout", &mut s.drain_timeout),
-        ("stop-timeout", &mut s.stop_timeout),
-    ] {
-        if !said(long) {
-            *time = Duration::ZERO;
-        }
-    }
-    let needed = s.policy(1, 0, Vec::new()).least_budget();
-    (needed > usual_budget()).then(|| {
-        format!(
-            "a stop as it is said (--drain-delay, --drain-timeout, --stop-timeout) takes {}, and as PID 1 it has {}: the container is killed after a grace period, often of 10 s; raise that, and --stop-budget with it",
-            human(needed),
-            human(usual_budget())
-        )
-    })
-}
-
-/// Can workers that are handed so many sockets have that of --ready fd:N, too?
-pub(super) fn check_ready_fd(settings: &Settings, sockets: usize) -> Result<(), Failure> {
-    let Some(n) = settings.ready_fd else {
-        return Ok(());
-    };
-    let most = process::nofile().map_or(u64::MAX, |(_, hard)| hard);
-    if u64::from(n.unsigned_abs()) >= most {
-        let message =
-            format!("--ready fd:{n}: no number is that high: the limit of open files is {most}");
-        return Err((EX_CONFIG, message));
-    }
-    if usize::try_from(n).is_ok_and(|n| n < handed::FIRST + sockets) {
-        let last = handed::FIRST + sockets - 1;
-        let message = format!(
-            "--ready fd:{n}: workers have their sockets there, {} to {last}; take a higher number",
-            handed::FIRST
-        );
-        return Err((EX_USAGE, message));
-    }
-    Ok(())
-}
-
-/// Is there a port at which workers can be asked whether they are ready, if not one that is learnt?
-pub(super) fn check_ready_port(settings: &Settings, given: &[Given]) -> Result<(), Failure> {
-    let tcp = |g: &Given| g.addr.tcp().is_some();
-    match settings.ready == ReadyRule::Answers && !given.is_empty() && !given.iter().any(tcp) {
-        true => Err((
-            EX_USAGE,
-            "--ready tcp and http:/PATH ask by a port of TCP, and none is given: -p PORT, or --ready listening"
-                .to_string(),
-        )),
-        false => Ok(()),
-    }
-}
-
-/// Is Node's channel for workers that run this?
-pub(super) fn speaks_node(settings: &Settings, program: &CString, cwd: &Path) -> bool {
-    match settings.ipc {
-        Ipc::Node => true,
-        Ipc::Auto => lookup::is_node(program, cwd),
-        Ipc::Off => false,
-    }
-}
-
-/// The workers' directory, and COMMAND as seen from there; both by whoever will run it.
-pub(super) fn with_their_eyes(
-    settings: &Settings,
-    rights: &Rights,
-    here: &Path,
-) -> Result<(PathBuf, CString), Failure> {
-    let path = path_of(settings, rights).or_else(|| std::env::var_os("PATH"));
-    let eyes = rights.eyes();
-    let whose = |(code, message): Failure| match (&eyes, &settings.user) {
-        (Some(_), Some(user)) if code == EX_CONFIG || code == CANNOT_EXECUTE => (
-            code,
-            format!("{message}; it was looked at as --user {user}"),
-        ),
-        _ => (code, message),
-    };
-    // Where they are left rather than sent, they need no way to. A daemon is elsewhere, and sends them.
-    let left = eyes.is_some() && settings.cwd.is_none() && !settings.daemon;
-    let cwd = match &settings.cwd {
-        Some(dir) => directory(here.join(dir)).map_err(whose)?,
-        None if settings.daemon => directory(here.to_path_buf()).map_err(whose)?,
-        None => here.to_path_buf(),
-    };
-    let from = match left {
-        true => Path::new("."),
-        false => &cwd,
-    };
-    let nothing = || (EX_USAGE, "there is no COMMAND".to_string());
-    let command = settings.command.first().ok_or_else(nothing)?;
-    let program = lookup::find(command, path, from);
-    let program = program.map_err(|e| whose((e.code, e.message)))?;
-    Ok((cwd, program))
-}
-
-/// PATH as the operator has set it for the workers.
-fn path_of(settings: &Settings, rights: &Rights) -> Option<OsString> {
-    let typed = settings.env.iter().rev().find(|(k, _)| k == "PATH");
-    let typed = typed.map(|(_, v)| v.into());
-    let filed = || rights.variables().filter(|(k, _)| k == "PATH").last();
-    typed.or_else(|| filed().map(|(_, v)| OsString::from_vec(v)))
-}
-
-/// The paths of our files are those of where we were started, wherever we are later.
-pub(super) fn make_absolute(s: &mut Settings) {
-    let log = match &mut s.log_file {
-        Some(LogTo::File(path)) => Some(path),
-        Some(LogTo::Stderr | LogTo::Syslog) | None => None,
-    };
-    let files = [&mut s.pid_file, &mut s.pid_dir, &mut s.log_dir];
-    for path in files.into_iter().flatten().chain(log).chain(&mut s.watch) {
-        if let Ok(whole) = std::path::absolute(&path) {
-            // Without a slash at its end, which would be behind the link.
-            *path = whole.components().collect();
-        }
-    }
-}
-
-/// Where workers run: by the name the user knows it by, so that a symlink moved by a deploy is
-/// followed at the next spawn.
-fn directory(dir: PathBuf) -> Result<PathBuf, Failure> {
-    match std::fs::metadata(&dir) {
-        // To enter it is all that is needed.
-        Ok(m) if m.is_dir() => match nix::unistd::access(&dir, nix::unistd::AccessFlags::X_OK) {
-            Ok(()) => Ok(dir),
-            Err(e) => Err((EX_CONFIG, cannot_use(&dir, &e.into()))),
-        },
-        Ok(_) => Err((
-            EX_CONFIG,
-            format!("--cwd {}: not a directory", dir.display()),
-        )),
-        Err(e) => Err((EX_CONFIG, cannot_use(&dir, &e))),
-    }
-}
-
-fn cannot_use(dir: &Path, e: &std::io::Error) -> String {
-    format!("--cwd {}: {}", dir.display(), reason(e))
 }
 
 fn os(what: &str) -> impl FnOnce(std::io::Error) -> Failure + '_ {
@@ -350,7 +174,7 @@ fn build(
     }
     let (nofile, inherited) = (process::nofile(), fds::count());
     let not_ours = not_ours(&settings, &given);
-    let ipc = speaks_node(&settings, &program, cwd);
+    let ipc = ahead::speaks_node(&settings, &program, cwd);
     let lifeline = Lifeline::new().map_err(os("pipe"))?;
     let room = Room::of(&settings, ipc, given.len(), inherited).and(lifeline.cost());
     room.check(settings.wanted(cpus::usable()))?;
@@ -365,59 +189,16 @@ fn build(
         .transpose()?;
     let pid_dir = settings.pid_dir.as_deref().map(PidDir::open).transpose()?;
     let mut output = Output::open(&settings)?;
-    let mut log = open_log(&settings)?;
-    if let Err(e) = process::become_subreaper() {
-        let why = reason(&e);
-        let message =
-            format!("cannot become subreaper: {why}; what workers leave behind is not seen");
-        log.say(Level::Warn, "no-subreaper", message);
-    }
-    if !procfs::is_ours() {
-        log.say(Level::Warn, "no-proc", unseen::warning());
-    }
-    if let Some(message) = coarse::unsteered() {
-        log.say(Level::Warn, "no-steering", message);
-    }
-    let mut warnings = Vec::new();
-    let mut claim = Claim::take(&settings, &mut warnings).map_err(|refused| match refused {
-        Refused::Taken(why) => (EX_TEMPFAIL, why),
-        Refused::InTheWay(why) => (EX_CANTCREAT, why),
-    })?;
-    log.set_name(&claim.name);
-    if let Some(Err(e)) = output.as_mut().map(|o| o.begin(&claim.name)) {
-        claim.release();
-        return Err(e);
-    }
-    for w in warnings {
-        log.say(Level::Warn, "no-control", w);
-    }
+    let mut log = Log::open(&settings)?;
+    warn_of_kernel(&mut log);
+    let claim = take_name(&settings, &mut log, &mut output)?;
     let house = Gatekeeper::of(&settings)?;
     let devnull = fds::null().map_err(os("/dev/null"))?;
     let store = Store::from_environment(settings.balance().spreads(), &left);
-    let asked: Vec<Addr> = given.iter().map(|g| g.addr.clone()).collect();
-    let mut found = store::found(left, &asked);
-    let record = claim.record();
-    let about = (&settings, cwd, given.as_slice());
-    let mut estate = Estate::look(record.as_deref(), about, &rights, &mut found);
-    if let Some(said) = estate.clear_the_way(&settings, &rights) {
-        log.say(Level::Warn, "orphans", said);
-    }
-    let now = Time(clock::monotonic());
-    // Jitter wants no better seed than when and who we are.
-    let seed = now.0 ^ (u64::from(std::process::id()) << 32);
-    let mut policy = settings.policy(cpus::usable(), seed, given);
-    let cpus = cpus::allowed().unwrap_or_default().into_iter();
-    policy.cpus = cpus.filter_map(|cpu| u16::try_from(cpu).ok()).collect();
-    policy.learn_from = rights.learn_from();
-    policy.most = room.most();
-    policy.workers = policy.workers.max(estate.slots());
-    let mut cluster = Cluster::new(policy, now);
-    if let Some(legacy) = estate.legacy() {
-        cluster.inherits(legacy);
-    }
-    let mut sockets = Sockets::of(&settings);
-    sockets.are_found(found);
-    let orphans = Orphans::of(record, &settings, cwd, estate);
+    let (cluster, sockets, orphans) = {
+        let about = (&settings, cwd, &rights, &room);
+        inherit(about, claim.record(), given, left, &mut log)
+    };
     let recipe = Recipe {
         ipc,
         program,
@@ -522,6 +303,78 @@ impl Shell {
     }
 }
 
+/// What this kernel, or who started us, withholds.
+fn warn_of_kernel(log: &mut Log) {
+    if let Err(e) = process::become_subreaper() {
+        let why = reason(&e);
+        let message =
+            format!("cannot become subreaper: {why}; what workers leave behind is not seen");
+        log.say(Level::Warn, "no-subreaper", message);
+    }
+    if !procfs::is_ours() {
+        log.say(Level::Warn, "no-proc", unseen::warning());
+    }
+    if let Some(message) = coarse::unsteered() {
+        log.say(Level::Warn, "no-steering", message);
+    }
+}
+
+/// The name, or why it cannot be had; then the log is under it, too.
+fn take_name(
+    settings: &Settings,
+    log: &mut Log,
+    output: &mut Option<Output>,
+) -> Result<Claim, Failure> {
+    let mut warnings = Vec::new();
+    let mut claim = Claim::take(settings, &mut warnings).map_err(|refused| match refused {
+        Refused::Taken(why) => (EX_TEMPFAIL, why),
+        Refused::InTheWay(why) => (EX_CANTCREAT, why),
+    })?;
+    log.set_name(&claim.name);
+    if let Some(Err(e)) = output.as_mut().map(|o| o.begin(&claim.name)) {
+        claim.release();
+        return Err(e);
+    }
+    for w in warnings {
+        log.say(Level::Warn, "no-control", w);
+    }
+    Ok(claim)
+}
+
+/// The cluster, with what the last master of that name has left.
+fn inherit(
+    (settings, cwd, rights, room): (&Settings, &Path, &Rights, &Room),
+    record: Option<PathBuf>,
+    given: Vec<Given>,
+    left: Vec<OwnedFd>,
+    log: &mut Log,
+) -> (Cluster, Sockets, Orphans) {
+    let asked: Vec<Addr> = given.iter().map(|g| g.addr.clone()).collect();
+    let mut found = store::found(left, &asked);
+    let about = (settings, cwd, given.as_slice());
+    let mut estate = Estate::look(record.as_deref(), about, rights, &mut found);
+    if let Some(said) = estate.clear_the_way(settings, rights) {
+        log.say(Level::Warn, "orphans", said);
+    }
+    let now = Time(clock::monotonic());
+    // Jitter wants no better seed than when and who we are.
+    let seed = now.0 ^ (u64::from(std::process::id()) << 32);
+    let mut policy = settings.policy(cpus::usable(), seed, given);
+    let cpus = cpus::allowed().unwrap_or_default().into_iter();
+    policy.cpus = cpus.filter_map(|cpu| u16::try_from(cpu).ok()).collect();
+    policy.learn_from = rights.learn_from();
+    policy.most = room.most();
+    policy.workers = policy.workers.max(estate.slots());
+    let mut cluster = Cluster::new(policy, now);
+    if let Some(legacy) = estate.legacy() {
+        cluster.inherits(legacy);
+    }
+    let mut sockets = Sockets::of(settings);
+    sockets.are_found(found);
+    let orphans = Orphans::of(record, settings, cwd, estate);
+    (cluster, sockets, orphans)
+}
+
 /// What we were born with and is not for us. (A daemon lets go of all of it.)
 fn not_ours(settings: &Settings, given: &[Given]) -> BTreeSet<RawFd> {
     if settings.daemon {
@@ -532,52 +385,6 @@ fn not_ours(settings: &Settings, given: &[Given]) -> BTreeSet<RawFd> {
         all.remove(passed);
     }
     all
-}
-
-/// Where --log-file says.
-fn open_log(s: &Settings) -> Result<Log, Failure> {
-    let mut log = Log::new(s.log_format, s.log_level);
-    if s.daemon {
-        sink::set_last_resort(match &s.log_file {
-            Some(LogTo::File(path)) => Some(path),
-            Some(LogTo::Stderr | LogTo::Syslog) | None => None,
-        });
-    }
-    let cannot = |what: &str, e: &std::io::Error| {
-        (EX_CANTCREAT, format!("--log-file {what}: {}", reason(e)))
-    };
-    match &s.log_file {
-        None if s.daemon => match Syslog::open() {
-            Ok(syslog) => log.direct(Sink::Syslog(syslog), true),
-            Err(e) => {
-                log.direct(Sink::Nowhere, true);
-                let why = reason(&e);
-                let (theirs, both) = match s.log_dir.is_some() || s.silent {
-                    true => ("", "it"),
-                    false => (", and what its workers write is lost", "both"),
-                };
-                let message = format!(
-                    "there is no syslog (/dev/log: {why}): from the moment that it is ready the daemon has no log{theirs}; --log-file FILE keeps {both}"
-                );
-                log.say(Level::Warn, "no-log", message);
-            }
-        },
-        None | Some(LogTo::Stderr) => {}
-        Some(LogTo::Syslog) => {
-            let syslog = Syslog::open().map_err(|e| cannot("syslog: /dev/log", &e))?;
-            log.direct(Sink::Syslog(syslog), s.daemon);
-        }
-        Some(LogTo::File(path)) => {
-            let shown = path.display().to_string();
-            let file = LogFile::open(path, s.daemon).map_err(|e| cannot(&shown, &e))?;
-            if s.daemon && file.is_callers() {
-                let why = "is the caller's, and -d lets go of it: name a file of its own";
-                return Err((EX_USAGE, format!("--log-file {shown} {why}")));
-            }
-            log.direct(Sink::File(file), s.daemon);
-        }
-    }
-    Ok(log)
 }
 
 impl Shell {

@@ -38,7 +38,7 @@ impl Rig {
 
     /// All lanes that were asked for are open.
     pub(super) fn open_all(&mut self) {
-        let opening = |l: &&Lane| matches!(l.state, lanes::LaneState::Opening(_));
+        let opening = |l: &&Lane| matches!(l.state, lane::LaneState::Opening(_));
         let all: Vec<LaneId> = self
             .cluster
             .lanes
@@ -54,7 +54,7 @@ impl Rig {
     /// The lane of a worker's own.
     pub(super) fn lane_of(&self, worker: WorkerId) -> LaneId {
         let seat = self.cluster.fleet.get(worker).expect("a worker").seat;
-        let mut its = self.cluster.lanes.of(lanes::Of::Seat(seat));
+        let mut its = self.cluster.lanes.of(lane::Of::Seat(seat));
         its.next().expect("a lane").id
     }
 

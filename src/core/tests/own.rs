@@ -371,7 +371,7 @@ fn what_cannot_be_adopted_is_refused_with_its_reason() {
     refused(&mut r, Hindrance::Device);
 
     let (mut r, ids) = serving(1, true);
-    r.cluster.lanes.give(GIVEN, lanes::Of::All);
+    r.cluster.lanes.give(GIVEN, lane::Of::All);
     r.binds_own(ids[0], ADDR, None);
     refused(&mut r, Hindrance::Alone);
 

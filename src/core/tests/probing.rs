@@ -86,7 +86,7 @@ fn what_it_answered_last_is_told_when_its_time_is_over() {
 fn where_others_could_answer_it_is_not_asked() {
     let (mut r, worker, lane) = asked();
     r.answers(worker, Err("no"));
-    r.cluster.lanes.give(lane, lanes::Of::All);
+    r.cluster.lanes.give(lane, lane::Of::All);
     r.did();
     r.at(100);
     assert_eq!(probes(&r.did()), []);

@@ -14,7 +14,7 @@ use super::orphans::{Estate, Foreseen};
 use super::rights::Rights;
 use super::room::Room;
 use super::watch::Watch;
-use super::{client, daemon, lookup, single, start};
+use super::{ahead, client, daemon, lookup, single};
 use crate::core::codes::{
     EX_CANTCREAT, EX_CONFIG, EX_NOPERM, EX_OSERR, EX_TEMPFAIL, EX_USAGE, Failure, of_port,
 };
@@ -73,7 +73,7 @@ fn look(s: &mut Settings, r: &mut Report) {
         keep(r, daemon::may(&found.given));
     }
     if s.workers.is_none() {
-        s.workers = keep(r, start::web_concurrency()).flatten();
+        s.workers = keep(r, ahead::web_concurrency()).flatten();
     }
     found.workers = s.wanted(cpus::usable());
     keep(
@@ -81,8 +81,8 @@ fn look(s: &mut Settings, r: &mut Report) {
         s.check_workers(found.workers)
             .map_err(|why| (EX_USAGE, why)),
     );
-    s.stop_budget.get_or_insert_with(start::usual_budget);
-    start::make_absolute(s);
+    s.stop_budget.get_or_insert_with(ahead::usual_budget);
+    ahead::make_absolute(s);
     command(s, &mut found, &here, r);
     if s.single {
         sockets(s, &found, r);
@@ -91,8 +91,8 @@ fn look(s: &mut Settings, r: &mut Report) {
         return plan::single(s, &found, r);
     }
     keep(r, lookup::check_programs(s, &here));
-    keep(r, start::check_ready_fd(s, found.given.len()));
-    keep(r, start::check_ready_port(s, &found.given));
+    keep(r, ahead::check_ready_fd(s, found.given.len()));
+    keep(r, ahead::check_ready_port(s, &found.given));
     room(s, &mut found, inherited, r);
     let prospect = names::prospect(s);
     // It is told, and nothing of its own is in its way.
@@ -131,7 +131,7 @@ fn wanted<'a>(settings: &'a Settings, found: &'a Found) -> trials::Wanted<'a> {
 /// COMMAND and its directory.
 fn command(s: &Settings, found: &mut Found, here: &Path, r: &mut Report) {
     let Some(rights) = &found.rights else { return };
-    match start::with_their_eyes(s, rights, here) {
+    match ahead::with_their_eyes(s, rights, here) {
         Ok((cwd, program)) => (found.cwd, found.program) = (Some(cwd), Some(program)),
         Err((code, why)) => {
             // What else there is to find out about workers can be found out anywhere.
@@ -149,7 +149,7 @@ fn command(s: &Settings, found: &mut Found, here: &Path, r: &mut Report) {
                     cwd: found.cwd.clone(),
                     ..s.clone()
                 };
-                let looked = keep(r, start::with_their_eyes(&elsewhere, rights, here));
+                let looked = keep(r, ahead::with_their_eyes(&elsewhere, rights, here));
                 found.program = looked.map(|(_, program)| program);
             }
         }
@@ -183,7 +183,7 @@ fn rights(s: &Settings, r: &mut Report) -> Option<Rights> {
 
 fn room(s: &Settings, found: &mut Found, inherited: u64, r: &mut Report) {
     let ipc = match (&found.program, &found.cwd) {
-        (Some(program), Some(cwd)) => start::speaks_node(s, program, cwd),
+        (Some(program), Some(cwd)) => ahead::speaks_node(s, program, cwd),
         (_, _) => false,
     };
     let room = Room::of(s, ipc, found.given.len(), inherited);

@@ -4,8 +4,8 @@ use super::Found;
 use crate::core::words::{count, human};
 use crate::core::{Addr, Drain, ReadyRule};
 use crate::settings::{Control, LogTo, Settings};
+use crate::shell::ahead;
 use crate::shell::names::Prospect;
-use crate::shell::start;
 use crate::sys::{cpus, process};
 use crate::wire::check::Report;
 use std::os::unix::ffi::OsStrExt;
@@ -35,7 +35,7 @@ const DOCKER: (&str, Duration) = ("docker stop -t", Duration::from_secs(10));
 pub(super) fn cluster(s: &Settings, found: &Found, prospect: &Prospect, r: &mut Report) {
     program(s, found, r);
     let n = found.workers;
-    let why = match (s.workers, start::web_concurrency()) {
+    let why = match (s.workers, ahead::web_concurrency()) {
         (None, _) => format!(
             "one for each of the {} that may be used",
             count(cpus::usable(), "CPU")
