@@ -1,3 +1,5 @@
+//! What is understood of a command line, and what is said of one that cannot be.
+
 use super::*;
 use crate::core::Level;
 use crate::settings::Control;
