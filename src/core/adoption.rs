@@ -13,7 +13,6 @@ use super::addr::Addr;
 use super::ids::{LaneId, Pid, Time, WorkerId};
 use super::lane::{Asked, LaneState, Reader};
 use super::policy::ReadyRule;
-use super::worker::State;
 use super::{Cluster, Out};
 use std::net::SocketAddr;
 
@@ -62,21 +61,9 @@ impl Cluster {
         now: Time,
         out: &mut Out,
     ) {
-        let Some(w) = self.fleet.get_mut(id) else {
+        let Some(w) = self.first_news(id, pid, true) else {
             return;
         };
-        match w.state {
-            State::Spawning => {}
-            // It is the first news of a worker, and comes once.
-            State::Starting { .. }
-            | State::Ready { .. }
-            | State::Retiring { .. }
-            | State::Draining { .. }
-            | State::Killed { .. }
-            | State::Remnant => return,
-        }
-        w.pid = Some(pid);
-        w.state = State::Starting { execed: true };
         (w.adopted, w.watched, w.rule) = (true, false, ReadyRule::Started);
         self.ever_execed = true;
         self.end_lead(now);

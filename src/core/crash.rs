@@ -85,7 +85,7 @@ pub struct Used {
 pub fn status_of(exit: Exit) -> u8 {
     let status = match exit {
         Exit::Code(c) => c & 0xff,
-        Exit::Signal(s) => 128 + s,
+        Exit::Signal(s) => s.saturating_add(128),
         Exit::Unknown => 1,
     };
     u8::try_from(status).unwrap_or(u8::MAX)

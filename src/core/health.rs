@@ -23,6 +23,7 @@ use super::notice::Notice;
 use super::phase::Phase;
 use super::readiness::Launch;
 use super::rotation::{Ground, MAX_REASON};
+use super::words::cut;
 use super::{Cluster, Out};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -214,16 +215,6 @@ impl State {
         }
         (otherwise && !turns).then_some(row)
     }
-}
-
-/// No longer than what an operator may say.
-fn cut(mut why: String) -> String {
-    let mut end = why.len().min(MAX_REASON);
-    while !why.is_char_boundary(end) {
-        end -= 1;
-    }
-    why.truncate(end);
-    why
 }
 
 /// What is kept of all of them.

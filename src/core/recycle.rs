@@ -134,7 +134,7 @@ impl Cluster {
     pub(super) fn begin_recycling(&mut self, id: WorkerId, now: Time) {
         let Some(w) = self.fleet.get(id) else { return };
         if let Some(age) = self.policy.recycle.age {
-            self.deadlines.set(Why::Age(id), now + age.mul_f64(w.share));
+            self.deadlines.set(Why::Age(id), now + w.share_of(age));
         }
         let looks = self.deadlines.get(Why::Weigh).is_some();
         if self.policy.recycle.rss.is_some() && !looks && self.phase == Phase::Serving {
@@ -145,7 +145,7 @@ impl Cluster {
     /// It has been ready for so long, and may be no longer.
     pub(super) fn aged(&mut self, id: WorkerId, age: Duration, now: Time) {
         if let Some((limit, w)) = self.policy.recycle.age.zip(self.fleet.get(id)) {
-            let limit = limit.mul_f64(w.share);
+            let limit = w.share_of(limit);
             self.is_due(id, Reason::Age { age, limit }, now);
         }
     }

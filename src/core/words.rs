@@ -1,8 +1,19 @@
 //! How durations, errors, signals and exit statuses are spelled, everywhere.
 
 use super::event::{Exit, Target};
+use super::rotation::MAX_REASON;
 use std::fmt;
 use std::time::Duration;
+
+/// No longer than a reason may be: what others say goes into events and answers.
+pub fn cut(mut why: String) -> String {
+    let mut end = why.len().min(MAX_REASON);
+    while !why.is_char_boundary(end) {
+        end -= 1;
+    }
+    why.truncate(end);
+    why
+}
 
 /// A duration as people say it: `350us 50ms 1.6s 4m10s 3h5m 2d4h`.
 pub fn human(d: Duration) -> String {
@@ -97,7 +108,7 @@ signals! {
 }
 
 fn signal(n: i32) -> Option<(&'static str, &'static str)> {
-    let at = usize::try_from(n - 1).ok()?;
+    let at = usize::try_from(n.checked_sub(1)?).ok()?;
     SIGNALS.get(at).copied()
 }
 

@@ -264,6 +264,13 @@ impl Worker {
         }
     }
 
+    /// Its part of an age, by which workers do not all get there at once.
+    pub(super) fn share_of(&self, age: Duration) -> Duration {
+        // (A number of another build may be any.)
+        let sound = (0.0..=1.0).contains(&self.share);
+        age.mul_f64(if sound { self.share } else { 1.0 })
+    }
+
     /// Does it serve?
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready { .. })
@@ -271,22 +278,32 @@ impl Worker {
 }
 
 impl Cluster {
-    pub(super) fn spawned(&mut self, id: WorkerId, pid: Pid, now: Time, out: &mut Out) {
-        let Some(w) = self.fleet.get_mut(id) else {
-            return;
-        };
+    /// It is there: the first news of a worker, which comes once.
+    pub(super) fn first_news(
+        &mut self,
+        id: WorkerId,
+        pid: Pid,
+        execed: bool,
+    ) -> Option<&mut Worker> {
+        let w = self.fleet.get_mut(id)?;
         match w.state {
             State::Spawning => {}
-            // Spawned is the first news of a worker and comes once.
             State::Starting { .. }
             | State::Ready { .. }
             | State::Retiring { .. }
             | State::Draining { .. }
             | State::Killed { .. }
-            | State::Remnant => return,
+            | State::Remnant => return None,
         }
         w.pid = Some(pid);
-        w.state = State::Starting { execed: false };
+        w.state = State::Starting { execed };
+        Some(w)
+    }
+
+    pub(super) fn spawned(&mut self, id: WorkerId, pid: Pid, now: Time, out: &mut Out) {
+        let Some(w) = self.first_news(id, pid, false) else {
+            return;
+        };
         let (who, generation, ready_limit) = (w.who(), w.generation, w.ready_limit);
         let swapped = self.swapped_in(id);
         if !self.swapped_in_time(id) {

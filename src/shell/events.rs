@@ -99,7 +99,10 @@ impl Events {
             match self.recent.pop_front() {
                 // Alone it is too long.
                 Some(old) if old.id == told.id => return,
-                Some(old) => drop(self.bytes.drain(..old.bytes())),
+                Some(old) => {
+                    let bytes = old.bytes().min(self.bytes.len());
+                    self.bytes.drain(..bytes);
+                }
                 None => return,
             }
         }

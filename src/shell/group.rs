@@ -102,6 +102,11 @@ impl Group {
         }
     }
 
+    /// Is one of them passed to us?
+    pub fn has_passed(&self) -> bool {
+        self.members.all().iter().any(|m| m.passed)
+    }
+
     /// Of a port that nobody serves yet: nobody gets in.
     pub fn unserved(addr: SocketAddr, reach: Reach, backlog: i32) -> Group {
         Group {

@@ -24,7 +24,7 @@ use super::clients::ClientId;
 use super::jobs::{Order as Job, Purpose, Waits};
 use super::requests::{Answer, behind};
 use crate::core::codes::{EX_TEMPFAIL, EX_USAGE, FAILED};
-use crate::core::words::{human, reason};
+use crate::core::words::{cut, human, reason};
 use crate::core::{Asker, Exit, Level, Phase, Time};
 use crate::settings;
 use crate::sys::signal::Blocked;
@@ -68,8 +68,8 @@ type Print = (u64, u64, i64, i64);
 enum Stage {
     /// The new one is to be asked.
     Begun,
-    /// It was. The state that it reads.
-    Asked(#[allow(dead_code)] OwnedFd),
+    /// It was: by that serial.
+    Asked(u64),
     /// It can. Its version.
     Ready,
 }
@@ -142,6 +142,10 @@ impl Shell {
         asker: Option<Asker>,
         why: String,
     ) -> Result<(), String> {
+        if process::has_gained() {
+            let why = "this binary has more rights than whoever started it (setuid), and believes nothing that it is passed";
+            return Err(why.to_string());
+        }
         let (now, within) = (self.now(), within.unwrap_or(WITHIN));
         if let Err(e) = File::open(super::jobs::OURSELVES) {
             let why = reason(&e);
@@ -216,6 +220,8 @@ impl Shell {
             () if !idle || !self.pending.is_empty() => Some("a worker waits for an answer"),
             () if self.orphans.wait() => Some("workers of a dead master are being adopted"),
             () if self.checks.are_under_way() => Some("--ecv-monitor is being asked"),
+            // It takes some turns, and who waits for it would not be known any more.
+            () if self.metrics.reads() => Some("/metrics is being answered"),
             () => None,
         }
     }
@@ -249,22 +255,27 @@ impl Shell {
             limit: Some(ANSWERS_WITHIN),
             ours: false,
         };
+        let serial = self.jobs.next_serial();
         if let Some(h) = &mut self.handover {
-            h.stage = Stage::Asked(memory);
+            h.stage = Stage::Asked(serial);
         }
         let one = Waits {
-            purpose: Purpose::Handover,
+            purpose: Purpose::Handover(serial),
             order: job,
             by: None,
         };
+        // It has its own copy of the state.
         self.run_now(one, Some(&order.to), &keep);
+        drop(memory);
     }
 
     /// What the new one has said.
-    pub(super) fn asked_the_new_one(&mut self, ran: &Ran) {
+    pub(super) fn asked_the_new_one(&mut self, serial: u64, ran: &Ran) {
         let Some(h) = &mut self.handover else { return };
-        if !matches!(h.stage, Stage::Asked(_)) {
-            return;
+        match h.stage {
+            Stage::Asked(now) if now == serial => {}
+            // It was asked for a handover that has been given up since.
+            Stage::Asked(_) | Stage::Begun | Stage::Ready => return,
         }
         let accepts = ran.out.lines().any(|l| l.starts_with(ACCEPTS));
         if accepts && ran.end == End::Exited(Exit::Code(0)) {
@@ -275,7 +286,8 @@ impl Shell {
         let last = ran.out.lines().last().unwrap_or_default();
         let said = last.strip_prefix("minicluster: ").unwrap_or(last);
         let why = match &ran.end {
-            End::Exited(Exit::Code(_)) if !said.is_empty() => said.to_string(),
+            // Whatever binary that is.
+            End::Exited(Exit::Code(_)) if !said.is_empty() => cut(said.to_string()),
             end => match end.why() {
                 Some(why) => ran.says(&why),
                 None => "it has not said that it can".to_string(),
@@ -288,6 +300,11 @@ impl Shell {
     /// All goes on as it was.
     fn not_handed_over(&mut self, why: &str) {
         if let Some(h) = self.handover.take() {
+            if let Stage::Asked(serial) = h.stage {
+                // It has a copy of every socket as long as it lives.
+                let now = self.now();
+                self.jobs.hurry(Purpose::Handover(serial), now);
+            }
             self.handover_failed(&h.order, why);
         }
     }
@@ -324,8 +341,7 @@ impl Shell {
 
     /// The exec, if all stands still.
     fn take_the_step(&mut self) {
-        self.interrupt_probes();
-        self.settle();
+        // What is interrupted begins anew, so it is, when nothing else is in the way.
         if self.not_calm().is_some() {
             return;
         }
@@ -340,6 +356,12 @@ impl Shell {
             }
             Err(why) => return self.not_handed_over(&why),
         }
+        self.interrupt_probes();
+        self.settle();
+        if self.not_calm().is_some() {
+            return;
+        }
+        let Some(h) = &self.handover else { return };
         let blocked = Blocked::all();
         if self.signals.any() {
             // It is heard first; then all may be otherwise.

@@ -94,8 +94,8 @@ pub enum Purpose {
     Verb(Option<Asker>),
     /// --ecv-validator. There is one at most.
     Check,
-    /// The binary that is to take over is asked whether it can. There is one at most, and it waits for nobody.
-    Handover,
+    /// The binary that is to take over is asked whether it can, by that serial. It waits for nobody.
+    Handover(u64),
 }
 
 /// How far one is.
@@ -222,11 +222,21 @@ impl Jobs {
 
     /// Nobody wants to know any more what the validator says: its time is over.
     pub fn hurry_validator(&mut self, now: Time) -> Option<Waits> {
-        let of_it = |job: &&mut Job| job.purpose == Purpose::Check && job.stage == Stage::Runs;
+        self.hurry(Purpose::Check, now);
+        self.waiting.take_check()
+    }
+
+    /// If it runs, its time is over.
+    pub fn hurry(&mut self, purpose: Purpose, now: Time) {
+        let of_it = |job: &&mut Job| job.purpose == purpose && job.stage == Stage::Runs;
         if let Some(job) = self.running.values_mut().find(of_it) {
             job.due = Some(now);
         }
-        self.waiting.take_check()
+    }
+
+    /// The serial of the next one that begins.
+    pub fn next_serial(&self) -> u64 {
+        self.last + 1
     }
 
     /// Nobody waits for it any more: one that may take for ever has so long from now on, or it would keep
@@ -510,7 +520,7 @@ impl Shell {
             Purpose::Hook(id) => self.hook_done(id, &ran),
             Purpose::Verb(asker) => self.verb_done(asker, &ran),
             Purpose::Check => self.validator_done(&ran),
-            Purpose::Handover => self.asked_the_new_one(&ran),
+            Purpose::Handover(serial) => self.asked_the_new_one(serial, &ran),
         }
     }
 }

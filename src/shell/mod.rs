@@ -285,13 +285,13 @@ impl Shell {
         self.begin_orphans();
         self.cluster.begin(Time(clock::monotonic()), &mut out);
         self.out.extend(out);
-        self.turns()
+        self.turns(self.now())
     }
 
-    /// The loop.
-    fn turns(&mut self) -> u8 {
+    /// The loop. The first turn counts as begun then.
+    fn turns(&mut self, begun: Time) -> u8 {
         let mut events = mio::Events::with_capacity(256);
-        let mut woken = self.now();
+        let mut woken = begun;
         loop {
             self.settle();
             self.orphans_due();
@@ -400,6 +400,7 @@ impl Shell {
             .chain(self.handover_deadline())
             .chain(self.served.deadline())
             .chain(self.orphans.deadline())
+            .chain(self.store_deadline())
             .chain(self.supervisor.deadline())
             .chain(self.output.as_ref().and_then(Output::deadline));
         let next = all.min()?;
@@ -505,14 +506,7 @@ impl Shell {
     }
 
     fn register(&mut self, fd: BorrowedFd<'_>, token: Token) {
-        let raw = fd.as_raw_fd();
-        let done = self
-            .poll
-            .registry()
-            .register(&mut SourceFd(&raw), token, Interest::READABLE);
-        if let Err(e) = done {
-            self.say(Level::Error, "poll-error", format!("epoll_ctl: {e}"));
-        }
+        self.register_raw(fd.as_raw_fd(), token);
     }
 
     /// By its number: it is of something that we hold.

@@ -175,6 +175,11 @@ impl Shell {
     /// What is open from before and was not asked for by now is let go.
     pub(super) fn drop_found(&mut self) {
         self.orphans.estate.lanes.clear();
+        // Whose slot was closed before it was its turn, or is of newer code: nobody would ever have them.
+        let by = self.now() + self.settings().stop_timeout;
+        for o in std::mem::take(&mut self.orphans.estate.heirs).into_values() {
+            self.condemn(o, by);
+        }
         if let Err(e) = self.sockets.drop_found() {
             let message = format!("sockets of before cannot be closed: {}", reason(&e));
             self.say(Level::Error, "steering-error", message);
@@ -197,6 +202,9 @@ impl Shell {
             return false;
         };
         if pidfd::has_ended(o.fd.as_fd()) {
+            // Others of its group may not have.
+            let by = self.now() + self.settings().stop_timeout;
+            self.condemn(o, by);
             return false;
         }
         let pid = o.line.pid;
@@ -239,12 +247,10 @@ impl Shell {
             return;
         };
         let ended = p.orphan.as_ref().filter(|fd| pidfd::has_ended(fd.as_fd()));
-        let (Some(fd), Some(pid)) = (ended.and_then(|fd| fd.try_clone().ok()), p.pid) else {
+        let (Some(fd), Some(pid)) = (ended, p.pid) else {
             return;
         };
-        if let Some(old) = &p.orphan {
-            self.deregister(old.as_fd());
-        }
+        self.deregister(fd.as_fd());
         let slot = self.cluster.fleet().get(worker).map_or(0, |w| w.slot.0);
         let generation = p.generation;
         self.queue.push_back(Event::Exited {
@@ -254,8 +260,11 @@ impl Shell {
             last: String::new(),
         });
         self.settle();
+        // (By it its group was signalled until now.)
+        let mut fd = None;
         if let Some(p) = self.procs.map.get_mut(&worker) {
             p.pid = None;
+            fd = p.orphan.take();
         }
         self.drop_pid(worker);
         // Nobody tells when the others of its group have gone: they have as long as they would have had.
@@ -267,7 +276,8 @@ impl Shell {
             serves: false,
         };
         let by = self.now() + self.settings().stop_timeout;
-        self.orphans.condemned.push((Orphan { line, fd }, by));
+        let left = fd.map(|fd| (Orphan { line, fd }, by));
+        self.orphans.condemned.extend(left);
         self.tree_gone(worker);
         self.settle();
     }

@@ -51,6 +51,12 @@ impl Rights {
         self.kill.map(|g| g.wear())
     }
 
+    /// Are workers somebody else than we are?
+    pub fn are_anothers(&self) -> bool {
+        let uid = self.ids.as_ref().and_then(|ids| ids.uid);
+        uid.is_some_and(|uid| uid != process::euid())
+    }
+
     /// Looks all of it up. At the start a file may be a pipe that somebody fills; later nobody is waited for.
     pub fn find(settings: &Settings, open: &Open) -> Result<Rights, Failure> {
         let mut variables = Vec::new();

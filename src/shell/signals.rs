@@ -96,14 +96,15 @@ impl Caught {
 fn rank(asked: &Asked) -> u8 {
     match asked {
         Asked::Reopen => 0,
+        // Of its own: two that ask for a reload are one if they are neighbours.
+        Asked::Handover(_) => 2,
         Asked::Reload(_) => 1,
-        Asked::Handover(_) => 1,
-        Asked::Core(MasterSignal::Rotate { .. }) => 2,
-        Asked::Core(MasterSignal::Resize(..)) => 2,
-        Asked::Core(MasterSignal::Relay { .. }) => 3,
-        Asked::Core(MasterSignal::HangUp | MasterSignal::CallerGone) => 4,
-        Asked::Core(MasterSignal::Stop(_)) => 5,
-        Asked::Core(MasterSignal::Kill(_)) => 6,
+        Asked::Core(MasterSignal::Rotate { .. }) => 3,
+        Asked::Core(MasterSignal::Resize(..)) => 3,
+        Asked::Core(MasterSignal::Relay { .. }) => 4,
+        Asked::Core(MasterSignal::HangUp | MasterSignal::CallerGone) => 5,
+        Asked::Core(MasterSignal::Stop(_)) => 6,
+        Asked::Core(MasterSignal::Kill(_)) => 7,
     }
 }
 

@@ -164,12 +164,7 @@ fn build(
     given: Vec<Given>,
     left: Vec<OwnedFd>,
 ) -> Result<Shell, Failure> {
-    if rights
-        .ids
-        .as_ref()
-        .and_then(|ids| ids.uid)
-        .is_some_and(|uid| uid != process::euid())
-    {
+    if rights.are_anothers() {
         closer::beware();
     }
     let (nofile, inherited) = (process::nofile(), fds::count());

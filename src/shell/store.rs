@@ -6,19 +6,25 @@
 //! 2. A lane is kept as long as new connections go to it: so there is one of each port, as a rule. It is called
 //!    after its inode, by which it is known again, and no other lane is called so.
 //! 3. FDPOLL=0: a listening socket that a worker shuts down is not to vanish from there by itself.
-//! 4. A graceful end leaves nothing there. What could not be told is told again when there is anything else
-//!    to do: it knows a descriptor that it has already.
+//! 4. A graceful end leaves nothing there. What could not be told is told again soon. A lane is taken out when the
+//!    one in its place is in, so that a crash in between costs nobody.
 //! 5. Where each worker has lanes of its own none is kept: their order in the kernel, by which they are
-//!    steered, would be lost.
+//!    steered, would be lost. Nor is one that is beside a socket that was passed to us: whoever starts us passes
+//!    that again, and it alone is the port.
 
 use super::Shell;
 use super::sockets::found::Found;
 use crate::core::words::reason;
-use crate::core::{Addr, Level};
+use crate::core::{Addr, Level, Time};
 use crate::sys::{fds, socket};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// After so long what could not be told is told again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What stands before the inode.
 const PREFIX: &str = "minicluster-lane-";
@@ -39,6 +45,9 @@ pub struct Store {
     kept: BTreeSet<u64>,
     /// Did it fail, and was that said?
     failed: bool,
+    /// When it is tried again.
+    #[serde(skip)]
+    again: Option<Time>,
 }
 
 impl Store {
@@ -55,6 +64,7 @@ impl Store {
                 .filter_map(|fd| fds::inode(fd.as_fd()).ok())
                 .collect(),
             failed: false,
+            again: None,
         }
     }
 
@@ -82,23 +92,25 @@ impl Shell {
             .into_iter()
             .take(self.store.most)
             .collect();
-        if wanted == self.store.kept {
+        let now = self.now();
+        if wanted == self.store.kept || self.store.again.is_some_and(|at| at > now) {
             return;
         }
-        let mut done = Ok(());
-        for inode in self.store.kept.difference(&wanted) {
-            done = done.and(self.supervisor.unstore(&name_of(*inode)));
-        }
-        for inode in wanted.difference(&self.store.kept) {
-            let lane = self.sockets.by_inode(*inode);
-            if let Some(fd) = lane.and_then(|lane| self.sockets.fd(lane)) {
-                done = done.and(self.supervisor.store(&name_of(*inode), &[fd], false));
+        self.store.again = None;
+        // What is new first: between the two there is no moment without one. (More than it takes it closes.)
+        let mut done = self.store_new(&wanted);
+        for inode in self.store.kept.clone().difference(&wanted) {
+            done = done.and_then(|()| self.supervisor.unstore(&name_of(*inode)));
+            if done.is_ok() {
+                self.store.kept.remove(inode);
             }
         }
+        let done = done.and_then(|()| self.store_new(&wanted));
         let Err(e) = done else {
-            (self.store.kept, self.store.failed) = (wanted, false);
+            self.store.failed = false;
             return;
         };
+        self.store.again = Some(now + AGAIN);
         if !std::mem::replace(&mut self.store.failed, true) {
             let message = format!(
                 "cannot keep sockets in the store of whoever supervises us (FDSTORE): {}; if we crash, clients are refused until the next start",
@@ -106,6 +118,27 @@ impl Shell {
             );
             self.say(Level::Warn, "store-failed", message);
         }
+    }
+
+    /// Those that are not in it yet, as far as there is room.
+    fn store_new(&mut self, wanted: &BTreeSet<u64>) -> io::Result<()> {
+        for inode in wanted {
+            if self.store.kept.len() >= self.store.most || self.store.kept.contains(inode) {
+                continue;
+            }
+            // (One that was found may be no lane yet.)
+            let lane = self.sockets.by_inode(*inode);
+            if let Some(fd) = lane.and_then(|lane| self.sockets.fd(lane)) {
+                self.supervisor.store(&name_of(*inode), &[fd], false)?;
+                self.store.kept.insert(*inode);
+            }
+        }
+        Ok(())
+    }
+
+    /// When what it did not take is told again.
+    pub(super) fn store_deadline(&self) -> Option<Time> {
+        self.store.again
     }
 
     /// The end: nothing is kept.

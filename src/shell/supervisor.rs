@@ -44,6 +44,11 @@ pub struct Supervisor {
     deaf: bool,
 }
 
+/// There is no room for it now: in its queue, or in the kernel.
+fn is_full(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::WouldBlock || e.raw_os_error() == Some(libc::ENOBUFS)
+}
+
 impl Supervisor {
     /// What our environment says of it; `pid` is who we were when we were executed.
     pub fn from_environment(pid: u32) -> Supervisor {
@@ -125,7 +130,10 @@ impl Supervisor {
         }
         self.waiting.push_back(message);
         while self.waiting.len() > MAX_WAITING {
-            self.waiting.pop_front();
+            // A later one says more; what has happened is told once.
+            let status = |m: &String| m.starts_with("STATUS=");
+            let at = self.waiting.iter().position(status).unwrap_or(0);
+            self.waiting.remove(at);
         }
         self.say_waiting(now)
     }
@@ -135,7 +143,7 @@ impl Supervisor {
         while let Some(message) = self.waiting.pop_front() {
             match self.send(&message, &[]) {
                 Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                Err(e) if is_full(&e) => {
                     self.waiting.push_front(message);
                     self.again = Some(now + AGAIN);
                     return Err(e);

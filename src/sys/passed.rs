@@ -35,6 +35,14 @@ pub fn look(fd: RawFd) -> Kind {
     look_at(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
+/// Which one it is.
+pub fn inode(fd: RawFd) -> io::Result<u64> {
+    // SAFETY: F_GETFD on any number is harmless.
+    cerr(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    // SAFETY: as above.
+    fds::inode(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
 /// The same of one that is ours.
 pub fn look_at(s: BorrowedFd<'_>) -> Kind {
     let option = |name| get(s, libc::SOL_SOCKET, name);

@@ -3,6 +3,7 @@
 use super::cerr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// A descriptor for the process. `pid` must be that of a process, not of a thread.
 pub fn open(pid: i32) -> io::Result<OwnedFd> {
@@ -77,19 +78,28 @@ pub fn signal_group(process: BorrowedFd<'_>, pid: i32, signal: i32) -> io::Resul
 
 /// Has the process ended, be it reaped or not?
 pub fn has_ended(process: BorrowedFd<'_>) -> bool {
-    wait_gone(process, std::time::Duration::ZERO)
+    wait_gone(process, Duration::ZERO)
 }
 
 /// Waits until the process has gone, at most that long. True if it has.
-pub fn wait_gone(process: BorrowedFd<'_>, limit: std::time::Duration) -> bool {
+pub fn wait_gone(process: BorrowedFd<'_>, limit: Duration) -> bool {
     let mut p = libc::pollfd {
         fd: process.as_raw_fd(),
         events: libc::POLLIN,
         revents: 0,
     };
-    let ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: one valid pollfd.
-    unsafe { libc::poll(&mut p, 1, ms) == 1 }
+    let begun = super::clock::monotonic();
+    loop {
+        let spent = Duration::from_nanos(super::clock::monotonic().saturating_sub(begun));
+        let left = limit.saturating_sub(spent);
+        let ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one valid pollfd.
+        let got = unsafe { libc::poll(&mut p, 1, ms) };
+        // A signal that came meanwhile is somebody else's business.
+        if got != -1 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return got == 1;
+        }
+    }
 }
 
 fn raw(n: libc::c_long) -> RawFd {

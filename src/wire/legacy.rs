@@ -9,6 +9,8 @@ use std::fmt::Write;
 const HEAD: &str = "minicluster-workers 1";
 /// A longer record is none.
 pub const MAX_BYTES: u64 = 1 << 20;
+/// No master comes as far as that.
+const MAX_GENERATION: u32 = u32::MAX / 2;
 /// So many lines of each kind count.
 const MAX_LINES: usize = 8192;
 
@@ -61,10 +63,9 @@ impl Record {
             .chain(words)
             .collect();
         let mut text = format!(
-            "{HEAD}\nboot {}\nmaster {}\n{}\n",
+            "{HEAD}\nboot {}\nmaster {}\n",
             escaped(self.boot.as_bytes()),
             self.master,
-            command.join(" ")
         );
         for l in &self.lanes {
             let how = if l.given { "given" } else { "learnt" };
@@ -79,6 +80,8 @@ impl Record {
                 w.pid, w.started, w.slot, w.generation
             );
         }
+        // At the end: it may be as long as it likes, and would hide nobody.
+        let _ = writeln!(text, "{}", command.join(" "));
         text
     }
 
@@ -121,7 +124,8 @@ impl Record {
                         pid: Some(pid).filter(|p| *p > 1)?,
                         started: started.parse().ok()?,
                         slot: slot.parse().ok()?,
-                        generation: generation.parse().ok()?,
+                        // Others are to come after it.
+                        generation: generation.parse().ok().filter(|g| *g <= MAX_GENERATION)?,
                         serves: *how == "serves",
                     });
                 }
@@ -225,6 +229,7 @@ mod tests {
             "minicluster-workers 1\nworker 1 1 1 1 serves\n",
             "minicluster-workers 1\nworker -1 1 1 1 serves\n",
             "minicluster-workers 1\nworker 5 1 70000 1 serves\n",
+            "minicluster-workers 1\nworker 5 1 1 4294967295 serves\n",
             "minicluster-workers 1\nlane 1 given %4\n",
             "minicluster-workers 1\ncommand %zz\n",
             "minicluster-workers 1\ncommand \n",

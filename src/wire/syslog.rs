@@ -54,11 +54,11 @@ impl Lines {
         for part in bytes.split_inclusive(|b| *b == b'\n') {
             let mut rest = part;
             while !rest.is_empty() {
-                let room = MAX_TEXT - self.partial.len();
+                let room = MAX_TEXT.saturating_sub(self.partial.len());
                 let (head, tail) = rest.split_at(rest.len().min(room));
                 self.partial.extend(head);
                 rest = tail;
-                if self.partial.len() == MAX_TEXT || self.partial.ends_with(b"\n") {
+                if self.partial.len() >= MAX_TEXT || self.partial.ends_with(b"\n") {
                     whole.extend(self.end());
                 }
             }

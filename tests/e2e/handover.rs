@@ -6,7 +6,7 @@ use crate::console::Typist;
 use crate::harness::{Rig, sigkill};
 use crate::house::{House, house};
 use crate::load::Load;
-use crate::place::{Place, free_port, python, script};
+use crate::place::{self, Place, free_port, python, script};
 use crate::proc;
 use nix::sys::signal::Signal;
 use std::fs;
@@ -29,19 +29,7 @@ fn copy(of: &Path, dir: &Path, name: &str) -> PathBuf {
 /// A build of tomorrow: its state has another version, and something that ours does not know.
 fn of_tomorrow() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let here = env!("CARGO_MANIFEST_DIR");
-        let mut make = Command::new("make");
-        for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL"] {
-            make.env_remove(name);
-        }
-        let made = make.args(["-s", "-C", here, "next"]).status();
-        assert!(
-            made.unwrap().success(),
-            "the build of tomorrow does not build"
-        );
-        Path::new(here).join("target/next/minicluster")
-    })
+    BUILT.get_or_init(|| place::made("next", "target/next/minicluster"))
 }
 
 /// Which file it is executed from.
@@ -179,6 +167,71 @@ fn what_cannot_take_over_leaves_all_as_it_was() {
     rig.replace(rig.status().pids()[0]);
     assert_eq!(rig.verb("reload").code, 0);
     rig.end(&["handover-failed", "died"]);
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_none_to_the_next_question() {
+    let mut rig = Rig::start(format!("-n 1 -p {} -- ./threaded", free_port()));
+    rig.up();
+    let dir = rig.dir().to_path_buf();
+    let path = |name: &str| dir.join(name).display().to_string();
+    let go = path("go");
+    // It hears of its end, and does not care; and has an answer as soon as the next one is asked.
+    let late = format!(
+        "#!/bin/sh\ntrap '' TERM\nuntil test -e {go}; do sleep 0.02; done\necho 'minicluster-handover: ok 1'\n"
+    );
+    script(&dir, "late", &late);
+    let asked = format!(
+        "#!/bin/sh\n: > {go}\nuntil test -e {go}.done; do sleep 0.02; done\necho no\nexit 1\n"
+    );
+    script(&dir, "asked", &asked);
+    in_vain(
+        &rig,
+        &format!("{} timeout 300ms", path("late")),
+        "(timeout 300ms)",
+    );
+    let said = std::thread::scope(|all| {
+        let second = all.spawn(|| rig.verb(format!("handover {}", path("asked"))));
+        rig.until("the next one is asked", || Path::new(&go).exists());
+        // Both are there, or the late one was killed by now; only then the second one answers.
+        rig.until("the late one has gone", || {
+            !proc::children(rig.pid()).iter().any(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&line).contains("/late")
+            })
+        });
+        fs::write(format!("{go}.done"), "").unwrap();
+        second.join().unwrap()
+    });
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("cannot take over: no"), "{said:?}");
+    rig.end(&["handover-failed"]);
+}
+
+#[test]
+fn who_asks_for_metrics_meanwhile_gets_all_of_it() {
+    let h = house(40, "");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::SeqCst;
+    let pages = std::thread::scope(|all| {
+        let asks = all.spawn(|| {
+            let mut pages = 0;
+            while !over.load(order) {
+                let body = h.asks("GET /metrics").body;
+                assert!(body.contains("minicluster_workers"), "{body}");
+                pages += 1;
+            }
+            pages
+        });
+        // (What was read once is kept for some time, but not by the next one.)
+        for _ in 0..10 {
+            to(&h.rig, Path::new(BINARY));
+        }
+        over.store(true, order);
+        asks.join().unwrap()
+    });
+    assert!(pages >= 2, "{pages}");
+    h.rig.end(&[]);
 }
 
 #[test]

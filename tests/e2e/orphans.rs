@@ -6,12 +6,18 @@ use crate::load::Load;
 use crate::place::{free_port, python};
 use crate::{birth, proc};
 use nix::sys::signal::Signal;
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 /// A cluster `shop` whose master is killed when all are ready; and its workers, which live on.
 fn killed(mut first: Rig) -> (Rig, Vec<i32>) {
     first.wait("all-ready", |_| true);
+    killed_now(first)
+}
+
+/// The same of one that is ready.
+fn killed_now(mut first: Rig) -> (Rig, Vec<i32>) {
     let workers = first.status().pids();
     first.signal(Signal::SIGKILL);
     first.wait_exit();
@@ -454,4 +460,44 @@ fn what_could_not_be_written_down_on_a_full_disk_is_when_there_is_room_again() {
     assert!(!text().contains(&format!("worker {first} ")), "{}", text());
     rig.signal(Signal::SIGTERM);
     rig.finish(0, &["orphans", "died", "unhealthy"]);
+}
+
+#[test]
+fn a_port_that_was_passed_is_that_socket_again_whatever_workers_had_beside_it() {
+    let passed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = passed.local_addr().unwrap();
+    let words = shop(format!(
+        "-n 2 -l fd:7 -- {} blocking.py {}",
+        python(),
+        addr.port()
+    ));
+    let mut first = Rig::dressed(words.clone(), |cmd, _| birth::passing(cmd, &passed, 7));
+    first.wait("all-ready", |_| true);
+    // From here on they have one of ours beside it.
+    assert_eq!(first.verb("reload").code, 0);
+    let (first, workers) = killed_now(first);
+    let dir = first.dir().to_path_buf();
+    let mut second = Rig::dressed(words, |cmd, _| {
+        cmd.current_dir(&dir)
+            .env("RUNTIME_DIRECTORY", dir.join("run"));
+        birth::passing(cmd, &passed, 7);
+    });
+    second.wait("all-ready", |_| true);
+    let said = &second.events("orphans")[0];
+    assert!(
+        said.msg.contains("beside the one that is passed"),
+        "{said:?}"
+    );
+    // They have gone, nobody else has that address, and clients come by what was passed.
+    assert!(workers.iter().all(|pid| !proc::alive(*pid)));
+    let theirs = pids(&first);
+    for _ in 0..50 {
+        let pid = get(addr, "/").unwrap().pid();
+        assert!(theirs.contains(&pid), "{pid} of {theirs:?}");
+    }
+    verb(&first, "reload");
+    for _ in 0..50 {
+        get(addr, "/").unwrap();
+    }
+    over(first, second);
 }

@@ -286,17 +286,20 @@ pub fn link() -> &'static Path {
 /// just been done, as by `make test`, nothing is left to do.
 pub fn static_binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let here = env!("CARGO_MANIFEST_DIR");
-        let mut make = Command::new("make");
-        // A make that runs us has flags for its own children.
-        for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL"] {
-            make.env_remove(name);
-        }
-        let made = make.args(["-s", "-C", here, "static-checked"]).status();
-        assert!(made.unwrap().success(), "the static binary does not build");
-        Path::new(here).join("target/static/minicluster-checked")
-    })
+    BUILT.get_or_init(|| made("static-checked", "target/static/minicluster-checked"))
+}
+
+/// What the Makefile makes by that name.
+pub fn made(target: &str, at: &str) -> PathBuf {
+    let here = env!("CARGO_MANIFEST_DIR");
+    let mut make = Command::new("make");
+    // A make that runs us has flags for its own children.
+    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL"] {
+        make.env_remove(name);
+    }
+    let made = make.args(["-s", "-C", here, target]).status();
+    assert!(made.unwrap().success(), "make {target} fails");
+    Path::new(here).join(at)
 }
 
 /// Starts a program where some system call is refused, built once.

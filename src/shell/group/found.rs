@@ -28,17 +28,19 @@ pub fn order(sockets: &[BorrowedFd<'_>], addr: &SocketAddr) -> io::Result<Vec<us
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    for fd in sockets {
+    let shut = sockets.iter().try_for_each(|fd| {
         steer::let_in(*fd, steer::Gate::Filter)?;
-        steer::keep_near(*fd)?;
-    }
-    let places = (0..sockets.len())
-        .map(|at| there(sockets, at, &to))
-        .collect();
-    for fd in sockets {
-        steer::let_in(*fd, steer::Gate::Distance)?;
-    }
-    let places: Vec<usize> = Result::from_iter::<Vec<io::Result<usize>>>(places)?;
+        steer::keep_near(*fd).map(drop)
+    });
+    // The first that cannot be told is the end of it: meanwhile nobody is let in.
+    let places = shut.and_then(|()| {
+        let each = (0..sockets.len()).map(|at| there(sockets, at, &to));
+        each.collect::<io::Result<Vec<usize>>>()
+    });
+    let open = |fd: &BorrowedFd<'_>| steer::let_in(*fd, steer::Gate::Distance).map(drop);
+    // Each of them, whatever becomes of others.
+    let opened = sockets.iter().map(open).fold(Ok(()), io::Result::and);
+    let places = places.and_then(|all| opened.map(|()| all))?;
     let all: BTreeSet<&usize> = places.iter().collect();
     match all.len() == sockets.len() {
         true => Ok(places),

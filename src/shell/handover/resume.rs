@@ -35,18 +35,20 @@ pub const ACCEPTS: &str = "minicluster-handover: ok";
 
 /// The state about which we are asked, if we are.
 pub fn asked() -> Option<OwnedFd> {
-    take_memory(execute::take_variable(QUESTION)?)
+    let number = execute::take_variable(QUESTION)?;
+    believes_it().then(|| take_memory(number))?
 }
 
 /// The state that was passed to us, if one was. The variables are gone then: no worker is to have them.
 pub fn passed() -> Option<(OwnedFd, Option<String>)> {
     let number = execute::take_variable(VARIABLE)?;
     let refused = execute::take_variable(REFUSED).map(|t| t.to_string_lossy().into_owned());
-    // Who has more rights than whoever wrote its environment believes none of that.
-    if process::has_gained() {
-        return None;
-    }
-    Some((take_memory(number)?, refused))
+    believes_it().then(|| Some((take_memory(number)?, refused)))?
+}
+
+/// Who has more rights than whoever wrote its environment believes none of that.
+fn believes_it() -> bool {
+    !process::has_gained()
 }
 
 fn take_memory(number: OsString) -> Option<OwnedFd> {
@@ -75,11 +77,9 @@ pub fn ask(memory: OwnedFd) -> ! {
     let said = text_of(memory).and_then(|text| match state::read(&text) {
         (Some(header), Ok(state)) => {
             let sound = sound(&state).and(as_able(&header));
-            let room = (0..RESERVE)
-                .map(|_| fds::null())
-                .collect::<Result<Vec<_>, _>>();
+            let room = reserve();
             std::mem::forget(state);
-            sound.and(room.map(drop).map_err(|e| no_room(&e)))
+            sound.and(room.map(drop))
         }
         (_, Err(why)) => Err(why),
         (None, Ok(_)) => Err("its state has no beginning".into()),
@@ -115,8 +115,9 @@ fn sound(state: &State) -> Result<(), String> {
 /// So many descriptors the first steps take: the poll, a pipe for signals and its copies, and what is /dev/null.
 const RESERVE: usize = 24;
 
-fn no_room(e: &std::io::Error) -> String {
-    format!("there is no room for what it opens itself: {}", reason(e))
+fn reserve() -> Result<Vec<OwnedFd>, String> {
+    let all: std::io::Result<Vec<OwnedFd>> = (0..RESERVE).map(|_| fds::null()).collect();
+    all.map_err(|e| format!("there is no room for what it opens itself: {}", reason(&e)))
 }
 
 /// Goes on from there; returns the exit code, if it ever ends. Who cannot goes back to the one before.
@@ -137,13 +138,15 @@ pub fn resume(memory: OwnedFd, refused: Option<String>) -> Result<u8, Failure> {
         return Err((EX_USAGE, why));
     }
     // What the first steps take has room then; and if there is none, nothing has been taken yet.
-    let reserve: Vec<_> = (0..RESERVE).map(|_| fds::null()).collect();
-    let (header, state) = match reserve.iter().find_map(|r| r.as_ref().err()) {
-        None => state::read(&text),
-        Some(e) => (state::header(&text), Err(no_room(e))),
+    let (header, state) = match reserve() {
+        Ok(room) => {
+            let read = state::read(&text);
+            drop(room);
+            read
+        }
+        Err(why) => (state::header(&text), Err(why)),
     };
     drop(text);
-    drop(reserve);
     let header = header.ok_or_else(|| lost("it has no beginning".into()))?;
     let state = state.and_then(|state| match sound(&state) {
         Ok(()) => Ok(state),
@@ -173,7 +176,8 @@ pub fn resume(memory: OwnedFd, refused: Option<String>) -> Result<u8, Failure> {
     carried::close_rest();
     shell.reattach();
     shell.tell_of_handover(&header, refused);
-    Ok(shell.turns())
+    // As long as the exec took, nobody was there.
+    Ok(shell.turns(header.order.at))
 }
 
 /// The one before has what it needs, and is told why. If that fails, too, all of it is over.
@@ -213,11 +217,7 @@ fn build(state: Box<State>, header: &Header) -> Result<Shell, String> {
             Some(LogTo::Stderr | LogTo::Syslog) | None => None,
         });
     }
-    let ids = state.rights.ids.as_ref();
-    if ids
-        .and_then(|ids| ids.uid)
-        .is_some_and(|uid| uid != process::euid())
-    {
+    if state.rights.are_anothers() {
         closer::beware();
     }
     let _ = process::become_subreaper();

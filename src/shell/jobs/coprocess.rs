@@ -446,7 +446,7 @@ impl Shell {
         if one.ending.is_some() {
             // Whom it has left there had their time with it.
             let _ = signal::kill_group(pid, libc::SIGKILL);
-            let unread = one.mail.pushed() - one.mail.gone() + u64::from(torn);
+            let unread = one.mail.pushed().saturating_sub(one.mail.gone()) + u64::from(torn);
             if unread > 0 {
                 let message = format!("{} has ended; {unread} lines for it are lost", one.name);
                 self.say_of_program(Level::Warn, "program-ended", &one.name, message);

@@ -50,7 +50,7 @@ impl Line {
                 return true;
             }
             // It is never in this line.
-            Purpose::Handover => return false,
+            Purpose::Handover(_) => return false,
             Purpose::Verb(_) if self.verbs.len() >= MOST_WAITING => return false,
             Purpose::Verb(_) => (&mut self.verbs, order.limit.map(|limit| now + limit)),
         };

@@ -6,7 +6,7 @@ use crate::core::{Addr, Given, Legacy};
 use crate::settings::{MAX_WORKERS, Settings};
 use crate::shell::rights::Rights;
 use crate::shell::sockets::found::Found;
-use crate::sys::{clock, fds, pidfd, process, procfs};
+use crate::sys::{clock, fds, passed, pidfd, process, procfs};
 use crate::wire::legacy::{LaneLine, MAX_BYTES, Record, WorkerLine};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,7 +103,7 @@ impl Estate {
         };
         let asked: Vec<Addr> = given.iter().map(|g| g.addr.clone()).collect();
         let spread = settings.balance().spreads();
-        match estate.sockets(&record, &asked, (rights, spread), found) {
+        match estate.sockets(&record, (&asked, given), (rights, spread), found) {
             Ok(()) => {
                 let has = |a: &Addr| found.iter().any(|f| f.fits(a));
                 let given = record.lanes.iter().filter(|l| l.given).map(|l| &l.addr);
@@ -150,8 +150,9 @@ impl Estate {
         };
         let wanted: BTreeSet<u64> = record.lanes.iter().map(|l| l.inode).collect();
         let pids = estate.heirs.values().map(|o| o.line.pid);
-        let found: Vec<Found> = match copies(pids, &wanted, &BTreeSet::new(), rights) {
-            Ok((got, _)) => got
+        let found: Vec<Found> = match copies(pids, &wanted, &BTreeSet::new(), rights).all() {
+            Ok(copies) => copies
+                .got
                 .into_values()
                 .filter_map(|fd| Found::of(fd, asked))
                 .collect(),
@@ -197,24 +198,37 @@ impl Estate {
     fn sockets(
         &mut self,
         record: &Record,
-        asked: &[Addr],
+        (asked, given): (&[Addr], &[Given]),
         (rights, spread): (&Rights, bool),
         found: &mut Vec<Found>,
     ) -> Result<(), String> {
         let lanes: BTreeMap<u64, &LaneLine> = record.lanes.iter().map(|l| (l.inode, l)).collect();
         let wanted: BTreeSet<u64> = lanes.keys().copied().collect();
+        let passed: BTreeSet<u64> = given.iter().filter_map(inode_of).collect();
         let have = inodes(found);
         let theirs = || self.heirs.values().map(|o| o.line.pid);
-        let (got, mut held) = copies(theirs(), &wanted, &have, rights)?;
+        let Copies { got, mut held, .. } = copies(theirs(), &wanted, &have, rights).all()?;
         held.extend(got.keys());
         let others = self.rest.iter().map(|o| o.line.pid);
-        let (silent, _) = copies(others, &wanted, &held, rights).unwrap_or_default();
-        for fd in silent.values() {
+        // What was passed to us is not ours alone: whoever has it goes on with it when we are gone.
+        let left_alone: BTreeSet<u64> = held.union(&passed).copied().collect();
+        for fd in copies(others, &wanted, &left_alone, rights).got.values() {
             crate::sys::socket::stop_listening(fd.as_fd());
         }
         found.extend(got.into_values().filter_map(|fd| Found::of(fd, asked)));
+        // One of ours beside it, of a reload, would stay in its group, and nobody would know of it.
+        let beside = |f: &&Found| {
+            let is = fds::inode(f.fd()).is_ok_and(|i| passed.contains(&i));
+            !is && given.iter().any(|g| g.passed.is_some() && f.fits(&g.addr))
+        };
+        if let Some(one) = found.iter().find(beside) {
+            return Err(format!(
+                "they serve a socket beside the one that is passed at {}",
+                one.addr()
+            ));
+        }
         match spread {
-            true => self.sort_lanes(&wanted, rights, found)?,
+            true => self.sort_lanes((&wanted, &passed), rights, found)?,
             false if Found::one_each(found, &held).is_none() => {
                 return Err("they have several sockets at one address".to_string());
             }
@@ -239,17 +253,18 @@ impl Estate {
     /// Each has lanes of its own: which, and in which order are they?
     fn sort_lanes(
         &mut self,
-        wanted: &BTreeSet<u64>,
+        (wanted, passed): (&BTreeSet<u64>, &BTreeSet<u64>),
         rights: &Rights,
         found: &mut Vec<Found>,
     ) -> Result<(), String> {
         for (slot, o) in &self.heirs {
-            let (_, held) = copies(std::iter::once(o.line.pid), wanted, wanted, rights)?;
-            self.lanes.insert(*slot, held);
+            let its = copies(std::iter::once(o.line.pid), wanted, wanted, rights);
+            self.lanes.insert(*slot, its.all()?.held);
         }
         let theirs: BTreeSet<u64> = self.lanes.values().flatten().copied().collect();
         let is_theirs = |f: &Found| fds::inode(f.fd()).is_ok_and(|i| theirs.contains(&i));
-        for one in found.iter().filter(|f| !is_theirs(f)) {
+        let passed = |f: &&Found| fds::inode(f.fd()).is_ok_and(|i| passed.contains(&i));
+        for one in found.iter().filter(|f| !is_theirs(f) && !passed(f)) {
             crate::sys::socket::stop_listening(one.fd());
         }
         found.retain(is_theirs);
@@ -291,28 +306,16 @@ impl Estate {
             return self.ignored.take();
         };
         let all = std::mem::take(&mut self.rest);
-        let begun = clock::monotonic();
         let _worn = rights.to_kill();
         for o in &all {
             let _ = pidfd::send_signal(o.fd.as_fd(), settings.stop_signal);
             let _ = pidfd::send_signal(o.fd.as_fd(), libc::SIGCONT);
         }
-        for (signal, limit) in [(None, settings.stop_timeout), (Some(libc::SIGKILL), KILLED)] {
-            let from = if signal.is_some() {
-                clock::monotonic()
-            } else {
-                begun
-            };
-            for o in &all {
-                if signal.is_some() {
-                    o.signal_group(libc::SIGKILL);
-                }
-            }
-            for o in &all {
-                let spent = Duration::from_nanos(clock::monotonic().saturating_sub(from));
-                pidfd::wait_gone(o.fd.as_fd(), limit.saturating_sub(spent));
-            }
+        wait_for(&all, settings.stop_timeout);
+        for o in &all {
+            o.signal_group(libc::SIGKILL);
         }
+        wait_for(&all, KILLED);
         Some(format!(
             "{} that the master pid {} has left (--orphans keep) cannot be adopted: {why}; they were stopped, others take their place",
             count(all.len(), "worker"),
@@ -321,8 +324,35 @@ impl Estate {
     }
 }
 
-/// Copies of sockets, by inode, and those of which there are copies already.
-type Copies = (BTreeMap<u64, OwnedFd>, BTreeSet<u64>);
+/// Until all have gone, at most that long.
+fn wait_for(all: &[Orphan], limit: Duration) {
+    let begun = clock::monotonic();
+    for o in all {
+        let spent = Duration::from_nanos(clock::monotonic().saturating_sub(begun));
+        pidfd::wait_gone(o.fd.as_fd(), limit.saturating_sub(spent));
+    }
+}
+
+/// Sockets that some processes have.
+#[derive(Default)]
+struct Copies {
+    /// Copies of them, by inode.
+    got: BTreeMap<u64, OwnedFd>,
+    /// Those of which there are copies already.
+    held: BTreeSet<u64>,
+    /// Why there is none of others.
+    failed: Option<String>,
+}
+
+impl Copies {
+    /// All, or why not: one that is not had would be beside ours, unknown.
+    fn all(self) -> Result<Copies, String> {
+        match self.failed {
+            None => Ok(self),
+            Some(why) => Err(why),
+        }
+    }
+}
 
 /// The sockets that these processes have, of those that are wanted.
 fn copies(
@@ -330,39 +360,47 @@ fn copies(
     wanted: &BTreeSet<u64>,
     have: &BTreeSet<u64>,
     rights: &Rights,
-) -> Result<Copies, String> {
-    let (mut got, mut held) = Copies::default();
-    let mut failed = None;
+) -> Copies {
+    let mut copies = Copies::default();
+    let mut failed: BTreeMap<u64, io::Error> = BTreeMap::new();
     let _worn = rights.to_look();
     for pid in pids.flat_map(procfs::tree) {
         for (number, target) in procfs::descriptors(pid).unwrap_or_default() {
             let procfs::Target::Socket(inode) = target else {
                 continue;
             };
-            if !wanted.contains(&inode) || got.contains_key(&inode) {
+            if !wanted.contains(&inode) || copies.got.contains_key(&inode) {
                 continue;
             }
             if have.contains(&inode) {
-                held.insert(inode);
+                copies.held.insert(inode);
                 continue;
             }
             match pidfd::open(pid).and_then(|fd| pidfd::getfd(fd.as_fd(), number)) {
                 // (The number may be another's by now.)
                 Ok(fd) if fds::inode(fd.as_fd()).is_ok_and(|i| i == inode) => {
-                    got.insert(inode, fd);
+                    copies.got.insert(inode, fd);
                 }
                 Ok(_) => {}
-                Err(e) => failed = Some(e),
+                // It may have gone in between.
+                Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(e) => drop(failed.insert(inode, e)),
             }
         }
     }
-    match failed {
-        Some(e) if got.is_empty() => Err(format!(
-            "their sockets cannot be had (pidfd_getfd: {})",
-            reason(&e)
-        )),
-        Some(_) | None => Ok((got, held)),
-    }
+    // Another process may have had it.
+    failed.retain(|inode, _| !copies.got.contains_key(inode));
+    copies.failed = failed.into_values().next().map(|e| {
+        let why = reason(&e);
+        format!("their sockets cannot be had (pidfd_getfd: {why})")
+    });
+    copies
+}
+
+/// Of the socket that was passed for it, if one was.
+fn inode_of(given: &Given) -> Option<u64> {
+    let (number, _) = given.passed.as_ref()?;
+    passed::inode(*number).ok()
 }
 
 fn inodes(found: &[Found]) -> BTreeSet<u64> {

@@ -130,27 +130,30 @@ impl Sockets {
 
     /// Are there several for that?
     pub(super) fn finds_several(&self, asked: &Addr) -> bool {
-        self.found
-            .iter()
-            .filter(|f| fits(asked, &f.addr))
-            .nth(1)
-            .is_some()
+        let first = self.found.iter().find(|f| fits(asked, &f.addr));
+        let at_one = |one: &Found| self.found.iter().filter(|f| f.addr == one.addr).count();
+        first.map_or(0, at_one) > 1
     }
 
     /// All of them are a group, in which each that is meant becomes a lane; this lane is the first.
-    pub(super) fn regroup(&mut self, at: Place, asked: &Addr) -> io::Result<(OwnedFd, Addr)> {
+    pub(super) fn regroup(&mut self, place: Place, asked: &Addr) -> io::Result<(OwnedFd, Addr)> {
         let none = || io::Error::from(io::ErrorKind::NotFound);
         let all = std::mem::take(&mut self.found).into_iter();
-        let (ours, others): (Vec<Found>, Vec<Found>) = all.partition(|f| fits(asked, &f.addr));
+        // (Where any port was asked for, those of the first one that there is.)
+        let all: Vec<Found> = all.collect();
+        let first = all.iter().find(|f| fits(asked, &f.addr));
+        let at = first.map(|f| f.addr.clone()).ok_or_else(none);
+        let at_it = |f: &Found| at.as_ref().is_ok_and(|at| f.addr == *at);
+        let (ours, others): (Vec<Found>, Vec<Found>) = all.into_iter().partition(at_it);
         self.found = others;
         let first = ours.first().ok_or_else(none)?;
         let (addr, reach) = (first.addr.tcp().ok_or_else(none)?, Reach::of(first.fd()));
         let sockets = ours.into_iter().map(|f| f.fd).collect();
         let mut group = Group::of_found(addr, reach, self.backlog, sockets)?;
-        let fd = group.claim(at.lane, self.meant.get(&at.lane))?;
+        let fd = group.claim(place.lane, self.meant.get(&place.lane))?;
         // As where it is opened: what is beside it is steered to when it is served.
-        group.steer(&Table::only(at.lane))?;
-        self.groups.insert(at.port, group);
+        group.steer(&Table::only(place.lane))?;
+        self.groups.insert(place.port, group);
         Ok((fd, Addr::Tcp(addr)))
     }
 
@@ -203,7 +206,7 @@ impl Sockets {
     pub fn to_keep(&self) -> Vec<u64> {
         let serves = |(id, l): &(&LaneId, &Lane)| {
             let here = match (self.groups.get(&l.port), &l.filed) {
-                (Some(group), _) => group.names(**id),
+                (Some(group), _) => group.names(**id) && !group.has_passed(),
                 (None, filed) => filed.as_ref().is_none_or(Filed::is_named),
             };
             here && l.listens && l.own.is_none() && !l.passed
