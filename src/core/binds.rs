@@ -4,6 +4,7 @@
 use super::action::{Action, Opening};
 use super::addr::{Addr, Given, share_clients};
 use super::codes;
+use super::errno::{EADDRINUSE, EAGAIN, ECANCELED};
 use super::event::Snag;
 use super::ids::{Ask, LaneId, PortId, Seat, SlotNr, Time, WorkerId};
 use super::lane::{Asked, Lane, LaneState, Of, Reader};
@@ -14,10 +15,6 @@ use super::worker::Worker;
 use super::{Cluster, Out};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-
-const EAGAIN: i32 = 11;
-pub(super) const EADDRINUSE: i32 = 98;
-const ECANCELED: i32 = 125;
 
 impl Cluster {
     /// Opens the given ports; workers are spawned by the time the first turn ends.

@@ -36,7 +36,7 @@ fn margin(budget: Duration) -> Duration {
 
 impl Policy {
     /// How long workers are drained before they are asked to stop, or the rest is ended.
-    fn drain_time(&self) -> Duration {
+    pub fn drain_time(&self) -> Duration {
         match self.drain {
             Drain::Connections | Drain::Server => self.drain_timeout,
             Drain::None => Duration::ZERO,

@@ -1,6 +1,11 @@
 //! Every exit code there is, by the names of sysexits(3) where it has one, and which of them an
 //! errno of the start means. The manual's EXIT STATUS lists them.
 
+use super::errno::{
+    EACCES, EADDRINUSE, EAGAIN, EEXIST, EINVAL, ENAMETOOLONG, ENOENT, ENOEXEC, ENOSPC, ENOTDIR,
+    EPERM, EROFS,
+};
+
 /// Why one ends, or does not begin: its exit code, and a whole sentence.
 pub type Failure = (u8, String);
 
@@ -50,18 +55,6 @@ pub const ALL: [u8; 13] = [
 
 /// The step of a child's preparation that executes COMMAND; named by `ExecFailed`.
 pub const EXEC_STEP: &str = "exec";
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
-const ENOEXEC: i32 = 8;
-const EAGAIN: i32 = 11;
-const EACCES: i32 = 13;
-const EEXIST: i32 = 17;
-const ENOTDIR: i32 = 20;
-const EINVAL: i32 = 22;
-const ENOSPC: i32 = 28;
-const EROFS: i32 = 30;
-const ENAMETOOLONG: i32 = 36;
-const EADDRINUSE: i32 = 98;
 
 /// Nothing was ever run, and this step of a child's way to COMMAND failed. `None`: it may be another
 /// time. A right that is lacking is lacking at the next try as well.

@@ -13,6 +13,7 @@ mod crash;
 mod deadlines;
 mod drain;
 mod due;
+pub mod errno;
 pub mod hearers;
 mod hung;
 mod kinds;

@@ -17,7 +17,7 @@
 
 use super::action::{Action, Opening};
 use super::addr::Addr;
-use super::binds::EADDRINUSE;
+use super::errno::{EADDRINUSE, EOPNOTSUPP};
 use super::event::Snag;
 use super::ids::{Ask, LaneId, PortId, Seat, WorkerId};
 use super::lane::{Asked, Lane, LaneState, Of, Reader};
@@ -28,7 +28,6 @@ use super::{Cluster, Out};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-const EOPNOTSUPP: i32 = 95;
 /// So many of one worker (I9).
 pub const MAX_OWN: usize = 64;
 

@@ -1,6 +1,9 @@
 //! What the sentences of `sentences` are made of: lists, limits, remedies.
 
 use super::addr::Addr;
+use super::errno::{
+    EACCES, EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EBUSY, EEXIST, EINVAL, ENOSYS, EPERM,
+};
 use super::event::{By, Snag};
 use super::ids::Pid;
 use super::lanes::MAX_LANES;
@@ -102,13 +105,6 @@ pub(super) fn tie(snag: Snag) -> &'static str {
 
 /// What helps when a port cannot be opened.
 pub(super) fn remedy(errno: i32, addr: &Addr) -> Option<&'static str> {
-    const EPERM: i32 = 1;
-    const EACCES: i32 = 13;
-    const EEXIST: i32 = 17;
-    const EINVAL: i32 = 22;
-    const EAFNOSUPPORT: i32 = 97;
-    const EADDRINUSE: i32 = 98;
-    const EADDRNOTAVAIL: i32 = 99;
     let is_ipv6 = addr.tcp().is_some_and(|a| a.is_ipv6());
     match errno {
         EEXIST => Some("something is there that is no socket; it is left alone"),
@@ -127,10 +123,6 @@ pub(super) fn remedy(errno: i32, addr: &Addr) -> Option<&'static str> {
 
 /// What an errno of seccomp(2) means here.
 pub(super) fn refusal(errno: i32) -> String {
-    const EPERM: i32 = 1;
-    const EBUSY: i32 = 16;
-    const EINVAL: i32 = 22;
-    const ENOSYS: i32 = 38;
     let why = match errno {
         EBUSY => "an outer supervisor watches already (a sandbox, WSL, another minicluster)",
         EINVAL => "this kernel or sandbox has no seccomp user notification",

@@ -39,15 +39,7 @@ impl Cgroups {
     fn open(&mut self) -> io::Result<()> {
         let dir = cgroup::own(Path::new("/"))?;
         clear(&dir);
-        let ours = make(&dir)?;
-        if !cgroup::can_kill(&ours) {
-            let _ = cgroup::remove(&ours);
-            let what = "the kernel is older than Linux 5.14 and has no cgroup.kill";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
-        }
-        // A child has to get in, too: that takes a right over the group that it comes from.
-        cgroup::door(&dir).map_err(|e| at(&dir, &e))?;
-        self.dir = Some(ours);
+        self.dir = Some(ours_in(&dir)?);
         Ok(())
     }
 
@@ -84,6 +76,29 @@ impl Cgroups {
         let over = self.leaving.len().saturating_sub(MOST_LEAVING);
         self.leaving.drain(..over);
     }
+}
+
+/// Could they be? (--check: nothing is left.)
+pub(super) fn could_be() -> io::Result<()> {
+    let dir = cgroup::own(Path::new("/"))?;
+    cgroup::remove(&ours_in(&dir)?)
+}
+
+/// Where ours can lie, made.
+fn ours_in(dir: &Path) -> io::Result<PathBuf> {
+    let ours = make(dir)?;
+    let usable = match cgroup::can_kill(&ours) {
+        // A child has to get in, too: that takes a right over the group that it comes from.
+        true => cgroup::door(dir).map_err(|e| at(dir, &e)).map(drop),
+        false => {
+            let what = "the kernel is older than Linux 5.14 and has no cgroup.kill";
+            Err(io::Error::new(io::ErrorKind::Unsupported, what))
+        }
+    };
+    if usable.is_err() {
+        let _ = cgroup::remove(&ours);
+    }
+    usable.map(|()| ours)
 }
 
 /// One for us. Where our pid was that of another master, which has left its own, it is `minicluster.PID-2`, ..

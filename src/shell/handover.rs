@@ -81,10 +81,12 @@ fn print(path: &Path) -> Result<Print, String> {
     }
     // As whom we are it would do what somebody else likes.
     let stranger = ![0, process::euid()].contains(&m.uid());
-    if stranger || m.mode() & 0o002 != 0 {
-        let whose = match stranger {
-            true => format!("it is of uid {}", m.uid()),
-            false => "everybody may write it".to_string(),
+    let group = ![0, process::egid()].contains(&m.gid()) && m.mode() & 0o020 != 0;
+    if stranger || group || m.mode() & 0o002 != 0 {
+        let whose = match (stranger, group) {
+            (true, _) => format!("it is of uid {}", m.uid()),
+            (false, true) => format!("gid {} may write it", m.gid()),
+            (false, false) => "everybody may write it".to_string(),
         };
         let (shown, me) = (path.display(), process::euid());
         return Err(format!(

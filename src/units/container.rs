@@ -8,6 +8,9 @@ use crate::core::words::human;
 use crate::settings::{Control, PID1_BUDGET};
 use std::path::Path;
 
+/// Whoever it is that is not root.
+const NOBODY: &str = "65532";
+
 /// What COMMAND is called, and an image that has it.
 const IMAGES: [(&str, &str); 12] = [
     ("node", "docker.io/library/node:22-slim"),
@@ -44,9 +47,7 @@ pub fn file(p: &Plan) -> String {
         "# By minicluster --print-unit containerfile. Beside it there has to be minicluster, the static binary: of\n\
          # its sources, make static, target/static/minicluster.\n",
     );
-    for note in &p.notes {
-        text.push_str(&format!("# {}\n", comment(note)));
-    }
+    text.push_str(&p.notes_text());
     if !p.env.is_empty() {
         let names: Vec<String> = p.env.iter().map(|n| comment(n)).collect();
         text.push_str(&format!(
@@ -133,6 +134,18 @@ pub fn refuse(p: &Plan) -> Result<(), String> {
     }
 }
 
+/// Who is not root can write where that lets him.
+fn given(p: &Plan) -> String {
+    let dirs = p.written.iter().filter(|d| *d != "/tmp" && *d != "/");
+    let dirs: Vec<String> = dirs.cloned().collect();
+    if p.user() || dirs.is_empty() {
+        return String::new();
+    }
+    let how = ["install", "-d", "-o", NOBODY, "-g", NOBODY].map(String::from);
+    let words = [how.to_vec(), dirs].concat();
+    format!("# What is written to.\nRUN {}\n", list(&words))
+}
+
 fn body(p: &Plan) -> String {
     let first = p.command.first().map(String::as_str).unwrap_or_default();
     let owner = match p.user() {
@@ -142,7 +155,8 @@ fn body(p: &Plan) -> String {
     match image(p) {
         Some(image) => format!(
             "FROM {image}\nCOPY --chmod=755 minicluster {BINARY}\nWORKDIR {APP}\n\
-             # .containerignore (.dockerignore) says what of it is no part of the image.\nCOPY . {APP}\n{owner}"
+             # .containerignore (.dockerignore) says what of it is no part of the image.\nCOPY . {APP}\n{}{owner}",
+            given(p)
         ),
         None => {
             let from = copied(first);

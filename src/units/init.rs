@@ -2,7 +2,7 @@
 //! us: the pid file is locked by the master, so neither start-stop-daemon nor a guess about pids is needed.
 
 use super::plan::Plan;
-use super::quote::{comment, shell as quote};
+use super::quote::{comment, joined, shell as quote};
 
 const SCRIPT: &str = r#"
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -114,17 +114,8 @@ pub fn script(p: &Plan) -> String {
         p.name,
         comment(&what)
     );
-    for note in &p.notes {
-        text.push_str(&format!("# {}\n", comment(note)));
-    }
-    if !p.env.is_empty() {
-        let names: Vec<String> = p.env.iter().map(|n| format!("{}=..", comment(n))).collect();
-        text.push_str(&format!(
-            "# Values of --env are not told here, where all can read them. Make {} (root's,\n# mode 0600), a line each: {}\n",
-            p.env_file,
-            names.join(" ")
-        ));
-    }
+    text.push_str(&p.notes_text());
+    text.push_str(&p.env_text());
     let pid = match &p.settings.pid_file {
         Some(path) => path.to_string_lossy().into_owned(),
         None => format!("/run/{}.pid", p.name),
@@ -148,5 +139,5 @@ pub fn script(p: &Plan) -> String {
 }
 
 fn line(words: &[String]) -> String {
-    words.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ")
+    joined(words, quote)
 }

@@ -2,10 +2,12 @@
 //! lives, which draining does not change, and whether clients are to come, which they are not from the first
 //! moment of a stop.
 
-use super::plan::{BINARY, Plan};
+use super::plan::{BINARY, Plan, join};
 use super::quote::{comment, k8s as word, yaml};
 use super::times;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// Nobody's number, in images that have no user.
 const NOBODY: u32 = 65_532;
@@ -19,9 +21,7 @@ pub fn manifest(p: &Plan) -> String {
         "# By minicluster --print-unit k8s. The image is that of --print-unit containerfile. What it is called, how many\n\
          # replicas there are and what they may use is yours to say.\n",
     );
-    for note in &p.notes {
-        text.push_str(&format!("# {}\n", comment(note)));
-    }
+    text.push_str(&p.notes_text());
     if !p.env.is_empty() {
         let keys: Vec<String> = p
             .env
@@ -38,15 +38,29 @@ pub fn manifest(p: &Plan) -> String {
     text
 }
 
-/// A place to mount something on has no colon.
+/// What is written to is a volume: it hides what the image has there, and its place has no colon.
 pub fn refuse(p: &Plan) -> Result<(), String> {
-    match p.written.iter().find(|dir| dir.contains(':')) {
-        Some(dir) => Err(format!(
+    if let Some(dir) = p.written.iter().find(|dir| dir.contains(':')) {
+        return Err(format!(
             "{} is written to, so it is a volume, and mountPath: takes no ':': give it another name",
             comment(dir)
-        )),
-        None => Ok(()),
+        ));
     }
+    let read = [Some(BINARY.to_string()), p.command.first().cloned()];
+    let s = &p.settings;
+    let there = s.cwd.iter().chain(&s.env_files);
+    let there = there.map(|f| join(&p.here, &f.to_string_lossy()));
+    for file in read.into_iter().flatten().chain(there) {
+        let hides = |dir: &&String| Path::new(&file).starts_with(dir);
+        if let Some(dir) = p.written.iter().find(hides) {
+            return Err(format!(
+                "{} is written to, so it is a volume, which would hide {}: write elsewhere",
+                comment(dir),
+                comment(&file)
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A name as Kubernetes has them.
@@ -202,16 +216,9 @@ fn rights(p: &Plan) -> String {
 
 /// Nothing else can be written to.
 fn volumes(p: &Plan) -> String {
-    let tmp = "/tmp".to_string();
-    let run = "/run".to_string();
     // The control socket: root's is in /run, that of others in /tmp.
-    let mut dirs: Vec<&String> = [&tmp].into_iter().chain(p.user().then_some(&run)).collect();
-    dirs.extend(
-        p.written
-            .iter()
-            .filter(|d| *d != "/tmp" && *d != "/run" && *d != "/"),
-    );
-    dirs.dedup();
+    let ours = ["/tmp"].into_iter().chain(p.user().then_some("/run"));
+    let dirs: BTreeSet<&str> = ours.chain(p.written.iter().map(String::as_str)).collect();
     let mut text = String::from("        volumeMounts:\n");
     for (n, dir) in dirs.iter().enumerate() {
         text.push_str(&format!(

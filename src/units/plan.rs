@@ -1,10 +1,11 @@
 //! What all kinds of files are made from: the words that start the cluster there, what had to be left
 //! out or changed, and how long things take.
 
+use super::quote::comment;
 use super::{Facts, Kind};
 use crate::core::{Drain, Policy};
 use crate::options::{self, Opt, Rivals};
-use crate::settings::{Control, Listen, Said, Settings};
+use crate::settings::{Control, Listen, Orphans, Said, Settings};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
@@ -78,6 +79,8 @@ impl Plan {
         plan.policy = plan.settings.policy(1, 0, Vec::new());
         plan.budget();
         plan.written = plan.directories();
+        // What was left out may have been what the rest needs.
+        plan.settings.check()?;
         for word in plan.options.iter().flatten().chain(&plan.command) {
             if word.contains('\0') {
                 return Err("a word holds a NUL".into());
@@ -93,6 +96,26 @@ impl Plan {
             );
         }
         Ok(plan)
+    }
+
+    /// What was left out or changed, as comments.
+    pub fn notes_text(&self) -> String {
+        let line = |note: &String| format!("# {}\n", comment(note));
+        self.notes.iter().map(line).collect()
+    }
+
+    /// Where values of --env are to be, as a comment.
+    pub fn env_text(&self) -> String {
+        if self.env.is_empty() {
+            return String::new();
+        }
+        let name = |n: &String| format!("{}=..", comment(n));
+        let names: Vec<String> = self.env.iter().map(name).collect();
+        format!(
+            "# Values of --env are not told here, where all can read them. Make {} (root's,\n# mode 0600), a line each: {}\n",
+            self.env_file,
+            names.join(" ")
+        )
     }
 
     /// Adds an option.
@@ -181,7 +204,20 @@ impl Plan {
                 ));
                 return Ok(None);
             }
+            "orphans" if contained && value == "keep" => {
+                self.note("--orphans keep is left out: a container ends with its first process, and nobody is left to adopt.");
+                self.settings.orphans = Orphans::Stop;
+                return Ok(None);
+            }
+            "cgroup" if contained && value == "auto" => {
+                self.note("--cgroup auto takes a control group that the container may write: without one (as a rule) it is warned at each start, and workers have none of their own.");
+            }
             "pid-file" if self.kind == Kind::Init => return Ok(None),
+            "control" if self.kind == Kind::K8s && value.starts_with("tcp://") => {
+                self.note(format!("-C {value} is left out, since it needs a key, as --key-file has it: the control socket is where verbs find it."));
+                self.settings.control = Control::Named;
+                return Ok(None);
+            }
             "key-file" if self.kind == Kind::K8s => {
                 self.note("--key-file is left out: a Secret is a file of root's, or of a group, and a key that a group can read is none. kubectl exec POD -- minicluster VERB needs no key.");
                 self.settings.key_file = None;
@@ -198,6 +234,13 @@ impl Plan {
             _ => {}
         }
         let whole = self.whole(long, value);
+        if contained && matches!(long, "env-file" | "key-file") {
+            let how = match self.kind {
+                Kind::K8s => "a Secret, by subPath:",
+                Kind::Containerfile | Kind::Systemd | Kind::Init => "docker run -v",
+            };
+            self.note(format!("--{long} {whole} is no part of the image, which anybody may read who has it: mount it there ({how}), and let .containerignore (.dockerignore) name it where COPY would take it along."));
+        }
         if whole.contains(WRITTEN) && !value.contains(WRITTEN) {
             self.note(format!("--{long} {value} is {whole} here: who writes beside {APP} has to have a volume over it, which would hide what is served."));
         }

@@ -5,6 +5,12 @@ fn plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_-+./:,@=".contains(c)
 }
 
+/// Words on a line.
+pub fn joined(words: &[String], quote: fn(&str) -> String) -> String {
+    let all: Vec<String> = words.iter().map(|w| quote(w)).collect();
+    all.join(" ")
+}
+
 /// A word of ExecStart=: no specifier, no variable, no escape of the word's own.
 pub fn systemd(word: &str) -> String {
     let mut text = String::new();

@@ -3,10 +3,11 @@
 //! end for a good one, and systemd knows it from 253 on only.)
 
 use super::plan::Plan;
-use super::quote::{comment, systemd as quote, systemd_path, systemd_paths, systemd_text};
+use super::quote::{comment, joined, systemd as quote, systemd_path, systemd_paths, systemd_text};
 use super::times;
-use crate::core::Balance;
+use crate::core::Addr;
 use crate::core::codes::{CANNOT_EXECUTE, EX_CONFIG, EX_NOPERM, EX_USAGE, NOT_FOUND};
+use crate::settings::{Listen, Orphans};
 
 /// Time and again the same comes of these: somebody has to change something first.
 const LASTING: [u8; 5] = [EX_USAGE, EX_NOPERM, EX_CONFIG, CANNOT_EXECUTE, NOT_FOUND];
@@ -19,17 +20,8 @@ pub fn unit(p: &Plan) -> String {
          #   systemctl daemon-reload && systemctl enable --now {0}\n",
         p.name
     );
-    for note in &p.notes {
-        text.push_str(&format!("# {}\n", comment(note)));
-    }
-    if !p.env.is_empty() {
-        let names: Vec<String> = p.env.iter().map(|n| format!("{}=..", comment(n))).collect();
-        text.push_str(&format!(
-            "# Values of --env are not told here, where all can read them. Make {} (root's,\n# mode 0600), a line each: {}\n",
-            p.env_file,
-            names.join(" ")
-        ));
-    }
+    text.push_str(&p.notes_text());
+    text.push_str(&p.env_text());
     let what = p.command.join(" ");
     text.push_str(&format!(
         "\n[Unit]\nDescription={}: a minicluster of {}\nDocumentation=man:minicluster(1) man:minicluster(7)\n",
@@ -54,7 +46,7 @@ pub fn unit(p: &Plan) -> String {
 }
 
 fn line(words: &[String]) -> String {
-    words.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ")
+    joined(words, quote)
 }
 
 fn service(p: &Plan) -> String {
@@ -80,7 +72,13 @@ fn service(p: &Plan) -> String {
                  ExecReload=kill -USR2 $MAINPID\n"
             .into(),
     });
-    text.push_str("# TERM to the master alone: it drains its workers. What is left at the end is killed.\nKillMode=mixed\n");
+    text.push_str(match p.settings.orphans {
+        Orphans::Stop => "# TERM to the master alone: it drains its workers. What is left at the end is killed.\nKillMode=mixed\n",
+        Orphans::Keep => "# TERM to the master alone: it drains its workers. Whom it leaves when it crashes is not touched, but is\n# the next start's (--orphans keep).\nKillMode=process\n",
+    });
+    if p.settings.cgroup {
+        text.push_str("# Each worker has a control group of its own, below that of the service (--cgroup auto).\nDelegate=yes\n");
+    }
     text.push_str(&match times::start(&p.policy) {
         Some(secs) => format!(
             "# --start-timeout, and the time to stop what there is by then. While it starts, reloads or stops the\n\
@@ -99,6 +97,11 @@ fn service(p: &Plan) -> String {
         "{why}\nTimeoutStopSec={}\n",
         times::stop(&p.policy)
     ));
+    let store = stored(p).map_or(String::new(), |n| {
+        format!(
+            "# Its listening sockets, should they be kept over a crash of the master.\nFileDescriptorStoreMax={n}\n"
+        )
+    });
     let codes: Vec<String> = LASTING.iter().map(u8::to_string).collect();
     text.push_str(&format!(
         "Restart=on-failure\nRestartSec=1\n\
@@ -110,26 +113,19 @@ fn service(p: &Plan) -> String {
          OOMPolicy=continue\n\
          # Workers have the first, which is what programs with select(2) take; the master takes the second.\n\
          LimitNOFILE=1024:524288\n\
-         # Its listening sockets, should they be kept over a crash of the master.\n\
-         FileDescriptorStoreMax={}\n\
+         {store}\
          # The control socket. It is kept when this one stops: others are found there, too.\n\
          RuntimeDirectory=minicluster\nRuntimeDirectoryMode=0700\nRuntimeDirectoryPreserve=yes\n",
         codes.join(" "),
-        stored(p)
     ));
     text
 }
 
-/// Lanes there can be at most, with those of a generation that goes.
-fn stored(p: &Plan) -> usize {
-    let ports = (p.tcp().len() + p.settings.listen.len()).max(1);
-    let each = match p.settings.balance() {
-        Balance::Shared => 4,
-        Balance::Hash | Balance::Ip | Balance::Cpu => {
-            4 * usize::from(p.settings.workers.unwrap_or(64))
-        }
-    };
-    ports * each
+/// Lanes there can be at most, with those of a generation that goes; none, where each worker has its own.
+fn stored(p: &Plan) -> Option<usize> {
+    let unix = |l: &&Listen| matches!(l, Listen::Open(Addr::Unix(_), _));
+    let ports = p.tcp().len() + p.settings.listen.iter().filter(unix).count();
+    (!p.settings.balance().spreads()).then_some(4 * ports.max(1))
 }
 
 fn rights(p: &Plan) -> String {
@@ -161,12 +157,15 @@ fn hardening(p: &Plan) -> String {
         let dir = systemd_paths(dir).unwrap_or_default();
         text.push_str(&format!("ReadWritePaths=-{dir}\n"));
     }
+    if !p.settings.cgroup {
+        text.push_str("ProtectControlGroups=yes\n");
+    }
     text.push_str(match p.uses_tmp() {
         true => "# PrivateTmp=yes would hide what is said of /tmp here.\n",
         false => "PrivateTmp=yes\n",
     });
     text.push_str(
-        "ProtectClock=yes\nProtectControlGroups=yes\nProtectHostname=yes\nProtectKernelLogs=yes\n\
+        "ProtectClock=yes\nProtectHostname=yes\nProtectKernelLogs=yes\n\
          ProtectKernelModules=yes\nProtectKernelTunables=yes\nRestrictSUIDSGID=yes\nLockPersonality=yes\n\
          # The last two are needed: what connections owe is asked by netlink, and the control socket is a unix one.\n\
          RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX\n\
@@ -177,7 +176,7 @@ fn hardening(p: &Plan) -> String {
          #  ProtectHome=, ProtectSystem=strict  with ReadWritePaths= for all that is written\n\
          #  SystemCallFilter=@system-service seccomp pidfd_getfd  without the last two the workers end by SIGSYS, all of them\n\
          #  CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_NET_BIND_SERVICE CAP_SYS_PTRACE CAP_CHOWN\n\
-         #                 CAP_DAC_OVERRIDE CAP_SYS_RESOURCE CAP_SYS_NICE  what the master as root may need\n\
+         #                 CAP_DAC_OVERRIDE CAP_NET_ADMIN CAP_SYS_RESOURCE CAP_SYS_NICE  what the master as root may need\n\
          #  ProtectProc=invisible          for a master as root; for another one with --user it hides the workers\n\
          # And these break it: PrivateNetwork= (nobody comes in), SocketBindDeny= (of its ports), PrivateUsers= with\n\
          # --user (no such user), RestrictAddressFamilies= without those above.\n",

@@ -342,12 +342,117 @@ fn what_does_not_go_with_a_daemon_goes_where_there_is_none() {
         let said = text.lines().filter(|l| !l.starts_with('#'));
         let said: Vec<&str> = said.collect();
         let said = said.join("\n");
-        assert!(
-            said.contains("--orphans") && !said.contains("-d\""),
-            "{text}"
-        );
-        assert!(!said.contains(" -d "), "{text}");
+        // In a container nobody is left who could adopt.
+        assert_eq!(said.contains("--orphans"), kind == Kind::Systemd, "{text}");
+        assert!(!said.contains("-d\"") && !said.contains(" -d "), "{text}");
     }
     let why = refused(Kind::Init, "-p 3000 -d --orphans keep -- node srv.js");
     assert!(why.contains("--orphans keep does not go with"), "{why}");
+}
+
+#[test]
+fn workers_that_outlive_the_master_are_left_alone_and_groups_of_their_own_are_let_be_made() {
+    let plain = typed(Kind::Systemd, "-p 80 -- /srv/app/server");
+    for line in [
+        "KillMode=mixed\n",
+        "ProtectControlGroups=yes\n",
+        "FileDescriptorStoreMax=4\n",
+    ] {
+        assert!(plain.contains(line), "{line}: {plain}");
+    }
+    assert!(!plain.contains("Delegate="));
+    let both = "--orphans keep --cgroup auto --balance hash -p 80 -- /srv/app/server";
+    let unit = typed(Kind::Systemd, both);
+    for line in ["KillMode=process\n", "Delegate=yes\n"] {
+        assert!(unit.contains(line), "{line}: {unit}");
+    }
+    // Where each worker has a lane of its own, none is kept.
+    for line in [
+        "KillMode=mixed",
+        "ProtectControlGroups=",
+        "FileDescriptorStoreMax=",
+    ] {
+        assert!(!unit.contains(line), "{line}: {unit}");
+    }
+    for kind in [Kind::Containerfile, Kind::K8s] {
+        let text = typed(kind, both);
+        assert!(text.contains("# --orphans keep is left out"), "{text}");
+        assert!(text.contains("# --cgroup auto takes"), "{text}");
+        assert!(!words(kind, &text).contains(&"--orphans".to_string()));
+    }
+}
+
+#[test]
+fn what_is_written_in_a_pod_is_a_volume_wherever_it_is() {
+    let mounts = |line: &str| -> Vec<String> {
+        let text = typed(Kind::K8s, line);
+        let paths = text
+            .lines()
+            .filter_map(|l| l.trim().strip_prefix("mountPath: "));
+        paths.map(|p| p.trim_matches('"').to_string()).collect()
+    };
+    let run = "--pid-file /run/app.pid -C /run/app.sock -- ./server";
+    assert_eq!(mounts(run), ["/run", "/tmp"]);
+    assert_eq!(mounts("--user 1 -- ./server"), ["/run", "/tmp"]);
+    assert_eq!(mounts("-- ./server"), ["/tmp"]);
+    for (line, what) in [
+        ("--pid-file /x.pid -- ./server", "/ is written to"),
+        (
+            "--log-file /opt/app/x.log -- /opt/app/server",
+            "would hide /opt/app/server",
+        ),
+        (
+            "--log-file /usr/local/bin/x -- ./server",
+            "would hide /usr/local/bin/minicluster",
+        ),
+    ] {
+        let why = refused(Kind::K8s, line);
+        assert!(why.contains(what), "{line}: {why}");
+    }
+}
+
+#[test]
+fn a_key_that_cannot_be_there_takes_along_what_needs_it() {
+    let line = "-C tcp://127.0.0.1:9 --key-file k -p 80 -- ./server";
+    let text = typed(Kind::K8s, line);
+    let words = words(Kind::K8s, &text);
+    for gone in ["--key-file", "-C", "--control"] {
+        assert!(!words.iter().any(|w| w == gone), "{words:?}");
+    }
+    assert!(
+        text.contains("# -C tcp://127.0.0.1:9 is left out"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_a_container_writes_is_its_users_and_what_is_secret_is_mounted() {
+    let line =
+        "--log-dir logs --pid-file /tmp/pid --env-file .env --key-file key -p 80 -- node srv.js";
+    let file = typed(Kind::Containerfile, line);
+    let run = r#"RUN ["install", "-d", "-o", "65532", "-g", "65532", "/app/logs"]"#;
+    assert!(
+        file.contains(&format!("{run}\nUSER 65532:65532\n")),
+        "{file}"
+    );
+    for secret in [
+        "--env-file /app/.env is no part",
+        "--key-file /app/key is no part",
+    ] {
+        assert!(file.contains(secret), "{secret}: {file}");
+    }
+    for (kind, line) in [
+        (
+            Kind::Containerfile,
+            "--user 1 --log-dir logs -- node srv.js",
+        ),
+        (Kind::Containerfile, "--pid-file /tmp/pid -- node srv.js"),
+        // (Root's.)
+        (Kind::Containerfile, "--log-dir logs -- ./server"),
+    ] {
+        let file = typed(kind, line);
+        assert!(!file.contains("RUN "), "{line}: {file}");
+    }
+    let pod = typed(Kind::K8s, "--env-file .env -- node srv.js");
+    assert!(pod.contains("a Secret, by subPath:"), "{pod}");
 }

@@ -61,6 +61,8 @@ pub enum Mechanism {
     Runtime,
     /// /dev/log
     Syslog,
+    /// A control group to make others in.
+    Cgroup,
 }
 
 use Mechanism as M;
@@ -92,7 +94,7 @@ const fn row(
 }
 
 /// All of them.
-pub static ROWS: [Row; 23] = [
+pub static ROWS: [Row; 24] = [
     row(
         M::Notify,
         "seccomp-notify",
@@ -230,6 +232,12 @@ pub static ROWS: [Row; 23] = [
         "syslog",
         "the log of a daemon",
         "the daemon has no log",
+    ),
+    row(
+        M::Cgroup,
+        "cgroup",
+        "each worker has a control group of its own (--cgroup auto): what it starts ends with it",
+        "what leaves the process group of a worker stays until the cluster stops",
     ),
 ];
 
@@ -452,12 +460,13 @@ impl Report {
 
     fn row(&self, row: &Row) -> String {
         let state = self.state(row.what);
-        let (why, add) = match state.is_refused() {
+        let (why, lost, add) = match state.is_refused() {
             true => (
                 quote(&state.why()),
+                quote(row.lost),
                 quote(&remedies::remedy(row.what, state, &self.around)),
             ),
-            false => ("null".into(), "null".into()),
+            false => ("null".into(), "null".into(), "null".into()),
         };
         let errno = match state {
             State::Refused(errno) => errno.to_string(),
@@ -469,11 +478,10 @@ impl Report {
             | State::NotNeeded => "null".into(),
         };
         format!(
-            "{{\"name\":{},\"state\":{},\"for\":{},\"errno\":{errno},\"why\":{why},\"lost\":{},\"add\":{add}}}",
+            "{{\"name\":{},\"state\":{},\"for\":{},\"errno\":{errno},\"why\":{why},\"lost\":{lost},\"add\":{add}}}",
             quote(row.name),
             quote(state.word()),
-            quote(row.purpose),
-            quote(row.lost)
+            quote(row.purpose)
         )
     }
 }

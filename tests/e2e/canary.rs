@@ -90,11 +90,12 @@ fn one_that_does_not_get_ready_or_ends_while_it_is_watched_is_all_that_was_start
 #[test]
 fn one_that_ends_when_all_are_exchanged_brings_back_those_that_were_kept() {
     let broken = "test $WORKER_ID = 2 || exec ./threaded; \
-                  exec ./threaded --exit-after-ms 700 --exit-code 4";
+                  exec ./threaded --exit-after-ms 2500 --exit-code 4";
+    // (Long enough for all of them to have their places before, and to be watched still.)
     for options in [
-        "--canary 1:1500ms",
-        "--canary 1:1500ms --balance hash",
-        "--canary 1:1500ms --balance ip",
+        "--canary 1:3s",
+        "--canary 1:3s --balance hash",
+        "--canary 1:3s --balance ip",
     ] {
         let (mut rig, port) = four(options, broken);
         let (said, tally) = fails(&rig, port);

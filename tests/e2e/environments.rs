@@ -397,6 +397,14 @@ fn what_is_refused_of_the_masters_own_costs_only_what_the_manual_says() {
         )
         .add("AF_UNIX")
         .says(&["no-notify"]),
+        env(
+            "no control group of its own",
+            mounted("mount -t tmpfs none /sys/fs/cgroup"),
+            &["cgroup"],
+        )
+        .with("--cgroup auto")
+        .add("Delegate=yes")
+        .says(&["no-cgroup"]),
         env("a user namespace", "unshare -Ur", &[]),
         env("no /proc", without_proc(), &["proc"])
             .add("mount -t proc")

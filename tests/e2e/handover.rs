@@ -275,9 +275,18 @@ fn what_could_be_somebody_elses_is_not_executed() {
     );
     let chown = Command::new("chown").arg("0").arg(&theirs).status();
     assert!(chown.unwrap().success());
-    let chmod = Command::new("chmod").arg("o+w").arg(&theirs).status();
-    assert!(chmod.unwrap().success());
+    let chmod = |how: &str| {
+        let done = Command::new("chmod").arg(how).arg(&theirs).status();
+        assert!(done.unwrap().success());
+    };
+    chmod("o+w");
     in_vain(&rig, &words, "everybody may write it");
+    let chgrp = Command::new("chgrp").arg("65534").arg(&theirs).status();
+    assert!(chgrp.unwrap().success());
+    chmod("o-w,g+w");
+    in_vain(&rig, &words, "gid 65534 may write it");
+    chmod("g-w");
+    to(&rig, &theirs);
     rig.end(&[]);
 }
 

@@ -6,6 +6,8 @@ use crate::proc;
 use nix::sys::signal::Signal;
 use std::collections::HashMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Instant;
 
@@ -177,9 +179,12 @@ fn of_three_hundred_events_that_come_while_it_hangs_the_oldest_are_lost_and_that
     let dir = rig.dir().to_path_buf();
     rig.until("it hangs", || dir.join("told").exists());
     let before = rig.status();
-    for _ in 0..300 {
-        assert_eq!(rig.verb("reopen").code, 0);
-    }
+    // By one connection: it must not hang for longer than it may.
+    let mut types = UnixStream::connect(rig.socket()).unwrap();
+    types.write_all("reopen\n".repeat(300).as_bytes()).unwrap();
+    types.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut said = String::new();
+    types.read_to_string(&mut said).unwrap();
     let full = rig.wait("hook-missed", |_| true);
     assert!(full.msg.contains("256 events wait"), "{full:?}");
     fs::write(dir.join("go"), "").unwrap();

@@ -190,6 +190,9 @@ pub fn run(mut cmd: Command, deadline: Instant) -> Said {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    // Read meanwhile: more than a pipe holds is not written otherwise.
+    let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let (out, err) = (all_of(out), all_of(err));
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
@@ -201,14 +204,19 @@ pub fn run(mut cmd: Command, deadline: Instant) -> Said {
         }
         std::thread::sleep(LOOK);
     };
-    let (mut out, mut err) = (String::new(), String::new());
-    child.stdout.unwrap().read_to_string(&mut out).unwrap();
-    child.stderr.unwrap().read_to_string(&mut err).unwrap();
     Said {
         code: status.code().unwrap_or(-1),
-        out,
-        err,
+        out: out.join().unwrap(),
+        err: err.join().unwrap(),
     }
+}
+
+fn all_of(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        from.read_to_string(&mut text).unwrap();
+        text
+    })
 }
 
 /// A port that is free on every address. Not one that the kernel picks: those it also gives to

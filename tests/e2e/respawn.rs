@@ -186,7 +186,7 @@ fn a_command_that_is_gone_for_a_while_is_waited_for() {
     }
     // It goes on trying, and the other one goes on serving.
     assert_eq!(get(v4(port), "/").unwrap().slot(), 0);
-    assert_eq!(rig.status().rows[1].state, "waiting");
+    rig.wait_status("it waits", |s| s.rows[1].state == "waiting");
     assert_eq!(rig.events("exec-failed").len(), 1, "said once");
     symlink(target(rig.dir()), rig.dir().join("command")).unwrap();
     rig.wait("ready", |e| e.slot() == 1);

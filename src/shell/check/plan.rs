@@ -2,7 +2,7 @@
 
 use super::Found;
 use crate::core::words::{count, human};
-use crate::core::{Addr, Drain, ReadyRule};
+use crate::core::{Addr, Policy, ReadyRule};
 use crate::settings::{Control, LogTo, Settings};
 use crate::shell::ahead;
 use crate::shell::names::Prospect;
@@ -11,9 +11,6 @@ use crate::wire::check::Report;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
-
-/// For SIGKILL, and for the last look at what is still served.
-const LAST: Duration = Duration::from_secs(6);
 
 /// How long those who stop things wait, if they are not told otherwise, and where that is said.
 const PATIENCE: [(&str, &str, Duration); 2] = [
@@ -191,32 +188,29 @@ fn ready(rule: ReadyRule) -> &'static str {
 
 /// How long a stop may take, and whether whoever stops us gives it that long.
 fn stop(s: &Settings, r: &mut Report) {
-    let draining = match s.drain {
-        Drain::Connections => s.drain_timeout,
-        Drain::Server | Drain::None => Duration::ZERO,
+    let policy = s.policy(1, 0, Vec::new());
+    let most = policy.longest_stop();
+    let uncut = Policy {
+        stop_budget: None,
+        ..policy.clone()
     };
-    let sum = s
-        .drain_delay
-        .saturating_add(draining)
-        .saturating_add(s.stop_timeout)
-        .saturating_add(LAST);
-    let budget = s.stop_budget.unwrap_or_default();
-    let (most, cut) = match budget.is_zero() || budget >= sum {
-        true => (sum, String::new()),
-        false => (
-            budget,
-            format!(", cut to {} by --stop-budget", human(budget)),
-        ),
+    let whole = uncut.longest_stop();
+    let cut = match most < whole {
+        true => format!(" (--stop-budget), of {}", human(whole)),
+        false => String::new(),
     };
+    let draining = policy.drain_time();
+    let said = [s.drain_delay, draining, s.stop_timeout];
+    let rest = said.into_iter().fold(whole, Duration::saturating_sub);
     r.plan.push((
         "stop",
         format!(
-            "at most {}: --drain-delay {}, draining {}, --stop-timeout {}, {} for the rest{cut}",
-            human(sum),
+            "at most {}{cut}: --drain-delay {}, draining {}, --stop-timeout {}, {} for the rest",
+            human(most),
             human(s.drain_delay),
             human(draining),
             human(s.stop_timeout),
-            human(LAST)
+            human(rest)
         ),
     ));
     let there = |(var, who, usual): &(&str, &'static str, Duration)| {

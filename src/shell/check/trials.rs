@@ -3,9 +3,10 @@
 
 use super::probe;
 use crate::core::codes::EX_OSERR;
-use crate::core::words::signal_name;
+use crate::core::words::{reason, signal_name};
 use crate::core::{Addr, BUCKETS, Balance, Given, Key, Takeover};
 use crate::settings::{LogTo, Settings};
+use crate::shell::cgroups;
 use crate::shell::observer::Observer;
 use crate::shell::rights::Rights;
 use crate::shell::sink::Syslog;
@@ -119,6 +120,15 @@ pub(super) fn all(w: &Wanted<'_>, r: &mut Report) {
     r.is(M::Abstract, tried(abstract_name));
     if s.log_file == Some(LogTo::Syslog) || s.daemon && s.log_file.is_none() {
         r.is(M::Syslog, tried(|| Syslog::open().map(drop)));
+    }
+    if s.cgroup {
+        r.is(
+            M::Cgroup,
+            match cgroups::could_be() {
+                Ok(()) => State::Ok(String::new()),
+                Err(e) => State::Fails(reason(&e)),
+            },
+        );
     }
     probe::worker(w, r);
     // What is refused can be gone without; who is killed for it cannot go on.

@@ -1,13 +1,8 @@
 //! What to add where something is refused: the exact flag, capability or setting, by who has taken it away.
 
 use super::{Mechanism, State};
+use crate::core::errno::{EACCES, EADDRINUSE, EBUSY, ENOMEM, EPERM};
 use Mechanism as M;
-
-const EPERM: i32 = 1;
-const ENOMEM: i32 = 12;
-const EACCES: i32 = 13;
-const EBUSY: i32 = 16;
-const EADDRINUSE: i32 = 98;
 
 /// What a remedy hangs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,6 +132,7 @@ pub(super) fn remedy(what: Mechanism, state: &State, around: &Around) -> String 
         ),
         M::Runtime => "systemd: RuntimeDirectory=minicluster; docker run --tmpfs /run; others: RUNTIME_DIRECTORY=DIR or XDG_RUNTIME_DIR=DIR that can be written; or -C PATH, or -C off".into(),
         M::Syslog => "--log-file FILE; or docker run -v /dev/log:/dev/log; systemd: no PrivateDevices= without BindPaths=/dev/log".into(),
+        M::Cgroup => "systemd: Delegate=yes; docker run --cgroupns private with /sys/fs/cgroup mounted rw; Linux 5.14 with cgroup v2; or leave --cgroup out".into(),
     }
 }
 

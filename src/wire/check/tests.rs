@@ -23,7 +23,7 @@ fn each_mechanism_has_one_row_and_one_name() {
         assert!(ROWS.iter().skip(n + 1).all(|r| r.name != row.name));
         assert!(row.name.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
     }
-    assert_eq!(ROWS.len(), Mechanism::Syslog as usize + 1);
+    assert_eq!(ROWS.len(), Mechanism::Cgroup as usize + 1);
 }
 
 #[test]
