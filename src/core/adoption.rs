@@ -55,8 +55,7 @@ impl Cluster {
     /// The worker that is to be in that slot is there already, and serves these.
     pub(super) fn is_there(
         &mut self,
-        id: WorkerId,
-        pid: Pid,
+        (id, pid, since): (WorkerId, Pid, Time),
         lanes: &[LaneId],
         now: Time,
         out: &mut Out,
@@ -72,8 +71,19 @@ impl Cluster {
         }
         match self.stop_is_hard() {
             Some(hard) => self.end_worker(id, hard, now, out),
-            None => self.become_ready(id, now, out),
+            None => {
+                self.become_ready(id, now, out);
+                self.lives_since(id, since.min(now), now);
+            }
         }
+    }
+
+    /// Its age is its own, and it has been ready nearly as long.
+    fn lives_since(&mut self, id: WorkerId, since: Time, now: Time) {
+        if let Some(w) = self.fleet.get_mut(id) {
+            (w.born, w.ready_since) = (since, Some(since));
+        }
+        self.begin_recycling(id, now);
     }
 
     fn serves_from_before(&mut self, id: WorkerId, lane: LaneId, out: &mut Out) {

@@ -2,7 +2,7 @@
 
 use super::addr::Addr;
 use super::health::Check;
-use super::ids::{Ask, Asker, LaneId, Pid, Program, WorkerId};
+use super::ids::{Ask, Asker, LaneId, Pid, Program, Time, WorkerId};
 use super::policy::Policy;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -13,10 +13,11 @@ use std::time::Duration;
 pub enum Event {
     /// fork(2) succeeded; the child has not executed COMMAND yet.
     Spawned { worker: WorkerId, pid: Pid },
-    /// Answer to `Spawn`: it is there already, left by another master, and serves these.
+    /// Answer to `Spawn`: it is there already, left by another master, runs since then, and serves these.
     IsThere {
         worker: WorkerId,
         pid: Pid,
+        since: Time,
         lanes: Vec<LaneId>,
     },
     /// There is no child: fork(2), or what it needs, failed.

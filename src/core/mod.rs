@@ -85,6 +85,7 @@ pub use lane::{Of, Reader};
 pub use notice::{Cause, Hindrance, Level, Notice, PassWhy, Who};
 pub use outcome::{Came, Hitch, Outcome};
 pub use phase::{MAX_ASKERS, Phase, Step};
+pub use phrases::remedy as remedy_of_port;
 pub use policy::{
     Balance, Canary, Drain, MAX_WORKERS, OnCrashLoop, Policy, ReadyRule, Recycle, RespawnOn, Surge,
     Takeover,

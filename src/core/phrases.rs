@@ -104,7 +104,7 @@ pub(super) fn tie(snag: Snag) -> &'static str {
 }
 
 /// What helps when a port cannot be opened.
-pub(super) fn remedy(errno: i32, addr: &Addr) -> Option<&'static str> {
+pub fn remedy(errno: i32, addr: &Addr) -> Option<&'static str> {
     let is_ipv6 = addr.tcp().is_some_and(|a| a.is_ipv6());
     match errno {
         EEXIST => Some("something is there that is no socket; it is left alone"),

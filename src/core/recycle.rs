@@ -134,7 +134,9 @@ impl Cluster {
     pub(super) fn begin_recycling(&mut self, id: WorkerId, now: Time) {
         let Some(w) = self.fleet.get(id) else { return };
         if let Some(age) = self.policy.recycle.age {
-            self.deadlines.set(Why::Age(id), now + w.share_of(age));
+            // (One that was adopted may have been ready for longer.)
+            let due = w.ready_since.unwrap_or(now) + w.share_of(age);
+            self.deadlines.set(Why::Age(id), due.max(now));
         }
         let looks = self.deadlines.get(Why::Weigh).is_some();
         if self.policy.recycle.rss.is_some() && !looks && self.phase == Phase::Serving {

@@ -49,7 +49,12 @@ impl Cluster {
         }
         match event {
             Event::Spawned { worker, pid } => self.spawned(worker, pid, now, out),
-            Event::IsThere { worker, pid, lanes } => self.is_there(worker, pid, &lanes, now, out),
+            Event::IsThere {
+                worker,
+                pid,
+                since,
+                lanes,
+            } => self.is_there((worker, pid, since), &lanes, now, out),
             Event::SpawnFailed { worker, errno } => self.spawn_failed(worker, errno, now, out),
             Event::TakeoverRefused { worker, errno } => {
                 self.takeover_refused(worker, errno, now, out)

@@ -31,8 +31,8 @@ const MAX_FOLLOWERS: usize = 64;
 /// Of all there is room for, and of those over TCP, one in so many is kept for who asks and goes: those who
 /// follow, or wait for an end, have no deadline, and nobody may take their place.
 const IN_PASSING: usize = 16;
-/// After so many, when all have gone, memory is given back.
-const MANY: u64 = 64;
+/// When all have gone memory is given back, but no more often.
+const LATELY: Duration = Duration::from_secs(1);
 /// So many portions of a file one is sent in a turn.
 const PORTIONS: usize = 4;
 /// What a buffer keeps of its memory when it is empty.
@@ -67,6 +67,9 @@ pub struct Clients {
     pub(super) own: Option<ClientId>,
     /// The last one when memory was given back.
     pub(super) small_at: u64,
+    /// and when that was.
+    #[serde(skip)]
+    pub(super) small_since: Option<Time>,
 }
 
 /// Where a client stands after a turn.
@@ -407,11 +410,17 @@ impl Clients {
         }
     }
 
-    /// Have all gone, and were many? Said once.
-    pub fn may_be_small(&mut self) -> bool {
-        let so = self.map.is_empty() && self.next - self.small_at >= MANY;
+    /// When is memory to be given back? As soon as all have gone who have come since the last time.
+    fn small_from(&self) -> Option<Time> {
+        let none = self.map.is_empty() && self.next > self.small_at;
+        none.then(|| self.small_since.map_or(Time(0), |t| t + LATELY))
+    }
+
+    /// Is it time to give memory back? Said once.
+    pub fn may_be_small(&mut self, now: Time) -> bool {
+        let so = self.small_from().is_some_and(|t| now >= t);
         if so {
-            self.small_at = self.next;
+            (self.small_at, self.small_since) = (self.next, Some(now));
         }
         so
     }
@@ -419,7 +428,8 @@ impl Clients {
     /// The earliest deadline.
     pub fn deadline(&self) -> Option<Time> {
         let all = self.map.values().filter_map(Client::deadline);
-        all.chain(self.doors.deadline()).min()
+        let more = self.doors.deadline().into_iter().chain(self.small_from());
+        all.chain(more).min()
     }
 
     /// Those whose deadline has passed.

@@ -3,8 +3,8 @@
 //! down before (`state`) and read behind it (`resume`). Clients of the workers notice nothing, since we are not
 //! in their way. Rules:
 //!
-//! 1. The new one is asked first, as a child: it reads the state, with copies of all descriptors, and says whether
-//!    it can go on from there. If it cannot, is not there, or says nothing for too long, nothing has happened.
+//! 1. The new one is asked first, as a child: it reads the state, with something at the numbers of all descriptors,
+//!    and says whether it can go on from there. If it cannot, is not there, or says nothing for too long, nothing has happened.
 //! 2. All stands still for the exec at the end of a turn: nobody waits in bind(2) for an answer that is ours to
 //!    give (who comes later waits for the next one), no signal is unseen, nothing is asked of a worker that would
 //!    have to be asked again. That moment is waited for.
@@ -125,7 +125,9 @@ impl Shell {
         let why = format!("asked by a client, {by}");
         if let Err(why) = self.begin_handover(to, within, waits, why) {
             self.waiting.forget(asker);
-            return refused(FAILED, &format!("not handed over: {why}"));
+            let message = format!("not handed over: {why}");
+            self.say(Level::Warn, "handover-failed", message.clone());
+            return refused(FAILED, &message);
         }
         if no_wait.is_empty() {
             return None;
@@ -238,11 +240,9 @@ impl Shell {
         let written = self.state_of(Header::new(order.clone(), None));
         let done = written.and_then(|(header, text)| {
             let memory = in_memory(&text)?;
-            let mut keep = header.fds;
-            keep.push(memory.as_raw_fd());
-            Ok((memory, keep))
+            Ok((memory, header.fds))
         });
-        let (memory, keep) = match done {
+        let (memory, fds) = match done {
             Ok(done) => done,
             Err(why) => return self.not_handed_over(&why),
         };
@@ -267,7 +267,8 @@ impl Shell {
             by: None,
         };
         // It has its own copy of the state.
-        self.run_now(one, Some(&order.to), &keep);
+        // What it leaves behind must not hold our lock, or the lifeline of workers.
+        self.run_now(one, Some(&order.to), (&[memory.as_raw_fd()], &fds));
         drop(memory);
     }
 
@@ -292,7 +293,7 @@ impl Shell {
             End::Exited(Exit::Code(_)) if !said.is_empty() => cut(said.to_string()),
             end => match end.why() {
                 Some(why) => ran.says(&why),
-                None => "it has not said that it can".to_string(),
+                None => "it has not said that it can: is it a minicluster?".to_string(),
             },
         };
         let path = h.order.to.display().to_string();
@@ -303,7 +304,7 @@ impl Shell {
     fn not_handed_over(&mut self, why: &str) {
         if let Some(h) = self.handover.take() {
             if let Stage::Asked(serial) = h.stage {
-                // It has a copy of every socket as long as it lives.
+                // Nobody waits for it any more.
                 let now = self.now();
                 self.jobs.hurry(Purpose::Handover(serial), now);
             }

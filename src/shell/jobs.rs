@@ -365,11 +365,17 @@ impl Shell {
         }
         self.say_refused();
         let exe = order.ours.then_some(Path::new(child::OURSELVES));
-        self.run_now(Waits { purpose, order, by }, exe, &[]);
+        self.run_now(Waits { purpose, order, by }, exe, (&[], &[]));
     }
 
-    /// What that is executes, if not what it says first; and it has these descriptors of ours.
-    pub(super) fn run_now(&mut self, one: Waits, exe: Option<&Path>, keep: &[RawFd]) {
+    /// What that is executes, if not what it says first; and it has these descriptors of ours, and the numbers of
+    /// those.
+    pub(super) fn run_now(
+        &mut self,
+        one: Waits,
+        exe: Option<&Path>,
+        (keep, hollow): (&[RawFd], &[RawFd]),
+    ) {
         let Waits { purpose, order, by } = one;
         self.jobs.last += 1;
         let id = self.jobs.last;
@@ -382,6 +388,7 @@ impl Shell {
             merged: order.merged,
             exe,
             keep,
+            hollow,
         });
         let now = self.now();
         match born {

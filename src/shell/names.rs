@@ -261,7 +261,12 @@ fn runs_already(name: &str, lock: &Path) -> String {
             "look at it: minicluster --name {name} status; end it: minicluster --name {name} stop"
         ),
     };
-    format!("{name} runs already, pid {pid}; {then}")
+    // (One that has just begun has not written its own yet.)
+    let pid = match pid.is_empty() {
+        true => String::new(),
+        false => format!(", pid {pid}"),
+    };
+    format!("{name} runs already{pid}; {then}")
 }
 
 /// In a word, as -C has it.
@@ -362,23 +367,36 @@ pub fn records(name: &str) -> Vec<PathBuf> {
     candidates().into_iter().map(|d| d.join(&file)).collect()
 }
 
-/// The first of them that can be had. One that was named for us and cannot is said.
+/// The first of them that can be had.
 fn runtime_dir(warnings: &mut Vec<String>) -> Result<PathBuf, String> {
-    let mut problem: Option<String> = None;
-    for (n, dir) in candidates().into_iter().enumerate() {
-        match (make_private(&dir), problem) {
-            (Ok(()), Some(p)) if n == 1 && std::env::var_os("RUNTIME_DIRECTORY").is_some() => {
-                warnings.push(format!("{p}; using {}", dir.display()));
-                return Ok(dir);
+    let (dir, instead) = first(candidates(), make_private)?;
+    warnings.extend(instead);
+    Ok(dir)
+}
+
+/// The first of them that is as it has to be. One that was named for us and is not is said.
+fn first(
+    all: Vec<PathBuf>,
+    is: fn(&Path) -> Result<(), String>,
+) -> Result<(PathBuf, Option<String>), String> {
+    let named = std::env::var_os("RUNTIME_DIRECTORY").is_some_and(|v| !v.is_empty());
+    let mut problems: Vec<String> = Vec::new();
+    for dir in all {
+        let shown = dir.display();
+        match is(&dir) {
+            Ok(()) => {
+                let why = problems.first().filter(|_| named);
+                let instead =
+                    why.map(|why| format!("cannot use the runtime directory {why}; using {shown}"));
+                return Ok((dir, instead));
             }
-            (Ok(()), _) => return Ok(dir),
-            (Err(e), _) => {
-                let shown = dir.display();
-                problem = Some(format!("cannot use the runtime directory {shown}: {e}"));
-            }
+            Err(why) => problems.push(format!("{shown}: {why}")),
         }
     }
-    Err(problem.unwrap_or_default())
+    Err(format!(
+        "cannot use the runtime directory {}",
+        problems.join(", nor ")
+    ))
 }
 
 /// Makes it if need be; it must be ours alone: another user could plant sockets.

@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! 1. As long as there are such workers it is written down who they are, and by which sockets clients come
-//!    to them: beside the lock, anew when it changes. Nothing of that is believed: a process is held by a
+//!    to them: beside the lock, anew when it changes, and before a new one executes its program (until then it ends
+//!    with us). Nothing of that is believed: a process is held by a
 //!    pidfd and is the one that is meant if it was started when it is said to have been; a socket is, if
 //!    one of these processes has it, and it listens.
 //! 2. They are not our children. Their end is told by the pidfd, but not how; they are signalled by it, and so
@@ -27,7 +28,7 @@ use crate::core::{
     WorkerId,
 };
 use crate::settings::{Orphans as Fate, Settings};
-use crate::sys::{pidfd, process, procfs, proclook};
+use crate::sys::{pidfd, process, procfs, proclook, procmade, spawn};
 use crate::wire::legacy::{LaneLine, Record, WorkerLine};
 pub use estate::{Estate, Foreseen, living};
 use estate::{Orphan, command_of};
@@ -59,7 +60,7 @@ pub struct Orphans {
     estate: Estate,
     /// Those that have no place, and when they are killed.
     condemned: Vec<(Orphan, Time)>,
-    /// Are there any that were adopted?
+    /// Is anything written down of such that were left, or adopted?
     any: bool,
     greeted: bool,
 }
@@ -91,6 +92,8 @@ impl Orphans {
             keep: settings.orphans == Fate::Keep,
             command: command_of(settings, cwd),
             boot: procfs::boot().unwrap_or_default(),
+            // (What is written down of those who have all ended goes, too.)
+            any: estate.master != 0,
             estate,
             ..Orphans::default()
         }
@@ -226,6 +229,7 @@ impl Shell {
             group_asked: false,
             forked: self.now(),
             report: None,
+            held: false,
             listener: None,
             handed: 0,
             listened: None,
@@ -237,7 +241,13 @@ impl Shell {
         self.note_pid(worker, pid);
         self.orphans.any = true;
         let pid = Pid(pid);
-        self.queue.push_back(Event::IsThere { worker, pid, lanes });
+        let since = Time(self.now().0.saturating_sub(procmade::age(o.line.started)));
+        self.queue.push_back(Event::IsThere {
+            worker,
+            pid,
+            since,
+            lanes,
+        });
         true
     }
 
@@ -314,8 +324,19 @@ impl Shell {
         }
     }
 
-    /// Writes down who there is, if that is for somebody and has changed.
+    /// Writes down who there is, if that is for somebody; and then new ones may live on without us.
     pub(super) fn write_down(&mut self) {
+        self.write_record();
+        for p in self.procs.map.values_mut().filter(|p| p.held) {
+            p.held = false;
+            if let Some(report) = &p.report {
+                spawn::give_leave(report.as_fd());
+            }
+        }
+    }
+
+    /// If it has changed.
+    fn write_record(&mut self) {
         let now = self.now();
         if self.orphans.again.is_some_and(|at| at > now) {
             return;

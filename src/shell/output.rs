@@ -20,7 +20,7 @@ use crate::settings::Settings;
 use crate::sys::clock;
 use crate::wire::logs::{File as Entry, Written};
 use crate::wire::output::{self, file_name, signed};
-pub use dir::Dir;
+pub use dir::{Dir, without_parent};
 use file::{Limits, News, OutFile};
 use mio::Interest;
 use mio::unix::SourceFd;

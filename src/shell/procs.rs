@@ -31,6 +31,9 @@ pub struct Proc {
     /// What its group ends with, if that is its own.
     #[serde(with = "crate::shell::carry")]
     pub _life: Option<OwnedFd>,
+    /// Is it to be given leave to execute its program?
+    #[serde(default)]
+    pub held: bool,
     /// Where it reports on its way to exec.
     #[serde(with = "crate::shell::carry")]
     pub report: Option<OwnedFd>,

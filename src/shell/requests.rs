@@ -145,7 +145,7 @@ impl Shell {
             self.too_slow(id, now);
         }
         self.settle();
-        self.grown |= self.clients.may_be_small();
+        self.grown |= self.clients.may_be_small(now);
     }
 
     /// Lines of one client, no more than its share of a turn. True: there may be more.

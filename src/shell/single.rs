@@ -6,7 +6,7 @@ use super::rights::Rights;
 use super::sockets::{Place, Sockets};
 use crate::core::codes::{self, EX_OSERR, Failure};
 use crate::core::words::{errno_text, reason};
-use crate::core::{Given, LaneId, Of, PortId, Reader, Seat, SlotNr};
+use crate::core::{Given, LaneId, Of, PortId, Reader, Seat, SlotNr, remedy_of_port};
 use crate::settings::Settings;
 use crate::sys::spawn::{self, Plan, Watch};
 use crate::sys::{errno_of, process, procnet};
@@ -77,6 +77,7 @@ pub fn run(
         watch: Watch::No,
         watch_unix: false,
         keep: &[],
+        hollow: &[],
         mortal: false,
         life: None,
         report: None,
@@ -89,7 +90,9 @@ pub(super) fn cannot_open(given: &Given, e: &std::io::Error) -> Failure {
     let port = given.addr.port().filter(|_| errno == libc::EADDRINUSE);
     let holder = port.and_then(procnet::holder_of);
     let holder = holder.map_or(String::new(), |h| format!("; held by {h}"));
-    let message = format!("cannot open {}: {}{holder}", given.addr, reason(e));
+    let remedy = remedy_of_port(errno, &given.addr);
+    let remedy = remedy.map_or(String::new(), |r| format!("; {r}"));
+    let message = format!("cannot open {}: {}{holder}{remedy}", given.addr, reason(e));
     (codes::of_port(errno), message)
 }
 

@@ -45,10 +45,14 @@ pub fn lives(pid: i32) -> bool {
     fs::symlink_metadata(format!("{}/{pid}", base())).is_ok()
 }
 
-/// Is that one in our own pid namespace, for certain?
+/// Is that one in our own pid namespace, and in none below it, for certain? One below has a second number there.
+/// (The link to its namespace may be read by few.)
 pub fn is_of_our_namespace(pid: i32) -> bool {
-    let of = |who: &str| fs::read_link(format!("{}/{who}/ns/pid", base())).ok();
-    of("self").is_some_and(|ours| of(&pid.to_string()) == Some(ours))
+    let text = named(format!("{}/{pid}/status", base()));
+    let line = text
+        .as_deref()
+        .and_then(|t| t.lines().find_map(|l| l.strip_prefix("NSpid:")));
+    line.is_some_and(|l| l.split_whitespace().eq([pid.to_string()]))
 }
 
 /// The process that a thread belongs to.

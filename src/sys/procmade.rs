@@ -87,14 +87,25 @@ pub fn birth(pid: i32) -> Option<u64> {
     rest.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// When that was, in microseconds since 1970; as exact as a tick.
-pub fn began(birth: u64) -> Option<i64> {
+/// The same in microseconds.
+fn micros(birth: u64) -> Option<i64> {
     // SAFETY: sysconf takes any number.
     let tick = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     let per_second = u64::try_from(tick).ok().filter(|t| *t > 0)?;
-    let micros = birth.saturating_mul(1_000_000) / per_second;
+    i64::try_from(birth.saturating_mul(1_000_000) / per_second).ok()
+}
+
+/// How long ago that was, in nanoseconds.
+pub fn age(birth: u64) -> u64 {
+    let begun = micros(birth).unwrap_or(i64::MAX);
+    let age = clock(libc::CLOCK_BOOTTIME).saturating_sub(begun);
+    u64::try_from(age).unwrap_or(0).saturating_mul(1000)
+}
+
+/// When that was, in microseconds since 1970; as exact as a tick.
+pub fn began(birth: u64) -> Option<i64> {
     let booted = clock(libc::CLOCK_REALTIME).saturating_sub(clock(libc::CLOCK_BOOTTIME));
-    Some(booted.saturating_add(i64::try_from(micros).ok()?))
+    Some(booted.saturating_add(micros(birth)?))
 }
 
 /// A link of /proc, which the kernel follows without a name.

@@ -87,6 +87,34 @@ pub fn report_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
+/// It may execute its program now. (One that has ended does not mind.)
+pub fn give_leave(ours: BorrowedFd<'_>) {
+    let byte = [0u8; 1];
+    // SAFETY: one byte of ours.
+    unsafe {
+        libc::send(
+            ours.as_raw_fd(),
+            byte.as_ptr().cast(),
+            1,
+            libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+        )
+    };
+}
+
+/// Waits for that. It has our end as well, so that it never hears of our death: it ends by that.
+///
+/// # Safety
+/// In a child, whose end this is.
+pub(super) unsafe fn await_leave(report: RawFd) {
+    let mut byte = [0u8; 1];
+    // SAFETY: one byte of ours.
+    unsafe {
+        if libc::recv(report, byte.as_mut_ptr().cast(), 1, 0) != 1 {
+            libc::_exit(1);
+        }
+    }
+}
+
 /// The next message. `None`: none yet.
 pub fn receive(ours: BorrowedFd<'_>) -> io::Result<Option<Report>> {
     let mut bytes = [0u8; MESSAGE];

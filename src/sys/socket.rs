@@ -55,14 +55,23 @@ pub fn open_for(to: &SocketAddr) -> io::Result<OwnedFd> {
 /// nobody else has. What it sends has come from nowhere else (`steer::Gate::Distance`).
 pub fn open_near(from: &SocketAddr) -> io::Result<OwnedFd> {
     let fd = open_for(from)?;
-    match from {
-        SocketAddr::V4(_) => set(fd.as_fd(), libc::IPPROTO_IP, libc::IP_TTL, 255)?,
-        SocketAddr::V6(_) => {
-            set(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, 255)?;
-        }
-    }
+    set_ttl(fd.as_fd(), from, 255)?;
     bind(fd.as_fd(), from)?;
     Ok(fd)
+}
+
+/// The same to such an address of this machine, which what it sends just reaches (`steer::tell_faint`).
+pub fn open_faint(to: &SocketAddr) -> io::Result<OwnedFd> {
+    let fd = open_for(to)?;
+    set_ttl(fd.as_fd(), to, 1)?;
+    Ok(fd)
+}
+
+fn set_ttl(fd: BorrowedFd<'_>, of: &SocketAddr, ttl: i32) -> io::Result<()> {
+    match of {
+        SocketAddr::V4(_) => set(fd, libc::IPPROTO_IP, libc::IP_TTL, ttl),
+        SocketAddr::V6(_) => set(fd, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, ttl),
+    }
 }
 
 /// Calls it with what the kernel takes for that address.

@@ -14,7 +14,7 @@
 
 use super::lifeline::{self, Line};
 use super::report::{self, Step, fail};
-pub use super::report::{Report, receive, report_pair};
+pub use super::report::{Report, give_leave, receive, report_pair};
 use super::{cerr, seccomp, signal::Blocked};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
@@ -64,7 +64,10 @@ pub struct Plan<'a> {
     pub watch_unix: bool,
     /// Stay open, by their own numbers.
     pub keep: &'a [RawFd],
-    /// Does it end when we do? Else it lives on.
+    /// At these numbers, which are open here, is what stdin is: whoever asks whether they are open finds so, and
+    /// has nothing of ours.
+    pub hollow: &'a [RawFd],
+    /// Does it end when we do? Else it lives on; and it executes nothing before it is given leave (`give_leave`).
     pub mortal: bool,
     /// By what its group does, too, if it can be had.
     pub life: Option<Line<'a>>,
@@ -231,6 +234,8 @@ unsafe fn child(
             if !plan.mortal {
                 // Who comes after its master is no ancestor of it, and has to be able to look (Yama).
                 libc::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+                // Nor does it outlive that one before it is written down that there is this child.
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
             }
             if plan.mortal && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) < 0 {
                 // It works as well, as long as its master lives.
@@ -239,9 +244,16 @@ unsafe fn child(
             if libc::getppid().unsigned_abs() != master {
                 fail(report, Step::MasterGone);
             }
+            if !plan.mortal {
+                report::await_leave(report);
+                libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0);
+            }
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        }
+        for fd in plan.hollow {
+            libc::dup2(0, *fd);
         }
         for fd in plan.keep {
             libc::fcntl(*fd, libc::F_SETFD, 0);

@@ -100,13 +100,27 @@ pub fn let_in(fd: BorrowedFd<'_>, gate: Gate) -> io::Result<()> {
     }
 }
 
+/// What has the least TTL that there is (`socket::open_faint`) is dropped, and told by `drops`. That is none of what
+/// clients send: all others come in, and nothing is different for them on their connections, though these have
+/// the same.
+pub fn tell_faint(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_distance(fd, 2)
+}
+
 /// By distance, though there may be another way.
+#[cfg(test)]
 pub fn keep_near(fd: BorrowedFd<'_>) -> io::Result<Gate> {
     keep_distance(fd).map(|()| Gate::Distance)
 }
 
 fn keep_distance(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_distance(fd, 255)
+}
+
+/// The least distance that it hears, of IPv4.
+#[cfg(test)]
+pub fn least(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    get(fd, libc::IPPROTO_IP, libc::IP_MINTTL)
 }
 
 /// For both families on a socket of IPv6, which may serve both.

@@ -3,6 +3,7 @@
 
 use super::plan::Plan;
 use super::quote::{comment, joined, shell as quote};
+use crate::settings::Orphans;
 
 const SCRIPT: &str = r#"
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -48,10 +49,7 @@ stop() {
 	case $? in
 	0) ;;
 	4) return 1 ;;
-	*)
-		echo "$NAME does not run"
-		return 0
-		;;
+@DEAD
 	esac
 	echo "Stopping $NAME"
 	master stop >/dev/null || return 1
@@ -101,6 +99,24 @@ status)
 esac
 "#;
 
+/// What a stop does where there is no master.
+const GONE: &str = "\t*)
+\t\techo \"$NAME does not run\"
+\t\treturn 0
+\t\t;;";
+
+/// And with --orphans keep, before that.
+const KEPT: &str = "\t*)
+\t\t# Workers that a master has left when it crashed serve on: the next one has them, and stops them.
+\t\tcase $(\"$DAEMON\" --name \"$NAME\" status 2>&1) in
+\t\t*'(--orphans keep)'*) start || return 1 ;;
+\t\t*)
+\t\t\techo \"$NAME does not run\"
+\t\t\treturn 0
+\t\t\t;;
+\t\tesac
+\t\t;;";
+
 /// The script.
 pub fn script(p: &Plan) -> String {
     let what: String = p.command.join(" ").chars().take(100).collect();
@@ -134,7 +150,12 @@ pub fn script(p: &Plan) -> String {
     }
     start.push_str(&format!(" \\\n\t\t-- {}", line(&p.command)));
     let stop = super::times::stop(&p.policy).to_string();
-    text.push_str(&SCRIPT.replace("@STOP", &stop).replace("@START", &start));
+    let dead = match p.settings.orphans {
+        Orphans::Stop => GONE.to_string(),
+        Orphans::Keep => KEPT.to_string(),
+    };
+    let script = SCRIPT.replace("@STOP", &stop).replace("@DEAD", &dead);
+    text.push_str(&script.replace("@START", &start));
     text
 }
 

@@ -234,6 +234,11 @@ impl Plan {
             _ => {}
         }
         let whole = self.whole(long, value);
+        if contained && long == "cwd" && !Path::new(&whole).starts_with(APP) {
+            self.note(format!(
+                "--cwd {whole} has to be in the image: what is here goes to {APP}."
+            ));
+        }
         if contained && matches!(long, "env-file" | "key-file") {
             let how = match self.kind {
                 Kind::K8s => "a Secret, by subPath:",

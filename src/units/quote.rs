@@ -93,9 +93,12 @@ pub fn yaml(text: &str) -> String {
     for c in json(text).chars() {
         match odd(c) {
             true => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    s.push_str(&format!("\\u{unit:04x}"));
-                }
+                // (Two halves, as in JSON, it would not take.)
+                let n = u32::from(c);
+                s.push_str(&match n > 0xffff {
+                    true => format!("\\U{n:08x}"),
+                    false => format!("\\u{n:04x}"),
+                });
             }
             false => s.push(c),
         }
@@ -213,8 +216,14 @@ mod tests {
         ] {
             let text = yaml(&c.to_string());
             assert!(text.is_ascii(), "{text}");
-            let read = crate::wire::json::parse_words(&format!("[{text}]")).unwrap();
-            assert_eq!(read, [c.to_string()]);
+            match u32::from(c) {
+                // Of YAML alone.
+                n @ 0x10000.. => assert_eq!(text, format!("\"\\U{n:08x}\"")),
+                _ => {
+                    let read = crate::wire::json::parse_words(&format!("[{text}]")).unwrap();
+                    assert_eq!(read, [c.to_string()]);
+                }
+            }
         }
     }
 

@@ -374,6 +374,10 @@ fn workers_that_outlive_the_master_are_left_alone_and_groups_of_their_own_are_le
     ] {
         assert!(!unit.contains(line), "{line}: {unit}");
     }
+    // A stop finds them, too.
+    let script = |more: &str| typed(Kind::Init, &format!("{more} -p 80 -- /srv/app/server"));
+    assert!(script("--orphans keep").contains("*'(--orphans keep)'*) start"));
+    assert!(!script("-n 1").contains("start || return 1"));
     for kind in [Kind::Containerfile, Kind::K8s] {
         let text = typed(kind, both);
         assert!(text.contains("# --orphans keep is left out"), "{text}");

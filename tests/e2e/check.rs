@@ -185,6 +185,11 @@ fn a_busy_port_a_running_name_and_files_that_cannot_be_made_are_all_told_at_once
     assert!(out.contains("--replace exchanges its workers"), "{out}");
     let (code, _, out) = check("-n 1 -- ./nothing-there");
     assert_eq!(code, 127, "{out}");
+    std::fs::write(rig.dir().join("no-program"), "garbage\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(rig.dir().join("no-program"), mode).unwrap();
+    let (code, _, out) = check("-n 1 -- ./no-program");
+    assert_eq!(code, 126, "{out}");
     assert_eq!(rig.status().ready, 1);
     rig.end(&[]);
 }

@@ -71,6 +71,23 @@ fn memory_is_that_of_all_the_processes_behind_a_wrapper() {
 }
 
 #[test]
+fn what_an_answer_has_used_of_memory_is_given_back() {
+    let (rig, _) = pair();
+    let (pid, kib) = (rig.pid(), |what| proc::kib(rig.pid(), what));
+    rig.until("the master rests", || proc::rests(pid));
+    let before = kib("VmRSS");
+    for verb in ["status", "workers details", "deps"] {
+        let said = rig.verb(verb);
+        assert_eq!(said.code, 0, "{said:?}");
+        // How much of the file is mapped at once is the kernel's choice; most of it is more than a megabyte.
+        let most = before + 1024;
+        let again = format!("{before} KiB and little more after {verb}");
+        rig.until(&again, || proc::rests(pid) && kib("VmRSS") < most);
+    }
+    rig.end(&[]);
+}
+
+#[test]
 fn somebody_elses_cluster_does_not_listen_and_says_so() {
     use std::os::unix::fs::PermissionsExt;
     if !birth::root() {

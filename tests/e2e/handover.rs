@@ -3,7 +3,7 @@
 
 use crate::client::{get, v4};
 use crate::console::Typist;
-use crate::harness::{Rig, sigkill};
+use crate::harness::{Rig, Words, sigkill};
 use crate::house::{House, house};
 use crate::load::Load;
 use crate::place::{self, Place, free_port, python, script};
@@ -50,10 +50,14 @@ fn to(rig: &Rig, binary: &Path) {
 /// It does not come to it, for this reason; and all is as it was.
 fn in_vain(rig: &Rig, words: &str, why: &str) {
     let (exe, pids) = (inode(rig.pid()), rig.status().pids());
+    let before = rig.events("handover-failed").len();
     let said = rig.verb(format!("handover {words}"));
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.err.contains(why), "{said:?}");
     assert_eq!((inode(rig.pid()), rig.status().pids()), (exe, pids));
+    rig.until("it is in the log", || {
+        rig.events("handover-failed").len() == before + 1
+    });
 }
 
 #[test]
@@ -167,6 +171,39 @@ fn what_cannot_take_over_leaves_all_as_it_was() {
     rig.replace(rig.status().pids()[0]);
     assert_eq!(rig.verb("reload").code, 0);
     rig.end(&["handover-failed", "died"]);
+}
+
+#[test]
+fn what_one_that_was_asked_leaves_behind_holds_nothing_of_the_master() {
+    let port = free_port();
+    let words = format!("-n 1 -p {port} --name shop -- sh -c").words();
+    let words = words.into_iter().chain(["./threaded; true".to_string()]);
+    let mut rig = Rig::start(words.collect::<Vec<_>>());
+    rig.up();
+    let dir = rig.dir().to_path_buf();
+    let text = "#!/bin/sh\nsetsid sleep 1003 >/dev/null 2>&1 &\necho no\nexit 3\n";
+    script(&dir, "leaves", text);
+    in_vain(&rig, &dir.join("leaves").display().to_string(), "no");
+    let left = |pid: &i32| proc::command(*pid).contains("sleep 1003");
+    rig.until("it has left one", || rig.others().iter().any(left));
+    let left = rig.others().into_iter().find(left).unwrap();
+    let all = fs::read_dir(format!("/proc/{left}/fd")).unwrap().flatten();
+    let all: Vec<String> = all
+        .filter_map(|e| fs::read_link(e.path()).ok())
+        .map(|to| to.display().to_string())
+        .collect();
+    let ours = |to: &&String| to.contains("socket:") || to.contains("/run/");
+    assert!(all.len() > 3 && !all.iter().any(|to| ours(&to)), "{all:?}");
+    // So what it is that lives on does not keep workers alive, nor the name from the next start.
+    let workers = rig.status().pids();
+    rig.signal(Signal::SIGKILL);
+    rig.wait_exit();
+    let gone = |pid: i32| !proc::alive(pid);
+    rig.until("the worker has gone, with all of it", || {
+        workers.iter().all(|pid| gone(*pid)) && rig.others() == [left]
+    });
+    sigkill(left);
+    rig.until("nothing is left", || rig.left_behind().is_empty());
 }
 
 #[test]
@@ -287,7 +324,7 @@ fn what_could_be_somebody_elses_is_not_executed() {
     in_vain(&rig, &words, "gid 65534 may write it");
     chmod("g-w");
     to(&rig, &theirs);
-    rig.end(&[]);
+    rig.end(&["handover-failed"]);
 }
 
 #[test]

@@ -500,9 +500,14 @@ impl Rig {
 
     /// Processes of this story that are still there, but for the master.
     pub fn left_behind(&self) -> Vec<String> {
-        let all = proc::marked(&self.place.mark);
-        let others = all.into_iter().filter(|pid| *pid != self.pid());
-        others.map(proc::command).collect()
+        self.others().into_iter().map(proc::command).collect()
+    }
+
+    /// All of this story but the master.
+    pub fn others(&self) -> Vec<i32> {
+        let mut all = proc::marked(&self.place.mark);
+        all.retain(|pid| *pid != self.pid());
+        all
     }
 }
 

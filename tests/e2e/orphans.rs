@@ -501,3 +501,29 @@ fn a_port_that_was_passed_is_that_socket_again_whatever_workers_had_beside_it() 
     }
     over(first, second);
 }
+
+#[test]
+fn of_those_that_a_master_forks_when_it_is_killed_none_lives_on_unknown() {
+    for n in 1..=16 {
+        let mut first = Rig::start(shop(
+            "-n 24 --ready started --takeover off --log-level debug -- sleep 3333",
+        ));
+        first.wait_many("forked", n);
+        first.signal(Signal::SIGKILL);
+        first.wait_exit();
+        let all = || first.others();
+        // One that had not executed its program yet ends, or does.
+        let sleeps = |pid: &i32| proc::command(*pid).contains("sleep 3333");
+        first.until("all are workers", || all().iter().all(sleeps));
+        let text = std::fs::read_to_string(first.dir().join("run/shop.workers"));
+        let text = text.unwrap_or_default();
+        let known = |pid: &i32| {
+            text.lines()
+                .any(|l| l.starts_with(&format!("worker {pid} ")))
+        };
+        let left = all();
+        assert!(left.iter().all(known), "{left:?} are not all in\n{text}");
+        left.iter().for_each(|pid| sigkill(*pid));
+        first.until("nothing is left", || first.left_behind().is_empty());
+    }
+}

@@ -142,7 +142,7 @@ fn all_have_run(rig: &Rig) {
             .map(|e| e.file_name().to_string_lossy().into_owned())
             .collect();
         let has = |name: &&str| all.iter().any(|f| f.starts_with(&format!("dump.{name}.")));
-        PROGRAMS.iter().all(|name| has(name))
+        PROGRAMS.iter().all(has)
     });
 }
 

@@ -23,6 +23,11 @@ fn inherits(mut policy: Policy, learnt: &[&str]) -> Rig {
 
 /// All lanes open; all workers that are to be forked are there, and serve these.
 fn adopts(r: &mut Rig) -> (Vec<LaneId>, Vec<WorkerId>) {
+    adopts_at(r, 0)
+}
+
+/// From that millisecond on.
+fn adopts_at(r: &mut Rig, from: u64) -> (Vec<LaneId>, Vec<WorkerId>) {
     let mut lanes = Vec::new();
     for action in r.did() {
         if let Action::OpenLane { lane, what, .. } = action {
@@ -37,12 +42,17 @@ fn adopts(r: &mut Rig) -> (Vec<LaneId>, Vec<WorkerId>) {
     }
     let mut ids = Vec::new();
     for n in 0..2 {
-        r.at(n * 20);
+        r.at(from + n * 20);
         for action in r.did() {
             if let Action::Spawn { worker, reader, .. } = action {
                 assert_eq!(reader.generation, 7);
                 let (pid, lanes) = (Pid(40 + ids.len() as i32), lanes.clone());
-                r.tell(Event::IsThere { worker, pid, lanes });
+                r.tell(Event::IsThere {
+                    worker,
+                    pid,
+                    since: Time(0),
+                    lanes,
+                });
                 ids.push(worker);
             }
         }
@@ -90,6 +100,28 @@ fn what_they_say_is_not_waited_for_either() {
         r.cluster.deadline(),
         Some((_, Why::Ready(_) | Why::Watchdog(_) | Why::Look(_)))
     ));
+}
+
+#[test]
+fn each_is_as_old_as_it_is_and_goes_at_the_age_that_is_allowed() {
+    let mut p = policy();
+    p.recycle.age = Some(Duration::from_secs(60));
+    p.given = vec![given("0.0.0.0:3000")];
+    let mut r = inherits(p, &[]);
+    r.at(50_000);
+    let (_, ids) = adopts_at(&mut r, 50_000);
+    let status = r.cluster.status(r.now);
+    assert!(
+        status
+            .slots
+            .iter()
+            .all(|s| s.age >= Duration::from_secs(50))
+    );
+    let Some((at, why)) = r.cluster.deadline() else {
+        panic!("nothing is due")
+    };
+    assert!(matches!(why, Why::Age(id) if ids.contains(&id)), "{why:?}");
+    assert!(at <= Time(60_000_000_000), "{at:?}");
 }
 
 #[test]
@@ -180,6 +212,12 @@ fn a_stop_that_came_first_ends_them() {
     r.tell(Event::Signal(MasterSignal::Kill("SIGQUIT received")));
     r.did();
     let (pid, lanes) = (Pid(40), Vec::new());
-    r.tell(Event::IsThere { worker, pid, lanes });
+    let since = Time(0);
+    r.tell(Event::IsThere {
+        worker,
+        pid,
+        since,
+        lanes,
+    });
     assert_eq!(signals(&r.did()), [(worker, 9, Whom::Group)]);
 }

@@ -4,13 +4,13 @@
 use crate::core::codes::{EX_CANTCREAT, EX_TEMPFAIL, Failure};
 use crate::core::words::reason;
 use crate::core::{Addr, Given};
-use crate::shell::output::Dir;
+use crate::shell::output::{Dir, without_parent};
 use crate::shell::pidfile::{self, Prospect};
 use crate::shell::sockets::is_abstract;
 use crate::shell::{filed, single};
 use crate::sys::process;
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -20,7 +20,8 @@ pub fn can_make_in(dir: &Path) -> io::Result<()> {
     let mut nameless = OpenOptions::new();
     nameless.write(true).mode(0o600);
     match nameless.custom_flags(libc::O_TMPFILE).open(dir) {
-        Ok(_) => return Ok(()),
+        // On a disk that is full it can be made, but nothing put into it.
+        Ok(mut file) => return file.write_all(b"1\n"),
         Err(e)
             if matches!(
                 e.raw_os_error(),
@@ -31,8 +32,8 @@ pub fn can_make_in(dir: &Path) -> io::Result<()> {
     let path = dir.join(format!(".minicluster-check-{}", process::id()));
     let mut named = OpenOptions::new();
     named.write(true).create_new(true).mode(0o600);
-    named.open(&path)?;
-    fs::remove_file(path)
+    let written = named.open(&path)?.write_all(b"1\n");
+    written.and(fs::remove_file(path))
 }
 
 /// Can that file be made, or written to if it is there?
@@ -98,7 +99,9 @@ pub fn log_dir(dir: &Path) -> Result<(), Failure> {
 /// In a directory that is there, or made where its parent is.
 fn in_or_beside(dir: &Path) -> io::Result<()> {
     match fs::metadata(dir) {
-        Err(e) if e.kind() == ErrorKind::NotFound => can_make_in(above(dir)),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            can_make_in(above(dir)).map_err(|e| without_parent(dir, e))
+        }
         Err(e) => Err(e),
         Ok(m) if m.is_dir() => can_make_in(dir),
         Ok(_) => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),

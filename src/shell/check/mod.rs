@@ -3,6 +3,7 @@
 //! wrong it goes on, so that all of it is told; the exit code is that of the first.
 
 pub(super) mod files;
+mod kind;
 mod plan;
 mod probe;
 mod trials;
@@ -101,7 +102,8 @@ fn look(s: &mut Settings, r: &mut Report) {
     if let (false, Some(rights)) = (exchanged, &found.rights) {
         let asked: Vec<Addr> = found.given.iter().map(|g| g.addr.clone()).collect();
         let record = prospect.record.as_deref();
-        found.orphans = Estate::foresee(record, &asked, rights);
+        let spread = s.balance().spreads();
+        found.orphans = Estate::foresee(record, (&asked, spread), rights);
         r.warnings.extend(found.orphans.ignored.clone());
     }
     if !exchanged {
@@ -132,7 +134,14 @@ fn wanted<'a>(settings: &'a Settings, found: &'a Found) -> trials::Wanted<'a> {
 fn command(s: &Settings, found: &mut Found, here: &Path, r: &mut Report) {
     let Some(rights) = &found.rights else { return };
     match ahead::with_their_eyes(s, rights, here) {
-        Ok((cwd, program)) => (found.cwd, found.program) = (Some(cwd), Some(program)),
+        Ok((cwd, program)) => {
+            match kind::doubt(&program) {
+                Some(Ok(warning)) => r.warnings.push(warning),
+                Some(Err(problem)) => r.problems.push(problem),
+                None => {}
+            }
+            (found.cwd, found.program) = (Some(cwd), Some(program));
+        }
         Err((code, why)) => {
             // What else there is to find out about workers can be found out anywhere.
             if code == EX_CONFIG {
@@ -142,9 +151,12 @@ fn command(s: &Settings, found: &mut Found, here: &Path, r: &mut Report) {
                 found.cwd = s.cwd.is_none().then(|| here.to_path_buf());
             }
             r.problems.push((code, why));
-            // A name is looked for in PATH, wherever the directory would be.
-            let slash = |w: &std::ffi::OsString| w.to_string_lossy().contains('/');
-            if code == EX_CONFIG && !s.command.first().is_some_and(slash) {
+            // A name is looked for in PATH, wherever the directory would be, and a whole path is one.
+            let below = |w: &std::ffi::OsString| {
+                let word = w.to_string_lossy();
+                word.contains('/') && !word.starts_with('/')
+            };
+            if code == EX_CONFIG && !s.command.first().is_some_and(below) {
                 let elsewhere = Settings {
                     cwd: found.cwd.clone(),
                     ..s.clone()
@@ -156,29 +168,39 @@ fn command(s: &Settings, found: &mut Found, here: &Path, r: &mut Report) {
     }
 }
 
-/// Those of the workers; if they cannot be had, ours, to go on with.
+/// What rights are made of, in the order in which they are found; and whose mechanism that is.
+type Part = (Option<M>, fn(&mut Settings));
+const PARTS: [Part; 3] = [
+    (None, |s| s.env_files.clear()),
+    (Some(M::Limits), |s| s.rlimits.clear()),
+    (Some(M::Ids), |s| (s.user, s.group) = (None, None)),
+];
+
+/// Those of the workers; without what cannot be had, to go on with.
 fn rights(s: &Settings, r: &mut Report) -> Option<Rights> {
     let open = |path: &Path| std::fs::File::open(path);
-    let (code, why) = match Rights::find(s, &open) {
+    let mut rest = s.clone();
+    let mut failure = match Rights::find(&rest, &open) {
         Ok(rights) => return Some(rights),
         Err(failure) => failure,
     };
-    if code == EX_NOPERM {
-        let whose = match why.starts_with("--rlimit") {
-            true => M::Limits,
-            false => M::Ids,
+    r.problems.push(failure.clone());
+    for (whose, leave_out) in PARTS {
+        leave_out(&mut rest);
+        let next = Rights::find(&rest, &open);
+        if next.as_ref().err() == Some(&failure) {
+            continue;
+        }
+        if let (Some(m), EX_NOPERM) = (whose, failure.0) {
+            r.is(m, State::Refused(libc::EPERM));
+        }
+        failure = match next {
+            Ok(rights) => return Some(rights),
+            Err(failure) => failure,
         };
-        r.is(whose, State::Refused(libc::EPERM));
+        r.problems.push(failure.clone());
     }
-    r.problems.push((code, why));
-    let plain = Settings {
-        user: None,
-        group: None,
-        rlimits: Vec::new(),
-        env_files: Vec::new(),
-        ..s.clone()
-    };
-    Rights::find(&plain, &open).ok()
+    None
 }
 
 fn room(s: &Settings, found: &mut Found, inherited: u64, r: &mut Report) {
@@ -221,6 +243,7 @@ fn name(s: &Settings, prospect: &names::Prospect, r: &mut Report) {
         (Some(why), Control::Named | Control::Path(_)) => State::Fails(why.clone()),
     };
     r.is(M::Runtime, state);
+    r.warnings.extend(prospect.instead.clone());
     match &prospect.refused {
         Some(Refused::Taken(why)) => r.problems.push((EX_TEMPFAIL, why.clone())),
         Some(Refused::InTheWay(why)) => r.problems.push((EX_CANTCREAT, why.clone())),

@@ -7,7 +7,7 @@ use crate::settings::{Control, LogTo, Settings};
 use crate::shell::ahead;
 use crate::shell::names::Prospect;
 use crate::sys::{cpus, process};
-use crate::wire::check::Report;
+use crate::wire::check::{Mechanism, Report};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
@@ -123,7 +123,9 @@ fn program(s: &Settings, found: &Found, r: &mut Report) {
     });
     let line = format!("{}{}", words.join(" "), at.unwrap_or_default());
     r.plan.push(("command", line));
-    if let Some(dir) = &found.cwd {
+    // (Of one that is not there the trials have been made elsewhere.)
+    let there = !r.state(Mechanism::Directory).is_refused();
+    if let Some(dir) = found.cwd.as_ref().filter(|_| there) {
         r.plan.push(("directory", dir.display().to_string()));
     }
     let ids = found.rights.as_ref().and_then(|r| r.ids.as_ref());

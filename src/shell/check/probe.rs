@@ -5,7 +5,7 @@ use super::trials::{self, LIMIT, Wanted, end, errno, of};
 use crate::core::Takeover;
 use crate::core::codes::{self, EX_OSERR, EX_UNAVAILABLE};
 use crate::core::words::{errno_text, signal_name};
-use crate::settings::Settings;
+use crate::settings::{Orphans, Settings};
 use crate::shell::rights::Rights;
 use crate::sys::seccomp::{self, Answer, Call};
 use crate::sys::socket::{self, Reach};
@@ -100,8 +100,12 @@ fn told_on_its_way(w: &Wanted<'_>, rights: &Rights, said: &[Word], r: &mut Repor
         let Some((_, errno)) = found.copied() else {
             continue;
         };
-        if asked(w, rights, m) || errno != 0 {
-            r.is(m, of(errno));
+        // An account that is not known cannot be tried.
+        let unknown = m == M::Ids && rights.ids.is_none();
+        match asked(w, rights, m) {
+            true if unknown => r.is(m, State::Untried),
+            false if errno == 0 => {}
+            true | false => r.is(m, of(errno)),
         }
         if errno != 0 {
             failed = Some(m);
@@ -145,8 +149,13 @@ fn seen(w: &Wanted<'_>, said: &[Word], ended: Ended, r: &mut Report) {
 }
 
 fn is(w: &Wanted<'_>, r: &mut Report, m: M, state: State) {
-    let takeover = matches!(m, M::Notify | M::Privileges | M::Memory);
-    match takeover && w.settings.takeover == Takeover::Off {
+    let s = w.settings;
+    let needless = match m {
+        M::Notify | M::Privileges | M::Memory => s.takeover == Takeover::Off,
+        M::DeathSignal => s.orphans == Orphans::Keep,
+        _ => false,
+    };
+    match needless {
         true => r.is(m, State::NotNeeded),
         false => r.is(m, state),
     }
@@ -206,6 +215,7 @@ fn go(
         },
         watch_unix: false,
         keep: &[],
+        hollow: &[],
         cgroup: None,
         mortal: true,
         life: None,

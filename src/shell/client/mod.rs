@@ -449,8 +449,9 @@ fn orphans(name: &str) -> String {
     match names::records(name).iter().map(|p| living(p)).sum() {
         0 => String::new(),
         n => format!(
-            "; {} of its last master live on (--orphans keep): start it again, which adopts them, and then stop it",
-            count(n, "worker")
+            "; {} of its last master {} on (--orphans keep): start it again, which adopts them, and then stop it",
+            count(n, "worker"),
+            if n == 1 { "lives" } else { "live" }
         ),
     }
 }

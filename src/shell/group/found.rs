@@ -1,10 +1,11 @@
 //! The sockets of a port that were open before we were: as many as its workers have, of a master that has
 //! died. The kernel has them in an order by which they are steered, and tells nobody. So it is asked: with
-//! all of them shut, and a program that names one place, the one that drops what comes is the one there.
-//! Clients that come in these milliseconds come again a second later, as whoever meets a shut lane does.
+//! a program that names one place, the one that drops what only we send (`steer::tell_faint`) is the one there.
+//! Clients that come in these milliseconds come there, too, to workers that serve; none is kept out, since what
+//! keeps them out may stay with those who are just on their way in.
 
+use super::Group;
 use super::members::Member;
-use super::{Group, refusal};
 use crate::core::LaneId;
 use crate::sys::socket::{self, Reach};
 use crate::sys::{clock, fds, steer};
@@ -18,6 +19,8 @@ use std::time::Duration;
 /// What comes by the loopback is there at once, unless the machine is busy.
 const LOOKS: u32 = 100;
 const BETWEEN: Duration = Duration::from_millis(1);
+/// A full queue drops what comes to it, too, and then it cannot be told: so often it is tried.
+const TRIES: u32 = 5;
 
 /// In which places of their group they are, if they are all of it.
 pub fn order(sockets: &[BorrowedFd<'_>], addr: &SocketAddr) -> io::Result<Vec<usize>> {
@@ -28,55 +31,71 @@ pub fn order(sockets: &[BorrowedFd<'_>], addr: &SocketAddr) -> io::Result<Vec<us
             IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    let shut = sockets.iter().try_for_each(|fd| {
+    let told_apart = sockets.iter().try_for_each(|fd| {
         steer::let_in(*fd, steer::Gate::Filter)?;
-        steer::keep_near(*fd).map(drop)
+        steer::tell_faint(*fd)
     });
-    // The first that cannot be told is the end of it: meanwhile nobody is let in.
-    let places = shut.and_then(|()| {
-        let each = (0..sockets.len()).map(|at| there(sockets, at, &to));
-        each.collect::<io::Result<Vec<usize>>>()
-    });
+    let places = told_apart.and_then(|()| places(sockets, &to));
     let open = |fd: &BorrowedFd<'_>| steer::let_in(*fd, steer::Gate::Distance).map(drop);
     // Each of them, whatever becomes of others.
     let opened = sockets.iter().map(open).fold(Ok(()), io::Result::and);
-    let places = places.and_then(|all| opened.map(|()| all))?;
-    let all: BTreeSet<&usize> = places.iter().collect();
-    match all.len() == sockets.len() {
-        true => Ok(places),
-        false => Err(io::Error::from(io::ErrorKind::InvalidData)),
+    places.and_then(|all| opened.map(|()| all))
+}
+
+/// No two are in one place.
+fn places(sockets: &[BorrowedFd<'_>], to: &SocketAddr) -> io::Result<Vec<usize>> {
+    let mut tries = TRIES;
+    loop {
+        let each = (0..sockets.len()).map(|at| there(sockets, at, to));
+        let found = each.collect::<io::Result<Vec<usize>>>().and_then(|all| {
+            match all.iter().collect::<BTreeSet<_>>().len() {
+                n if n == sockets.len() => Ok(all),
+                _ => Err(unknown()),
+            }
+        });
+        tries -= 1;
+        match found {
+            Err(e) if e.kind() == io::ErrorKind::InvalidData && tries > 0 => {}
+            found => return found,
+        }
     }
+}
+
+fn unknown() -> io::Error {
+    io::Error::from(io::ErrorKind::InvalidData)
 }
 
 /// Which of them is in that place?
 fn there(sockets: &[BorrowedFd<'_>], at: usize, to: &SocketAddr) -> io::Result<usize> {
-    let unknown = || io::Error::from(io::ErrorKind::InvalidData);
     let first = sockets.first().ok_or_else(unknown)?;
     steer::attach(*first, &steering::raw(&steering::program(&super::only(at))))?;
     let drops = |fd: &BorrowedFd<'_>| steer::drops(*fd);
     let before: Vec<u32> = sockets.iter().map(drops).collect::<io::Result<_>>()?;
-    let asks = socket::open_for(to)?;
+    let asks = socket::open_faint(to)?;
     match socket::connect(asks.as_fd(), to) {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => return Err(e),
         Ok(()) | Err(_) => {}
     }
     for _ in 0..LOOKS {
-        for (n, fd) in sockets.iter().enumerate() {
-            if before
+        let has = |(n, fd): (usize, &BorrowedFd<'_>)| {
+            let so = before
                 .get(n)
-                .is_some_and(|b| steer::drops(*fd).is_ok_and(|now| now != *b))
-            {
-                return Ok(n);
-            }
+                .is_some_and(|b| steer::drops(*fd).is_ok_and(|now| now != *b));
+            so.then_some(n)
+        };
+        let all: Vec<usize> = sockets.iter().enumerate().filter_map(has).collect();
+        match all.as_slice() {
+            [one] => return Ok(*one),
+            [] => clock::pause(BETWEEN),
+            [..] => break,
         }
-        clock::pause(BETWEEN);
     }
     Err(unknown())
 }
 
 impl Group {
-    /// Of a port whose sockets are these, in the kernel's order. Each is shut until it is a lane, and none is
-    /// closed before `settle`.
+    /// Of a port whose sockets are these, in the kernel's order. None is closed before `settle`, and all serve: nobody
+    /// is kept out.
     pub fn of_found(
         addr: SocketAddr,
         reach: Reach,
@@ -86,7 +105,6 @@ impl Group {
         let mut group = Group::unserved(addr, reach, backlog);
         for fd in sockets {
             socket::listen(fd.as_fd(), backlog)?;
-            let gate = Some(steer::keep_out(fd.as_fd(), &refusal())?);
             group.members.push(Member {
                 fd,
                 lane: None,
@@ -94,7 +112,7 @@ impl Group {
                 own: false,
                 kept: true,
                 bare: false,
-                gate,
+                gate: None,
             });
         }
         group.apply()?;
@@ -179,5 +197,60 @@ mod tests {
             group.settle().unwrap();
             assert_eq!(group.members.len(), 3);
         }
+    }
+
+    #[test]
+    fn who_comes_while_it_is_found_out_is_served_as_ever() {
+        let first = socket::open_lane(&"127.0.0.1:0".parse().unwrap(), &Reach::default()).unwrap();
+        socket::listen_first(first.as_fd(), 512).unwrap();
+        let addr = socket::local_addr(first.as_fd()).unwrap();
+        let mut group = Group::new(addr, Reach::default(), 512, LaneId(1));
+        group.joined(LaneId(1), first.as_fd(), false).unwrap();
+        let mut fds = vec![first];
+        for n in 2..=4 {
+            fds.push(group.open(LaneId(n)).unwrap());
+            group.steer(&Table::only(LaneId(n))).unwrap();
+        }
+        for fd in &fds {
+            steer::let_in(fd.as_fd(), steer::Gate::Filter).unwrap();
+            steer::let_in(fd.as_fd(), steer::Gate::Distance).unwrap();
+        }
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let goes_on = || !over.load(std::sync::atomic::Ordering::Relaxed);
+        let clients = std::sync::atomic::AtomicUsize::new(2);
+        let any = || clients.load(std::sync::atomic::Ordering::Relaxed) > 0;
+        std::thread::scope(|all| {
+            for fd in &fds {
+                let server = TcpListener::from(fd.try_clone().unwrap());
+                server.set_nonblocking(true).unwrap();
+                all.spawn(move || {
+                    while any() {
+                        match server.accept() {
+                            // (What it is limited to is what it was born with, which stays.)
+                            Ok((client, _)) => assert!(steer::least(client.as_fd()).unwrap() <= 2),
+                            Err(_) => std::thread::yield_now(),
+                        }
+                    }
+                });
+            }
+            for _ in 0..2 {
+                all.spawn(|| {
+                    while goes_on() {
+                        let mut client = TcpStream::connect(addr).unwrap();
+                        // Its end is that of the server: it has come in.
+                        std::io::Read::read_to_end(&mut client, &mut Vec::new()).unwrap();
+                    }
+                    clients.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                });
+            }
+            let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            let found: Vec<_> = (0..50).map(|_| order(&borrowed, &addr)).collect();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            let first = found[0].as_ref().unwrap();
+            assert!(
+                found.iter().all(|f| f.as_ref().unwrap() == first),
+                "{found:?}"
+            );
+        });
     }
 }

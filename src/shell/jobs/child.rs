@@ -74,8 +74,10 @@ pub struct Birth<'a> {
     pub merged: bool,
     /// What is executed, whatever its first word is.
     pub exe: Option<&'a Path>,
-    /// Descriptors of ours that it has, by their own numbers.
+    /// Descriptors of ours that it has, by their own numbers,
     pub keep: &'a [RawFd],
+    /// and those of which it has the numbers alone.
+    pub hollow: &'a [RawFd],
 }
 
 /// The file that we were executed from, even if it has another name by now, or none: the child is forked
@@ -212,8 +214,9 @@ pub fn fork(
         watch: Watch::No,
         watch_unix: false,
         keep: birth.keep,
+        hollow: birth.hollow,
         mortal: true,
-        // Who is handed our descriptors has both ends of that, and ends by the death signal.
+        // (It might be at one of these numbers. Such a one ends by the death signal.)
         life: birth.keep.is_empty().then(|| thread.line(number)),
         report: Some(theirs.as_fd()),
     };

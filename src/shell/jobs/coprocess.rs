@@ -309,6 +309,7 @@ impl Shell {
             merged: false,
             exe: None,
             keep: &[],
+            hollow: &[],
         });
         let now = self.now();
         match born {

@@ -22,6 +22,8 @@ pub struct Prospect {
     pub record: Option<PathBuf>,
     /// Why there is no runtime directory, and so nothing that verbs could find; or why not the first.
     pub without: Option<String>,
+    /// What was named for us and cannot be used, where another one is.
+    pub instead: Option<String>,
     /// Why there would be no start.
     pub refused: Option<Refused>,
 }
@@ -35,10 +37,14 @@ pub fn prospect(s: &Settings) -> Prospect {
         socket: None,
         record: None,
         without: None,
+        instead: None,
         refused: None,
     };
     let dir = match first_of(candidates()) {
-        Ok(dir) => Some(dir),
+        Ok((dir, instead)) => {
+            all.instead = instead;
+            Some(dir)
+        }
         Err(why) => {
             all.without = Some(why);
             None
@@ -116,18 +122,8 @@ fn held(lock: &Path) -> io::Result<Option<String>> {
 }
 
 /// As `runtime_dir`, but that none is made.
-fn first_of(all: Vec<PathBuf>) -> Result<PathBuf, String> {
-    let mut problem = String::new();
-    for dir in all {
-        match usable(&dir) {
-            Ok(()) => return Ok(dir),
-            Err(why) => {
-                let shown = dir.display();
-                problem = format!("cannot use the runtime directory {shown}: {why}");
-            }
-        }
-    }
-    Err(problem)
+fn first_of(all: Vec<PathBuf>) -> Result<(PathBuf, Option<String>), String> {
+    super::first(all, usable)
 }
 
 /// Is it there and ours, or could it be made?

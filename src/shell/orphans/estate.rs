@@ -24,6 +24,8 @@ const KILLED: Duration = Duration::from_secs(2);
 
 /// Why they cannot be adopted, where it is that.
 const NO_SOCKET: &str = "none of them has a socket that clients come to";
+const LEARNT: &str =
+    "they have learnt their port, and each is to have a queue of its own there (--balance)";
 
 /// One that lives.
 #[derive(Serialize, Deserialize)]
@@ -137,7 +139,11 @@ impl Estate {
     }
 
     /// What a start would find: nobody is signalled, no socket is silenced, and of none a copy stays.
-    pub fn foresee(path: Option<&Path>, asked: &[Addr], rights: &Rights) -> Foreseen {
+    pub fn foresee(
+        path: Option<&Path>,
+        (asked, spread): (&[Addr], bool),
+        rights: &Rights,
+    ) -> Foreseen {
         let (record, estate) = Estate::of(path);
         let mut seen = Foreseen {
             workers: estate.heirs.len(),
@@ -167,9 +173,13 @@ impl Estate {
         };
         let has = |a: &&Addr| found.iter().any(|f| f.fits(a));
         seen.held = asked.iter().filter(has).cloned().collect();
-        if found.is_empty() && !record.lanes.is_empty() {
+        let learnt = asked.is_empty() && record.lanes.iter().any(|l| !l.given);
+        seen.why_not = match found.is_empty() && !record.lanes.is_empty() {
+            true => Some(NO_SOCKET.to_string()),
+            false => (learnt && spread).then(|| LEARNT.to_string()),
+        };
+        if seen.why_not.is_some() {
             seen.workers = seen.workers.saturating_add(estate.rest.len());
-            seen.why_not = Some(NO_SOCKET.to_string());
         }
         seen
     }
@@ -242,9 +252,7 @@ impl Estate {
             }
         }
         match found.is_empty() && !record.lanes.is_empty() {
-            _ if spread && !self.learnt.is_empty() => Err(
-                "they have learnt their port, and each has a queue of its own there".to_string(),
-            ),
+            _ if spread && !self.learnt.is_empty() => Err(LEARNT.to_string()),
             true => Err(NO_SOCKET.to_string()),
             false => Ok(()),
         }

@@ -284,7 +284,7 @@ fn is_linked(stat: &FileStat, us: u32, protected: impl FnOnce() -> bool) -> bool
 }
 
 /// Only the last component of a path is made.
-fn without_parent(path: &Path, e: io::Error) -> io::Error {
+pub fn without_parent(path: &Path, e: io::Error) -> io::Error {
     match path.parent() {
         Some(parent) if e.kind() == ErrorKind::NotFound => io::Error::other(format!(
             "it is not made, because {} is not there: make that first",

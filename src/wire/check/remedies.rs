@@ -1,7 +1,7 @@
 //! What to add where something is refused: the exact flag, capability or setting, by who has taken it away.
 
 use super::{Mechanism, State};
-use crate::core::errno::{EACCES, EADDRINUSE, EBUSY, ENOMEM, EPERM};
+use crate::core::errno::{EACCES, EADDRINUSE, EBUSY, EEXIST, ENOMEM, EPERM};
 use Mechanism as M;
 
 /// What a remedy hangs on.
@@ -157,6 +157,7 @@ fn notify(errno: i32) -> String {
 fn ports(errno: i32, around: &Around) -> String {
     match errno {
         EADDRINUSE => "end whoever has it, or take another -p".into(),
+        EEXIST => "move away what is there, or take another path".into(),
         EPERM | EACCES => format!(
             "{}; or sysctl net.ipv4.ip_unprivileged_port_start=0{} (docker run --sysctl; Kubernetes: securityContext.sysctls); or a port above",
             capability("NET_BIND_SERVICE"),

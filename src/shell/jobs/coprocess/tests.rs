@@ -26,6 +26,7 @@ fn run(one: &mut Coprocess, now: Time) {
         merged: false,
         exe: None,
         keep: &[],
+        hollow: &[],
     };
     let sh = CString::new("/bin/sh").unwrap();
     // Its end would be the child's.
