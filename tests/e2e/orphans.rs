@@ -513,7 +513,7 @@ fn of_those_that_a_master_forks_when_it_is_killed_none_lives_on_unknown() {
         first.wait_exit();
         let all = || first.others();
         // One that had not executed its program yet ends, or does.
-        let sleeps = |pid: &i32| proc::command(*pid).contains("sleep 3333");
+        let sleeps = |pid: &i32| proc::command(*pid).contains("(sleep 3333");
         first.until("all are workers", || all().iter().all(sleeps));
         let text = std::fs::read_to_string(first.dir().join("run/shop.workers"));
         let text = text.unwrap_or_default();
