@@ -12,7 +12,7 @@ use crate::wire::ran::{Ran, Reply};
 use crate::wire::stream;
 use mio::Interest;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::clients::{ClientId, Heard};
@@ -127,9 +127,11 @@ impl Shell {
         // In turn: after the one who came last the last time.
         let first = ready.iter().position(|id| *id > self.served_last);
         ready.rotate_left(first.unwrap_or(0));
+        let mut unheard = BTreeSet::new();
         for id in ready {
             if self.now() - now > TURN {
                 self.ready.insert((Kind::Client, id.0));
+                unheard.insert(id);
                 continue;
             }
             self.served_last = id;
@@ -141,7 +143,9 @@ impl Shell {
                 self.ready.insert((Kind::Client, id.0));
             }
         }
-        for id in self.clients.overdue(now) {
+        // Who has said something that we had no time for is not late: its turn comes.
+        let overdue = self.clients.overdue(now).into_iter();
+        for id in overdue.filter(|id| !unheard.contains(id)) {
             self.too_slow(id, now);
         }
         self.settle();

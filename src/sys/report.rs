@@ -101,14 +101,26 @@ pub fn give_leave(ours: BorrowedFd<'_>) {
     };
 }
 
-/// Waits for that. It has our end as well, so that it never hears of our death: it ends by that.
+/// Waits for that. It has our end as well, so that it hears nothing of our death: it ends by that, or, where the
+/// kernel does not see to it, looks whether we are there still.
 ///
 /// # Safety
-/// In a child, whose end this is.
-pub(super) unsafe fn await_leave(report: RawFd) {
+/// In a child of that master, whose end this is.
+pub(super) unsafe fn await_leave(report: RawFd, master: u32) {
+    const LOOKS: i32 = 500;
     let mut byte = [0u8; 1];
-    // SAFETY: one byte of ours.
+    let mut hears = libc::pollfd {
+        fd: report,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one byte, and one pollfd, of ours.
     unsafe {
+        while libc::poll(&mut hears, 1, LOOKS) == 0 {
+            if libc::getppid().unsigned_abs() != master {
+                libc::_exit(1);
+            }
+        }
         if libc::recv(report, byte.as_mut_ptr().cast(), 1, 0) != 1 {
             libc::_exit(1);
         }

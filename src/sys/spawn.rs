@@ -245,7 +245,7 @@ unsafe fn child(
                 fail(report, Step::MasterGone);
             }
             if !plan.mortal {
-                report::await_leave(report);
+                report::await_leave(report, master);
                 libc::prctl(libc::PR_SET_PDEATHSIG, 0, 0, 0, 0);
             }
             let mut none: libc::sigset_t = std::mem::zeroed();

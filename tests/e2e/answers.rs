@@ -181,7 +181,7 @@ fn what_was_answered_last_is_told_of_one_that_never_gets_ready() {
         ),
     ] {
         let port = free_port();
-        let options = format!("-n 1 --ready {rule} --ready-timeout 1500ms");
+        let options = format!("-n 1 --ready {rule} --ready-timeout 5s");
         let mut rig = warming(&options, port, variables);
         let said = rig.wait("not-ready", |_| true);
         assert!(said.msg.contains(hint), "{}", said.msg);

@@ -64,7 +64,7 @@ fn code_that_ends_at_once_changes_nothing_and_its_last_words_are_told() {
 
 #[test]
 fn code_that_never_listens_changes_nothing() {
-    let (rig, port) = breakable("--ready-timeout 3s");
+    let (rig, port) = breakable("--ready-timeout 5s");
     let file = rig.dir().join("mute");
     fs::write(&file, "").unwrap();
     let said = fails(&rig, port);

@@ -17,7 +17,7 @@ const SCRIPT: &str =
 /// Four workers, and how a reload of them goes.
 fn four(options: &str, broken: &str) -> (Rig, u16) {
     let port = free_port();
-    let words = format!("-n 4 -p {port} --ready-timeout 2s {options} -- sh -c");
+    let words = format!("-n 4 -p {port} --ready-timeout 5s {options} -- sh -c");
     let words = words.split_whitespace().chain([SCRIPT]);
     let mut rig = Rig::start(words.map(String::from).collect::<Vec<String>>());
     rig.up();

@@ -34,7 +34,7 @@ const WORKERS: usize = 4;
 const COMMAND: &str = "channel.py storm huge";
 /// Whoever behaves is answered: one that is not within that never will be. (How long it takes is told, and
 /// no figure of a machine that others use, too.)
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// and asks that often.
 const PROBES: Duration = Duration::from_millis(50);
 /// So many storms warm up at most.

@@ -25,7 +25,7 @@ impl Manager {
         Manager {
             socket,
             heard: Vec::new(),
-            deadline: Instant::now() + Duration::from_secs(45),
+            deadline: Instant::now() + Duration::from_secs(120),
         }
     }
 

@@ -113,8 +113,9 @@ fn no_signal_that_is_not_mapped_goes_to_a_worker_whatever_it_does_to_the_master(
     {
         rig.signal(signal);
     }
-    // One that was stopped goes on where it was.
-    rig.signal(Signal::SIGTSTP);
+    // One that was stopped goes on where it was. (SIGTSTP does so where somebody could continue it, and these tests
+    // may run where nobody could: in an orphaned process group.)
+    rig.signal(Signal::SIGSTOP);
     rig.until("the master is stopped", || proc::stopped(rig.pid()));
     rig.signal(Signal::SIGCONT);
     let said = rig.verb("signal USR2");

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tinyjson::JsonValue;
 
 fn patience() -> Instant {
-    Instant::now() + Duration::from_secs(45)
+    Instant::now() + Duration::from_secs(120)
 }
 
 /// What is printed for that line.
