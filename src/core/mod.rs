@@ -6,6 +6,7 @@
 pub mod adoption;
 mod balance;
 mod binds;
+mod birth;
 mod budget;
 mod busy;
 mod check;

@@ -17,11 +17,15 @@ use std::path::Path;
 /// Can a file be made in that directory? One without a name is, which is gone when it is closed. Where the
 /// file system has no such, one with a name, which is removed.
 pub fn can_make_in(dir: &Path) -> io::Result<()> {
+    can_put_in(dir, b"")
+}
+
+/// And can that be written into it? (On a disk that is full a file can be made.)
+pub fn can_put_in(dir: &Path, text: &[u8]) -> io::Result<()> {
     let mut nameless = OpenOptions::new();
     nameless.write(true).mode(0o600);
     match nameless.custom_flags(libc::O_TMPFILE).open(dir) {
-        // On a disk that is full it can be made, but nothing put into it.
-        Ok(mut file) => return file.write_all(b"1\n"),
+        Ok(mut file) => return file.write_all(text),
         Err(e)
             if matches!(
                 e.raw_os_error(),
@@ -32,12 +36,12 @@ pub fn can_make_in(dir: &Path) -> io::Result<()> {
     let path = dir.join(format!(".minicluster-check-{}", process::id()));
     let mut named = OpenOptions::new();
     named.write(true).create_new(true).mode(0o600);
-    let written = named.open(&path)?.write_all(b"1\n");
+    let written = named.open(&path)?.write_all(text);
     written.and(fs::remove_file(path))
 }
 
-/// Can that file be made, or written to if it is there?
-fn can_write(path: &Path) -> io::Result<()> {
+/// Can that file be made, with that in it, or written to if it is there?
+fn can_write(path: &Path, text: &[u8]) -> io::Result<()> {
     let open = OpenOptions::new()
         .append(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -45,19 +49,22 @@ fn can_write(path: &Path) -> io::Result<()> {
     match open {
         // A FIFO that nobody reads.
         Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::NotFound => can_make_in(above(path)),
+        Err(e) if e.kind() == ErrorKind::NotFound => can_put_in(above(path), text),
         other => other.map(drop),
     }
 }
+
+/// As long as what is written there.
+pub const PID: &[u8] = b"4194304\n";
 
 fn above(path: &Path) -> &Path {
     let above = path.parent().filter(|p| !p.as_os_str().is_empty());
     above.unwrap_or(Path::new("."))
 }
 
-/// --log-file
+/// --log-file; what it has no room for is lost, and no reason not to start.
 pub fn log(path: &Path) -> Result<(), Failure> {
-    can_write(path).map_err(|e| {
+    can_write(path, b"").map_err(|e| {
         let shown = path.display();
         (EX_CANTCREAT, format!("--log-file {shown}: {}", reason(&e)))
     })
@@ -70,7 +77,7 @@ pub fn pid_file(path: &Path) -> Result<(), Failure> {
     match pidfile::prospect(path) {
         Ok(Prospect::Held(pid)) => Err((EX_TEMPFAIL, pidfile::held_by_another(path, &pid))),
         Ok(Prospect::NoPid) => Err(cannot(pidfile::NO_PID.into())),
-        Ok(Prospect::Free) => can_write(path).map_err(|e| cannot(reason(&e))),
+        Ok(Prospect::Free) => can_write(path, PID).map_err(|e| cannot(reason(&e))),
         Err(e) => Err(cannot(reason(&e))),
     }
 }

@@ -40,7 +40,7 @@ pub fn prospect(s: &Settings) -> Prospect {
         instead: None,
         refused: None,
     };
-    let dir = match first_of(candidates()) {
+    let dir = match super::first(candidates(), usable) {
         Ok((dir, instead)) => {
             all.instead = instead;
             Some(dir)
@@ -121,17 +121,12 @@ fn held(lock: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// As `runtime_dir`, but that none is made.
-fn first_of(all: Vec<PathBuf>) -> Result<(PathBuf, Option<String>), String> {
-    super::first(all, usable)
-}
-
 /// Is it there and ours, or could it be made?
 fn usable(dir: &Path) -> Result<(), String> {
     match fs::symlink_metadata(dir) {
         Ok(_) => {
             is_private(dir)?;
-            files::can_make_in(dir).map_err(|e| reason(&e))
+            files::can_put_in(dir, files::PID).map_err(|e| reason(&e))
         }
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let above = dir.parent().unwrap_or(Path::new("/"));
@@ -142,7 +137,7 @@ fn usable(dir: &Path) -> Result<(), String> {
                 }
                 Ok(_) | Err(_) => above,
             };
-            files::can_make_in(above).map_err(|e| reason(&e))
+            files::can_put_in(above, files::PID).map_err(|e| reason(&e))
         }
         Err(e) => Err(reason(&e)),
     }
