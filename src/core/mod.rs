@@ -25,6 +25,7 @@ mod phase;
 mod phrases;
 mod probing;
 mod program;
+pub mod progress;
 mod readiness;
 mod recycle;
 mod relay;

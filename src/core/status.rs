@@ -11,6 +11,7 @@ use super::lane::Of;
 use super::notice::Cause;
 use super::phase::Phase;
 use super::policy::Takeover;
+use super::progress::Progress;
 use super::rotation::Rotation;
 use super::slot::{Place, Slot};
 use super::worker::{State, Worker};
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub ready: usize,
     /// Is it to have clients?
     pub rotation: Rotation,
+    /// The replacing of all workers that is under way.
+    pub rollout: Option<Progress>,
     /// Since when the master runs.
     pub up: Duration,
     /// Addresses served.
@@ -97,6 +100,7 @@ impl Cluster {
             wanted: usize::from(self.wanted),
             ready: self.ready_count(),
             rotation: self.rotation(),
+            rollout: self.progress(now),
             up: now - self.started,
             lanes: self.addrs(),
             takeover: self.takeover_word(),

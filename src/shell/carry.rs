@@ -8,6 +8,7 @@ use crate::sys::lifeline::Lifeline;
 use crate::sys::netlink::Netlink;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{CString, OsString};
@@ -106,6 +107,7 @@ macro_rules! bytes {
 
 bytes! {
     Vec<u8>: |b| b.clone(), |b| b;
+    Cow<'static, [u8]>: |b| b.to_vec(), Cow::Owned;
     VecDeque<u8>: |b| b.iter().copied().collect(), VecDeque::from;
     PathBuf: |p| p.as_os_str().as_bytes().to_vec(), |b| OsString::from_vec(b).into();
     String: |s| s.as_bytes().to_vec(), |b| String::from_utf8_lossy(&b).into_owned();

@@ -2,17 +2,19 @@
 //! look or a verb like any other, and its answer what that client understands.
 
 use super::Shell;
-use super::clients::ClientId;
+use super::clients::{Body, ClientId};
 use super::requests::Answer;
 use super::sending::one_line;
 use super::token::Kind;
 use crate::core::{Addr, Standing, Time};
+use crate::page::{self, Asset, Lock};
 use crate::sys::clock;
 use crate::verbs;
 use crate::wire::command::{self, Request};
 use crate::wire::dialogue::Turn;
+use crate::wire::door::Door;
 use crate::wire::ecv::{self, Local, Place};
-use crate::wire::http::response::{Response, Way};
+use crate::wire::http::response::{HTML, Length, Response, Way};
 use crate::wire::http::{self, Request as Asked, Status};
 use crate::wire::routes::What;
 use crate::wire::stream::How;
@@ -55,6 +57,19 @@ impl Shell {
         }
     }
 
+    /// With a body that is sent as it is read.
+    pub(super) fn send_page(&mut self, id: ClientId, head: &Response, way: Way, body: Body) {
+        let bytes = head.head(way, Length::Bytes(body.left()));
+        let now = self.now();
+        if !way.bodiless {
+            self.clients.sends(id, body);
+        }
+        match self.clients.answer_http(id, &bytes, head.goes_on(way), now) {
+            true => self.look_again(id),
+            false => self.hang_up(id),
+        }
+    }
+
     /// Sent it is; and the next request is looked at.
     pub(super) fn answer_http(&mut self, id: ClientId, answer: &Response, way: Way) {
         let (bytes, goes_on) = (answer.encode(way), answer.goes_on(way));
@@ -82,7 +97,10 @@ impl Shell {
                 self.metrics(id);
                 None
             }
-            What::Page | What::Status => Some(json(self.status(true))),
+            What::Page => Some(self.page(id)),
+            What::PageStyle => self.send_asset(id, &page::STYLE),
+            What::PageScript => self.send_asset(id, &page::SCRIPT),
+            What::Status => Some(json(self.status(true))),
             What::Workers => Some(json(self.workers(Some("details"), true))),
             What::Deps => {
                 let slot = r.head.parameter("slot");
@@ -110,6 +128,25 @@ impl Shell {
             What::Cli => self.cli(id, r),
             What::Help => Some(self.list_verbs(r.head.json)),
         }
+    }
+
+    /// The page: it shows what it asks for, as far as whoever reads it may see that.
+    fn page(&self, id: ClientId) -> Response {
+        let lock = match (self.clients.door(id), self.house.has_key()) {
+            (Door::Control, _) => Lock::Open,
+            (Door::Tcp, true) => Lock::Key,
+            (Door::Tcp, false) => Lock::Shut,
+        };
+        guarded(Response::new(Status::OK, HTML, page::page(lock)))
+    }
+
+    /// A file of the page: it costs us nothing to be sent as slowly as the client reads.
+    fn send_asset(&mut self, id: ClientId, asset: &'static Asset) -> Option<Response> {
+        let (_, way) = self.clients.take_asked(id)?;
+        let head = guarded(Response::new(Status::OK, asset.content_type, ""));
+        let body = asset.text.as_bytes();
+        self.send_page(id, &head, way, Body::still(body, self.now()));
+        None
     }
 
     /// A verb like any other; what comes of it goes to `answer_asked`.
@@ -199,6 +236,8 @@ impl Shell {
             | What::Ready
             | What::Metrics
             | What::Page
+            | What::PageStyle
+            | What::PageScript
             | What::Status
             | What::Workers
             | What::Help
@@ -272,7 +311,7 @@ impl Shell {
         let (_, way) = self.clients.take_asked(id)?;
         let head = sse::opening();
         let seen = sse::last_seen(r.head.last_event_id.as_deref());
-        let mut bytes = head.head(way, http::response::Length::Unknown);
+        let mut bytes = head.head(way, Length::Unknown);
         if way.bodiless {
             let now = self.now();
             self.clients.answer_http(id, &bytes, false, now);
@@ -320,6 +359,12 @@ impl Shell {
         self.clients.forsake(id);
         self.hang_up(id);
     }
+}
+
+/// With what a browser is told to refuse.
+fn guarded(answer: Response) -> Response {
+    let with = |answer: Response, (name, value): &(&'static str, &str)| answer.with(name, *value);
+    page::HEADERS.iter().fold(answer, with)
 }
 
 fn local(unix: u64) -> Local<'static> {

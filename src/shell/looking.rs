@@ -35,9 +35,17 @@ enum Read {
 impl Shell {
     pub(super) fn status(&mut self, json: bool) -> Answer {
         let (seen, _) = self.traffic();
+        let queues = match json {
+            true => self.read_queues(),
+            false => Vec::new(),
+        };
         let s = self.cluster.status(self.now());
         let usage = s.slots.iter().map(|v| self.usage_of(v, &seen)).collect();
+        let word = |w: &OsString| w.to_string_lossy().into_owned();
         let m = Master {
+            queues,
+            own: procfs::usage(own_pid()),
+            command: self.settings().command.iter().map(word).collect(),
             says: s.slots.iter().map(|v| self.status_of(v.pid)).collect(),
             traffic: s.slots.iter().map(|v| self.of_slot(v, &seen)).collect(),
             ..self.master(usage)
@@ -126,9 +134,8 @@ impl Shell {
         let active = s.slots.iter().filter(|v| v.pid.is_some()).count();
         let usage = s.slots.iter().filter_map(|v| self.usage_of(v, &seen));
         let sum = |(a, b): (u64, u64), (c, d)| (a.saturating_add(c), b.saturating_add(d));
-        let own = i32::try_from(std::process::id()).unwrap_or(0);
         let t = Totals {
-            master: procfs::usage(own),
+            master: procfs::usage(own_pid()),
             workers: usage.fold((0, 0), sum),
             open: seen.open().map(|o| o.all),
             served: self.served.all().map(|t| t.served),
@@ -237,6 +244,13 @@ impl Shell {
             usage,
             says: Vec::new(),
             traffic: Vec::new(),
+            queues: Vec::new(),
+            own: None,
+            command: Vec::new(),
         }
     }
+}
+
+fn own_pid() -> i32 {
+    i32::try_from(std::process::id()).unwrap_or(0)
 }

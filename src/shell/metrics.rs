@@ -17,7 +17,7 @@ use super::spent::Spent;
 use crate::core::{SlotNr, Time, WorkerId};
 use crate::sys::burden::{self, Tree};
 use crate::sys::{clock, fds, process, procfs};
-use crate::wire::http::response::{Length, Response};
+use crate::wire::http::response::Response;
 use crate::wire::metrics::{self, Own, Queue, Reading, Usage};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -130,23 +130,14 @@ impl Shell {
             return;
         }
         let page = self.metrics_page();
-        self.send_page(id, &page);
+        self.send_metrics(id, &page);
     }
 
     /// The same for all who have asked: one who does not read it has no other one of it.
-    fn send_page(&mut self, id: ClientId, page: &(Response, Rc<[u8]>)) {
-        let Some((_, way)) = self.clients.take_asked(id) else {
-            return;
-        };
-        let (head, body) = page;
-        let bytes = head.head(way, Length::Bytes(body.len() as u64));
-        let now = self.now();
-        if !way.bodiless {
-            self.clients.sends(id, Body::of_page(body.clone(), now));
-        }
-        match self.clients.answer_http(id, &bytes, head.goes_on(way), now) {
-            true => self.look_again(id),
-            false => self.hang_up(id),
+    fn send_metrics(&mut self, id: ClientId, (head, body): &(Response, Rc<[u8]>)) {
+        if let Some((_, way)) = self.clients.take_asked(id) {
+            let body = Body::of_page(body.clone(), self.now());
+            self.send_page(id, head, way, body);
         }
     }
 
@@ -162,7 +153,7 @@ impl Shell {
         let page = self.metrics_page();
         for id in std::mem::take(&mut self.metrics.waiting) {
             self.clients.waited(id, self.now());
-            self.send_page(id, &page);
+            self.send_metrics(id, &page);
         }
     }
 
@@ -254,7 +245,7 @@ impl Shell {
     }
 
     /// By port and slot: a port may have several for one slot, of which one is being emptied.
-    fn read_queues(&mut self) -> Vec<Queue> {
+    pub(super) fn read_queues(&mut self) -> Vec<Queue> {
         let unix = match self.sockets.has_unix() {
             true => self.census.unix_queues().unwrap_or_default(),
             false => BTreeMap::new(),

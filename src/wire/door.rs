@@ -48,6 +48,7 @@ pub const NOT_AUTHORIZED: &str = "Not authorized";
 /// The route of a request that may have it; or what it is told.
 pub fn enter(door: Door, head: &Head, house: &House) -> Result<&'static Route, Response> {
     let route = match routes::find(head.method, &head.path, house.ecv) {
+        Ok(route) if head.json => route.as_json(),
         Ok(route) => route,
         Err(Missed::Path) => {
             return Err(Response::verbatim(Status::NOT_FOUND, NO_PAGE, head.json));
@@ -204,7 +205,6 @@ mod tests {
     #[test]
     fn all_else_needs_a_key_and_without_a_key_file_there_is_none() {
         for line in [
-            "GET /",
             "GET /status",
             "GET /workers",
             "GET /events",
@@ -239,6 +239,24 @@ mod tests {
                 assert_eq!(told(Door::Control, with_key, EcvControl::Off, head), 200);
             }
         }
+    }
+
+    #[test]
+    fn the_page_is_free_and_what_it_shows_is_not() {
+        let json = "Host: localhost\r\nAccept: application/json\r\n";
+        for path in ["/", "/page.css", "/page.js"] {
+            let plain = head(&format!("GET {path}"), "Host: evil.example\r\n");
+            let json = head(&format!("GET {path}"), json);
+            let want = if path == "/" { 401 } else { 200 };
+            assert_eq!(told(Door::Tcp, true, EcvControl::Key, &plain), 200);
+            assert_eq!(
+                told(Door::Tcp, true, EcvControl::Key, &json),
+                want,
+                "{path}"
+            );
+        }
+        let key = head(&format!("GET /?accessKey={KEY}"), json);
+        assert_eq!(told(Door::Tcp, true, EcvControl::Key, &key), 200);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod notify;
 pub mod outcome;
 pub mod output;
 pub mod ports_filter;
+pub mod progress;
 pub mod ran;
 pub mod raw;
 pub mod relayed;

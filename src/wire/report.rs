@@ -1,6 +1,8 @@
 //! Answers to `status` and `why`: a snapshot of core and readings of /proc as text and as JSON.
 
 use super::json::quote;
+use super::metrics::Queue;
+use super::progress;
 use super::traffic::Traffic;
 use crate::core::death::Death;
 use crate::core::notice::{Cause, Next};
@@ -24,6 +26,12 @@ pub struct Master<'a> {
     pub says: Vec<Option<String>>,
     /// Of the connections of each.
     pub traffic: Vec<Traffic>,
+    /// Who waits at which port.
+    pub queues: Vec<Queue>,
+    /// Resident bytes and CPU milliseconds of the master itself.
+    pub own: Option<(u64, u64)>,
+    /// What the workers run.
+    pub command: Vec<String>,
 }
 
 impl Master<'_> {
@@ -96,6 +104,7 @@ pub fn status_text(s: &Snapshot, m: &Master<'_>) -> String {
     let word = |(nth, v)| said(v, m.says(nth));
     let under = s.slots.iter().enumerate().map(word);
     text.push_str(&under_rows(&table(&rows), under));
+    text.push_str(&progress::text(s.rollout));
     text
 }
 
@@ -211,6 +220,7 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         used.map_or("null".into(), object)
     };
     let ports: Vec<String> = s.lanes.iter().map(|a| quote(&a.to_string())).collect();
+    let command: Vec<String> = m.command.iter().map(|w| quote(w)).collect();
     let slots: Vec<String> = s
         .slots
         .iter()
@@ -218,7 +228,7 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         .map(|(nth, v)| slot_json(v, m.usage(nth), m.traffic(nth), m.says(nth)))
         .collect();
     format!(
-        "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"rotation\":{},\"ports\":[{}],\"takeover\":{},\"respawns\":{},\"forks\":{},\"slots\":[{}]}}\n",
+        "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"rotation\":{},\"rollout\":{},\"ports\":[{}],\"queues\":{},\"takeover\":{},\"respawns\":{},\"forks\":{},\"command\":[{}],\"rss\":{},\"cpu\":{},\"slots\":[{}]}}\n",
         quote(m.name),
         m.pid,
         quote(env!("CARGO_PKG_VERSION")),
@@ -228,12 +238,25 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         s.wanted,
         s.generation,
         super::rotation::object(&s.rotation, m.now),
+        progress::object(s.rollout),
         ports.join(","),
+        progress::queues(&m.queues),
         quote(s.takeover),
         of(s.used.respawns.map(|(n, limit)| (n as u64, limit.into()))),
         of(s.used.forks),
+        command.join(","),
+        or_null(m.own.map(|(rss, _)| rss.to_string())),
+        or_null(m.own.map(|(_, ms)| seconds(ms))),
         slots.join(",")
     )
+}
+
+fn or_null(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "null".into())
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{:.3}", ms as f64 / 1000.0)
 }
 
 fn slot_json(
@@ -242,7 +265,6 @@ fn slot_json(
     traffic: Traffic,
     says: Option<&str>,
 ) -> String {
-    let or_null = |text: Option<String>| text.unwrap_or_else(|| "null".into());
     // Seconds: of an empty slot until its next worker, else since its worker was asked for.
     let (age, due) = match v.pid {
         Some(_) => (Some(format!("{:.3}", v.age.as_secs_f64())), None),
@@ -260,7 +282,7 @@ fn slot_json(
         or_null(due),
         v.restarts,
         or_null(usage.map(|(rss, _)| rss.to_string())),
-        or_null(usage.map(|(_, ms)| format!("{:.3}", ms as f64 / 1000.0))),
+        or_null(usage.map(|(_, ms)| seconds(ms))),
         or_null(traffic.seen.map(|s| s.open.to_string())),
         or_null(traffic.queue.map(|n| n.to_string())),
         or_null(traffic.tally.map(|t| t.served.to_string())),
@@ -428,6 +450,7 @@ mod tests {
                 since: Time(1),
                 checks: Vec::new(),
             },
+            rollout: None,
             up: Duration::from_secs(3 * 86_400),
             lanes: vec!["0.0.0.0:3000".parse().unwrap()],
             takeover: "on",
@@ -468,6 +491,9 @@ mod tests {
                 queue: Some(4),
                 ..Traffic::default()
             }],
+            queues: Vec::new(),
+            own: Some((1 << 20, 20)),
+            command: vec!["./server".into(), "a b".into()],
         };
         (s, m)
     }
@@ -509,6 +535,8 @@ mod tests {
         let json = status_json(&s, &m);
         for part in [
             "\"due\":1.600",
+            "\"command\":[\"./server\",\"a b\"],\"rss\":1048576,\"cpu\":0.020,",
+            "\"rollout\":null,",
             "\"respawns\":{\"count\":3,\"limit\":5},\"forks\":null",
         ] {
             assert!(json.contains(part), "{json}");

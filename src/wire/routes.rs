@@ -48,7 +48,12 @@ pub enum What {
     Ready,
     /// What there is to be counted and measured.
     Metrics,
+    /// The page for browsers: the same for all clusters,
     Page,
+    /// how it looks,
+    PageStyle,
+    /// and what it does.
+    PageScript,
     Status,
     Workers,
     /// What they are made of.
@@ -106,7 +111,7 @@ const TAKE_OUT: &str = "take it out of rotation";
 const PUT_BACK: &str = "put it back";
 
 /// All of them, in the order of the manual. Those of --ecv come first: its path may be any.
-pub static ROUTES: [Route; 21] = [
+pub static ROUTES: [Route; 23] = [
     ecv(get("", Who::Anybody, What::Ecv, "in rotation or not")),
     ecv(post("/disable", Who::Control, What::Disable, TAKE_OUT)),
     ecv(post("/enable", Who::Control, What::Enable, PUT_BACK)),
@@ -120,7 +125,14 @@ pub static ROUTES: [Route; 21] = [
         What::Metrics,
         "all figures, for Prometheus",
     ),
-    get("/", Who::Key, What::Page, "the cluster at a glance"),
+    get(
+        "/",
+        Who::Anybody,
+        What::Page,
+        "the cluster at a glance, for a browser",
+    ),
+    get("/page.css", Who::Anybody, What::PageStyle, "how that looks"),
+    get("/page.js", Who::Anybody, What::PageScript, "what it does"),
     get("/status", Who::Key, What::Status, "the cluster, as JSON"),
     get("/workers", Who::Key, What::Workers, "its workers, as JSON"),
     get(
@@ -164,10 +176,26 @@ impl Route {
             What::Ecv | What::Disable | What::Enable | What::Live | What::Ready | What::Metrics => {
                 SMALL_BODY
             }
-            What::Page | What::Status | What::Workers | What::Events => SMALL_BODY,
+            What::Page | What::PageStyle | What::PageScript => SMALL_BODY,
+            What::Status | What::Workers | What::Events => SMALL_BODY,
             What::Help | What::Deps | What::Logs | What::LogFile => SMALL_BODY,
             What::Restart => SMALL_BODY,
         }
+    }
+
+    /// What is asked for where JSON is wanted: the page tells nothing of the cluster, and may be had by anybody;
+    /// what it shows is the status.
+    pub fn as_json(&'static self) -> &'static Route {
+        let status = || ROUTES.iter().find(|r| r.what == What::Status);
+        match self.what {
+            What::Page => status().unwrap_or(self),
+            _ => self,
+        }
+    }
+
+    /// Is it of the page?
+    fn is_page(&self) -> bool {
+        matches!(self.what, What::Page | What::PageStyle | What::PageScript)
     }
 
     fn is_at(&self, path: &str, ecv: &str) -> bool {
@@ -223,9 +251,11 @@ pub fn find(method: Method, path: &str, ecv: &str) -> Result<&'static Route, Mis
     }
 }
 
-/// The paths that anybody may look at.
+/// The paths that anybody may look at, as far as they tell something.
 pub fn free(ecv: &str) -> String {
-    let free = ROUTES.iter().filter(|r| r.who == Who::Anybody);
+    let free = ROUTES
+        .iter()
+        .filter(|r| r.who == Who::Anybody && !r.is_page());
     let paths: Vec<String> = free.map(|r| r.full_path(ecv)).collect();
     paths.join(", ")
 }

@@ -63,7 +63,7 @@ fn stands(rig: &Rig) -> (String, Option<String>) {
 }
 
 /// Whoever is asked has answered, and well.
-fn is_content(rig: &Rig) {
+fn ends_content(rig: &Rig) {
     rig.until("it is content", || stands(rig).0 == "AVAILABLE");
 }
 
@@ -128,7 +128,7 @@ fn the_readme_of_cluster2_holds_word_for_word_with_curl() {
     let url = |path: &str| format!("http://{}{path}", h.monitor);
     let (disable, enable) = (url("/ecv/disable"), url("/ecv/enable"));
     // The page of the workers is good from the beginning,
-    is_content(&h.rig);
+    ends_content(&h.rig);
     is_told(&h, "AVAILABLE", true, 200);
     // and it is asked as cluster2 has asked it.
     let asked = fs::read_to_string(h.rig.dir().join("asked")).unwrap();
@@ -304,7 +304,7 @@ fn a_program_says_with_its_first_line_why_clients_should_not_come() {
         valid(dir, "echo $$ $MINICLUSTER_NAME $PORT >> ran");
     });
     rig.wait("all-ready", |_| true);
-    is_content(&rig);
+    ends_content(&rig);
     let dir = rig.dir().to_path_buf();
     let ran = fs::read_to_string(dir.join("ran")).unwrap();
     assert!(ran.ends_with(&format!(" {port}\n")), "{ran}");
@@ -329,7 +329,7 @@ fn a_program_says_with_its_first_line_why_clients_should_not_come() {
     assert_eq!(event.text("reason"), "killed: not done within 1s");
     assert!(!dir.join("twice").exists());
     valid(&dir, "exit 0");
-    is_content(&rig);
+    ends_content(&rig);
     // In a stop it is not waited for.
     valid(&dir, "touch begun; sleep 60");
     rig.until("it is asked", || dir.join("begun").exists());
@@ -387,7 +387,7 @@ fn what_is_asked_is_read_again_by_a_reload_that_turns_nobody_away() {
 fn out_of_rotation_from_the_first_moment_of_a_stop_for_the_drain_delay_while_it_serves_still() {
     let more = "--drain-delay 60s --ecv-monitor / --ecv-interval 100ms";
     let mut h = house_of(1, more, "./threaded --graceful");
-    is_content(&h.rig);
+    ends_content(&h.rig);
     is_told(&h, "AVAILABLE", true, 200);
     h.rig.signal(Signal::SIGTERM);
     h.rig.wait("stop-delayed", |_| true);

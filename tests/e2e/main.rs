@@ -12,6 +12,7 @@
 #![allow(clippy::string_slice)]
 
 mod birth;
+mod browser;
 mod cgroups;
 mod client;
 mod harness;
@@ -70,6 +71,7 @@ mod odd;
 mod orders;
 mod orphans;
 mod own;
+mod page;
 mod portions;
 mod privileges;
 mod programs;
@@ -83,6 +85,7 @@ mod robust;
 mod rotation;
 mod secrets;
 mod seeds;
+mod seen;
 mod serving;
 mod shutdown;
 mod single;

@@ -19,14 +19,19 @@ impl Clients {
         self.map.get_mut(&id)?.http.as_deref_mut()
     }
 
+    /// Where it came in; one that has gone has no rights.
+    pub fn door(&self, id: ClientId) -> Door {
+        match self.map.get(&id).map(|c| c.gate) {
+            Some(Gate::Socket) => Door::Control,
+            Some(Gate::Monitor | Gate::Port) | None => Door::Tcp,
+        }
+    }
+
     /// The next step of one that speaks HTTP.
     pub fn turn(&mut self, id: ClientId, house: &House<'_>, at: u64) -> Turn {
+        let door = self.door(id);
         let Some(c) = self.map.get_mut(&id) else {
             return Turn::Wait;
-        };
-        let door = match c.gate {
-            Gate::Socket => Door::Control,
-            Gate::Monitor | Gate::Port => Door::Tcp,
         };
         match &mut c.http {
             Some(http) => http.dialogue.turn(door, house, Some(at)),

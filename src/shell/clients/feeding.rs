@@ -5,6 +5,7 @@ use super::one::Client;
 use super::{ClientId, Clients, KEPT, NEXT_REQUEST};
 use crate::core::Time;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -27,6 +28,8 @@ enum Source {
     File(#[serde(with = "crate::shell::carry")] File),
     /// All who have asked for it are sent the same.
     Page(#[serde(with = "crate::shell::carry")] Rc<[u8]>),
+    /// What we have anyway. (After a handover it is what was promised, not what the next one has.)
+    Still(#[serde(with = "crate::shell::carry")] Cow<'static, [u8]>),
 }
 
 /// What is left to be sent.
@@ -54,6 +57,18 @@ impl Body {
         Body { from, at, left, by }
     }
 
+    /// Of what we have anyway.
+    pub fn still(bytes: &'static [u8], now: Time) -> Body {
+        let (at, left) = (0, bytes.len() as u64);
+        let (from, by) = (Source::Still(Cow::Borrowed(bytes)), Some(now + PAGE_WITHIN));
+        Body { from, at, left, by }
+    }
+
+    /// So many bytes are to be sent.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
     fn is_file(&self) -> bool {
         matches!(self.from, Source::File(_))
     }
@@ -62,7 +77,7 @@ impl Body {
     fn portion(&self) -> Vec<u8> {
         let most = match self.from {
             Source::File(_) => PORTION,
-            Source::Page(_) => PAGE_PORTION,
+            Source::Page(_) | Source::Still(_) => PAGE_PORTION,
         };
         let length = usize::try_from(self.left.min(most)).unwrap_or(0);
         match &self.from {
@@ -72,12 +87,15 @@ impl Body {
                 bytes.truncate(n);
                 bytes
             }
-            Source::Page(page) => {
-                let at = usize::try_from(self.at).unwrap_or(usize::MAX);
-                let rest = page.get(at..).unwrap_or_default();
-                rest.get(..length).unwrap_or(rest).to_vec()
-            }
+            Source::Page(page) => self.part(page, length),
+            Source::Still(bytes) => self.part(bytes, length),
         }
+    }
+
+    fn part(&self, of: &[u8], length: usize) -> Vec<u8> {
+        let at = usize::try_from(self.at).unwrap_or(usize::MAX);
+        let rest = of.get(at..).unwrap_or_default();
+        rest.get(..length).unwrap_or(rest).to_vec()
     }
 }
 

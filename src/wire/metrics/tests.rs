@@ -34,6 +34,7 @@ fn cluster() -> Snapshot {
             since: Time(1),
             checks: Vec::new(),
         },
+        rollout: None,
         up: Duration::from_secs(5),
         lanes: Vec::new(),
         takeover: "on",
