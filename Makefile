@@ -25,8 +25,9 @@ SEEDS ?= 20000
 # Of `make fuzz`, and the first of its seeds.
 N ?= 1000000
 SEED ?= 1
-# Of `make soak`.
-SECONDS ?= 600
+# Of `make soak`, and of `make fuzz` for each target.
+MINUTES ?=
+SECONDS ?= $(if $(MINUTES),$$(($(MINUTES) * 60)),600)
 # Of `make handovers`: so many ms from one to the next.
 GAP ?= 100
 # Of `make bench`: short, or nothing.
@@ -49,7 +50,7 @@ BENCHED = target/bench/stamp target/bench/load target/bench/threaded
 COMPLETIONS = target/completions/bash target/completions/zsh target/completions/fish
 SOURCES = Cargo.toml Cargo.lock $(shell find src -type f)
 DEB = target/deb/minicluster.deb
-SCRIPTS = .ci/run scripts/deps scripts/dist scripts/reproducible scripts/debian-changelog scripts/test-deb contrib/minicluster.init
+SCRIPTS = .ci/run scripts/deps scripts/dist scripts/fuzz scripts/reproducible scripts/debian-changelog scripts/test-deb contrib/minicluster.init
 CHECKED = $(CARGO) test $(CARGOFLAGS) --profile checked
 
 # Files of the package are root's, whoever builds it.
@@ -68,7 +69,7 @@ all: $(BIN) $(COMPLETIONS) ## the release binary, target/release/minicluster
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), N=$(N) SEED=$(SEED) (fuzz), SECONDS=$(SECONDS) (soak), GAP=$(GAP) (handovers), BENCH=short (bench), CARGO=$(CARGO)"
+	@echo "Variables: PREFIX=$(PREFIX) DESTDIR BINDIR MANDIR, PORT=$(PORT) (demo), SEEDS=$(SEEDS) (sim), N=$(N) SEED=$(SEED) (fuzz), MINUTES=30 (soak, fuzz), GAP=$(GAP) (handovers), BENCH=short (bench), CARGO=$(CARGO)"
 
 # Cargo leaves a binary alone that would come out the same; the date is for us, so that
 # `make && sudo make install` needs no cargo the second time.
@@ -164,11 +165,11 @@ sim: ## the simulation with SEEDS seeds
 	$(NEED_CARGO)
 	SEEDS=$(SEEDS) $(CHECKED) --test sim -- --nocapture swarm
 
-fuzz: ## N broken inputs for each parser, from SEED on
+fuzz: ## MINUTES for each parser and for the core, searching by what inputs lead to; without: N broken inputs from SEED on
 	$(NEED_CARGO)
-	FUZZ=$(N) FUZZ_SEED=$(SEED) $(CHECKED) --test fuzz
+	$(if $(MINUTES),scripts/fuzz $$(($(MINUTES) * 60)),FUZZ=$(N) FUZZ_SEED=$(SEED) $(CHECKED) --test fuzz)
 
-soak: deps ## SECONDS of clients that misbehave, crashes and reloads; SOAK_SEED=N replays
+soak: deps ## MINUTES of load, kills, reloads, resizes, handovers, hostile clients and full disks; SOAK_SEED=N replays
 	$(NEED_CARGO)
 	SOAK_SECONDS=$(SECONDS) $(CHECKED) --test e2e -- --exact --nocapture soak::a_storm_of_clients_crashes_and_reloads_leaves_nothing_behind
 

@@ -591,3 +591,22 @@ fn the_changelog_has_a_place_for_what_is_new() {
     let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
     assert!(text.contains("\n## [Unreleased]\n"));
 }
+
+#[test]
+fn every_parser_that_is_fuzzed_is_searched_through_too() {
+    let names = |text: &str, begin: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter(|l| l.starts_with(begin));
+        lines
+            .filter_map(|l| l.split('"').nth(1))
+            .map(String::from)
+            .collect()
+    };
+    let tests = fs::read_to_string(root().join("tests/fuzz/main.rs")).unwrap();
+    let table = tests.split("\nparsers! {").nth(1).unwrap();
+    let parsers = names(table.split("\n}").next().unwrap(), "    ");
+    assert!(parsers.len() > 10);
+    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
+    let mut targets = names(&manifest, "name = ");
+    assert!(targets.remove("minicluster-fuzz") && targets.remove("cluster"));
+    assert_eq!(targets, parsers);
+}

@@ -1,12 +1,15 @@
 //! "One client is one buffer with a limit and a deadline", all of it at once: hundreds of clients that
-//! misbehave by the control socket and by the monitor, workers that say too much, reloads, and in the
-//! second half of each storm workers that are killed. Meanwhile real clients ask the workers.
+//! misbehave by the control socket and by the monitor, workers that say too much, reloads, resizes, handovers, a
+//! disk that is full every few seconds, and in the second half of each storm workers that are killed. Meanwhile
+//! real clients ask the workers.
 //!
 //! The first storms warm up; what the master has when all is calm behind it, and every worker replaced, is
 //! what it has to have behind each of the others: as many descriptors and children, and as much memory of
 //! its own (RssAnon: pages of the binary come and go).
-//! `make soak SECONDS=600` makes them long; SOAK_SEED replays what the clients drew.
+//! `make soak MINUTES=30` makes it so many storms of a minute, each with its figures; SOAK_SEED replays what was
+//! drawn.
 
+use crate::birth;
 use crate::client::v4;
 use crate::harness::{Rig, sigkill};
 use crate::house::{KEY, key_file};
@@ -45,14 +48,20 @@ const GROWTH: u64 = 200;
 const RELOADS: Duration = Duration::from_millis(700);
 /// and between two handovers.
 const HANDOVERS: Duration = Duration::from_millis(4300);
+/// So many workers there are at least and at most between.
+const SIZES: (u64, u64) = (2, 6);
+/// The disk is full for half of that, and then has room again.
+const DISK: Duration = Duration::from_millis(1900);
 
 /// What is said loudly in such a storm.
-const ALLOWED: [&str; 10] = [
+const ALLOWED: [&str; 12] = [
     "command-failed",
     "died",
     // One is under way still, or what has to be over before is not.
     "handover-failed",
     "killed",
+    "log-failed",
+    "log-lost",
     "message-dropped",
     "message-refused",
     "program-line-dropped",
@@ -139,6 +148,22 @@ struct Calm {
     memory: u64,
 }
 
+/// What it had while the storm blew.
+#[derive(Default)]
+struct Peak {
+    resident: u64,
+    descriptors: usize,
+    zombies: usize,
+}
+
+impl Peak {
+    fn look(&mut self, pid: i32) {
+        self.resident = self.resident.max(proc::kib(pid, "VmRSS"));
+        self.descriptors = self.descriptors.max(proc::descriptors(pid));
+        self.zombies = self.zombies.max(proc::zombies(pid).len());
+    }
+}
+
 struct Soak {
     rig: Rig,
     port: u16,
@@ -153,10 +178,13 @@ impl Soak {
         let words = format!(
             "-n {WORKERS} -p {port} --monitor {monitor} --key-file key --log-level info --ipc node \
              --backoff 0 --on-message cat --command hang=./hang --command loud=./loud --command quick=true \
-             -- {} {COMMAND}",
+             --log-dir disk/logs --log-max-size 200K --log-keep 2 -- {} {COMMAND}",
             python()
         );
-        let mut rig = Rig::dressed(words, |_, dir| {
+        let how = birth::namespaces("-m");
+        let mount = "mkdir disk; mount -t tmpfs -o size=2m none disk; exec \"$0\" \"$@\"";
+        let start = ["unshare", &how, "sh", "-ec", mount].map(String::from);
+        let mut rig = Rig::dressed_by(start.to_vec(), words, |_, dir| {
             key_file(dir, 0o600, KEY);
             script(dir, "hang", "#!/bin/sh\ntrap '' TERM\nexec sleep 1000\n");
             script(dir, "loud", "#!/bin/sh\nexec head -c 3000000 /dev/zero\n");
@@ -172,17 +200,19 @@ impl Soak {
         }
     }
 
-    /// Half of it with reloads alone, which lose nothing; then workers are killed, too.
+    /// Half of it with reloads, resizes, handovers and a full disk alone, which lose nothing; then workers are
+    /// killed, too.
     fn storm(&mut self, lasts: Duration) {
         let flag = self.rig.dir().join("storm");
         std::fs::write(&flag, "").unwrap();
         let probes = Probes::start(self.rig.socket(), self.monitor);
-        let (_, tally) = self.blow(lasts / 2, false);
+        let mut peak = Peak::default();
+        let (_, tally) = self.blow(lasts / 2, false, &mut peak);
         for lost in ["fresh", "half", "refused", "connect", "timeout", "status"] {
             assert_eq!(tally.of(lost), 0, "{lost}, with reloads alone: {tally:?}");
         }
         let answered = tally.of("requests");
-        let (kills, tally) = self.blow(lasts / 2, true);
+        let (kills, tally) = self.blow(lasts / 2, true, &mut peak);
         for lost in ["refused", "connect", "timeout", "status"] {
             assert_eq!(tally.of(lost), 0, "{lost}, with {kills} kills: {tally:?}");
         }
@@ -191,27 +221,43 @@ impl Soak {
         assert!(lost <= kills, "{lost} lost by {kills} kills: {tally:?}");
         let (count, slowest) = probes.end();
         std::fs::remove_file(flag).unwrap();
+        let handovers = self.rig.events("handover").len();
+        let resizes = self.rig.events("resized").len();
+        let full = self.rig.events("log-failed").len();
         eprintln!(
-            "storm of {lasts:?}: {answered} requests and none lost over reloads, {lost} of {} with \
-             {kills} kills; {count} probes answered, the slowest in {slowest:?}",
-            tally.of("requests")
+            "storm of {lasts:?}: {answered} requests and 0 failed; with {kills} kills {lost} of {}; {count} \
+             probes answered, the slowest in {slowest:?}; so far {handovers} handovers, {resizes} resizes, {full} \
+             times told of a full disk; at most {} KiB resident, {} descriptors, {} zombies at a look",
+            tally.of("requests"),
+            peak.resident,
+            peak.descriptors,
+            peak.zombies
         );
     }
 
-    fn blow(&mut self, lasts: Duration, kills: bool) -> (u64, Tally) {
+    fn blow(&mut self, lasts: Duration, kills: bool, peak: &mut Peak) -> (u64, Tally) {
         let load = Load::going(&format!("{} clients=4 pause=2", self.port));
-        let end = Instant::now() + lasts;
-        let (mut killed, mut next_kill, mut next_reload) = (0, Instant::now(), Instant::now());
-        let (before, mut next_handover) = (self.rig.events("handover").len(), Instant::now());
+        let now = Instant::now();
+        let end = now + lasts;
+        let (mut killed, mut next_kill, mut next_reload) = (0, now, now);
+        let (before, mut next_handover) = (self.rig.events("handover").len(), now);
+        let (mut next_disk, mut full) = (now, false);
         while Instant::now() < end {
             self.swarm.step();
             if Instant::now() > next_reload {
                 next_reload = Instant::now() + RELOADS;
-                self.say(&format!("resize {WORKERS} --no-wait\nreload --no-wait\n"));
+                let size = self.chance.range(SIZES.0, SIZES.1);
+                self.say(&format!("resize {size} --no-wait\nreload --no-wait\n"));
+                peak.look(self.rig.pid());
             }
             if Instant::now() > next_handover {
                 next_handover = Instant::now() + HANDOVERS;
                 self.say("handover --no-wait\n");
+            }
+            if Instant::now() > next_disk {
+                next_disk = Instant::now() + DISK / 2;
+                full = !full;
+                self.fill(full);
             }
             if kills && Instant::now() > next_kill {
                 next_kill = Instant::now() + self.chance.ms(20, 400);
@@ -223,12 +269,27 @@ impl Soak {
             }
             std::thread::sleep(LOOK);
         }
+        self.fill(false);
         // One is asked for at the start; on a busy machine it may not have been possible then, or is under way
         // still when a short storm ends.
         self.rig.until("there was a handover", || {
             self.rig.events("handover").len() > before || self.rig.verb("handover").code == 0
         });
         (killed, load.finish().1)
+    }
+
+    /// The disk of the cluster, which it sees alone: not a byte of it is free, or as much as nobody else has taken.
+    fn fill(&self, full: bool) {
+        let (pid, dir) = (self.rig.pid(), self.rig.dir().display());
+        let file = PathBuf::from(format!("/proc/{pid}/root{dir}/disk/filler"));
+        if !full {
+            let _ = std::fs::remove_file(file);
+            return;
+        }
+        let mut filler = std::fs::File::create(file).unwrap();
+        for size in [64 * 1024, 4096, 1] {
+            while filler.write_all(&vec![b'x'; size]).is_ok() {}
+        }
     }
 
     /// Those that have executed their program: before that a child may be anything.
@@ -262,6 +323,7 @@ impl Soak {
             .until("all are new", || self.rig.verb("reload").code == 0);
         self.rig
             .until("no child is left over", || proc::children(pid).len() == all);
+        assert_eq!(proc::zombies(pid), [], "nobody has waited for these");
         self.rig.note_descriptors();
         // What it does not need it gives back before it rests.
         self.rig.until("the master rests", || proc::rests(pid));

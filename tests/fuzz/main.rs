@@ -1,16 +1,27 @@
 //! Every parser of `wire`, fed with what it should not be fed with. Inputs are the corpus, as it is, and
 //! then mutations of it, each made from a seed of its own: the same seed is the same input, on every
 //! machine. `FUZZ=1000000 cargo test --test fuzz` makes so many of each; `FUZZ_SEED` is the first seed.
+//! `make fuzz MINUTES=30` has inputs searched for by what they lead to, too (fuzz/).
 //! An input that fails is printed with its seed and kept in target/fuzz, from where it belongs into the
 //! corpus, together with what mends it.
-#![cfg(test)] // a test that cannot go on has failed: see clippy.toml
+#![cfg(any(test, fuzzing))]
+#![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
+// A test that cannot go on has failed: see clippy.toml, which does not know that this is only that.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod deps;
 mod http;
+mod lines;
 mod mutate;
 #[path = "../sim/prng.rs"]
 #[allow(dead_code, clippy::unreachable)]
 mod prng;
+mod typed;
 mod words;
 
 use mutate::Corpus;
@@ -67,60 +78,51 @@ fn attempt(name: &str, what: &str, input: &[u8], seed: u64, check: fn(&[u8], &mu
     );
 }
 
-#[test]
-fn requests_of_http() {
-    fuzz("http", http::check);
+/// All of them: a test of each, and what one is by its name.
+macro_rules! parsers {
+    ($($test:ident: $name:literal, $check:path;)*) => {
+        $(#[test]
+        fn $test() {
+            fuzz($name, $check);
+        })*
+
+        #[cfg(fuzzing)]
+        fn named(name: &str) -> fn(&[u8], &mut Prng) {
+            match name {
+                $($name => $check,)*
+                other => panic!("{other} is none of the parsers in tests/fuzz/main.rs"),
+            }
+        }
+    };
 }
 
-#[test]
-fn values_of_json() {
-    fuzz("json", words::json);
+parsers! {
+    requests_of_http: "http", http::check;
+    values_of_json: "json", words::json;
+    lines_that_are_typed: "command", words::command;
+    channels_of_node: "ipc", words::ipc;
+    datagrams_of_sd_notify: "datagram", words::datagram;
+    acknowledgements_of_einhorn: "einhorn", words::einhorn;
+    files_in_elf: "elf", deps::elf;
+    lists_of_mappings: "maps", deps::maps;
+    records_of_workers: "legacy", words::legacy;
+    lists_of_packages: "packages", deps::packages;
+    modules_of_go: "golang", deps::golang;
+    output_of_workers: "output", lines::output;
+    words_of_programs: "relayed", lines::relayed;
+    lists_of_sockets: "diag", lines::diag;
+    command_lines: "argv", typed::argv;
+    files_of_options_and_variables: "files", typed::files;
 }
 
-#[test]
-fn lines_that_are_typed() {
-    fuzz("command", words::command);
-}
-
-#[test]
-fn channels_of_node() {
-    fuzz("ipc", words::ipc);
-}
-
-#[test]
-fn datagrams_of_sd_notify() {
-    fuzz("datagram", words::datagram);
-}
-
-#[test]
-fn acknowledgements_of_einhorn() {
-    fuzz("einhorn", words::einhorn);
-}
-
-#[test]
-fn files_in_elf() {
-    fuzz("elf", deps::elf);
-}
-
-#[test]
-fn lists_of_mappings() {
-    fuzz("maps", deps::maps);
-}
-
-#[test]
-fn records_of_workers() {
-    fuzz("legacy", words::legacy);
-}
-
-#[test]
-fn lists_of_packages() {
-    fuzz("packages", deps::packages);
-}
-
-#[test]
-fn modules_of_go() {
-    fuzz("golang", deps::golang);
-}
+// The parser is the one that the binary is named after; the chance is drawn from the end of the input, so that
+// where it is cut is searched for as well.
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let end = bytes.len().saturating_sub(8);
+    let chance = bytes.get(end..).unwrap_or_default();
+    named(env!("CARGO_BIN_NAME"))(bytes, &mut Prng::of(chance));
+});
 
 #[test]
 fn a_seed_is_an_input() {

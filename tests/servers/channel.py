@@ -7,7 +7,7 @@
           that took, and says {"cmd":"passed"}
   deaf    ready; reads nothing of its channel until the file `go` is there, then tells how much it got
   storm   ready; says more than is good, to its master and to its NOTIFY_SOCKET, as long as the file `storm` is there;
-          with `huge`, some of them more in a line than a channel holds
+          with `huge`, some of them more in a line than a channel holds, and all to their stdout
   heir    ready; leaves when the file `go-PID` is there, and a child of it says all it can for ever
 
   puppet  ready; sends what it is told to, with its pid for "me", and tells what comes of it
@@ -76,6 +76,8 @@ def storm(channel, lines):
         channel.sendall(said)
         notify(told * 10)
         say("notified")
+        if huge:
+            print("o" * 500, flush=True)
         if huge and os.getpid() % 7 == 0:
             channel.sendall(b"y" * 3_000_000 + b"\n")
         time.sleep(0.05)

@@ -4,7 +4,16 @@
 //! come to be ready, then it is stopped and must leave in time with nothing left behind.
 //!
 //! `SEEDS=100000` runs so many (from `FROM` on); `SEED=7` runs that one and prints its whole trace.
-#![cfg(test)] // a test that cannot go on has failed: see clippy.toml
+//! `make fuzz` has what is drawn searched for by what it leads to (fuzz/).
+#![cfg(any(test, fuzzing))]
+#![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
+// A test that cannot go on has failed: see clippy.toml, which does not know that this is only that.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 #![allow(clippy::string_slice, clippy::unreachable)]
 
 mod audit;
@@ -57,9 +66,8 @@ const SEEDS: u64 = 3000;
 /// How much of a failing run is printed.
 const LINES: usize = 200;
 
-/// One seed from beginning to end.
-fn live(seed: u64, summary: &mut String) -> Cover {
-    let mut rng = Prng::new(seed);
+/// One life from beginning to end.
+fn live(mut rng: Prng, summary: &mut String) -> Cover {
     let policy = draw::policy(&mut rng);
     let faults = draw::faults(&mut rng, &policy);
     *summary = format!("{policy:?}\n{faults:?}");
@@ -181,12 +189,13 @@ fn message(payload: &(dyn std::any::Any + Send)) -> String {
 /// Runs one seed; a failing one is run again for its trace.
 fn run(seed: u64) -> Cover {
     let mut summary = String::new();
-    let result = panic::catch_unwind(AssertUnwindSafe(|| live(seed, &mut summary)));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| live(Prng::new(seed), &mut summary)));
     match result {
         Ok(cover) => cover,
         Err(_) => {
             trace::start();
-            let again = panic::catch_unwind(AssertUnwindSafe(|| live(seed, &mut summary)));
+            let again =
+                panic::catch_unwind(AssertUnwindSafe(|| live(Prng::new(seed), &mut summary)));
             let why = match again {
                 Err(payload) => message(payload.as_ref()),
                 Ok(_) => "NOT REPEATABLE".to_string(),
@@ -211,7 +220,7 @@ fn a_swarm_of_seeds() {
     if let Some(seed) = env_number("SEED") {
         trace::start();
         let mut summary = String::new();
-        let result = panic::catch_unwind(AssertUnwindSafe(|| live(seed, &mut summary)));
+        let result = panic::catch_unwind(AssertUnwindSafe(|| live(Prng::new(seed), &mut summary)));
         print(&format!("{}\n{summary}\n", trace::stop(usize::MAX)));
         assert!(result.is_ok(), "seed {seed} fails");
         return;
@@ -237,3 +246,9 @@ fn a_swarm_of_seeds() {
         assert!(missing.is_empty(), "never seen: {missing:?}");
     }
 }
+
+// Bytes are what happens: the policy, the faults of the world, each event and when it comes.
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    live(Prng::of(bytes), &mut String::new());
+});

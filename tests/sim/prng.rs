@@ -1,22 +1,54 @@
 //! The only source of chance in a simulated run. Everything drawn in a run comes from one of these,
-//! made from the seed: the same seed is the same run, on every machine.
+//! made from the seed: the same seed is the same run, on every machine. A fuzzer that looks for runs nobody has
+//! drawn says itself what is drawn, in bytes.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 /// splitmix64: every seed is good, neighbouring seeds are unrelated.
 #[derive(Clone, Debug)]
-pub struct Prng(u64);
+pub struct Prng {
+    state: u64,
+    /// What is drawn as long as there is something of it.
+    said: Option<Rc<[u8]>>,
+    at: usize,
+}
 
 impl Prng {
     /// Any seed will do.
     pub fn new(seed: u64) -> Prng {
-        Prng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        Prng {
+            state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            said: None,
+            at: 0,
+        }
+    }
+
+    /// Draws these bytes, and goes on by what they are together.
+    #[cfg(fuzzing)]
+    pub fn of(bytes: &[u8]) -> Prng {
+        let mix = |sum: u64, b: &u8| (sum ^ u64::from(*b)).wrapping_mul(0x0100_0000_01B3);
+        Prng {
+            said: Some(bytes.into()),
+            ..Prng::new(bytes.iter().fold(0xCBF2_9CE4_8422_2325, mix))
+        }
+    }
+
+    /// So many bytes of what is said, if there are as many.
+    fn say(&mut self, n: usize) -> Option<u64> {
+        let bytes = self.said.as_ref()?.get(self.at..self.at + n)?;
+        let number = bytes.iter().fold(0, |sum, b| sum << 8 | u64::from(*b));
+        self.at += n;
+        Some(number)
     }
 
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
+        if let Some(said) = self.say(8) {
+            return said;
+        }
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
@@ -24,10 +56,16 @@ impl Prng {
 
     /// In 0..n; 0 if n is 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        match n {
-            0 => 0,
-            n => self.bits() % n,
-        }
+        // No more is taken of what is said than the choice needs: bytes that decide nothing are none that a
+        // fuzzer learns from.
+        let needed = match n {
+            0 => return 0,
+            1..=0x100 => 1,
+            0x101..=0x1_0000 => 2,
+            0x1_0001..=0x1_0000_0000 => 4,
+            _ => 8,
+        };
+        self.say(needed).unwrap_or_else(|| self.bits()) % n
     }
 
     /// In lo..=hi.
