@@ -177,6 +177,7 @@ fn bad_input_says_what_would_be_right() {
         ),
         ("-n 2 statsu", "did you mean: minicluster ... -- statsu"),
         ("Status", "did you mean status?"),
+        ("--command Status=df -- x", "would be taken for status"),
         ("-n 0 -- x", "1 to 1024"),
         ("-n 2000 -- x", "1 to 1024"),
         ("-n four -- x", "nor auto"),

@@ -35,7 +35,7 @@ fn starts(m: &getopts::Matches) -> bool {
 
 /// May it be a verb that the cluster has, by --command?
 pub(super) fn may_be_custom(word: &str, m: &getopts::Matches) -> bool {
-    settings::is_verb_name(word) && !starts(m)
+    settings::is_verb_name(word) && verbs::but_for_capitals(word).is_none() && !starts(m)
 }
 
 pub(super) fn explain(fail: getopts::Fail) -> String {

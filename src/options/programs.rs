@@ -2,6 +2,7 @@
 
 use super::{Opt, opt};
 use crate::settings::{self, MAX_COMMANDS, MAX_DELEGATES, MAX_HOOKS, MAX_LISTENERS};
+use crate::verbs;
 
 /// In the order of --help.
 pub(super) static PROGRAMS: &[Opt] = &[
@@ -63,6 +64,9 @@ pub(super) static PROGRAMS: &[Opt] = &[
         "a verb that runs CMD; with nothing to run: no such verb",
         |s, v| {
             let (name, words) = settings::command(v)?;
+            if let Some(ours) = verbs::but_for_capitals(&name) {
+                return Err(format!("'{name}' would be taken for {ours}: another name"));
+            }
             s.commands.insert(name, words);
             if s.commands.len() > MAX_COMMANDS {
                 return Err(format!("at most {MAX_COMMANDS} verbs can be made"));

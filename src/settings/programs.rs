@@ -78,8 +78,8 @@ fn split(text: &str) -> Result<Vec<String>, String> {
 
 /// Can a verb be called that?
 pub fn is_verb_name(name: &str) -> bool {
-    let harmless = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
-    let first = |c: char| c.is_ascii_lowercase();
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let first = |c: char| c.is_ascii_alphabetic();
     name.len() <= MAX_NAME && name.starts_with(first) && name.chars().all(harmless)
 }
 
@@ -90,7 +90,7 @@ pub fn command(text: &str) -> Result<(String, Vec<String>), String> {
         .ok_or_else(|| format!("'{text}' is not NAME=CMD: write flush='redis-cli flushall'"))?;
     if !is_verb_name(name) {
         return Err(format!(
-            "'{name}' cannot be a verb: small letters, digits, - and _, a letter first, at most {MAX_NAME} of them"
+            "'{name}' cannot be a verb: letters, digits, - and _, a letter first, at most {MAX_NAME} of them"
         ));
     }
     if KEPT_VERBS.contains(&name) {
@@ -162,12 +162,14 @@ mod tests {
         );
         assert_eq!(command("upgrade="), words("upgrade", &[]));
         assert_eq!(command("a-b_2= "), words("a-b_2", &[]));
+        // Those of JavaScript have humps.
+        assert_eq!(command("customName=x"), words("customName", &["x"]));
         for (bad, why) in [
             ("flush", "not NAME=CMD"),
             ("=x", "cannot be a verb"),
             ("-x=y", "cannot be a verb"),
             ("a/b=y", "cannot be a verb"),
-            ("Flush=y", "cannot be a verb"),
+            ("2nd=y", "cannot be a verb"),
             ("stop=", "stays what it is"),
             ("kill=x", "stays what it is"),
             ("help=x", "stays what it is"),

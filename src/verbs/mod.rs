@@ -278,6 +278,12 @@ pub fn no_such(words: &[&str], like_a_command: bool) -> String {
     }
 }
 
+/// The one of ours that it is but for capitals, and so is meant.
+pub fn but_for_capitals(word: &str) -> Option<&'static str> {
+    let mut names = VERBS.iter().map(|v| v.name);
+    names.find(|n| *n != word && n.eq_ignore_ascii_case(word))
+}
+
 /// Is it one of ours, but for a mistake?
 pub fn is_near(words: &[String]) -> bool {
     let names: Vec<&str> = VERBS.iter().map(|v| v.name).collect();
