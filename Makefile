@@ -46,6 +46,9 @@ AXE = target/page/node_modules/axe-core/axe.min.js
 # What looks at files for containers.
 LINTERS = target/linters/bin/kubernetes-validate
 PM2 = target/bench/pm2/node_modules/.bin/pm2
+# Whose workers and programs are run in the tests.
+CLUSTERS = recluster@1.0.0 cluster-master@0.2.1 cluster-service@2.1.4
+CLUSTERS_THERE = target/seeds/installed
 BENCHED = target/bench/stamp target/bench/load target/bench/threaded
 COMPLETIONS = target/completions/bash target/completions/zsh target/completions/fish
 SOURCES = Cargo.toml Cargo.lock $(shell find src -type f)
@@ -59,7 +62,7 @@ FAKEROOT = $(if $(filter 0,$(shell id -u)),,fakeroot)
 NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
-.PHONY: all help static static-checked next reproducible dist dist-vendor deb test-deb demo test test-servers screenshots sim fuzz \
+.PHONY: all help static static-checked next seeds reproducible dist dist-vendor deb test-deb demo test test-servers screenshots sim fuzz \
 	soak handovers bench lint install uninstall clean deps deps-servers deps-bench deps-deb
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -152,7 +155,7 @@ test: deps lint static-checked next ## everything: lint, unit tests, simulation 
 	$(NEED_CARGO)
 	RUST_TEST_THREADS=6 $(CHECKED)
 
-test-servers: deps deps-servers static-checked $(PROMTOOL) $(LINTERS) $(AXE) ## end-to-end tests with a JVM, a Go and a Ruby server, Prometheus, a browser, and an image
+test-servers: deps deps-servers static-checked $(PROMTOOL) $(LINTERS) $(AXE) $(CLUSTERS_THERE) ## end-to-end tests with a JVM, a Go and a Ruby server, Prometheus, a browser, an image, and what we take the place of
 	$(NEED_CARGO)
 	$(CHECKED) --test e2e -- --ignored heavy
 
@@ -232,6 +235,13 @@ $(LINTERS):
 # No Debian package either.
 $(AXE):
 	npm install --silent --no-audit --no-fund --prefix target/page axe-core@4.14.1
+	@touch $@
+
+seeds: $(CLUSTERS_THERE)
+
+# No Debian packages, either. What they would run when they are installed is not run.
+$(CLUSTERS_THERE):
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(@D) $(CLUSTERS)
 	@touch $@
 
 # Only the full bench has peers. pm2 is no Debian package; a machine without a registry goes without it.

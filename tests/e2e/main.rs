@@ -85,6 +85,7 @@ mod robust;
 mod rotation;
 mod secrets;
 mod seeds;
+mod seeds_masters;
 mod seen;
 mod serving;
 mod shutdown;

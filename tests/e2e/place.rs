@@ -297,6 +297,12 @@ pub fn static_binary() -> &'static Path {
     BUILT.get_or_init(|| made("static-checked", "target/static/minicluster-checked"))
 }
 
+/// Where the packages are that we take the place of, as npm has them.
+pub fn packages() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| made("seeds", "target/seeds/node_modules"))
+}
+
 /// What the Makefile makes by that name.
 pub fn made(target: &str, at: &str) -> PathBuf {
     let here = env!("CARGO_MANIFEST_DIR");

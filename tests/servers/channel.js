@@ -56,11 +56,11 @@ const styles = {
       else if (m.thanks) say('thanks', m.thanks);
     });
   },
-  // Ends after each answer.
-  once() {
+  // Ends after each answer, before which it says so much else.
+  once(others = 500) {
     http.createServer(page).listen(port);
     process.on('message', (m) => {
-      for (let n = 0; n < 500; n++) process.send({ cmd: 'other', n });
+      for (let n = 0; n < others; n++) process.send({ cmd: 'other', n });
       process.send({ cmd: m.cmd, msg: 'bye' }, () => process.exit(0));
     });
   },
@@ -95,6 +95,28 @@ const styles = {
     });
     process.on('message', () => {});
   },
+  // A worker of Node's cluster, and no master of one.
+  clustered() {
+    const cluster = require('cluster');
+    if (cluster.isMaster || cluster.isPrimary || !cluster.isWorker || cluster.fork) process.exit(9);
+    const { worker } = cluster;
+    worker.on('message', (m) => {
+      if (m.cmd === 'who') worker.send({ cmd: 'who', msg: worker.id });
+      if (m.cmd === 'leave') worker.disconnect();
+    });
+    const server = http.createServer(page).listen(port, async () => {
+      const { isPrimary } = await import('node:cluster');
+      if (isPrimary) process.exit(9);
+      const socket = require('dgram').createSocket('udp4');
+      socket.bind(0, () => {
+        say('udp', socket.address().port);
+        socket.close();
+        say('id', worker.id);
+        worker.send({ cmd: 'ready' });
+      });
+    });
+    server.on('close', () => say('closed'));
+  },
   // A plain server: what it does at its end is up to what is loaded before it.
   plain() {
     const server = http.createServer((q, r) => {
@@ -111,4 +133,4 @@ const styles = {
   },
 };
 
-styles[process.argv[2]]();
+styles[process.argv[2]](...process.argv.slice(3));
