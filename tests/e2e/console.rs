@@ -152,7 +152,9 @@ fn slots_are_added_as_cluster_service_had_it() {
     t.types(r#"start ./threaded --port-of-env {"count":2,"timeout":60000}"#);
     // (It knows no such word, and says so.)
     assert!(t.reads().starts_with("not started:"));
-    let out = rig.verb(["start", "./threaded", r#"{"count":2,"timeout":60000}"#]);
+    // Slow enough not to be there in a millisecond.
+    let more = r#"{"count":2,"timeout":60000}"#;
+    let out = rig.verb(["start", "node", "selecting.js", more]);
     assert_eq!(
         (out.code, out.out.as_str()),
         (0, "2 workers started, 3 in all\n")

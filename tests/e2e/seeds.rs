@@ -1,5 +1,6 @@
 //! Those who come from the clusters of Node: what they knew, as their READMEs show it, typed and asked here.
-//! Each begins with the file of options that stands for its defaults (contrib/).
+//! Each begins with the file of options that stands for its defaults (contrib/). Their own tests are told
+//! again in the files beside, seeds_*.rs; seeds.md has all of them.
 
 use crate::client::{all_answer, get, v4};
 use crate::console::Typist;
@@ -20,15 +21,15 @@ fn file(of: &str) -> PathBuf {
 }
 
 /// A cluster with the defaults of that one, on ports of this run.
-struct Guest {
-    rig: Rig,
-    port: u16,
-    monitor: SocketAddr,
+pub struct Guest {
+    pub rig: Rig,
+    pub port: u16,
+    pub monitor: SocketAddr,
 }
 
 impl Guest {
-    /// With the key, if it has a monitor.
-    fn of(seed: &str, more: &str, command: &str) -> Guest {
+    /// With the key, if it has a monitor; two workers, unless more is said of them.
+    pub fn of(seed: &str, more: &str, command: &str) -> Guest {
         let (port, monitor) = (free_port(), free_port());
         let config = file(seed).display().to_string();
         let door = match fs::read_to_string(file(seed))
@@ -38,7 +39,8 @@ impl Guest {
             true => format!("--monitor {monitor} --key-file key"),
             false => String::new(),
         };
-        let words = format!("-n 2 -p {port} {door} --config {config} {more} -- {command}");
+        let two = if more.contains("-n ") { "" } else { "-n 2" };
+        let words = format!("{two} -p {port} {door} --config {config} {more} -- {command}");
         let mut rig = Rig::dressed(words, |_, dir| {
             key_file(dir, 0o600, KEY);
             std::os::unix::fs::symlink(dir.join("channel.js"), dir.join("current.js")).unwrap();
@@ -49,32 +51,32 @@ impl Guest {
     }
 
     /// A verb where it is found by its name.
-    fn types(&self, words: &str) -> Said {
+    pub fn types(&self, words: &str) -> Said {
         let mut cmd = self.rig.command();
         cmd.args(words.split_whitespace());
         run(cmd, self.rig.deadline())
     }
 
     /// Over HTTP, with the key as cluster-service has it.
-    fn asks(&self, line: &str, body: &str) -> Reply {
+    pub fn asks(&self, line: &str, body: &str) -> Reply {
         let mark = if line.contains('?') { '&' } else { '?' };
         let line = format!("{line}{mark}accessKey={KEY}");
         exchange(connect(self.monitor), &request(&line, "", body))
     }
 
     /// On the control socket, without.
-    fn inside(&self, line: &str, body: &str) -> Reply {
+    pub fn inside(&self, line: &str, body: &str) -> Reply {
         let stream = UnixStream::connect(self.rig.socket()).unwrap();
         stream.set_read_timeout(crate::house::PATIENCE).unwrap();
         exchange(stream, &request(line, "", body))
     }
 }
 
-fn text(v: &JsonValue) -> String {
+pub fn text(v: &JsonValue) -> String {
     v.get::<String>().unwrap().clone()
 }
 
-fn list(v: &JsonValue) -> Vec<JsonValue> {
+pub fn list(v: &JsonValue) -> Vec<JsonValue> {
     v.get::<Vec<_>>().unwrap().clone()
 }
 
@@ -111,7 +113,7 @@ fn the_defaults_of_each_are_a_file_of_options() {
 }
 
 /// The files of --pid-dir.
-fn pid_files(g: &Guest) -> usize {
+pub fn pid_files(g: &Guest) -> usize {
     fs::read_dir(g.rig.dir().join("pids")).unwrap().count()
 }
 
@@ -143,11 +145,10 @@ fn one_who_knows_cluster2_finds_ecv_recycling_pids_stop_and_shutdown() {
     let due = g.rig.wait("recycling", |_| true);
     assert_eq!(due.text("reason"), "connections");
     g.rig.wait("died", |e| e.text("reason") == "recycle");
-    // One that ends by itself has finished; one that is killed has not.
-    g.rig.until("nobody is on the way out", || {
-        let s = g.rig.status();
-        s.ready == 2 && s.beside.is_empty()
-    });
+    assert_eq!(g.rig.verb("stop").code, 0);
+    g.rig.finish(0, &[]);
+    // One that ends by itself has finished; one that is killed has not. (Where nobody is due meanwhile.)
+    let mut g = Guest::of("cluster2", "", "./threaded --graceful");
     let pid = g.rig.status().rows[1].pid.unwrap();
     g.rig.replace(pid);
     let pid = g.rig.status().rows[0].pid.unwrap();
@@ -371,7 +372,7 @@ fn one_who_knows_cluster_service_runs_its_commands_from_afar() {
     let now = g.rig.status().pids();
     assert!(!now.contains(&pid) && now.len() == 4, "{now:?}");
     let r = cli(&format!(
-        "upgrade all ./threaded --graceful cwd:{here} timeout:60000"
+        "upgrade all node selecting.js cwd:{here} timeout:60000"
     ));
     assert_eq!(r.status, 200, "{r:?}");
     // One that is broken is taken back, and says why.
