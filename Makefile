@@ -155,7 +155,7 @@ test: deps lint static-checked next ## everything: lint, unit tests, simulation 
 	$(NEED_CARGO)
 	RUST_TEST_THREADS=6 $(CHECKED)
 
-test-servers: deps deps-servers static-checked $(PROMTOOL) $(LINTERS) $(AXE) $(CLUSTERS_THERE) ## end-to-end tests with a JVM, a Go and a Ruby server, Prometheus, a browser, an image, and what we take the place of
+test-servers: deps deps-servers static-checked $(PROMTOOL) $(LINTERS) $(AXE) $(CLUSTERS_THERE) ## end-to-end tests with a JVM, a Go and a Ruby server, Prometheus, HAProxy, nginx, a browser, an image, and what we take the place of
 	$(NEED_CARGO)
 	$(CHECKED) --test e2e -- --ignored heavy
 

@@ -195,6 +195,11 @@ fn a_kept_connection_that_ends_under_a_request_is_tried_again_half_an_answer_is_
     assert!(well, "{tally:?}");
     has(&tally, &[("reused", 2), ("reused_ok", 4), ("fresh", 0)]);
 
+    // Whether a POST was heard nobody knows.
+    let (well, tally) = counted("mode=keepalive method=POST", &[kept, kept], true);
+    assert!(!well);
+    has(&tally, &[("half", 2), ("reused", 0), ("reused_ok", 4)]);
+
     let (well, tally) = counted("mode=keepalive", &[&[WHOLE, HALF]], false);
     assert!(!well);
     has(&tally, &[("half", 1), ("reused", 0), ("fresh", 0)]);

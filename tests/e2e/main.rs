@@ -82,6 +82,7 @@ mod resize;
 mod respawn;
 mod rights;
 mod robust;
+mod rolling;
 mod rotation;
 mod secrets;
 mod seeds;

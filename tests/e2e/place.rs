@@ -54,8 +54,7 @@ impl Place {
         let dir = std::env::temp_dir().join(format!("mc-e2e-{me}-{n}"));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir(&dir).unwrap();
-        let born = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let born = born.unwrap().as_nanos();
+        let born = now();
         for entry in std::fs::read_dir(SERVERS).unwrap().flatten() {
             symlink(entry.path(), dir.join(entry.file_name())).unwrap();
         }
@@ -328,10 +327,17 @@ pub fn shim() -> &'static Path {
     BUILT.get_or_init(|| build("shim.so", &["-shared", "-fPIC", "shim.c"]))
 }
 
+/// No two of a run are the same.
+fn now() -> u128 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap().as_nanos()
+}
+
 fn build(name: &str, words: &[&str]) -> PathBuf {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    // Under another name first: another run may be executing the old one.
-    let new = out.with_extension(std::process::id().to_string());
+    // Under another name first: another run may be executing the old one, also one that has the same pid, in a
+    // namespace of its own.
+    let new = out.with_extension(format!("{}-{}", std::process::id(), now()));
     let done = Command::new("cc")
         .current_dir(SERVERS)
         .args(["-Wall", "-Wextra", "-O2", "-o"])

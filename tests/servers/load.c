@@ -11,10 +11,11 @@
  *   status     answered whole, but with 4xx or 5xx, or with what is no HTTP
  *   refused    nobody listened; connect: no connection for another reason, or reset while it was made
  *   fresh      the connection was made, and its first request got no answer, or half of one
- *   half       the answer to a later request began and did not end
+ *   half       the answer to a later request began and did not end; or, of a POST, there was none
  *   timeout    nothing came for 10 s
  *   reused     a kept connection ended under a later request before any byte of the answer: HTTP
  *              allows it, and so it is no failure; the request is made again on a new connection
+ *              (a POST is not: it may have been heard)
  *   polite     a kept connection ended between requests, or the answer said that it will
  *   p50_us, p99_us, max_us    from the begin of a request (of its connection, if it is the first) to
  *              the end of its answer
@@ -48,6 +49,7 @@ static const char usage[] =
     "  pause=0            ms from an answer to the next request\n"
     "  max=0              a kept connection is closed by us after so many requests; 0: never\n"
     "  path=/             what is asked for\n"
+    "  method=GET         POST: with a body of 2 bytes, and never twice\n"
     "  secs=0             so long (may be a fraction); 0: until stdin is closed\n"
     "  sources=64         to 127.x.x.x, from so many addresses: none runs out of ports; 1: the kernel's choice\n"
     "  report=0           1: a line per failure to stderr\n"
@@ -68,7 +70,7 @@ enum {
 static struct {
     long clients, pause, max, sources, report, tell;
     double secs;
-    int keep;
+    int keep, post;
     const char *path;
 } opt = { .clients = 8, .sources = 64, .path = "/" };
 
@@ -178,7 +180,7 @@ static void lost(struct client *c, int error)
 {
     if (c->served == 0) {
         failed(c, FRESH, error);
-    } else if (c->answer.bytes > 0) {
+    } else if (c->answer.bytes > 0 || opt.post) {
         failed(c, HALF, error);
     } else {
         counts[REUSED]++;
@@ -492,6 +494,10 @@ static void take_option(const char *word)
         opt.keep = 1;
     else if (strcmp(word, "mode=fresh") == 0)
         opt.keep = 0;
+    else if (strcmp(word, "method=POST") == 0)
+        opt.post = 1;
+    else if (strcmp(word, "method=GET") == 0)
+        opt.post = 0;
     else if (strncmp(word, "path=/", 6) == 0)
         opt.path = word + 5;
     else if (strncmp(word, "secs=", 5) != 0 || (opt.secs = strtod(word + 5, &end)) < 0 || *end)
@@ -539,8 +545,9 @@ int main(int argc, char **argv)
         take_option(argv[at++]);
     if (opt.clients == 0)
         refuse("clients=0");
-    int n = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n", opt.path,
-                     opt.keep ? "" : "Connection: close\r\n");
+    int n = snprintf(request, sizeof request, "%s %s HTTP/1.1\r\nHost: localhost\r\n%s%s", opt.post ? "POST" : "GET",
+                     opt.path, opt.keep ? "" : "Connection: close\r\n",
+                     opt.post ? "Content-Length: 2\r\n\r\n{}" : "\r\n");
     if (n < 0 || (size_t)n >= sizeof request)
         refuse("path= is too long");
     request_len = (size_t)n;
