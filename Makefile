@@ -45,6 +45,8 @@ PROMTOOL = target/prometheus/usr/bin/promtool
 AXE = target/page/node_modules/axe-core/axe.min.js
 # What looks at files for containers.
 LINTERS = target/linters/bin/kubernetes-validate
+# Servers that are no Debian packages.
+RUNTIMES = target/runtimes/node_modules/.bin/bun target/runtimes/node_modules/.bin/deno
 PM2 = target/bench/pm2/node_modules/.bin/pm2
 # Whose workers and programs are run in the tests.
 CLUSTERS = recluster@1.0.0 cluster-master@0.2.1 cluster-service@2.1.4
@@ -62,8 +64,8 @@ FAKEROOT = $(if $(filter 0,$(shell id -u)),,fakeroot)
 NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
-.PHONY: all help static static-checked next seeds reproducible dist dist-vendor deb test-deb demo test test-servers screenshots sim fuzz \
-	soak handovers bench lint install uninstall clean deps deps-servers deps-bench deps-deb
+.PHONY: all help static static-checked next seeds reproducible dist dist-vendor deb test-deb demo test test-servers screenshots \
+	servers-table sim fuzz soak handovers bench lint install uninstall clean deps deps-servers deps-runtimes deps-bench deps-deb
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -155,7 +157,7 @@ test: deps lint static-checked next ## everything: lint, unit tests, simulation 
 	$(NEED_CARGO)
 	RUST_TEST_THREADS=6 $(CHECKED)
 
-test-servers: deps deps-servers static-checked $(PROMTOOL) $(LINTERS) $(AXE) $(CLUSTERS_THERE) ## end-to-end tests with a JVM, a Go and a Ruby server, Prometheus, HAProxy, nginx, a browser, an image, and what we take the place of
+test-servers: deps deps-servers deps-runtimes static-checked $(PROMTOOL) $(LINTERS) $(AXE) $(CLUSTERS_THERE) ## end-to-end tests with other people's servers, HAProxy, nginx, Prometheus, a browser, an image, and what we take the place of
 	$(NEED_CARGO)
 	$(CHECKED) --test e2e -- --ignored heavy
 
@@ -163,6 +165,10 @@ screenshots: deps deps-servers $(AXE) ## pictures of the monitor page, as its te
 	$(NEED_CARGO)
 	E2E_SHOTS=$(CURDIR)/target/screenshots RUST_TEST_THREADS=2 $(CHECKED) --test e2e -- --ignored seen::
 	@ls target/screenshots/*.png
+
+servers-table: deps deps-servers deps-runtimes ## what other people's servers give, tried and written into contrib/servers.md
+	$(NEED_CARGO)
+	SERVERS_TABLE=write $(CHECKED) --test e2e -- --ignored --nocapture heavy_other
 
 sim: ## the simulation with SEEDS seeds
 	$(NEED_CARGO)
@@ -243,6 +249,12 @@ seeds: $(CLUSTERS_THERE)
 $(CLUSTERS_THERE):
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(@D) $(CLUSTERS)
 	@touch $@
+
+# A machine without a registry goes without them; their stories say so.
+deps-runtimes:
+	@test -e $(word 1,$(RUNTIMES)) -a -e $(word 2,$(RUNTIMES)) || \
+		npm install --silent --no-audit --no-fund --prefix target/runtimes bun@1.4.5 deno@2.9.6 || \
+		echo "Bun and Deno cannot be installed; nothing is tried with them" >&2
 
 # Only the full bench has peers. pm2 is no Debian package; a machine without a registry goes without it.
 deps-bench: deps

@@ -20,6 +20,7 @@ mod house;
 mod load;
 mod log;
 mod pests;
+mod pings;
 mod place;
 #[path = "../sim/prng.rs"]
 #[allow(dead_code, clippy::unreachable)]
@@ -70,6 +71,7 @@ mod metrics;
 mod odd;
 mod orders;
 mod orphans;
+mod others;
 mod own;
 mod page;
 mod portions;

@@ -5,9 +5,10 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
+import java.util.concurrent.Executors;
 
 /**
- * The JDK's own HTTP server, as it comes: java Server.java [PORT], else $PORT, else 8000.
+ * The JDK's own HTTP server, with a thread for each request: java Server.java [PORT], else $PORT, else 8000.
  * What it does it tells, one line each, in the file $SAY.
  */
 public class Server {
@@ -21,6 +22,14 @@ public class Server {
         }
     }
 
+    private static void pause() {
+        try {
+            Thread.sleep(500);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
     public static void main(String[] args) throws IOException {
         String port = args.length > 0 ? args[0] : System.getenv().getOrDefault("PORT", "8000");
         String slot = System.getenv().getOrDefault("WORKER_ID", "-");
@@ -29,10 +38,14 @@ public class Server {
         server.createContext("/", exchange -> {
             say("request");
             exchange.getRequestBody().readAllBytes();
+            if (exchange.getRequestURI().getPath().equals("/slow")) {
+                pause();
+            }
             exchange.sendResponseHeaders(200, body.length);
             exchange.getResponseBody().write(body);
             exchange.close();
         });
+        server.setExecutor(Executors.newCachedThreadPool());
         server.start();
         say("listening");
     }

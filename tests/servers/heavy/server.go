@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"time"
 )
 
 func say(to *os.File, event string) {
@@ -38,6 +39,9 @@ func main() {
 	}
 	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		say(to, "request")
+		if r.URL.Path == "/slow" {
+			time.Sleep(500 * time.Millisecond)
+		}
 		fmt.Fprintf(w, "PID %d SLOT %s\n", os.Getpid(), slot)
 	})
 	listener, err := net.Listen("tcp", ":"+port)
