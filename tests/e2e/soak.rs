@@ -40,7 +40,7 @@ const COMMAND: &str = "channel.py storm huge";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// and asks that often.
 const PROBES: Duration = Duration::from_millis(50);
-/// So many storms warm up at most.
+/// So many storms warm up at most, each as long as those that are measured.
 const WARM_UPS: u32 = 3;
 /// So much more memory than after those it may have, in KiB.
 const GROWTH: u64 = 200;
@@ -323,7 +323,8 @@ impl Soak {
             .until("all are new", || self.rig.verb("reload").code == 0);
         self.rig
             .until("no child is left over", || proc::children(pid).len() == all);
-        assert_eq!(proc::zombies(pid), [], "nobody has waited for these");
+        let zombies = proc::zombies(pid);
+        assert!(zombies.is_empty(), "nobody has waited for {zombies:?}");
         self.rig.note_descriptors();
         // What it does not need it gives back before it rests.
         self.rig.until("the master rests", || proc::rests(pid));
@@ -375,7 +376,7 @@ fn a_storm_of_clients_crashes_and_reloads_leaves_nothing_behind() {
     let mut soak = Soak::start(seed);
     let storms = seconds.div_ceil(STORM);
     let lasts = Duration::from_secs(seconds) / storms as u32;
-    let before = soak.warm_up(lasts.min(Duration::from_secs(10)));
+    let before = soak.warm_up(lasts);
     for _ in 0..storms {
         soak.rig.patient(lasts * 2);
         soak.storm(lasts);
