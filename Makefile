@@ -65,7 +65,7 @@ NEED_CARGO = @command -v $(CARGO) >/dev/null 2>&1 || \
 	{ echo "cargo not found: Rust >= 1.85 is needed, see https://rustup.rs" >&2; exit 1; }
 
 .PHONY: all help static static-checked next seeds reproducible dist dist-vendor deb test-deb demo test test-servers screenshots \
-	servers-table sim fuzz soak handovers bench lint install uninstall clean deps deps-servers deps-runtimes deps-bench deps-deb
+	servers-table sim fuzz soak handovers bench recording lint install uninstall clean deps deps-servers deps-runtimes deps-bench deps-deb
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -205,6 +205,9 @@ target/bench/load: $(addprefix tests/servers/,load.c answer.c tally.c answer.h t
 target/bench/threaded: $(addprefix tests/servers/,threaded.c serve.c report.c serve.h report.h)
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -Wextra -pthread -o $@ $(filter %.c,$^)
+
+recording: $(BIN) $(DEMO) ## the half minute of the README, recorded anew (needs namespaces, and ip of iproute2)
+	scripts/recording scripts/recording.svg
 
 lint: deps ## formatting, clippy, the manual pages, shell scripts
 	$(NEED_CARGO)

@@ -4,6 +4,9 @@
 #![cfg(test)] // a test that cannot go on has failed: see clippy.toml
 #![allow(clippy::string_slice)]
 
+#[path = "tidy/lists.rs"]
+mod lists;
+
 use minicluster::options;
 use minicluster::verbs::VERBS;
 use minicluster::wire::metrics::FAMILIES;
@@ -588,74 +591,8 @@ const NOT_THERE: [&str; 4] = [
     "no-log",
 ];
 
-/// Each case of those whose place we take has a verdict, and tests or a reason; and each test of these is in the
-/// list. (Whether the cases are theirs: e2e/seeds_table.rs.)
-#[test]
-fn every_case_of_the_seeds_has_its_verdict_and_every_test_of_them_a_case() {
-    let table = fs::read_to_string(root().join("tests/e2e/seeds.md")).unwrap();
-    let mut tests = BTreeSet::new();
-    for (name, text) in rust_files("tests/e2e") {
-        let file = name.rsplit('/').next().unwrap().trim_end_matches(".rs");
-        let mut marked = false;
-        for line in text.lines() {
-            marked |= line == "#[test]";
-            if let Some(rest) = line.strip_prefix("fn ").filter(|_| marked) {
-                tests.insert(format!("{file}::{}", rest.split('(').next().unwrap()));
-                marked = false;
-            }
-        }
-    }
-    let mut named = BTreeSet::new();
-    let mut cases = 0;
-    let rows = table.lines().filter(|l| l.starts_with("| "));
-    for row in rows.filter(|r| !r.starts_with("| case | verdict ")) {
-        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [_, verdict, here] = cells[..] else {
-            panic!("not three cells: {row}");
-        };
-        let ours: Vec<&str> = here.split('`').skip(1).step_by(2).collect();
-        let ours: Vec<&str> = ours.into_iter().filter(|w| w.contains("::")).collect();
-        let reason = here.split('`').step_by(2).collect::<String>();
-        let reason = reason.chars().any(char::is_alphabetic);
-        match verdict {
-            "as there" => assert!(!ours.is_empty(), "no test: {row}"),
-            "otherwise" => assert!(!ours.is_empty() && reason, "no test or no reason: {row}"),
-            "not here" => assert!(ours.is_empty() && reason, "no reason, or a test: {row}"),
-            _ => panic!("no verdict: {row}"),
-        }
-        named.extend(ours.into_iter().map(String::from));
-        cases += 1;
-    }
-    assert!(cases > 100, "{cases}");
-    let gone: Vec<_> = named.difference(&tests).collect();
-    assert!(gone.is_empty(), "no such test: {gone:?}");
-    let own = tests.iter().filter(|t| t.starts_with("seeds"));
-    let own = own.filter(|t| !t.starts_with("seeds_table::"));
-    let left: Vec<_> = own.filter(|t| !named.contains(*t)).collect();
-    assert!(left.is_empty(), "in no row of seeds.md: {left:?}");
-}
-
 #[test]
 fn the_changelog_has_a_place_for_what_is_new() {
     let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
     assert!(text.contains("\n## [Unreleased]\n"));
-}
-
-#[test]
-fn every_parser_that_is_fuzzed_is_searched_through_too() {
-    let names = |text: &str, begin: &str| -> BTreeSet<String> {
-        let lines = text.lines().filter(|l| l.starts_with(begin));
-        lines
-            .filter_map(|l| l.split('"').nth(1))
-            .map(String::from)
-            .collect()
-    };
-    let tests = fs::read_to_string(root().join("tests/fuzz/main.rs")).unwrap();
-    let table = tests.split("\nparsers! {").nth(1).unwrap();
-    let parsers = names(table.split("\n}").next().unwrap(), "    ");
-    assert!(parsers.len() > 10);
-    let manifest = fs::read_to_string(root().join("fuzz/Cargo.toml")).unwrap();
-    let mut targets = names(&manifest, "name = ");
-    assert!(targets.remove("minicluster-fuzz") && targets.remove("cluster"));
-    assert_eq!(targets, parsers);
 }
