@@ -17,7 +17,6 @@ fn what_is_more_than_a_probe_takes_the_key_and_our_name() {
     let right = format!("Authorization: Bearer {KEY}\r\n");
     for line in [
         "GET /status",
-        "GET /",
         "GET /workers",
         "GET /deps",
         "GET /events",

@@ -1,5 +1,6 @@
 //! Programs that verbs run (--command, `test`): what they write is the answer, their status the exit code.
 
+use crate::birth;
 use crate::console::Typist;
 use crate::harness::Rig;
 use crate::place::{free_port, run, script};
@@ -130,8 +131,16 @@ fn help_shows_it_and_what_is_mistyped_is_told_as_ever() {
         assert!(said.err.contains(why), "{said:?}");
     }
     rig.end(&[]);
+    // Where no cluster runs, whatever else runs on this machine.
     let place = crate::place::Place::new();
-    let mut cmd = place.command();
+    let alone = [
+        "unshare",
+        &birth::namespaces("-m"),
+        "sh",
+        "-c",
+        "mount -t tmpfs none /run; exec \"$0\" \"$@\"",
+    ];
+    let mut cmd = place.command_by(&alone.map(String::from));
     cmd.args(["flush", "now"]);
     let said = run(cmd, Instant::now() + std::time::Duration::from_secs(20));
     assert_eq!(said.code, 64);
