@@ -2,6 +2,8 @@
 
 use super::Cluster;
 use super::ids::Time;
+use super::slot::Place;
+use super::worker::Worker;
 use std::time::Duration;
 
 /// What it is about.
@@ -44,11 +46,17 @@ pub struct Progress {
     pub new: usize,
     /// of so many,
     pub of: usize,
-    /// and so many of others.
+    /// and so many that it replaces.
     pub old: usize,
 }
 
 impl Cluster {
+    /// Is it one that goes on account of that one, or still has to? Others that leave are no business of it.
+    fn is_replaced_by(&self, w: &Worker, to: u32) -> bool {
+        let in_place = matches!(self.place_of(w.id), Place::Current(_));
+        w.generation != to && (in_place || w.made_room_for == Some(to))
+    }
+
     /// Of the one that is under way.
     pub(super) fn progress(&self, now: Time) -> Option<Progress> {
         let r = self.rollout.as_ref()?;
@@ -71,7 +79,7 @@ impl Cluster {
             took: now - r.since,
             new: new.count(),
             of: usize::from(self.goal()),
-            old: there().filter(|w| w.generation != r.to).count(),
+            old: there().filter(|w| self.is_replaced_by(w, r.to)).count(),
         })
     }
 }

@@ -370,7 +370,11 @@ impl fmt::Display for Notice {
                 ready,
                 back,
             } => {
-                write!(f, "reload to generation {generation} has failed: {hitch}; ")?;
+                let how = match matches!(hitch, Hitch::CalledOff { .. }) {
+                    true => "is called off",
+                    false => "has failed",
+                };
+                write!(f, "reload to generation {generation} {how}: {hitch}; ")?;
                 match (ready, back) {
                     (0, _) => {
                         f.write_str("no worker is ready: the slots go on with what ran before")

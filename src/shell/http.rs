@@ -12,7 +12,7 @@ use crate::sys::clock;
 use crate::verbs;
 use crate::wire::command::{self, Request};
 use crate::wire::dialogue::Turn;
-use crate::wire::door::Door;
+use crate::wire::door::{self, Door};
 use crate::wire::ecv::{self, Local, Place};
 use crate::wire::http::response::{HTML, Length, Response, Way};
 use crate::wire::http::{self, Request as Asked, Status};
@@ -210,6 +210,10 @@ impl Shell {
         }
         if verb.is_some_and(|v| v.typed) {
             return Some(cli_answer::not_remote(word, json));
+        }
+        let control = self.house.house().ecv_control;
+        if verb.is_some_and(|v| !door::may_have(self.clients.door(id), v.name, control)) {
+            return Some(Response::error(Status::FORBIDDEN, door::NO_CONTROL, json));
         }
         request.json |= verb.is_some_and(|v| v.data) && !self.has_command(word);
         request.framed = false;

@@ -63,6 +63,11 @@ impl Programs {
         }
     }
 
+    /// What a rollback would return to.
+    pub fn previous(&self) -> Option<&[OsString]> {
+        self.before.as_ref().map(|ran| ran.command.as_slice())
+    }
+
     /// If it is not the cluster's.
     pub fn of(&self, program: Program) -> Option<&Made> {
         self.made.get(&program)

@@ -46,6 +46,7 @@ impl Shell {
             queues,
             own: procfs::usage(own_pid()),
             command: self.settings().command.iter().map(word).collect(),
+            previous: (self.programs.previous()).map(|c| c.iter().map(word).collect()),
             says: s.slots.iter().map(|v| self.status_of(v.pid)).collect(),
             traffic: s.slots.iter().map(|v| self.of_slot(v, &seen)).collect(),
             ..self.master(usage)
@@ -247,6 +248,7 @@ impl Shell {
             queues: Vec::new(),
             own: None,
             command: Vec::new(),
+            previous: None,
         }
     }
 }

@@ -45,6 +45,16 @@ pub const NO_PAGE: &str = "Page Not Found";
 pub const NO_METHOD: &str = "Method Not Allowed";
 pub const NOT_AUTHORIZED: &str = "Not authorized";
 
+/// Nobody, whichever way it is said.
+pub const NO_CONTROL: &str =
+    "--ecv-control is off: use the control socket, as minicluster disable and enable do";
+
+/// May a verb be had there that was asked for by its name? (By a route of its own `judge` says so.)
+pub fn may_have(door: Door, verb: &str, control: EcvControl) -> bool {
+    let of_rotation = matches!(verb, "enable" | "disable");
+    !(of_rotation && door == Door::Tcp && control == EcvControl::Off)
+}
+
 /// The route of a request that may have it; or what it is told.
 pub fn enter(door: Door, head: &Head, house: &House) -> Result<&'static Route, Response> {
     let route = match routes::find(head.method, &head.path, house.ecv) {
@@ -84,10 +94,7 @@ pub fn judge(door: Door, route: &Route, head: &Head, house: &House) -> Verdict {
     match (door, route.who, control) {
         (Door::Control, Who::Anybody | Who::Key | Who::Control, _) => Verdict::Open,
         (Door::Tcp, Who::Anybody, _) => Verdict::Open,
-        (Door::Tcp, Who::Control, EcvControl::Off) => Verdict::Forbidden(
-            "--ecv-control is off: use the control socket, as minicluster disable and enable do"
-                .into(),
-        ),
+        (Door::Tcp, Who::Control, EcvControl::Off) => Verdict::Forbidden(NO_CONTROL.into()),
         (Door::Tcp, Who::Control, EcvControl::Open) => match foreign(head, house) {
             Some(why) => Verdict::Forbidden(why),
             None if from_elsewhere(head) => Verdict::Forbidden(
@@ -238,6 +245,23 @@ mod tests {
                 assert_eq!(got, want, "{line} {head:?}");
                 assert_eq!(told(Door::Control, with_key, EcvControl::Off, head), 200);
             }
+        }
+    }
+
+    #[test]
+    fn rotation_is_not_controlled_by_a_detour() {
+        for (door, verb, control, may) in [
+            (Door::Tcp, "disable", EcvControl::Off, false),
+            (Door::Tcp, "enable", EcvControl::Off, false),
+            (Door::Tcp, "reload", EcvControl::Off, true),
+            (Door::Tcp, "disable", EcvControl::Key, true),
+            (Door::Control, "disable", EcvControl::Off, true),
+        ] {
+            assert_eq!(
+                may_have(door, verb, control),
+                may,
+                "{door:?} {verb} {control:?}"
+            );
         }
     }
 

@@ -4,6 +4,7 @@ use super::json::quote;
 use super::metrics::Queue;
 use super::progress;
 use super::traffic::Traffic;
+use super::workers::list;
 use crate::core::death::Death;
 use crate::core::notice::{Cause, Next};
 use crate::core::status::{SlotView, Snapshot};
@@ -30,8 +31,10 @@ pub struct Master<'a> {
     pub queues: Vec<Queue>,
     /// Resident bytes and CPU milliseconds of the master itself.
     pub own: Option<(u64, u64)>,
-    /// What the workers run.
+    /// What the workers run,
     pub command: Vec<String>,
+    /// and what a rollback would return to.
+    pub previous: Option<Vec<String>>,
 }
 
 impl Master<'_> {
@@ -220,7 +223,7 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         used.map_or("null".into(), object)
     };
     let ports: Vec<String> = s.lanes.iter().map(|a| quote(&a.to_string())).collect();
-    let command: Vec<String> = m.command.iter().map(|w| quote(w)).collect();
+    let words = |all: &[String]| list(all.iter().map(|w| quote(w)));
     let slots: Vec<String> = s
         .slots
         .iter()
@@ -228,7 +231,7 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         .map(|(nth, v)| slot_json(v, m.usage(nth), m.traffic(nth), m.says(nth)))
         .collect();
     format!(
-        "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"rotation\":{},\"rollout\":{},\"ports\":[{}],\"queues\":{},\"takeover\":{},\"respawns\":{},\"forks\":{},\"command\":[{}],\"rss\":{},\"cpu\":{},\"slots\":[{}]}}\n",
+        "{{\"name\":{},\"pid\":{},\"version\":{},\"phase\":{},\"up\":{:.3},\"ready\":{},\"wanted\":{},\"generation\":{},\"rotation\":{},\"rollout\":{},\"ports\":[{}],\"queues\":{},\"takeover\":{},\"respawns\":{},\"forks\":{},\"command\":{},\"previous\":{},\"rss\":{},\"cpu\":{},\"slots\":[{}]}}\n",
         quote(m.name),
         m.pid,
         quote(env!("CARGO_PKG_VERSION")),
@@ -244,7 +247,8 @@ pub fn status_json(s: &Snapshot, m: &Master<'_>) -> String {
         quote(s.takeover),
         of(s.used.respawns.map(|(n, limit)| (n as u64, limit.into()))),
         of(s.used.forks),
-        command.join(","),
+        words(&m.command),
+        or_null(m.previous.as_deref().map(words)),
         or_null(m.own.map(|(rss, _)| rss.to_string())),
         or_null(m.own.map(|(_, ms)| seconds(ms))),
         slots.join(",")
@@ -494,6 +498,7 @@ mod tests {
             queues: Vec::new(),
             own: Some((1 << 20, 20)),
             command: vec!["./server".into(), "a b".into()],
+            previous: None,
         };
         (s, m)
     }
@@ -535,7 +540,7 @@ mod tests {
         let json = status_json(&s, &m);
         for part in [
             "\"due\":1.600",
-            "\"command\":[\"./server\",\"a b\"],\"rss\":1048576,\"cpu\":0.020,",
+            "\"command\":[\"./server\",\"a b\"],\"previous\":null,\"rss\":1048576,\"cpu\":0.020,",
             "\"rollout\":null,",
             "\"respawns\":{\"count\":3,\"limit\":5},\"forks\":null",
         ] {

@@ -105,8 +105,12 @@ pub fn missed(n: u64, at: (u64, u32), how: How) -> String {
 /// It comes back from a master that is no more, and of this one it has missed so many.
 pub fn missed_a_life(n: u64, at: (u64, u32), how: How) -> String {
     let events = count(usize::try_from(n).unwrap_or(usize::MAX), "event");
+    let since = match n {
+        0 => String::new(),
+        _ => format!(", and {events} of since then missed"),
+    };
     let message = format!(
-        "the master has begun anew: what was said before that is not known any more, and {events} of since then missed"
+        "the master has begun anew: what was said before that is not known any more{since}"
     );
     told_of_missed(n, message, at, how)
 }

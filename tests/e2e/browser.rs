@@ -23,6 +23,8 @@ pub struct Browser {
     calls: u64,
     session: String,
     deadline: Instant,
+    /// Is the page there that was opened last?
+    loaded: bool,
     /// What the page has complained of: exceptions, and what its policy has refused.
     pub complaints: Vec<String>,
     /// Answers that were no successes, which a browser tells as errors of the page.
@@ -78,6 +80,7 @@ impl Browser {
             calls: 0,
             session: String::new(),
             deadline,
+            loaded: false,
             complaints: Vec::new(),
             refusals: Vec::new(),
         };
@@ -127,7 +130,9 @@ impl Browser {
                 return message.parse().unwrap();
             }
             let from = self.child.stdout.as_mut().unwrap();
+            // (Who has waited in vain until then asks what is there instead.)
             let left = self.deadline.saturating_duration_since(Instant::now());
+            let left = left.max(Duration::from_secs(5));
             let left = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
             let mut fds = [nix::poll::PollFd::new(
                 from.as_fd(),
@@ -153,6 +158,7 @@ impl Browser {
                     _ => self.complaints.push(said),
                 }
             }
+            "Page.loadEventFired" => self.loaded = true,
             "Runtime.exceptionThrown" => self.complaints.push(text(&heard["params"])),
             _ => {}
         }
@@ -160,7 +166,13 @@ impl Browser {
 
     /// Opens that address.
     pub fn open(&mut self, url: &str) {
+        // (Who asks the page that goes away may never be answered.)
+        self.loaded = false;
         self.call("Page.navigate", &format!("{{\"url\":{}}}", quoted(url)));
+        while !self.loaded {
+            let heard = self.hear();
+            self.note(&heard);
+        }
         self.until("document.readyState === 'complete' && typeof state === 'object'");
     }
 

@@ -1,9 +1,13 @@
 //! The monitor page as it is sent: to whom, and with which precautions. What a browser makes of it is in `seen`.
 
+use crate::birth;
 use crate::client::v4;
 use crate::harness::Rig;
-use crate::house::{KEY, connect, exchange, house, request};
+use crate::house::{KEY, PATIENCE, connect, exchange, house, request};
 use crate::place::free_port;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, sockopt};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 
 #[test]
 fn a_browser_gets_the_page_and_who_asks_for_json_the_status() {
@@ -112,4 +116,40 @@ fn a_rollout_under_way_is_told_with_how_far_it_is() {
     h.rig.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(reload.join().unwrap().code, 1);
     h.rig.finish(0, &["reload-failed"]);
+}
+
+#[test]
+fn who_reads_too_slowly_is_hung_up_on_and_is_told_nothing_in_the_middle_of_an_answer() {
+    let h = house(1, "");
+    let stream = narrow(h.monitor);
+    let one = "GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    (&stream).write_all(one.repeat(60).as_bytes()).unwrap();
+    h.rig.until("it is hung up on", || {
+        let clients = h.asks("GET /metrics").body;
+        // (Who asks is one itself.)
+        clients.contains("minicluster_clients{door=\"monitor\"} 1\n")
+    });
+    let mut got = Vec::new();
+    // What was sent is there; behind it the connection was reset or ended.
+    let _ = (&stream).read_to_end(&mut got);
+    let got = String::from_utf8_lossy(&got);
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{}", got.len());
+    let whole = h.asks("GET /page.js").body;
+    for answer in got.split("HTTP/1.1 ").skip(1) {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+        assert!(head.starts_with("200 OK"), "{head}");
+        assert!(whole.starts_with(body), "something else is in between");
+    }
+    h.rig.end(&[]);
+}
+
+/// A connection that takes little at a time.
+fn narrow(to: SocketAddr) -> TcpStream {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let fd = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+    socket::setsockopt(&fd, sockopt::RcvBuf, &20_000).unwrap();
+    birth::connect(&fd, to).unwrap();
+    let stream = TcpStream::from(fd);
+    stream.set_read_timeout(PATIENCE).unwrap();
+    stream
 }

@@ -58,7 +58,7 @@ fn heavy_page_shows_the_cluster_and_is_told_at_once_when_a_worker_dies() {
     assert_eq!(b.says("location.href"), at(h.monitor));
     let victim = h.rig.status().pids()[2];
     // By the stream alone: nothing is looked at by the clock.
-    let only = "{ const soon = schedule; clearTimeout(state.timer); \
+    let only = "{ const soon = schedule; clearTimeout(state.timer); state.timer = null; \
                 schedule = after => after < EVERY && soon(after); 0 }";
     b.value(only);
     let next = h.rig.replace(victim);
@@ -102,10 +102,14 @@ fn heavy_page_reloads_and_takes_out_of_rotation_with_the_key_and_the_keyboard_al
     b.press("Enter");
     b.until("document.querySelector('#rotation').getAttribute('aria-checked') === 'true'");
     assert_eq!(h.asks("GET /ecv").status, 200);
-    // Away with Escape, and nothing has happened.
+    // What is refused at once is told where it was typed; and away with Escape nothing has happened.
     b.tab_to("[data-do=resize]");
     b.press("Enter");
-    b.until("document.querySelector('#dialog').open");
+    b.until("document.activeElement.matches('#dialog input')");
+    b.types("2000");
+    b.press("Enter");
+    b.until("document.querySelector('#dialog-error').textContent.includes('1024')");
+    assert_eq!(b.says("document.querySelector('#dialog').open"), "true");
     b.press("Escape");
     b.until("!document.querySelector('#dialog').open");
     b.tab_to("[data-do=more]");
@@ -119,7 +123,8 @@ fn heavy_page_reloads_and_takes_out_of_rotation_with_the_key_and_the_keyboard_al
     b.until("document.activeElement.matches('#tab-why') && !document.querySelector('#panel-why').hidden");
     b.press("End");
     b.until("document.querySelector('#panel-options').innerText.includes('--monitor')");
-    b.ends_content(false);
+    // (What is refused a browser tells as an error of the page.)
+    b.ends_content(true);
     h.rig.end(&[]);
 }
 
@@ -197,6 +202,12 @@ fn heavy_page_survives_the_handover_of_the_master_and_says_when_there_is_none() 
         "[...document.querySelectorAll('#rows td')].some(e => e.textContent === '{next}')"
     ));
     assert_eq!(b.says("window.mark"), "the same page");
+    // One that hangs looks no better than one that has gone.
+    h.rig.signal(Signal::SIGSTOP);
+    b.until("document.querySelector('#link').textContent.startsWith('No answer for')");
+    b.until("document.querySelector('[data-do=reload]').disabled");
+    h.rig.signal(Signal::SIGCONT);
+    b.until(LIVE);
     assert!(b.refusals.is_empty(), "{:?}", b.refusals);
     h.rig.signal(Signal::SIGTERM);
     b.until("document.querySelector('#link').textContent.startsWith('No answer for')");
@@ -210,8 +221,8 @@ fn heavy_page_upgrades_watches_the_rollout_and_rolls_back() {
     let h = house_of(3, "--canary 1:3s --balance hash", "./threaded");
     let mut b = opened(&h);
     b.click("[data-do=upgrade]");
-    b.until("document.querySelector('#dialog input').value === './threaded'");
-    b.value("document.querySelector('#dialog input').value = \"env 'A=b c' ./threaded\", 0");
+    b.until("document.querySelector('#dialog textarea').value === './threaded'");
+    b.value("document.querySelector('#dialog textarea').value = \"env 'A=b c' ./threaded\", 0");
     b.click("#dialog-yes");
     b.until("!document.querySelector('#rollout').hidden");
     b.until("document.querySelector('#rollout-stages [data-is=now]').textContent === 'canary'");
@@ -227,6 +238,7 @@ fn heavy_page_upgrades_watches_the_rollout_and_rolls_back() {
         "document.querySelector('#rows .details code').textContent === \"env 'A=b c' ./threaded\"",
     );
     b.click("[data-do=rollback]");
+    b.until("document.querySelector('#dialog-text').textContent.endsWith(': ./threaded')");
     b.click("#dialog-yes");
     b.until(&format!("{GENERATION} === '3'"));
     b.until("document.querySelector('#rows .details code').textContent === './threaded'");
@@ -240,6 +252,25 @@ fn heavy_page_upgrades_watches_the_rollout_and_rolls_back() {
     });
     b.ends_content(false);
     h.rig.end(&[]);
+}
+
+#[test]
+#[ignore = "needs Chromium: make test-servers"]
+fn heavy_page_looks_while_events_come_without_a_pause_and_shows_whatever_is_in_them() {
+    let mut h = house(2, "");
+    let mut b = opened(&h);
+    b.value("setInterval(() => heard({ ts: new Date().toISOString(), level: 'info', event: 'noise', msg: 'x' }), 30), 0");
+    assert_eq!(h.rig.verb(["debug", "before \u{2028} behind"]).code, 0);
+    b.until(
+        "[...document.querySelectorAll('#events li')].some(e => e.innerText.includes('behind'))",
+    );
+    let victim = h.rig.status().pids()[0];
+    let next = h.rig.replace(victim);
+    b.until(&format!(
+        "[...document.querySelectorAll('#rows td')].some(e => e.textContent === '{next}')"
+    ));
+    b.ends_content(false);
+    h.rig.end(&["died"]);
 }
 
 #[test]

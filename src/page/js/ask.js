@@ -7,13 +7,22 @@ const store = {
   drop(name) { try { sessionStorage.removeItem(name); } catch { delete this[name]; } },
 };
 
-// A link may bring the key behind its #, which no server is sent; it does not stay in the address bar.
+// A link may bring the key behind its #, which no server is sent (or, as cluster-service has it, as a parameter); it does
+// not stay in the address bar. Was there one?
 function keyOfLink() {
-  const found = /[#&]key=([^&]*)/.exec(location.hash);
-  if (!found) return;
-  store.set(KEY, decodeURIComponent(found[1]));
-  history.replaceState(null, '', location.pathname + location.search);
+  const found = /[#&]key=([^&]*)/.exec(location.hash) ?? /[?&]accessKey=([^&]*)/.exec(location.search);
+  if (!found) return false;
+  let key = found[1];
+  try { key = decodeURIComponent(key); } catch { /* As it stands. */ }
+  history.replaceState(null, '', location.pathname);
+  // (What no header can carry is no key.)
+  if (!/^[\x21-\x7e]+$/.test(key)) return false;
+  store.set(KEY, key);
+  return true;
 }
+
+// By how much the clock of the master is ahead of ours, in milliseconds.
+let skew = 0;
 
 // An answer that is no success: `status` 0 if there was none.
 class Refused extends Error {
@@ -23,7 +32,10 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, { method = 'GET', headers = {}, signal, key = store.get(KEY) } = {}) {
+// A look that takes longer than that is none: a master that hangs, or a network that swallows it.
+const PATIENCE = 8000;
+
+async function ask(path, { method = 'GET', headers = {}, signal = AbortSignal.timeout(PATIENCE), key = store.get(KEY) } = {}) {
   if (key) headers = { ...headers, Authorization: `Bearer ${key}` };
   let answer;
   try {
@@ -32,6 +44,8 @@ async function ask(path, { method = 'GET', headers = {}, signal, key = store.get
     if (e.name === 'AbortError') throw e;
     throw new Refused(0, 'the master does not answer');
   }
+  const date = Date.parse(answer.headers.get('Date'));
+  if (date) skew = date - Date.now();
   if (!answer.ok) throw new Refused(answer.status, await said(answer));
   return answer;
 }
@@ -48,10 +62,18 @@ async function said(answer) {
 }
 
 const json = { Accept: 'application/json' };
-const askJson = async (path, more = {}) => (await ask(path, { ...more, headers: json })).json();
+const askText = async (path, more) => {
+  const answer = await ask(path, more);
+  try { return await answer.text(); } catch { throw new Refused(0, 'the answer is cut off'); }
+};
+const askJson = async (path, more = {}) => {
+  const answer = await ask(path, { ...more, headers: json });
+  try { return await answer.json(); } catch { throw new Refused(0, 'the answer is cut off'); }
+};
 // Any verb: its words, or a line as it is typed.
 const cli = what => `cli?cmd=${encodeURIComponent(typeof what === 'string' ? what : JSON.stringify(what))}`;
-const verb = async what => said(await ask(cli(what), { method: 'POST' }));
+// What it changes may take its time, and is waited for.
+const verb = async what => said(await ask(cli(what), { method: 'POST', signal: null }));
 const verbJson = what => askJson(cli(what), { method: 'POST' });
 
 // The stream of events, read by hand: the browser's own reader of such streams cannot be given a key.
@@ -97,8 +119,12 @@ class Stream {
     const text = new TextDecoder();
     let rest = '';
     for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
+      // (A comment comes every 30 s.)
+      let due;
+      const silent = new Promise(done => { due = setTimeout(done, 75000, { done: true }); });
+      const { done, value } = await Promise.race([reader.read(), silent]);
+      clearTimeout(due);
+      if (done) return reader.cancel().catch(() => {});
       const blocks = (rest + text.decode(value, { stream: true })).split('\n\n');
       rest = blocks.pop();
       blocks.forEach(b => this.block(b));
@@ -108,7 +134,7 @@ class Stream {
   block(block) {
     const data = [];
     for (const line of block.split('\n')) {
-      const [, name, value] = /^([a-z]+): ?(.*)$/.exec(line) ?? [];
+      const [, name, value] = /^([a-z]+): ?(.*)$/s.exec(line) ?? [];
       if (name === 'id') this.last = value;
       else if (name === 'retry') this.wait = Number(value) || this.wait;
       else if (name === 'data') data.push(value);
@@ -122,7 +148,7 @@ class Stream {
 function statusOfMetrics(text) {
   const all = [];
   for (const line of text.split('\n')) {
-    const found = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
+    const found = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/s.exec(line);
     if (!found) continue;
     const labels = {};
     for (const [, k, v] of (found[2] ?? '').matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g)) labels[k] = v.replace(/\\(.)/g, (_, c) => c === 'n' ? '\n' : c);

@@ -20,7 +20,9 @@ class Series {
 
 // The figures of one worker, or of all.
 class Figures {
-  constructor() {
+  constructor() { this.clear(); }
+
+  clear() {
     for (const name of ['cpu', 'rss', 'open', 'queue']) this[name] = new Series();
     this.before = null;
   }

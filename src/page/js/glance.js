@@ -46,7 +46,11 @@ function showTiles(s, now) {
   put(tiles.ready.value, `${s.ready} / ${s.wanted}`);
   const others = Object.entries(all.filter(w => w.state !== 'ready').reduce((n, w) => ({ ...n, [w.state]: (n[w.state] ?? 0) + 1 }), {}));
   put(tiles.ready.sub, others.map(([state, n]) => `${n} ${state}`).join(', '));
-  const dots = all.filter(w => w.current).slice(0, 64).map(w => el('i', { 'data-tone': TONE[w.state] ?? 'quiet' }));
+  const slots = all.filter(w => w.current);
+  tiles.ready.dots.classList.toggle('many', slots.length > 24);
+  // The ones that are not as they should be are never among those that there is no room for.
+  const first = slots.length > 256 ? [...slots].sort((a, b) => (a.state === 'ready') - (b.state === 'ready')) : slots;
+  const dots = first.slice(0, 256).map(w => el('i', { 'data-tone': TONE[w.state] ?? 'quiet' }));
   tiles.ready.dots.replaceChildren(...dots);
   const figure = (name, series, show, sub) => {
     put(tiles[name].value, show(figures[series].last));
@@ -87,7 +91,7 @@ function showHead(s) {
   const icon = `<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='${colour}'>${square(2, 2)}${square(13, 2)}${square(2, 13)}${square(13, 13)}</svg>`;
   const href = `data:image/svg+xml,${encodeURIComponent(icon)}`;
   if ($('icon').getAttribute('href') !== href) $('icon').setAttribute('href', href);
-  const fact = (label, text, mono) => text ? el('span', {}, `${label} `, el(mono ? 'code' : 'b', {}, text)) : null;
+  const fact = (label, text, mono) => text ? el('span', { class: mono ? 'long' : '', title: mono && text.length > 80 ? text : null }, `${label} `, el(mono ? 'code' : 'b', {}, text)) : null;
   const facts = [
     fact('on', (s.ports ?? []).join(', '), true),
     fact('runs', s.command && typed(s.command), true),
@@ -102,14 +106,25 @@ function showHead(s) {
   }
   put($('foot'), s.version ? `minicluster ${s.version}` : '');
   showRotation(s);
+  allow();
+}
+
+// What can be done now: nothing, without the key or an answer; and nothing that would be refused for certain.
+function allow() {
+  const s = state.status;
+  const may = !state.glance && state.failed === null && s !== null;
+  const never = { less: s?.wanted <= 1, rollback: !s?.rollout && !s?.previous };
+  for (const b of document.querySelectorAll('[data-do], [data-needs=key]')) b.disabled = !may || never[b.dataset.do] === true;
+  put($('rollback'), s?.rollout && s.rollout.stage !== 'taking-back' ? 'Call it off' : 'Roll back');
+  $('main').classList.toggle('stale', state.failed !== null);
 }
 
 function showRotation(s) {
   const { state, reason, since } = s.rotation;
   const out = state === 'DISABLED';
-  const text = out ? 'Out of rotation' : state === 'WARNING' ? 'In rotation, but not well' : 'In rotation';
-  const more = [reason, since === null ? null : `for ${human(since)}`].filter(Boolean).join(', ');
-  put($('rotation-text'), more ? `${text}: ${more}` : text);
+  const text = s.phase !== 'serving' ? 'It stops' : out ? 'Out of rotation' : state === 'WARNING' ? 'In rotation, but not well' : 'In rotation';
+  const whole = `${text}${since === null ? '' : ` for ${human(since)}`}${reason && s.phase === 'serving' ? `: ${reason}` : ''}`;
+  put($('rotation-text'), whole);
   $('rotation').setAttribute('aria-checked', String(!out));
 }
 
@@ -123,8 +138,9 @@ function showRollout(s, now) {
   box.hidden = !r && now > ended.until;
   if (box.hidden) return;
   $('rollout-bar').hidden = $('rollout-stages').hidden = !r;
+  tone(box, r ? r.stage === 'taking-back' ? 'bad' : 'busy' : ended.tone);
   if (!r) {
-    put($('rollout-title'), ended.tone === 'good' ? 'Rollout over' : 'Rollout failed');
+    put($('rollout-title'), { good: 'Rollout over', bad: 'Rollout failed', quiet: 'Rollout called off' }[ended.tone]);
     put($('rollout-text'), ended.text);
     tone($('rollout-title'), ended.tone);
     return;

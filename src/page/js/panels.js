@@ -62,8 +62,9 @@ function time(ts) {
 
 function isShown(e) {
   const loud = LEVEL[e.level] ?? 2;
-  const find = $('find').value.trim().toLowerCase();
-  return loud >= LEVEL[$('loud').value] && (!find || `${e.event} ${e.msg} ${e.pid ?? ''}`.toLowerCase().includes(find));
+  const find = $('find').value.toLowerCase().split(/\s+/).filter(Boolean);
+  const text = `${e.event} ${e.msg} ${e.pid ?? ''}`.toLowerCase();
+  return loud >= LEVEL[$('loud').value] && find.every(word => text.includes(word));
 }
 
 function eventRow(e) {
@@ -76,17 +77,28 @@ function eventRow(e) {
 }
 
 function listEvents() {
+  coming.all.length = 0;
   const all = events.filter(isShown);
   $('events').replaceChildren(...all.toReversed().map(eventRow));
   $('events-empty').hidden = all.length > 0;
   put($('events-empty'), !state.known ? 'Not connected yet.' : state.glance ? state.keyless ?? 'Events are shown to those who have the key.' : events.length ? 'None of the last events is like that.' : 'Nothing yet.');
 }
 
+// Those that come together are shown together: there may be thousands a second.
+const coming = { all: [], due: null };
 function addEvent(e) {
   events.push(e);
   if (events.length > EVENTS) events.shift();
-  if (!isShown(e)) return;
-  $('events').prepend(eventRow(e));
+  coming.all.push(e);
+  if (coming.all.length > EVENTS) coming.all.shift();
+  coming.due ??= setTimeout(showComing, 100);
+}
+
+function showComing() {
+  coming.due = null;
+  const shown = coming.all.splice(0).filter(isShown);
+  if (!shown.length) return;
+  $('events').prepend(...shown.toReversed().map(eventRow));
   while ($('events').children.length > EVENTS) $('events').lastElementChild.remove();
   $('events-empty').hidden = true;
 }
@@ -119,6 +131,7 @@ async function fillWhy(panel) {
   const story = ([last, ...more]) => el('article', { class: 'death' },
     el('p', {}, el('strong', { 'data-tone': bad.includes(last.reason) ? 'bad' : 'quiet' }, ending(last)), more.length ? ` ${more.length + 1} times` : ''),
     el('p', {}, death(last)),
+    !last.stderr && bad.includes(last.reason) ? el('p', { class: 'empty' }, 'It has written nothing before it was ready, or what it wrote later is not kept here: with --log-dir it is below Logs.') : null,
     last.stderr ? el('pre', { tabindex: 0, role: 'region', 'aria-label': 'What it wrote last' }, clean(last.stderr)) : null,
     more.length ? el('details', {}, el('summary', {}, `and before that: ${more.length}`), el('ul', {}, more.map(d => el('li', {}, death(d))))) : null);
   const text = JSON.stringify(all.map(d => [d.slot, d.pid, d.reason, d.stderr]));
@@ -143,7 +156,8 @@ function noLog(why) {
 }
 
 async function fillLogs() {
-  const all = (await askJson('logs')).filter(f => f.file);
+  // (One whose name has a control character cannot be asked for.)
+  const all = (await askJson('logs')).filter(f => f.file && !/[\0-\x1f\x7f]/.test(f.file));
   $('log-tools').hidden = $('log').hidden = !all.length;
   $('log-empty').hidden = all.length > 0;
   put($('log-empty'), 'There is no file yet.');
@@ -153,11 +167,16 @@ async function fillLogs() {
   if ([...select.options].map(o => o.value).join('\n') !== names.join('\n')) {
     select.replaceChildren(...names.map(n => el('option', { value: n, selected: n === log.file }, n)));
   }
+  all.forEach((f, i) => put(select.options[i], `${f.file} (${bytes(f.size)})`));
   if (!names.includes(log.file)) forget(names[0]);
   select.value = log.file;
   const { size } = all.find(f => f.file === log.file);
   // One that has become shorter is another one, or was emptied.
   if (size < log.at) forget(log.file);
+  // Of what has come since somebody has looked the end is enough.
+  if (size - log.at > LOG) log.at = 0;
+  $('log-empty').hidden = size > 0;
+  put($('log-empty'), 'Nothing is in it.');
   if (size > log.at && ($('log-follow').checked || log.at === 0)) await readLog();
 }
 
@@ -187,7 +206,8 @@ async function readLog() {
     const headers = { Range: at ? `bytes=${at}-` : 'bytes=-65536' };
     const answer = await ask(`logs/${encodeURIComponent(file)}`, { headers });
     const [, from, to] = /bytes (\d+)-(\d+)/.exec(answer.headers.get('Content-Range') ?? '') ?? [];
-    const text = clean(await answer.text());
+    let text;
+    try { text = clean(await answer.text()); } catch { throw new Refused(0, 'the answer is cut off'); }
     if (log.file !== file || log.at !== at) return;
     log.at = to === undefined ? Number(answer.headers.get('Content-Length') ?? 0) : Number(to) + 1;
     const box = $('log');
@@ -205,7 +225,7 @@ async function readLog() {
 
 async function saveLog() {
   try {
-    const blob = await (await ask(`logs/${encodeURIComponent(log.file)}`)).blob();
+    const blob = await (await ask(`logs/${encodeURIComponent(log.file)}`, { signal: null })).blob();
     const href = URL.createObjectURL(blob);
     const a = el('a', { href, download: log.file });
     a.click();

@@ -23,6 +23,8 @@ function makeRow(w) {
   r.charts = { cpu: chart('cpu', 'CPU'), rss: chart('rss', 'Memory'), open: chart('open', 'Connections', 'Open') };
   r.pill = el('span', { class: 'pill' });
   r.c.state.append(r.pill);
+  r.last = el('button', { type: 'button', class: 'plain-button', title: 'How it came to that', on: { click: () => choose('why', true) } });
+  r.c.last.append(r.last);
   if (w.current) {
     r.button = el('button', { type: 'button', 'aria-expanded': 'false', 'aria-label': `More of worker ${w.slot}`, on: { click: () => toggle(r) } }, '⋯');
     r.c.more.append(r.button);
@@ -35,16 +37,20 @@ function makeRow(w) {
 
 function fillRow(r, w, now) {
   put(r.c.slot, String(w.slot));
-  put(r.pill, `${SHAPE[w.state] ?? '○'} ${w.state}`);
+  const due = w.due !== null && w.due !== undefined;
+  put(r.pill, `${SHAPE[w.state] ?? '○'} ${w.state}${due ? ` ${human(w.due)}` : ''}`);
   tone(r.pill, TONE[w.state] ?? 'quiet');
   r.tr.dataset.state = w.state;
   const dash = x => x === null || x === undefined ? '–' : String(x);
   put(r.c.pid, dash(w.pid));
   put(r.c.generation, dash(w.generation));
-  put(r.c.age, w.due !== null && w.due !== undefined ? `in ${human(w.due)}` : human(w.age));
+  put(r.c.age, due ? '–' : human(w.age));
   put(r.c.restarts, w.current ? dash(w.restarts) : '');
   put(r.c.queue, dash(w.queue));
-  put(r.c.last, ending(w.last));
+  put(r.last, ending(w.last));
+  r.last.hidden = !w.last;
+  r.alive = w.pid !== null;
+  if (r.restart) r.restart.hidden = !r.alive;
   r.figures.take(now, w);
   const draw = (name, show) => {
     const { spark, figure } = r.charts[name];
@@ -58,6 +64,10 @@ function fillRow(r, w, now) {
 
 function showSlots(s, now) {
   const seen = new Set();
+  const many = s.slots.length > 16;
+  $('slots-box').classList.toggle('many', many);
+  $('only').hidden = !many;
+  $('slots').classList.toggle('only', many && $('only-box').checked);
   // Where all share one queue no worker has one.
   $('slots').classList.toggle('shared', s.slots.every(w => w.queue === null));
   const body = $('rows');
@@ -91,7 +101,8 @@ function toggle(r, open = !r.open) {
   r.details = null;
   if (!open) return;
   const list = el('dl', { class: 'grid' });
-  const restart = el('button', { type: 'button', 'data-needs': 'key', on: { click: () => deed(['restart', `slot:${r.slot}`], `Worker ${r.slot} is being replaced, new before old`) } }, 'Restart this worker');
+  const restart = el('button', { type: 'button', 'data-needs': 'key', hidden: !r.alive, on: { click: () => press(['restart', `slot:${r.slot}`], `Worker ${r.slot} is being replaced, new before old`) } }, 'Restart this worker');
+  r.restart = restart;
   const log = el('button', { type: 'button', on: { click: () => showLogOf(r.slot) } }, 'Its output');
   r.list = list;
   r.details = el('tr', { role: 'row', class: 'details' }, el('td', { role: 'cell', colspan: 12, class: 'bare' }, list, el('div', { class: 'row' }, restart, log)));

@@ -75,9 +75,14 @@ impl Clients {
         self.http(id).is_some()
     }
 
-    /// Has a request of it begun that is not whole?
+    /// Has a request of it begun that is not whole, and is nothing else on its way to it? (What were said then would
+    /// stand in the middle of that.)
     pub fn is_asking(&self, id: ClientId) -> bool {
-        self.http(id).is_some_and(|h| !h.dialogue.is_idle())
+        let Some(c) = self.map.get(&id) else {
+            return false;
+        };
+        let has_all = c.output.is_empty() && c.body.is_none();
+        has_all && c.http.as_ref().is_some_and(|h| !h.dialogue.is_idle())
     }
 
     /// An answer over HTTP, and whether another request may follow. False: it is gone.
