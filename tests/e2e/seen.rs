@@ -228,6 +228,7 @@ fn heavy_page_upgrades_watches_the_rollout_and_rolls_back() {
     b.until("document.querySelector('#rollout-stages [data-is=now]').textContent === 'canary'");
     b.until("document.querySelector('#rollout-bar').getAttribute('aria-valuenow') === '1'");
     b.until("document.querySelectorAll('#rows tr.beside').length === 1");
+    b.until("!document.querySelector('#dialog').open");
     b.picture("rollout-light");
     b.prefers("dark");
     b.picture("rollout-dark");

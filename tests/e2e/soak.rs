@@ -11,13 +11,15 @@
 
 use crate::birth;
 use crate::client::v4;
-use crate::harness::{Rig, sigkill};
+use crate::harness::Rig;
 use crate::house::{KEY, key_file};
 use crate::load::{Load, Tally};
 use crate::pests::Swarm;
 use crate::place::{LOOK, free_port, python, script};
 use crate::prng::Prng;
 use crate::proc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -263,10 +265,12 @@ impl Soak {
                 next_kill = Instant::now() + self.chance.ms(20, 400);
                 // On a busy machine these servers take seconds to start: where the last one that is ready is killed
                 // as well, and its successor before it is ready, clients wait longer than they have patience.
+                let enough = self.rig.status().ready > 1;
                 let workers = self.workers();
-                if !workers.is_empty() && self.rig.status().ready > 1 {
-                    sigkill(self.chance.pick(&workers));
-                    killed += 1;
+                if enough && !workers.is_empty() {
+                    // (One that has gone meanwhile was replaced.)
+                    let victim = Pid::from_raw(self.chance.pick(&workers));
+                    killed += u64::from(kill(victim, Signal::SIGKILL).is_ok());
                 }
             }
             std::thread::sleep(LOOK);
