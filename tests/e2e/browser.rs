@@ -166,12 +166,22 @@ impl Browser {
 
     /// Opens that address.
     pub fn open(&mut self, url: &str) {
-        // (Who asks the page that goes away may never be answered.)
-        self.loaded = false;
-        self.call("Page.navigate", &format!("{{\"url\":{}}}", quoted(url)));
-        while !self.loaded {
-            let heard = self.hear();
-            self.note(&heard);
+        // The empty page that it begins with may still be on its way, and come after the one that is asked for.
+        loop {
+            self.loaded = false;
+            let params = format!("{{\"url\":{}}}", quoted(url));
+            let failed = self.call("Page.navigate", &params);
+            let failed = member(&failed, "errorText").map(text);
+            // (Who asks the page that goes away may never be answered.)
+            while !self.loaded && failed.is_none() {
+                let heard = self.hear();
+                self.note(&heard);
+            }
+            if failed.is_none() && self.says("location.protocol") == "http:" {
+                break;
+            }
+            assert!(Instant::now() < self.deadline, "{url}: {failed:?}");
+            std::thread::sleep(Duration::from_millis(30));
         }
         self.until("document.readyState === 'complete' && typeof state === 'object'");
     }
