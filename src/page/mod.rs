@@ -3,7 +3,7 @@
 //! client does, with the key that it was given. Nothing in it comes from anywhere else, and `POLICY` sees to it
 //! that nothing can.
 
-/// One of the files.
+/// One of the files that the page asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Asset {
     pub content_type: &'static str,
@@ -11,10 +11,7 @@ pub struct Asset {
 }
 
 /// What is asked for first.
-static PAGE: Asset = Asset {
-    content_type: "text/html; charset=utf-8",
-    text: include_str!("page.html"),
-};
+const PAGE: &str = include_str!("page.html");
 
 /// What there is to be opened: a page that does not know it would have to try, and each try without a key is
 /// one more that the log has to warn of.
@@ -36,7 +33,7 @@ pub fn page(lock: Lock) -> String {
         Lock::Shut => "shut",
     };
     let (unknown, known) = ("data-lock=\"\"", format!("data-lock=\"{word}\""));
-    PAGE.text.replacen(unknown, &known, 1)
+    PAGE.replacen(unknown, &known, 1)
 }
 
 /// How it looks.

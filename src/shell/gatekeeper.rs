@@ -102,11 +102,6 @@ impl Gatekeeper {
         }
     }
 
-    /// Is there one that opens what is not free?
-    pub(super) fn has_key(&self) -> bool {
-        self.key.is_some()
-    }
-
     /// When streams have to be told that they live.
     pub fn deadline(&self) -> Option<Time> {
         self.beat

@@ -132,7 +132,7 @@ impl Shell {
 
     /// The page: it shows what it asks for, as far as whoever reads it may see that.
     fn page(&self, id: ClientId) -> Response {
-        let lock = match (self.clients.door(id), self.house.has_key()) {
+        let lock = match (self.clients.door(id), self.house.house().key.is_some()) {
             (Door::Control, _) => Lock::Open,
             (Door::Tcp, true) => Lock::Key,
             (Door::Tcp, false) => Lock::Shut,

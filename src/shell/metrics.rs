@@ -303,7 +303,6 @@ impl Shell {
             name: &self.claim.name,
             cluster,
             counts: self.cluster.counts(),
-            reloading: self.cluster.is_reloading(),
             quorum: self.settings().ready_quorum,
             now: wall,
             cpu: m.spent.all(),

@@ -25,7 +25,6 @@ pub struct Reading<'a> {
     pub name: &'a str,
     pub cluster: Snapshot,
     pub counts: &'a Counts,
-    pub reloading: bool,
     /// As many have to be ready.
     pub quorum: u16,
     /// The time on the clock of the machine, in microseconds since 1970.

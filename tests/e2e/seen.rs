@@ -153,6 +153,8 @@ fn heavy_page_without_the_key_shows_what_anybody_may_see_and_changes_nothing() {
         let js = format!("fetch('{path}', {{ method: '{method}' }}).then(r => r.status)");
         assert_eq!(b.says(&js), "401", "{path}");
     }
+    b.click("#tab-options");
+    b.until("document.querySelector('#panel-options').innerText.includes('key')");
     b.click("#note button");
     b.until("document.querySelector('#dialog').open");
     b.types("0123456789abcdef");
@@ -163,6 +165,7 @@ fn heavy_page_without_the_key_shows_what_anybody_may_see_and_changes_nothing() {
     b.press("Enter");
     b.until(LIVE);
     b.until("!document.querySelector('[data-do=reload]').disabled");
+    b.until("document.querySelector('#panel-options').innerText.includes('--monitor')");
     b.until("document.querySelector('#events [data-event=all-ready]')");
     b.click("#sign");
     b.until("document.querySelector('[data-do=reload]').disabled");

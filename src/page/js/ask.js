@@ -52,7 +52,8 @@ async function ask(path, { method = 'GET', headers = {}, signal = AbortSignal.ti
 
 // What an answer says, whichever way it says it.
 async function said(answer) {
-  const text = (await answer.text()).trim();
+  let text = '';
+  try { text = (await answer.text()).trim(); } catch { /* It is cut off: its status says enough. */ }
   try {
     const value = JSON.parse(text);
     if (typeof value === 'string') return value;

@@ -56,6 +56,7 @@ function setGlance(glance) {
   else if (state.keyless) note(`What anybody may see is shown, and nothing can be changed from here: ${state.keyless}`, null, 'quiet');
   else note('What anybody may see is shown. Events, deaths, output, and all that changes something need the key of --key-file.', el('button', { type: 'button', class: 'main', on: { click: signIn } }, 'Enter the key'), 'quiet');
   listEvents();
+  fillPanel();
 }
 
 function signIn() {

@@ -49,6 +49,8 @@ async function fillPanel() {
   } catch (e) {
     if (!(e instanceof Refused)) throw e;
     if (tab === 'logs') return noLog(e.message);
+    // What it showed is not there any more, though it may be the same the next time.
+    delete panel.dataset.text;
     panel.replaceChildren(el('p', { class: 'empty' }, e.message));
   }
 }

@@ -114,7 +114,7 @@ pub static FAMILIES: &[Family] = &[
         "minicluster_reloading",
         &[],
         "Whether a reload, upgrade or rollback is under way.",
-        |r, s| s.truth(&[], r.reloading),
+        |r, s| s.truth(&[], r.cluster.rollout.is_some()),
     ),
     gauge(
         "minicluster_last_reload_successful",

@@ -65,7 +65,6 @@ fn page_of(name: &str, change: impl FnOnce(&mut Reading<'_>)) -> String {
         name,
         cluster: cluster(),
         counts: &counts,
-        reloading: false,
         quorum: 1,
         now: 10_000_000,
         cpu: BTreeMap::new(),
