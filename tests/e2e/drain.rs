@@ -3,7 +3,7 @@
 
 use crate::client::{get, v4};
 use crate::harness::Rig;
-use crate::load::Load;
+use crate::load::{LOST_WITHIN, Load};
 use crate::place::free_port;
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -284,7 +284,7 @@ fn under_load_a_stop_loses_nothing_that_it_has_accepted() {
     assert_eq!(rig.verb("stop").code, 0);
     let (_, tally) = load.finish();
     // Who came later was refused, or had no answer to its SYN.
-    for what in ["fresh", "half", "timeout", "status"] {
+    for what in LOST_WITHIN {
         assert_eq!(tally.of(what), 0, "{what}: {tally:?}");
     }
     assert!(tally.of("fresh_ok") > 0);

@@ -7,7 +7,7 @@
 use crate::birth;
 use crate::client::{all_answer, v4};
 use crate::harness::{Rig, Words};
-use crate::load::Load;
+use crate::load::{LOST, Load};
 use crate::place::{Place, Said, free_port, refusing, run};
 use crate::proc;
 use nix::sys::signal::Signal;
@@ -209,10 +209,7 @@ fn lives(e: &Env) {
     assert_eq!(reload.code, 0, "{}: {reload:?}", e.name);
     let (well, tally) = load.finish();
     assert!(well || !e.lossless, "{}: {tally:?}", e.name);
-    let lost: u64 = ["refused", "connect", "fresh", "half", "timeout", "status"]
-        .iter()
-        .map(|n| tally.of(n))
-        .sum();
+    let lost = tally.sum(&LOST);
     // It serves all the same.
     assert!(tally.of("fresh_ok") > 10 * lost, "{}: {tally:?}", e.name);
     all_answer(&rig, v4(port), "/", WORKERS);

@@ -12,6 +12,12 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// A request that was made while somebody listened, and has failed. Not a kept connection that ended under the next
+/// one (`reused`): HTTP has clients ask again.
+pub const LOST_WITHIN: [&str; 4] = ["status", "fresh", "half", "timeout"];
+/// And one that found nobody.
+pub const LOST: [&str; 6] = ["status", "fresh", "half", "timeout", "refused", "connect"];
+
 /// What was counted, by the names that the client gives it.
 #[derive(Clone, Debug)]
 pub struct Tally(BTreeMap<String, u64>);
@@ -28,6 +34,11 @@ impl Tally {
     /// One of the counts.
     pub fn of(&self, name: &str) -> u64 {
         self.0[name]
+    }
+
+    /// Some of the counts together.
+    pub fn sum(&self, names: &[&str]) -> u64 {
+        names.iter().map(|n| self.of(n)).sum()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::client::{all_answer, v4};
 use crate::harness::Rig;
-use crate::load::{Load, Tally};
+use crate::load::{LOST, LOST_WITHIN, Load, Tally};
 use crate::pings::Pings;
 use crate::place::{SERVERS, free_port};
 use std::path::{Path, PathBuf};
@@ -134,7 +134,7 @@ impl Server {
         let said = rig.verb("stop");
         assert_eq!(said.code, 0, "{}: {said:?}", self.name);
         // Who comes when nobody listens any more has not been lost by anybody.
-        let stop = clients.finish(&LOST[..4]);
+        let stop = clients.finish(&LOST_WITHIN);
         rig.finish(0, &[&["died"], self.allowed].concat());
         [reload, stop]
     }
@@ -252,9 +252,6 @@ fn hold_against_the_page(head: &str, row: &str, counts: &[(String, String)]) {
     }
 }
 
-/// What counts as lost. Not a kept connection that ends under the next request: HTTP has clients ask again.
-const LOST: [&str; 6] = ["status", "fresh", "half", "timeout", "refused", "connect"];
-
 /// What clients of one kind have counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counted {
@@ -268,11 +265,7 @@ pub struct Counted {
 impl Counted {
     fn of(loads: Vec<Load>, lost: &[&str]) -> Counted {
         let tallies: Vec<Tally> = loads.into_iter().map(|l| l.finish().1).collect();
-        let sum = |names: &[&str]| -> u64 {
-            let all = tallies.iter();
-            all.map(|t| names.iter().map(|n| t.of(n)).sum::<u64>())
-                .sum()
-        };
+        let sum = |names: &[&str]| tallies.iter().map(|t| t.sum(names)).sum::<u64>();
         Counted {
             requests: sum(&["fresh_ok", "reused_ok"]) + sum(lost),
             lost: sum(lost),

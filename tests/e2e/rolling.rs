@@ -9,7 +9,7 @@
 use crate::birth;
 use crate::client::{get, v4};
 use crate::harness::Rig;
-use crate::load::{Load, Tally};
+use crate::load::{LOST, Load, Tally};
 use crate::place::LOOK;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -282,11 +282,9 @@ fn rolls(name: &str, balancer: fn() -> Balancer, line: &str, ways: &[(Exchange, 
 /// What the clients have counted; no request has failed, nor had any to be made again.
 fn tell(what: &str, load: Vec<Load>, took: Duration) {
     let tallies: Vec<Tally> = load.into_iter().map(|l| l.finish().1).collect();
-    let sum = |name: &&str| -> u64 { tallies.iter().map(|t| t.of(name)).sum() };
-    let kinds = [
-        "status", "refused", "connect", "fresh", "half", "timeout", "reused",
-    ];
-    let (requests, failures) = (sum(&"requests"), kinds.iter().map(sum).sum::<u64>());
+    let sum = |names: &[&str]| tallies.iter().map(|t| t.sum(names)).sum::<u64>();
+    let requests = sum(&["requests"]);
+    let failures = sum(&LOST) + sum(&["reused"]);
     let longest = tallies.iter().map(|t| t.of("max_us")).max().unwrap();
     println!(
         "{what}: {requests} requests, {failures} failures, the longest took {} ms; {:.1} s",

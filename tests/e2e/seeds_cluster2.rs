@@ -3,7 +3,7 @@
 
 use crate::client::{get, v4};
 use crate::house::PATIENCE;
-use crate::load::{Load, Tally};
+use crate::load::{LOST_WITHIN, Load, Tally};
 use crate::seeds::{Guest, list, pid_files};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -138,7 +138,7 @@ fn cluster2_start_graceful_shutdown() {
     assert_eq!(g.types("stop").code, 0);
     let (_, after) = load.finish();
     // Whoever comes later is refused, or was on its way in while the door was shut.
-    for what in ["fresh", "half", "timeout", "status"] {
+    for what in LOST_WITHIN {
         assert_eq!(after.of(what), 0, "{what}: {after:?}");
     }
     let late = after.of("fresh_ok") - before.of("fresh_ok");

@@ -13,7 +13,7 @@ use crate::birth;
 use crate::client::v4;
 use crate::harness::Rig;
 use crate::house::{KEY, key_file};
-use crate::load::{Load, Tally};
+use crate::load::{LOST, Load, Tally};
 use crate::pests::Swarm;
 use crate::place::{LOOK, free_port, python, script};
 use crate::prng::Prng;
@@ -210,7 +210,7 @@ impl Soak {
         let probes = Probes::start(self.rig.socket(), self.monitor);
         let mut peak = Peak::default();
         let (_, tally) = self.blow(lasts / 2, false, &mut peak);
-        for lost in ["fresh", "half", "refused", "connect", "timeout", "status"] {
+        for lost in LOST {
             assert_eq!(tally.of(lost), 0, "{lost}, with reloads alone: {tally:?}");
         }
         let answered = tally.of("requests");

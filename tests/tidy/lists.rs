@@ -140,3 +140,34 @@ fn what_panics_is_refused_everywhere_but_where_invariants_are_checked() {
     }
     assert_eq!(off, ["src/core/turn.rs: #[allow(clippy::panic)]"]);
 }
+
+/// The exchange of machines behind HAProxy and nginx has one run's figures, in README.md and in minicluster(7).
+#[test]
+fn the_figures_behind_balancers_are_the_same_in_the_manual() {
+    let read = |name| fs::read_to_string(root().join(name)).unwrap();
+    // What was exchanged how is said in fewer words there; which balancer, and what was counted, is the same.
+    let row = |line: &str, between: &str| -> Vec<String> {
+        let cells: Vec<&str> = line.split(between).map(str::trim).collect();
+        let (what, counts) = cells.split_first().unwrap();
+        let balancer = what.split(':').next().unwrap();
+        let cells = [balancer].into_iter().chain(counts.iter().copied());
+        cells.map(String::from).collect()
+    };
+    let rows = |text: &str, start: [&str; 2], between: &str| -> Vec<Vec<String>> {
+        let lines = text.lines().filter_map(|l| {
+            let its = start.iter().any(|s| l.starts_with(s));
+            its.then(|| {
+                row(
+                    l.trim_start_matches(".It ").trim_matches(['|', ' ']),
+                    between,
+                )
+            })
+        });
+        lines.filter(|cells| cells.len() == 4).collect()
+    };
+    let there = rows(&read("README.md"), ["| HAProxy: ", "| nginx: "], "|");
+    let here = [".It HAProxy: ", ".It nginx: "];
+    let here = rows(&read("man/minicluster.7"), here, " Ta ");
+    assert_eq!(there.len(), 5, "{there:?}");
+    assert_eq!(there, here);
+}
