@@ -259,11 +259,13 @@ deps-runtimes:
 		npm install --silent --no-audit --no-fund --prefix target/runtimes bun@1.4.5 deno@2.9.6 || \
 		echo "Bun and Deno cannot be installed; nothing is tried with them" >&2
 
-# Only the full bench has peers. pm2 is no Debian package; a machine without a registry goes without it.
+# Only the full bench has peers. Those that are no Debian packages it leaves out on a machine without a registry.
 deps-bench: deps
 	@test "$(BENCH)" = short || scripts/deps scripts/packages.bench
 	@test "$(BENCH)" = short -o -e $(PM2) || npm install --silent --no-audit --no-fund --prefix target/bench/pm2 pm2@7 || \
 		echo "pm2 cannot be installed; the bench leaves it out" >&2
+	@test "$(BENCH)" = short -o -e $(CLUSTERS_THERE) || $(MAKE) -s $(CLUSTERS_THERE) || \
+		echo "$(CLUSTERS) cannot be installed; the bench leaves them out" >&2
 
 target/completions/%: $(BIN)
 	@mkdir -p $(@D)

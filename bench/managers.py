@@ -21,6 +21,7 @@ BIN = os.environ.get("MINICLUSTER", os.path.join(ROOT, "target/release/miniclust
 BUILT = os.path.join(ROOT, "target/bench")
 SERVERS = os.path.join(ROOT, "tests/servers")
 PM2 = os.path.join(BUILT, "pm2/node_modules/.bin/pm2")
+CLUSTERS = os.path.join(ROOT, "target/seeds/node_modules")
 # Not on the path of everybody.
 NGINX_BIN = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 PATIENCE = 60
@@ -335,6 +336,62 @@ class Pm2(Manager):
             shutil.rmtree(self.scratch, ignore_errors=True)
 
 
+class NodeCluster(Manager):
+    """A module over Node's cluster, which a program of one's own starts and asks to restart its workers."""
+
+    kinds = ("node",)
+    loads = Manager.loads + ("stream",)
+    # Each as its README has it; SIGUSR2 is what we ask by.
+    program = "?"
+    reload_signal = signal.SIGUSR2
+
+    @classmethod
+    def can(cls):
+        return None if os.path.exists(os.path.join(CLUSTERS, cls.name)) else f"{cls.name} is not installed"
+
+    def command(self):
+        program = self.program.replace("MODULE", json.dumps(os.path.join(CLUSTERS, self.name)))
+        program = program.replace("WORKER", json.dumps(os.path.join(SERVERS, "selecting.js")))
+        master = os.path.join(self.scratch, "master.js")
+        with open(master, "w") as f:
+            f.write(program.replace("COUNT", str(self.workers)).replace("FREE", str(free_port())))
+        return [shutil.which("node"), master]
+
+
+class Recluster(NodeCluster):
+    name = "recluster"
+    program = """
+        const cluster = require(MODULE)(WORKER, { workers: COUNT })
+        cluster.run()
+        process.on('SIGUSR2', () => cluster.reload())
+    """
+
+
+class ClusterMaster(NodeCluster):
+    """(Its own SIGHUP ends it at the first restart, with Node 20.)"""
+
+    name = "cluster-master"
+    program = """
+        const master = require(MODULE)
+        master({ exec: WORKER, size: COUNT, repl: false })
+        process.on('SIGUSR2', () => master.restart())
+    """
+
+
+class ClusterService(NodeCluster):
+    """(A restart is asked for when it says that it has started, and again if it refuses, and has our limit of 10 s.)"""
+
+    name = "cluster-service"
+    program = """
+        const service = require(MODULE)
+        const workers = { one: { worker: WORKER, count: COUNT } }
+        const started = new Promise(done => service.start({ workers, accessKey: '1', cli: false, port: FREE }, done))
+        const again = error => error && setTimeout(restart, 50)
+        const restart = () => service.trigger('restart', again, 'all', { timeout: 10000 })
+        process.on('SIGUSR2', () => started.then(restart))
+    """
+
+
 class Nobody(Manager):
     """One server without a manager, stopped and started: what all of this is about."""
 
@@ -358,6 +415,10 @@ class Nobody(Manager):
         return 0
 
 
-ALL = [Minicluster, StartServer, Gunicorn, Nginx, Pm2, Nobody]
+ALL = [Minicluster, StartServer, Gunicorn, Nginx, Pm2, Recluster, ClusterMaster, ClusterService, Nobody]
 # What a user might take as well, and why it is not measured.
-LEFT_OUT = {"einhorn": "neither Debian nor npm nor PyPI has a package of it"}
+LEFT_OUT = {
+    "einhorn": "neither Debian nor npm nor PyPI has a package of it",
+    "cluster2": "its package does not build with Node 20",
+    "proteus-cluster": "npm has no package of it",
+}

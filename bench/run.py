@@ -15,7 +15,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Each bench, what it is told in the short mode, and after how many seconds it is given up.
 BENCHES = [
-    ("reload.py", ["--short", "--seconds", "2", "--reloads", "4"], 480),
+    ("reload.py", ["--short", "--seconds", "2", "--reloads", "4"], 900),
     ("throughput.py", ["--pairs", "3", "--seconds", "0.4", "--limit", "0.5"], 120),
     ("respawn.py", ["--runs", "11"], 60),
     ("kills.py", ["--kills", "20"], 60),

@@ -595,4 +595,11 @@ const NOT_THERE: [&str; 4] = [
 fn the_changelog_has_a_place_for_what_is_new() {
     let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
     assert!(text.contains("\n## [Unreleased]\n"));
+    // That of the manifest is the last one that was released.
+    let released = text.lines().find_map(|l| l.strip_prefix("## [0."));
+    let (version, date) = released.unwrap().split_once("] - ").unwrap();
+    assert_eq!(format!("0.{version}"), env!("CARGO_PKG_VERSION"));
+    let digits = |c: char| c.is_ascii_digit();
+    let parts: Vec<usize> = date.split('-').map(|p| p.matches(digits).count()).collect();
+    assert_eq!(parts, [4, 2, 2], "{date}");
 }
