@@ -366,7 +366,7 @@ impl Shell {
 }
 
 /// With what a browser is told to refuse.
-fn guarded(answer: Response) -> Response {
+pub(super) fn guarded(answer: Response) -> Response {
     let with = |answer: Response, (name, value): &(&'static str, &str)| answer.with(name, *value);
     page::HEADERS.iter().fold(answer, with)
 }

@@ -2,6 +2,7 @@
 
 use super::Shell;
 use super::clients::{Body, ClientId, Hears};
+use super::http::guarded;
 use super::requests::Answer;
 use crate::core::codes::{EX_TEMPFAIL, EX_USAGE, FAILED};
 use crate::core::words::reason;
@@ -180,7 +181,11 @@ impl Shell {
             Err(e) => return Response::error(Status::FAILED, &reason(&e), r.head.json),
         };
         match r.head.html {
-            true => Response::new(Status::OK, HTML, logs::list_html(&all, left_out)),
+            true => guarded(Response::new(
+                Status::OK,
+                HTML,
+                logs::list_html(&all, left_out),
+            )),
             false => Response::json(Status::OK, logs::list_json(&all, left_out)),
         }
     }

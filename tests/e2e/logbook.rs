@@ -193,6 +193,8 @@ fn files_are_listed_and_sent_over_http_whole_or_in_part() {
             .unwrap()
             .starts_with("text/html")
     );
+    let policy = page.header("Content-Security-Policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
     assert!(
         page.body.contains("<a href=\"/logs/w.0.log\">w.0.log</a>"),
         "{page:?}"

@@ -383,6 +383,11 @@ fn heavy_page_follows_what_workers_write_and_goes_with_the_file_when_it_is_anoth
     b.until("document.querySelector('#log').textContent === 'first\\nsecond\\n'");
     std::fs::write(&log, "anew\n").unwrap();
     b.until("document.querySelector('#log').textContent === 'anew\\n'");
+    // Half of a character, and then the rest of it.
+    std::fs::write(&log, b"anew\nna\xc3").unwrap();
+    b.until("document.querySelector('#log').textContent === 'anew\\nna'");
+    std::fs::write(&log, "anew\nnaïve\n").unwrap();
+    b.until("document.querySelector('#log').textContent === 'anew\\nnaïve\\n'");
     b.ends_content(true);
     h.rig.end(&[]);
 }

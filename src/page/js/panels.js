@@ -148,7 +148,7 @@ const clean = text => text.replace(/\x1b\[[0-9;?]*[ -/]*[@-~]/g, '').replace(/[\
 
 // Logs.
 
-const log = { file: null, at: 0, busy: false };
+const log = { file: null, at: 0, busy: false, decoder: null };
 
 function noLog(why) {
   $('log-tools').hidden = true;
@@ -208,13 +208,17 @@ async function readLog() {
     const headers = { Range: at ? `bytes=${at}-` : 'bytes=-65536' };
     const answer = await ask(`logs/${encodeURIComponent(file)}`, { headers });
     const [, from, to] = /bytes (\d+)-(\d+)/.exec(answer.headers.get('Content-Range') ?? '') ?? [];
-    let text;
-    try { text = clean(await answer.text()); } catch { throw new Refused(0, 'the answer is cut off'); }
+    let bytes;
+    try { bytes = await answer.arrayBuffer(); } catch { throw new Refused(0, 'the answer is cut off'); }
     if (log.file !== file || log.at !== at) return;
+    const goesOn = at > 0 && Number(from) === at;
+    // A character may have been written in part when this was read; its rest comes with the next.
+    if (!goesOn) log.decoder = new TextDecoder();
+    const text = clean(log.decoder.decode(bytes, { stream: true }));
     log.at = to === undefined ? Number(answer.headers.get('Content-Length') ?? 0) : Number(to) + 1;
     const box = $('log');
     const below = box.scrollHeight - box.scrollTop - box.clientHeight < 30;
-    const old = at && Number(from) === at ? box.textContent : '';
+    const old = goesOn ? box.textContent : '';
     put(box, (old + text).slice(-LOG));
     if (below || !at) box.scrollTop = box.scrollHeight;
   } catch (e) {

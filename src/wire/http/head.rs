@@ -274,20 +274,27 @@ fn keep_alive(headers: &Headers, version: Version) -> bool {
     }
 }
 
+/// The media types that are named, in order and without their parameters. Not those that are refused, by a weight of
+/// nothing: q=0, or 0.0 and so on.
+fn named(accept: &str) -> impl Iterator<Item = String> {
+    accept.split(',').filter_map(|k| {
+        let k = k.to_ascii_lowercase().replace([' ', '\t'], "");
+        let (kind, rest) = k.split_once(';').unwrap_or((&k, ""));
+        let mut weights = rest.split(';').filter_map(|p| p.strip_prefix("q="));
+        let refused = weights.any(|q| q.starts_with('0') && q.bytes().all(|b| b"0.".contains(&b)));
+        (!refused).then(|| kind.to_string())
+    })
+}
+
 /// A page is named, and JSON not before it.
 fn wants_html(accept: &str) -> bool {
-    !wants_json(accept) && accept.to_ascii_lowercase().contains("text/html")
+    !wants_json(accept) && named(accept).any(|k| k == "text/html")
 }
 
 /// JSON is named, and nothing for the eyes before it.
 fn wants_json(accept: &str) -> bool {
-    let kinds = accept.split(',').map(|k| {
-        let (kind, rest) = k.split_once(';').unwrap_or((k, ""));
-        (kind.trim().to_ascii_lowercase(), rest.replace(' ', ""))
-    });
-    let mut named = kinds.filter(|(_, rest)| !matches!(rest.as_str(), "q=0" | "q=0.0"));
-    let first = named.find(|(k, _)| k.ends_with("json") || k.starts_with("text/"));
-    first.is_some_and(|(k, _)| k.ends_with("json"))
+    let first = named(accept).find(|k| k.ends_with("json") || k.starts_with("text/"));
+    first.is_some_and(|k| k.ends_with("json"))
 }
 
 #[cfg(test)]
@@ -311,10 +318,15 @@ mod tests {
             ("*/*, Application/JSON;q=0.5", true),
             ("application/json;q=0, text/plain", false),
             ("application/json; q=0, application/ld+json", true),
+            ("application/json;v=1; Q=0.000, text/plain", false),
+            ("application/json;q=0.001", true),
         ] {
             assert_eq!(wants_json(accept), want, "{accept}");
             let page = accept.contains("text/html") && !want;
             assert_eq!(wants_html(accept), page, "{accept}");
+        }
+        for refused in ["text/html;q=0", "text/html ; q=0.00, */*", "text/htmlx"] {
+            assert!(!wants_html(refused), "{refused}");
         }
     }
 }
