@@ -275,6 +275,8 @@ impl Cluster {
 
     pub(super) fn rollout_failed(&mut self, r: Rollout, hitch: Hitch, now: Time, out: &mut Out) {
         self.deadlines.stop(Why::Watch);
+        // Before anybody is steered elsewhere.
+        self.bequeath(r.to, out);
         self.drop_successors(now, out);
         self.restore_kept(now, out);
         // Whoever comes into an empty slot is of the old code at once.

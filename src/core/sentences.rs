@@ -399,7 +399,7 @@ impl fmt::Display for Notice {
                 workers,
             } => write!(
                 f,
-                "asking {} of generation {generation} to stop before they are drained: there are workers of {limit} generations (limit {limit})",
+                "asking {} of generation {generation} to stop without draining: there are workers of {limit} generations (limit {limit})",
                 count(*workers, "worker")
             ),
             Notice::StopDelayed { delay } => {

@@ -49,6 +49,9 @@ pub struct Slot {
     pub used: bool,
     /// Did its worker make room for a next one that is to come? That one is no restart.
     pub emptied: bool,
+    /// Why its present worker was forked, if the one before had made room for it.
+    #[serde(default)]
+    pub made_room: Option<Birth>,
     /// Was it added while the cluster ran?
     pub added: bool,
     /// Has one of its workers been ready?
@@ -102,10 +105,11 @@ impl Slot {
 
     /// Why its present worker was forked.
     pub fn reason(&self) -> Birth {
-        match (self.restarts, self.added) {
-            (0, false) => Birth::Start,
-            (0, true) => Birth::Resize,
-            (_, _) => Birth::Failure,
+        match (self.made_room, self.restarts, self.added) {
+            (Some(birth), _, _) => birth,
+            (None, 0, false) => Birth::Start,
+            (None, 0, true) => Birth::Resize,
+            (None, _, _) => Birth::Failure,
         }
     }
 }
@@ -268,6 +272,8 @@ impl Cluster {
                 slot.emptied = true;
             }
             let emptied = std::mem::take(&mut slot.emptied);
+            let for_whom = to.map_or(Birth::Recycle, |_| Birth::Restart);
+            slot.made_room = (slot.used && emptied).then_some(for_whom);
             if slot.used && !emptied {
                 slot.restarts += 1;
             }

@@ -145,6 +145,40 @@ impl Cluster {
         }
     }
 
+    /// A generation has failed that had its lanes steered to while nobody was ready, nor anybody of the one before
+    /// there (--surge 0): who waits by those is to be served by the one before, which has them in place of its own.
+    /// In that nobody waits: it was emptied before its last worker was asked to stop.
+    pub(super) fn bequeath(&mut self, failed: u32, out: &mut Out) {
+        let heir = self.generation;
+        // (Of those that have exited others of their tree may serve still.)
+        let serves = |w: &Worker| w.generation == heir || w.unreaped() && w.is_ready();
+        if self.fleet.iter().any(serves) {
+            return;
+        }
+        let alive = self.generations();
+        let open = |l: &&Lane| l.state == LaneState::Open;
+        let theirs = |l: &&Lane| l.of == Of::Generation(failed) && self.is_steered(l);
+        let all = self.lanes.iter().filter(open).filter(theirs);
+        let all: BTreeMap<PortId, LaneId> = all.map(|l| (l.port, l.id)).collect();
+        for (port, id) in all {
+            let its = |l: &&Lane| {
+                let shared = matches!(l.of, Of::Generation(_)) && l.is_shared_by(heir);
+                l.port == port && l.id != id && shared && !self.is_steered(l)
+            };
+            let its: Vec<LaneId> = self.lanes.iter().filter(its).map(|l| l.id).collect();
+            for lane in its {
+                out.push(Action::RetireLane { lane });
+                self.lanes.remove(lane);
+            }
+            if let Some(lane) = self.lanes.get_mut(id) {
+                lane.heirs.retain(|g| alive.contains(g));
+                lane.heirs.insert(heir);
+                let heirs = lane.heirs.clone();
+                out.push(Action::Inherit { lane: id, heirs });
+            }
+        }
+    }
+
     /// What stays as it is, as far as it is there: where workers have gone over to sockets of their own
     /// their lane is closed. Then canaries have what there is. `None`: nobody has.
     fn still_there(&self, now: &Table, part: Option<&(u8, Deal)>) -> Option<Table> {

@@ -251,7 +251,7 @@ pub(super) static LIFECYCLE: &[Opt] = &[
         "max-age",
         "DUR",
         "off",
-        "replace a worker that has been ready so long, one at a time",
+        "replace a worker that has been ready so long; it and the next two imply --balance hash",
         |s, v| {
             let (least, most) = (Duration::from_millis(100), settings::LONGEST);
             s.max_age = settings::unless_off(v, |v| settings::between(v, least, most))?;

@@ -10,7 +10,7 @@ pub(super) static MONITOR: &[Opt] = &[
         "monitor",
         "[HOST:]PORT",
         "off",
-        "answer HTTP there: a page, probes, and with the key all verbs",
+        "answer HTTP there: a page, probes; with the key verbs, too (not console, events)",
         |s, v| {
             s.monitor = settings::monitor(v)?;
             Ok(())

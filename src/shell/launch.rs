@@ -44,6 +44,9 @@ pub struct Programs {
     /// The generation of the last rollout, if that has failed by itself, and nobody was told who wanted to
     /// roll it back.
     failed: Option<u32>,
+    /// Was the last one refused, which has changed nothing, and nobody was told who wanted to roll it back?
+    #[serde(default)]
+    refused: bool,
 }
 
 /// A command, and what was said of its directory.
@@ -112,7 +115,7 @@ impl Shell {
             Notice::Reloaded { back: false, .. } => {
                 let now = Ran::of(self.settings());
                 let p = &mut self.programs;
-                p.failed = None;
+                (p.failed, p.refused) = (None, false);
                 if p.runs.as_ref() != Some(&now) {
                     p.before = p.runs.replace(now);
                 }
@@ -122,7 +125,9 @@ impl Shell {
             } => {
                 let by_itself = !matches!(hitch, Hitch::CalledOff { .. });
                 self.programs.failed = by_itself.then_some(*generation);
+                self.programs.refused = false;
             }
+            Notice::ReloadRefused { .. } => self.programs.refused = true,
             _ => {}
         }
     }
@@ -193,19 +198,28 @@ impl Shell {
     }
 
     /// What comes back, if that is what is meant: one who wanted to undo an upgrade that has undone itself in
-    /// that moment would lose the version that works.
+    /// that moment, or was refused, would lose the version that works.
     fn before(&mut self) -> Result<Ran, String> {
-        let Some(before) = self.programs.before.clone() else {
+        let now = Ran::of(self.settings());
+        let p = &mut self.programs;
+        // While the old workers of an upgrade are drained its command serves already, and what they run is what was
+        // there before.
+        let drained = p.runs.as_ref().filter(|ran| **ran != now);
+        let Some(before) = drained.or(p.before.as_ref()).cloned() else {
             return Err("nothing to go back to: no upgrade has reached its end".to_string());
         };
-        match self.programs.failed.take() {
-            None => Ok(before),
-            Some(failed) => Err(format!(
-                "not rolled back: generation {failed} has failed and is taken back already, generation {} goes on; another rollback returns to what ran before that: {}",
-                self.cluster.generation(),
-                before.shown(),
-            )),
-        }
+        let nothing_to_undo = match (p.failed.take(), std::mem::take(&mut p.refused)) {
+            (None, false) => return Ok(before),
+            (Some(failed), _) => {
+                format!("generation {failed} has failed and is taken back already")
+            }
+            (None, true) => "the last reload or upgrade was refused and has changed nothing".into(),
+        };
+        Err(format!(
+            "not rolled back: {nothing_to_undo}, generation {} goes on; another rollback returns to what ran before that: {}",
+            self.cluster.generation(),
+            before.shown(),
+        ))
     }
 
     /// What is under way is called off; else what ran before comes back.

@@ -186,8 +186,9 @@ fn build(
     let mut output = Output::open(&settings)?;
     let mut log = Log::open(&settings)?;
     warn_of_kernel(&mut log);
-    let claim = take_name(&settings, &mut log, &mut output)?;
+    // What may be wrong in the files of others is found before the name is taken, which leaves a lock.
     let house = Gatekeeper::of(&settings)?;
+    let claim = take_name(&settings, &mut log, &mut output)?;
     let devnull = fds::null().map_err(os("/dev/null"))?;
     let store = Store::from_environment(settings.balance().spreads(), &left);
     let (cluster, sockets, orphans) = {

@@ -253,8 +253,8 @@ pub fn share_port(fd: BorrowedFd<'_>) -> io::Result<()> {
     set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
 }
 
-/// Fails if something listens there.
-fn probe(addr: &SocketAddr, reach: &Reach) -> io::Result<()> {
+/// Fails if something listens there, and not for connections that have ended there a while ago.
+pub fn probe(addr: &SocketAddr, reach: &Reach) -> io::Result<()> {
     if addr.port() == 0 {
         return Ok(());
     }

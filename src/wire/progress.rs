@@ -4,7 +4,7 @@ use super::json::quote;
 use super::metrics::Queue;
 use super::workers::list;
 use crate::core::progress::Progress;
-use crate::core::words::human;
+use crate::core::words::{self, human};
 
 /// A line for people; nothing, if there is none.
 pub fn text(rollout: Option<Progress>) -> String {
@@ -12,12 +12,12 @@ pub fn text(rollout: Option<Progress>) -> String {
         return String::new();
     };
     format!(
-        "rollout to generation {}: {}, {} of {} new workers ready, {} old ones left, {}\n",
+        "rollout to generation {}: {}, {} of {} new workers ready, {} left, {}\n",
         p.to,
         p.stage.word(),
         p.new,
         p.of,
-        p.old,
+        words::count(p.old, "old worker"),
         human(p.took)
     )
 }
@@ -70,7 +70,7 @@ mod tests {
         });
         assert_eq!(
             text(p),
-            "rollout to generation 8: replacing, 2 of 4 new workers ready, 3 old ones left, 1.2s\n"
+            "rollout to generation 8: replacing, 2 of 4 new workers ready, 3 old workers left, 1.2s\n"
         );
         assert_eq!(
             object(p),

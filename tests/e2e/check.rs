@@ -2,7 +2,7 @@
 //! exit with; and what people read. (What each environment refuses is in `environments`.)
 
 use crate::birth;
-use crate::client::{all_answer, v4};
+use crate::client::{all_answer, get, v4};
 use crate::environments::{WORKERS, check, command, refuse, refused, rows, text, without};
 use crate::harness::{Rig, Words};
 use crate::load::Load;
@@ -232,6 +232,44 @@ fn people_read_it_and_the_last_line_is_the_verdict() {
     let syslog = std::fs::exists("/dev/log").unwrap();
     let row = said.out.lines().find(|l| l.starts_with("syslog")).unwrap();
     assert_eq!(row.contains(" ok "), syslog, "{row}");
+}
+
+/// Where our side has ended a connection the kernel keeps its ports for a minute, which is in no start's way.
+#[test]
+fn connections_that_have_ended_there_a_moment_ago_are_in_no_start_s_way() {
+    let (port, monitor) = (free_port(), free_port());
+    let words = format!("-n 1 -p {port} --monitor {monitor} -- ./threaded");
+    let mut rig = Rig::start(words.as_str());
+    rig.up();
+    for _ in 0..3 {
+        assert!(get(v4(monitor), "/ecv").is_ok());
+    }
+    rig.end(&[]);
+    let place = Place::new();
+    let (said, _) = check(&place, &[], &words);
+    assert_eq!(said.code, 0, "{said:?}");
+    // Somebody who listens is.
+    let _other = std::net::TcpListener::bind(v4(monitor)).unwrap();
+    let (said, _) = check(&place, &[], &words);
+    assert_eq!(said.code, 75, "{said:?}");
+}
+
+/// A start that is refused for what is in its files has not taken its name: no lock of it is left.
+#[test]
+fn a_start_that_is_refused_for_its_key_file_leaves_nothing() {
+    let place = Place::new();
+    let (port, monitor) = (free_port(), free_port());
+    let mut cmd = place.command();
+    let words = format!("-n 1 -p {port} --monitor {monitor} --key-file nosuch -- ./threaded");
+    let run_dir = place.dir.join("of-it");
+    std::fs::create_dir_all(&run_dir).unwrap();
+    cmd.env("RUNTIME_DIRECTORY", &run_dir);
+    cmd.args(words.words());
+    let start = run(cmd, Instant::now() + Duration::from_secs(30));
+    assert_eq!(start.code, 78, "{start:?}");
+    let left = std::fs::read_dir(run_dir).unwrap();
+    let left: Vec<_> = left.map(|e| e.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

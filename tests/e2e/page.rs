@@ -109,7 +109,7 @@ fn a_rollout_under_way_is_told_with_how_far_it_is() {
     let last = said.lines().last().unwrap();
     assert!(
         last.starts_with(
-            "rollout to generation 2: canary, 1 of 2 new workers ready, 2 old ones left"
+            "rollout to generation 2: canary, 1 of 2 new workers ready, 2 old workers left"
         ),
         "{said}"
     );

@@ -170,6 +170,39 @@ impl Peak {
     }
 }
 
+/// Whether clients are answered.
+#[derive(Default)]
+struct Progress {
+    answered: u64,
+    since: Option<Instant>,
+    told: bool,
+}
+
+impl Progress {
+    /// Once, if nobody was answered for so long: much longer than a worker takes that is busy.
+    fn stands_still(&mut self, load: &mut Load) -> bool {
+        const LONG: Duration = Duration::from_secs(4);
+        const OFTEN: Duration = Duration::from_secs(1);
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        if now.duration_since(since) < OFTEN {
+            return false;
+        }
+        let answered = load.so_far().of("fresh_ok");
+        if answered != self.answered {
+            *self = Progress {
+                answered,
+                since: Some(now),
+                told: false,
+            };
+            return false;
+        }
+        let first = now.duration_since(since) > LONG && !self.told;
+        self.told |= first;
+        first
+    }
+}
+
 struct Soak {
     rig: Rig,
     port: u16,
@@ -248,7 +281,8 @@ impl Soak {
         kills: bool,
         peak: &mut Peak,
     ) -> (u64, Tally) {
-        let load = Load::going(&format!("{} clients=4 pause=2", self.port));
+        let mut load = Load::going(&format!("{} clients=4 pause=2", self.port));
+        let mut progress = Progress::default();
         let now = Instant::now();
         let end = now + lasts;
         let (mut killed, mut next_kill, mut next_reload) = (0, now, now);
@@ -283,6 +317,9 @@ impl Soak {
                     killed += u64::from(kill(victim, Signal::SIGKILL).is_ok());
                 }
             }
+            if progress.stands_still(&mut load) {
+                self.tell_what_stands_still();
+            }
             std::thread::sleep(LOOK);
         }
         self.fill(false);
@@ -293,6 +330,21 @@ impl Soak {
             so || !handovers || self.rig.verb("handover").code == 0
         });
         (killed, load.finish().1)
+    }
+
+    /// No client has had an answer for a while: what the cluster says, and what its children do.
+    fn tell_what_stands_still(&self) {
+        for verb in ["status", "workers details", "connections"] {
+            eprintln!("nobody is answered; {verb}:\n{}", self.rig.verb(verb).out);
+        }
+        for pid in proc::children(self.rig.pid()) {
+            let read = |what| std::fs::read_to_string(format!("/proc/{pid}/{what}"));
+            let state = read("stat").unwrap_or_default();
+            let state = state.rsplit(')').next().unwrap_or_default().to_string();
+            let state: String = state.chars().take(3).collect();
+            let waits = read("wchan").unwrap_or_default();
+            eprintln!("pid {pid}:{state} in {waits}: {}", proc::command(pid));
+        }
     }
 
     /// The disk of the cluster, which it sees alone: not a byte of it is free, or as much as nobody else has taken.

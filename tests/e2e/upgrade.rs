@@ -98,6 +98,50 @@ fn a_rollback_of_what_has_failed_by_itself_does_not_take_away_what_works() {
 }
 
 #[test]
+fn a_rollback_after_one_that_was_refused_does_not_take_away_what_works() {
+    let (rig, _) = serving(2, "200ms");
+    let second = format!("upgrade {} blocking.py start=1", python());
+    assert_eq!(rig.verb(second).code, 0);
+    assert_eq!(rig.verb("upgrade ./no-such-program").code, 1);
+    let said = rig.verb("rollback");
+    assert_eq!(said.code, 1, "{said:?}");
+    let refused = "not rolled back: the last reload or upgrade was refused";
+    assert!(said.err.contains(refused), "{said:?}");
+    assert!(commands(&rig).iter().all(|c| c.ends_with("start=1")));
+    // Meant so, it is done.
+    assert_eq!(rig.verb("rollback").code, 0);
+    assert!(commands(&rig).iter().all(|c| !c.ends_with("start=1")));
+    rig.end(&["reload-failed"]);
+}
+
+#[test]
+fn a_rollback_while_the_old_ones_are_drained_leads_back_to_what_those_run() {
+    let (rig, port) = serving(2, "0");
+    let py = python();
+    let version = |n: u32| format!("upgrade {py} blocking.py start={n} handler=3000");
+    assert_eq!(rig.verb(version(1)).code, 0);
+    let load = Load::going(&format!("{port} clients=2"));
+    let begun = rig.events("reload-serving").len();
+    let asked = rig.meanwhile(version(2));
+    rig.until("the new ones serve", || {
+        rig.events("reload-serving").len() > begun
+    });
+    assert_eq!(rig.verb("rollback").code, 0);
+    assert_eq!(asked.join().unwrap().code, 0);
+    // (In `workers details` are also those that are drained.)
+    let runs = |n: u32| {
+        let command = format!("\"blocking.py\",\"start={n}\",\"handler=3000\"],\"previous\"");
+        rig.verb("status --json").out.contains(&command)
+    };
+    assert!(runs(1), "{:?}", rig.verb("status --json"));
+    assert_eq!(rig.verb("rollback").code, 0);
+    assert!(runs(2), "{:?}", rig.verb("status --json"));
+    let (well, tally) = load.finish();
+    assert!(well, "{tally:?}");
+    rig.end(&[]);
+}
+
+#[test]
 fn one_that_ends_while_it_is_watched_takes_the_whole_back() {
     let (rig, port) = serving(2, "30s");
     let old = rig.status().pids();

@@ -59,6 +59,36 @@ fn so_it_is_where_the_port_was_learnt() {
     );
 }
 
+/// With old before new who comes while there is nobody waits by the queue of the new code; if that is broken, by
+/// that of the old one, whichever generation that is.
+#[test]
+fn who_waits_for_new_code_that_is_broken_is_served_by_the_old() {
+    let port = free_port();
+    let server = format!(
+        "{} blocking.py start=100 broken=broken backlog=100",
+        python()
+    );
+    let mut rig = Rig::start(format!("-n 1 -p {port} --surge 0 --canary 0 -- {server}"));
+    rig.up();
+    let load = Load::going(&format!("{port} clients=4"));
+    let broken = rig.dir().join("broken");
+    for _ in 0..3 {
+        fs::write(&broken, "").unwrap();
+        let told = rig.meanwhile("reload");
+        rig.until("it has failed", || told.is_finished());
+        assert_eq!(told.join().unwrap().code, 1);
+        fs::remove_file(&broken).unwrap();
+        rig.wait_status("the old code is back", |s| s.ready == 1);
+        assert_eq!(rig.verb("reload").code, 0);
+    }
+    let (well, tally) = load.finish();
+    assert!(well, "{tally:?}");
+    let births = rig.events("forked");
+    let restarts = births.iter().filter(|e| e.text("reason") == "restart");
+    assert_eq!(restarts.count(), 6, "{births:?}");
+    rig.end(&["died", "reload-failed", "unhealthy"]);
+}
+
 /// The worker crashes, and its code is broken: the next one of it is some time away.
 fn crashed(options: &str, port: u16) -> Rig {
     let server = format!("{} blocking.py broken=broken backlog=100", python());

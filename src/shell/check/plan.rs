@@ -180,7 +180,7 @@ fn sockets(s: &Settings, found: &Found, r: &mut Report) {
 fn ready(rule: ReadyRule) -> &'static str {
     match rule {
         ReadyRule::Answers => "when it answers",
-        ReadyRule::Auto => "when it listens, if a port is known; else when it is started",
+        ReadyRule::Auto => "when it listens, or, if no port is known, has lived for 1s",
         ReadyRule::Started => "when it is started",
         ReadyRule::Listening => "when it listens",
         ReadyRule::Said => "when it says so",

@@ -305,10 +305,7 @@ fn open(given: &Given, backlog: i32) -> io::Result<Option<OwnedFd>> {
 
 /// Of --monitor, or -C.
 pub(super) fn door(at: SocketAddr) -> State {
-    tried(|| {
-        let s = socket::open_for(&at)?;
-        socket::bind_alone(s.as_fd(), &at, &Reach::default())
-    })
+    tried(|| socket::probe(&at, &Reach::default()))
 }
 
 /// What a child of ours would have for its standard input: for the probe.

@@ -107,7 +107,7 @@ pub static FAMILIES: &[Family] = &[
     gauge(
         "minicluster_generation",
         &[],
-        "The generation that runs: one more at each reload or upgrade that reaches its end.",
+        "The generation that runs; each reload or upgrade that begins has the next number, whatever comes of it.",
         |r, s| s.number(&[], r.cluster.generation.into()),
     ),
     gauge(
