@@ -100,6 +100,8 @@ impl Shell {
                 }
                 Ok(Hold::Refused) => {
                     endings.lets_in = true;
+                    let message = "cannot keep the next request out of connections that never rest (SO_ATTACH_FILTER: not permitted): one that has no time left may be cut in the middle of a request; CAP_NET_ADMIN allows it, or say --drain server";
+                    self.say_once(Level::Warn, "drain-lets-in", message.into());
                     return;
                 }
                 // Whoever ends it says what is wrong.

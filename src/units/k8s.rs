@@ -201,6 +201,8 @@ fn resources(p: &Plan) -> String {
 fn rights(p: &Plan) -> String {
     let head = "        # seccomp(2) of the default profile is enough for takeover; with runtimes where it is not (gVisor),\n\
                 \x20       # and with another profile that refuses it, the master says so, and --takeover off is the way.\n\
+                \x20       # Where it may be, add SYS_PTRACE: idle connections are ended from outside, and a reload need not wait for\n\
+                \x20       # them; and NET_ADMIN: a connection that never rests is not cut in a request (minicluster --check).\n\
                 \x20       securityContext:\n          allowPrivilegeEscalation: false\n          readOnlyRootFilesystem: true\n\
                 \x20         seccompProfile:\n            type: RuntimeDefault\n";
     match p.user() {

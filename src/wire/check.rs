@@ -25,6 +25,8 @@ pub enum Mechanism {
     Pidfd,
     /// pidfd_getfd(2)
     Getfd,
+    /// SO_ATTACH_FILTER on a connection.
+    Hold,
     /// /proc of our pid namespace.
     Proc,
     /// The descriptors of a worker.
@@ -94,7 +96,7 @@ const fn row(
 }
 
 /// All of them.
-pub static ROWS: [Row; 24] = [
+pub static ROWS: [Row; 25] = [
     row(
         M::Notify,
         "seccomp-notify",
@@ -124,6 +126,12 @@ pub static ROWS: [Row; 24] = [
         "pidfd-getfd",
         "idle connections are ended from outside (--idle-timeout, drain), sockets that cannot be swapped are adopted",
         "--idle-timeout has no effect; a worker that is drained is asked to stop when its connections owe nothing, at the latest at --drain-timeout; a server whose socket was in an epoll set before bind(2) fails; options that it set before bind(2) are not carried over",
+    ),
+    row(
+        M::Hold,
+        "hold-requests",
+        "drain: what a client asks next is kept out of a connection that has no time left, to be asked again",
+        "a kept connection that never rests may be cut in the middle of a request when its worker has to go",
     ),
     row(
         M::Proc,
@@ -358,7 +366,7 @@ impl Report {
             ),
             needs(
                 "gentle drain",
-                &[M::Pidfd, M::Getfd, M::Proc, M::Look, M::SockDiag],
+                &[M::Pidfd, M::Getfd, M::Hold, M::Proc, M::Look, M::SockDiag],
                 asked(M::Getfd),
             ),
             needs(

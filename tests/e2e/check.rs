@@ -3,14 +3,13 @@
 
 use crate::birth;
 use crate::client::{all_answer, get, v4};
-use crate::environments::{WORKERS, check, command, refuse, refused, rows, text, without};
+use crate::environments::{WORKERS, check, command, refuse, refused, rows, text, wanted, without};
 use crate::harness::{Rig, Words};
 use crate::load::Load;
 use crate::place::{Place, free_port, run};
 use crate::proc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use tinyjson::JsonValue;
 
@@ -26,7 +25,7 @@ fn fails(
     let place = Place::new();
     let (said, json) = check(&place, &by, words);
     assert_eq!(said.code, code, "{name}: {said:?}");
-    let wanted: BTreeSet<&str> = refused_row.iter().copied().collect();
+    let wanted = wanted(refused_row, &by);
     assert_eq!(refused(&json), wanted, "{name}: {}", said.out);
     let row = rows(&json)
         .iter()

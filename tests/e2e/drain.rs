@@ -2,6 +2,7 @@
 //! answer is under way, those that never end; and of the cluster's last ones when it stops.
 
 use crate::client::{get, v4};
+use crate::environments::refuse;
 use crate::harness::Rig;
 use crate::load::{LOST_WITHIN, Load};
 use crate::place::free_port;
@@ -319,4 +320,21 @@ fn the_budget_of_a_stop_cuts_draining_short() {
     rig.wait_exit();
     assert!(asked.elapsed() < Duration::from_secs(4));
     rig.finish(0, &["drained", "killed"]);
+}
+
+/// To keep the next request out of a connection that never rests takes a right that newer kernels ask for.
+#[test]
+fn where_requests_cannot_be_kept_out_it_is_said_once_and_the_reload_goes_on() {
+    let port = free_port();
+    let words = format!("-n 2 -p {port} --drain-timeout 1s --canary 0 -- ./threaded");
+    let mut rig = Rig::dressed_by(refuse("filter"), words, |_, _| {});
+    rig.up();
+    let load = Load::going(&format!("{port} mode=keepalive clients=4"));
+    for _ in 0..2 {
+        assert_eq!(rig.verb("reload").code, 0);
+    }
+    load.finish();
+    let said = rig.events("drain-lets-in");
+    assert_eq!(said.len(), 1, "{said:?}");
+    rig.end(&["drain-lets-in"]);
 }

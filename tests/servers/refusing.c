@@ -52,6 +52,7 @@ static const struct rule {
     {"unix_datagram", SYS_socket, {IS(0, AF_UNIX), {EQUAL, 1, 0xf, SOCK_DGRAM}}},
     {"steering", SYS_setsockopt, {IS(1, SOL_SOCKET), IS(2, SO_ATTACH_REUSEPORT_CBPF)}},
     {"reuseport", SYS_setsockopt, {IS(1, SOL_SOCKET), IS(2, SO_REUSEPORT)}},
+    {"filter", SYS_setsockopt, {IS(1, SOL_SOCKET), IS(2, SO_ATTACH_FILTER)}},
     {"membership", SYS_setsockopt, {IS(1, 270), IS(2, 1)}},
     {"setuid", SYS_setresuid, {{0}}},
     {"setpriority", SYS_setpriority, {{0}}},

@@ -4,7 +4,7 @@
 use super::probe;
 use crate::core::codes::EX_OSERR;
 use crate::core::words::{reason, signal_name};
-use crate::core::{Addr, BUCKETS, Balance, Given, Key, Takeover};
+use crate::core::{Addr, BUCKETS, Balance, Drain, Given, Key, Takeover};
 use crate::settings::{LogTo, Settings};
 use crate::shell::cgroups;
 use crate::shell::observer::Observer;
@@ -22,7 +22,7 @@ use crate::wire::steering::{self, Deal, Table};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -109,6 +109,13 @@ pub(super) fn all(w: &Wanted<'_>, r: &mut Report) {
     r.is(M::SharePort, tried(share_port));
     r.is(M::Steering, steering(s.balance(), w.workers));
     r.is(M::SockDiag, tried(sock_diag));
+    r.is(
+        M::Hold,
+        match s.drain {
+            Drain::Connections => tried(hold),
+            Drain::Server | Drain::None => State::NotNeeded,
+        },
+    );
     if s.count_connections || s.max_connections.is_some() {
         r.is(M::SockNews, tried(sock_news));
     }
@@ -252,6 +259,13 @@ fn sock_diag() -> io::Result<()> {
         v6: BTreeSet::new(),
     };
     Observer::default().look(&some).map(drop)
+}
+
+/// A connection to ourselves, that lets nothing in.
+fn hold() -> io::Result<()> {
+    let listener = TcpListener::bind(any_port())?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    steer::filter(client.as_fd(), &steering::raw(&steering::hold_back()))
 }
 
 fn sock_news() -> io::Result<()> {

@@ -80,6 +80,13 @@ pub(super) fn remedy(what: Mechanism, state: &State, around: &Around) -> String 
             EPERM | EACCES => ptrace("pidfd_getfd", around),
             _ => format!("Linux 5.6; or {}", call("pidfd_getfd")),
         },
+        M::Hold => match errno {
+            EPERM => format!(
+                "{} (Linux of mid 2026 and later asks for it); or --drain server, if the server stops gracefully",
+                capability("NET_ADMIN")
+            ),
+            _ => call("setsockopt(SO_ATTACH_FILTER)"),
+        },
         M::Proc => "mount -t proc proc /proc in that root; unshare --mount-proc; in a container: do not mask /proc; systemd: no ProtectProc=, ProcSubset=all".into(),
         M::Look => format!(
             "mount /proc without hidepid= (mount -o remount,hidepid=0 /proc; systemd: ProtectProc=default); or {}",

@@ -68,6 +68,9 @@ fn the_verdict_names_what_is_in_the_way() {
         said.starts_with("verdict: it would start; takeover yes; reload without loss yes; gentle drain no (pidfd-getfd)"),
         "{said}"
     );
+    let said = report(M::Hold, State::Refused(1)).text();
+    assert!(said.contains("gentle drain no (hold-requests)"), "{said}");
+    assert!(said.contains("--cap-add NET_ADMIN"), "{said}");
     let mut r = report(M::Notify, State::Refused(16));
     r.problems.push((71, "takeover".into()));
     r.problems.push((75, "later".into()));

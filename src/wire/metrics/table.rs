@@ -107,7 +107,7 @@ pub static FAMILIES: &[Family] = &[
     gauge(
         "minicluster_generation",
         &[],
-        "The generation that runs; each reload or upgrade that begins has the next number, whatever comes of it.",
+        "The generation that runs; each reload or upgrade that begins takes the next number.",
         |r, s| s.number(&[], r.cluster.generation.into()),
     ),
     gauge(
