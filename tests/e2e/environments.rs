@@ -146,24 +146,30 @@ pub fn refused(json: &JsonValue) -> BTreeSet<&str> {
     out.map(|m| text(m, "name")).collect()
 }
 
-/// What has to be refused there: newer kernels ask for CAP_NET_ADMIN over the network for a filter on a connection,
-/// which root in a user namespace has not got. (What the kernel does is asked by other means.)
-pub fn wanted(refused: &[&'static str], by: &[String]) -> BTreeSet<&'static str> {
+/// Newer kernels ask for CAP_NET_ADMIN over the network for a filter on a connection, which root in a user namespace
+/// has not got, nor anybody else. (Whether this one does is asked by other means.)
+fn asks_for_net_admin() -> bool {
     const ATTACHES: &str = "import ctypes, socket, struct\n\
         s = socket.create_server((\"127.0.0.1\", 0))\n\
         c = socket.create_connection(s.getsockname())\n\
         one = ctypes.create_string_buffer(struct.pack(\"HBBI\", 6, 0, 0, 0xffffffff))\n\
         try: c.setsockopt(socket.SOL_SOCKET, 26, struct.pack(\"HP\", 1, ctypes.addressof(one)))\n\
         except PermissionError: raise SystemExit(7)";
+    let mut cmd = Command::new("unshare");
+    cmd.args(["-Ur", python(), "-c", ATTACHES]);
+    match cmd.status().unwrap().code() {
+        Some(0) => false,
+        Some(7) => true,
+        other => panic!("whether a filter can be attached is not known: {other:?}"),
+    }
+}
+
+/// What has to be refused there.
+pub fn wanted(refused: &[&'static str], by: &[String]) -> BTreeSet<&'static str> {
     let mut all: BTreeSet<&'static str> = refused.iter().copied().collect();
-    if by.iter().any(|w| w == "-Ur") {
-        let mut cmd = Command::new("unshare");
-        cmd.args(["-Ur", python(), "-c", ATTACHES]);
-        match cmd.status().unwrap().code() {
-            Some(0) => {}
-            Some(7) => _ = all.insert("hold-requests"),
-            other => panic!("whether a filter can be attached is not known: {other:?}"),
-        }
+    let unprivileged = |w: &String| w == "-Ur" || w.contains("--userspec=");
+    if by.iter().any(unprivileged) && asks_for_net_admin() {
+        all.insert("hold-requests");
     }
     all
 }
