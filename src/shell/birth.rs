@@ -23,12 +23,13 @@ impl Shell {
         program: Program,
         reader: Reader,
     ) {
-        self.spawned = true;
-        // A stop, or a resize, may have come between the wish and its turn.
-        if self.cluster.wants(worker) && self.take_orphan(worker, slot, program, reader) {
+        // A stop, a resize or another reload may have come between the wish and its turn.
+        let wanted = self.cluster.wants(worker);
+        self.spawned |= wanted;
+        if wanted && self.take_orphan(worker, slot, program, reader) {
             return;
         }
-        let tried = match self.cluster.wants(worker) {
+        let tried = match wanted {
             true => self.try_spawn(worker, slot, program, reader),
             false => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
         };

@@ -350,8 +350,11 @@ impl Shell {
         loop {
             if let Some(action) = self.out.pop_front() {
                 match action {
-                    // One fork a turn: workers that run already are blocked in bind(2) meanwhile.
-                    Action::Spawn { .. } if self.crowded() => self.later.push_back(action),
+                    // One fork a turn: workers that run already are blocked in bind(2) meanwhile. And one after the
+                    // other: who asks for reloads without end would have his forked before all others.
+                    Action::Spawn { .. } if self.crowded() || !self.later.is_empty() => {
+                        self.later.push_back(action);
+                    }
                     _ => self.perform(action),
                 }
             } else if let Some(event) = self.queue.pop_front() {
@@ -481,7 +484,8 @@ impl Shell {
             self.watch_log();
         }
         self.spawned = false;
-        if !self.crowded()
+        // (Those that nobody wants any more take no turn.)
+        while !self.crowded()
             && let Some(action) = self.later.pop_front()
         {
             self.perform(action);

@@ -5,9 +5,15 @@ use crate::birth;
 use crate::client::{get, v4};
 use crate::harness::Rig;
 use crate::load::Load;
+use crate::log::Event;
 use crate::place::{free_port, python};
 use nix::sys::signal::Signal;
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use tinyjson::JsonValue;
 
 /// Two workers of the blocking server.
@@ -234,4 +240,44 @@ fn a_worker_that_dies_meanwhile_is_nobodys_failure() {
     assert_eq!((status.ready, status.rows.len()), (2, 2));
     assert_eq!(get(v4(port), "/").unwrap().status, 200);
     rig.end(&["died"]);
+}
+
+/// Each reload takes the place of the one before, and has workers of its own forked. Who asks for them faster than a
+/// child is born keeps nobody else from being replaced.
+#[test]
+fn reloads_without_end_keep_no_dead_worker_from_being_replaced() {
+    let port = free_port();
+    let server = format!("{} blocking.py start=300", python());
+    let words = format!("-n 2 -p {port} --respawn 0 --backoff 0 -- {server}");
+    let mut rig = Rig::start(words);
+    rig.up();
+    let over = Arc::new(AtomicBool::new(false));
+    let storms: [_; 4] = std::array::from_fn(|_| {
+        let (over, socket) = (over.clone(), rig.socket());
+        thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                let mut stream = UnixStream::connect(&socket).unwrap();
+                stream.write_all(b"reload --no-wait\n").unwrap();
+                // Answered, and so begun.
+                let _ = stream.read(&mut [0; 100]);
+            }
+        })
+    });
+    rig.until("there is a storm", || {
+        rig.events("reload-started").len() > 100
+    });
+    // One at a time, so that somebody serves.
+    for slot in [0, 1, 0, 1] {
+        let of_it = |e: &Event| e.slot() == slot && e.number("generation") == 1.0;
+        let born = rig.events("forked").into_iter().rfind(of_it).unwrap().pid();
+        let before = rig.events("reload-started").len();
+        rig.replace(born);
+        let since = rig.events("reload-started").len() - before;
+        println!("slot {slot} had its next worker after {since} reloads");
+    }
+    over.store(true, Ordering::Relaxed);
+    storms.into_iter().for_each(|s| s.join().unwrap());
+    // What was asked for last comes to its end.
+    rig.until("all is calm", || rig.verb("reload").code == 0);
+    rig.end(&["died", "reload-failed", "unhealthy"]);
 }
