@@ -366,6 +366,23 @@ impl Shell {
         }
     }
 
+    /// Those that are to be forked, and that nobody wants any more, take no turn, and do not pile up.
+    fn forget_unwanted(&mut self) {
+        let cluster = &self.cluster;
+        let wanted =
+            |a: &Action| !matches!(a, Action::Spawn { worker, .. } if !cluster.wants(*worker));
+        if self.later.iter().all(wanted) {
+            return;
+        }
+        let all = std::mem::take(&mut self.later);
+        let (wanted, unwanted) = all.into_iter().partition::<VecDeque<_>, _>(wanted);
+        self.later = wanted;
+        for action in unwanted {
+            self.perform(action);
+        }
+        self.settle();
+    }
+
     /// Has this turn had its fork, or is a child on its way to exec?
     fn crowded(&self) -> bool {
         self.spawned || self.way_is_free() > self.now()
@@ -484,8 +501,8 @@ impl Shell {
             self.watch_log();
         }
         self.spawned = false;
-        // (Those that nobody wants any more take no turn.)
-        while !self.crowded()
+        self.forget_unwanted();
+        if !self.crowded()
             && let Some(action) = self.later.pop_front()
         {
             self.perform(action);
