@@ -136,13 +136,19 @@ impl Cluster {
         let all: BTreeMap<PortId, LaneId> = all.map(|l| (l.port, l.id)).collect();
         let alive = self.generations();
         for id in all.into_values() {
-            if let Some(lane) = self.lanes.get_mut(id) {
-                lane.heirs.retain(|g| alive.contains(g));
-                lane.heirs.insert(generation);
-                let heirs = lane.heirs.clone();
-                out.push(Action::Inherit { lane: id, heirs });
-            }
+            self.leave_to(id, generation, &alive, out);
         }
+    }
+
+    /// That generation shares this lane from now on, with those of its heirs that are there still.
+    fn leave_to(&mut self, id: LaneId, heir: u32, alive: &BTreeSet<u32>, out: &mut Out) {
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        lane.heirs.retain(|g| alive.contains(g));
+        lane.heirs.insert(heir);
+        let heirs = lane.heirs.clone();
+        out.push(Action::Inherit { lane: id, heirs });
     }
 
     /// A generation has failed that had its lanes steered to while nobody was ready, nor anybody of the one before
@@ -170,12 +176,7 @@ impl Cluster {
                 out.push(Action::RetireLane { lane });
                 self.lanes.remove(lane);
             }
-            if let Some(lane) = self.lanes.get_mut(id) {
-                lane.heirs.retain(|g| alive.contains(g));
-                lane.heirs.insert(heir);
-                let heirs = lane.heirs.clone();
-                out.push(Action::Inherit { lane: id, heirs });
-            }
+            self.leave_to(id, heir, &alive, out);
         }
     }
 

@@ -8,14 +8,72 @@ use super::procs::Proc;
 use super::speech::Speech;
 use super::voice::Voice;
 use super::{Kind, Shell, handed, token};
-use crate::core::{Event, Pid, Program, Reader, SlotNr, Takeover, WorkerId};
+use crate::core::{Action, Event, Pid, Program, Reader, SlotNr, Takeover, Time, WorkerId};
 use crate::settings::Orphans;
 use crate::sys::spawn::{self, Plan, Watch};
 use crate::sys::{errno_of, fds, lifeline, process, procfs};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// A child that has not executed COMMAND by then no longer keeps others from being forked.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 impl Shell {
+    /// Has a child to wait for its turn? One is forked a turn: workers that run already are blocked in bind(2)
+    /// meanwhile. And one after the other: who asks for reloads without end would have his forked before all others.
+    pub(super) fn waits_to_be_forked(&self) -> bool {
+        self.crowded() || !self.later.is_empty()
+    }
+
+    /// The one of this turn, if there is one, and the way is free.
+    pub(super) fn fork_next(&mut self) {
+        self.spawned = false;
+        self.forget_unwanted();
+        if !self.crowded()
+            && let Some(action) = self.later.pop_front()
+        {
+            self.perform(action);
+            self.settle();
+        }
+    }
+
+    /// When the next one may be forked, if one waits.
+    pub(super) fn fork_deadline(&self) -> Option<Time> {
+        (!self.later.is_empty()).then(|| self.way_is_free())
+    }
+
+    /// Those that are to be forked, and that nobody wants any more, take no turn, and do not pile up.
+    fn forget_unwanted(&mut self) {
+        let cluster = &self.cluster;
+        let wanted =
+            |a: &Action| !matches!(a, Action::Spawn { worker, .. } if !cluster.wants(*worker));
+        if self.later.iter().all(wanted) {
+            return;
+        }
+        let all = std::mem::take(&mut self.later);
+        let (wanted, unwanted) = all.into_iter().partition::<VecDeque<_>, _>(wanted);
+        self.later = wanted;
+        for action in unwanted {
+            self.perform(action);
+        }
+        self.settle();
+    }
+
+    /// Has this turn had its fork, or is a child on its way to exec?
+    fn crowded(&self) -> bool {
+        self.spawned || self.way_is_free() > self.now()
+    }
+
+    /// When the next child may be forked: now, unless one is on its way to exec. One that does not
+    /// get there (a directory on a server that is gone) must not hold up the other slots for long.
+    fn way_is_free(&self) -> Time {
+        let on_its_way = self.procs.map.values().filter(|p| p.report.is_some());
+        let free = on_its_way.map(|p| p.forked + ON_ITS_WAY).max();
+        free.unwrap_or(Time(0))
+    }
+
     pub(super) fn spawn(
         &mut self,
         worker: WorkerId,

@@ -41,12 +41,19 @@ pub struct Programs {
     /// What runs, and what ran before that was something else.
     runs: Option<Ran>,
     before: Option<Ran>,
-    /// The generation of the last rollout, if that has failed by itself, and nobody was told who wanted to
+    /// What has come of the last rollout, if there is nothing of it to be undone, and nobody was told who wanted to
     /// roll it back.
-    failed: Option<u32>,
-    /// Was the last one refused, which has changed nothing, and nobody was told who wanted to roll it back?
     #[serde(default)]
-    refused: bool,
+    vain: Option<Vain>,
+}
+
+/// A rollout that has left everything as it was.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Vain {
+    /// It has failed by itself, to this generation.
+    Failed(u32),
+    /// It was refused.
+    Refused,
 }
 
 /// A command, and what was said of its directory.
@@ -115,7 +122,7 @@ impl Shell {
             Notice::Reloaded { back: false, .. } => {
                 let now = Ran::of(self.settings());
                 let p = &mut self.programs;
-                (p.failed, p.refused) = (None, false);
+                p.vain = None;
                 if p.runs.as_ref() != Some(&now) {
                     p.before = p.runs.replace(now);
                 }
@@ -124,10 +131,9 @@ impl Shell {
                 generation, hitch, ..
             } => {
                 let by_itself = !matches!(hitch, Hitch::CalledOff { .. });
-                self.programs.failed = by_itself.then_some(*generation);
-                self.programs.refused = false;
+                self.programs.vain = by_itself.then_some(Vain::Failed(*generation));
             }
-            Notice::ReloadRefused { .. } => self.programs.refused = true,
+            Notice::ReloadRefused { .. } => self.programs.vain = Some(Vain::Refused),
             _ => {}
         }
     }
@@ -208,12 +214,14 @@ impl Shell {
         let Some(before) = drained.or(p.before.as_ref()).cloned() else {
             return Err("nothing to go back to: no upgrade has reached its end".to_string());
         };
-        let nothing_to_undo = match (p.failed.take(), std::mem::take(&mut p.refused)) {
-            (None, false) => return Ok(before),
-            (Some(failed), _) => {
-                format!("generation {failed} has failed and is taken back already")
+        let nothing_to_undo = match p.vain.take() {
+            None => return Ok(before),
+            Some(Vain::Failed(generation)) => {
+                format!("generation {generation} has failed and is taken back already")
             }
-            (None, true) => "the last reload or upgrade was refused and has changed nothing".into(),
+            Some(Vain::Refused) => {
+                "the last reload or upgrade was refused and has changed nothing".into()
+            }
         };
         Err(format!(
             "not rolled back: {nothing_to_undo}, generation {} goes on; another rollback returns to what ran before that: {}",

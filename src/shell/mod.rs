@@ -1,5 +1,5 @@
-//! The only I/O: turns readings into events, asks core, performs what it says. One loop, one poll;
-//! nothing else may wait.
+//! The only I/O: turns readings into events, asks core, performs what it says. What all of it shares is here; the loop
+//! is in `turns`.
 
 mod adopt;
 mod ahead;
@@ -77,6 +77,7 @@ mod stream;
 mod takeover;
 mod token;
 mod trees;
+mod turns;
 mod unseen;
 mod voice;
 mod watch;
@@ -90,11 +91,10 @@ pub mod takes_over {
 }
 pub mod supervisor;
 
-use crate::core::codes::EX_OSERR;
-use crate::core::{Action, Ask, Cluster, Event, LaneId, Level, Time, WorkerId};
+use crate::core::{Action, Ask, Cluster, Event, Level, Time, WorkerId};
+use crate::sys::clock;
 use crate::sys::lifeline::Lifeline;
 use crate::sys::oom::Kills;
-use crate::sys::{clock, process};
 use crate::wire::ages::Ages;
 use census::Census;
 use cgroups::Cgroups;
@@ -120,7 +120,6 @@ use nix::sys::inotify::Inotify;
 use orphans::Orphans;
 use ours::Ours;
 use output::Output;
-use pause::Sleep;
 use pidfile::{PidDir, PidFile};
 use probes::Probes;
 use procs::Procs;
@@ -129,31 +128,18 @@ use reload::{Recipe, Recipes};
 use requests::Waiting;
 use rights::Rights;
 use served::Served;
-use signals::{Asked, Signals};
+use signals::Signals;
 use sockets::Sockets;
 use speech::Speech;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
-use std::time::Duration;
 use store::Store;
 use supervisor::Supervisor;
 use takeover::Pending;
-use token::{Kind, token, untoken};
+use token::{Kind, token};
 use watch::Watch;
-
-/// A child that has not executed COMMAND by then no longer keeps others from being forked.
-const ON_ITS_WAY: Duration = Duration::from_secs(1);
-
-/// A terminal that takes nothing is tried again after that long, while something waits for it.
-const LOG_AGAIN: Duration = Duration::from_millis(200);
-
-/// With nothing to do for that long there is time to give back memory.
-const REST: Duration = Duration::from_millis(500);
-
-/// So long the end waits for whoever reads the log.
-const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Everything that has a descriptor, and core.
 pub struct Shell {
@@ -276,256 +262,6 @@ impl Shell {
         Time(clock::monotonic())
     }
 
-    /// Runs until core says Finish; returns the exit code.
-    fn run(&mut self) -> u8 {
-        let mut out = Vec::new();
-        self.begin_counting();
-        self.open_cgroups();
-        self.keep_programs();
-        self.begin_orphans();
-        self.cluster.begin(Time(clock::monotonic()), &mut out);
-        self.out.extend(out);
-        self.turns(self.now())
-    }
-
-    /// The loop. The first turn counts as begun then.
-    fn turns(&mut self, begun: Time) -> u8 {
-        let mut events = mio::Events::with_capacity(256);
-        let mut woken = begun;
-        loop {
-            self.settle();
-            self.orphans_due();
-            self.write_down();
-            self.keep_store();
-            self.announce_lost();
-            self.tell_supervisor();
-            self.watch_console();
-            if let Some(code) = self.finished
-                && self.jobs_let_go()
-            {
-                self.close_cgroups();
-                self.leave();
-                return code;
-            }
-            let timeout = self.timeout();
-            if self.grown && timeout.is_none_or(|t| t >= REST) {
-                self.grown = false;
-                self.out.shrink_to_fit();
-                self.queue.shrink_to_fit();
-                self.metrics.rest();
-                process::give_back_heap();
-                process::give_back_text();
-            }
-            let sleep = Sleep {
-                woken,
-                since: self.now(),
-                timeout,
-            };
-            let done = self.poll.poll(&mut events, timeout);
-            woken = self.now();
-            match done {
-                Ok(()) => self.has_slept(sleep, false),
-                // Stopped and continued, for one: what waits is heard before time is news.
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
-                    self.has_slept(sleep, true);
-                    continue;
-                }
-                Err(e) => {
-                    let message = format!("epoll_wait: {e}");
-                    self.say(Level::Error, "poll-error", message);
-                    return EX_OSERR;
-                }
-            }
-            self.ready
-                .extend(events.iter().filter_map(|e| untoken(e.token())));
-            let stalled = self.console_stalls().map(|id| (Kind::Client, id.0));
-            self.ready.extend(stalled);
-            self.turn();
-        }
-    }
-
-    /// Performs every action and handles every event until neither is left.
-    fn settle(&mut self) {
-        let mut out = Vec::new();
-        loop {
-            if let Some(action) = self.out.pop_front() {
-                match action {
-                    // One fork a turn: workers that run already are blocked in bind(2) meanwhile. And one after the
-                    // other: who asks for reloads without end would have his forked before all others.
-                    Action::Spawn { .. } if self.crowded() || !self.later.is_empty() => {
-                        self.later.push_back(action);
-                    }
-                    _ => self.perform(action),
-                }
-            } else if let Some(event) = self.queue.pop_front() {
-                self.cluster.handle(event, self.now(), &mut out);
-                self.out.extend(out.drain(..));
-            } else {
-                return;
-            }
-        }
-    }
-
-    /// Those that are to be forked, and that nobody wants any more, take no turn, and do not pile up.
-    fn forget_unwanted(&mut self) {
-        let cluster = &self.cluster;
-        let wanted =
-            |a: &Action| !matches!(a, Action::Spawn { worker, .. } if !cluster.wants(*worker));
-        if self.later.iter().all(wanted) {
-            return;
-        }
-        let all = std::mem::take(&mut self.later);
-        let (wanted, unwanted) = all.into_iter().partition::<VecDeque<_>, _>(wanted);
-        self.later = wanted;
-        for action in unwanted {
-            self.perform(action);
-        }
-        self.settle();
-    }
-
-    /// Has this turn had its fork, or is a child on its way to exec?
-    fn crowded(&self) -> bool {
-        self.spawned || self.way_is_free() > self.now()
-    }
-
-    /// When the next child may be forked: now, unless one is on its way to exec. One that does not
-    /// get there (a directory on a server that is gone) must not hold up the other slots for long.
-    fn way_is_free(&self) -> Time {
-        let on_its_way = self.procs.map.values().filter(|p| p.report.is_some());
-        let free = on_its_way.map(|p| p.forked + ON_ITS_WAY).max();
-        free.unwrap_or(Time(0))
-    }
-
-    /// Until when to sleep: not at all while a bounded turn left something, for ever if nothing is due.
-    fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || self.clients.doors.more() || self.metrics.reads() {
-            return Some(Duration::ZERO);
-        }
-        let core = self.cluster.deadline().map(|(at, _)| at);
-        let fork = (!self.later.is_empty()).then(|| self.way_is_free());
-        let stalls = self.log_stalls() || self.console_stalls().is_some();
-        let again = stalls.then(|| self.now() + LOG_AGAIN);
-        let all = core
-            .into_iter()
-            .chain(self.clients.deadline())
-            .chain(self.house.deadline())
-            .chain(fork)
-            .chain(again)
-            .chain(self.watch_deadline())
-            .chain(self.messages.deadline())
-            .chain(self.probes.deadline())
-            .chain(self.checks.deadline())
-            .chain(self.jobs.deadline())
-            .chain(self.idling.deadline())
-            .chain(self.handover_deadline())
-            .chain(self.served.deadline())
-            .chain(self.orphans.deadline())
-            .chain(self.store_deadline())
-            .chain(self.supervisor.deadline())
-            .chain(self.output.as_ref().and_then(Output::deadline));
-        let next = all.min()?;
-        // The poll has milliseconds: rounded up, or the last one would be spent spinning.
-        let wait = next - self.now();
-        Some(wait.div_ceil_ms())
-    }
-
-    /// One turn, in fixed order: the signal flags are read first, so that a child's end is acted
-    /// on in the turn that announced it; reports before notifications, since a worker's listener
-    /// comes by report; calls of blocked workers before everything that can wait.
-    fn turn(&mut self) {
-        let ready = std::mem::take(&mut self.ready);
-        let of = |kind: Kind| -> Vec<u64> {
-            let pick = |(k, n): &(Kind, u64)| (*k == kind).then_some(*n);
-            ready.iter().filter_map(pick).collect()
-        };
-        if !of(Kind::Signals).is_empty() {
-            self.signals.drain();
-        }
-        for n in of(Kind::Report) {
-            self.hear_report(WorkerId(n));
-            self.settle();
-        }
-        for n in of(Kind::Takeover) {
-            self.hear_calls(WorkerId(n));
-        }
-        for n in of(Kind::Lane) {
-            self.heal_lane(LaneId(n));
-        }
-        if !of(Kind::Files).is_empty() {
-            self.files_changed();
-        }
-        self.ends_due(!of(Kind::Served).is_empty());
-        self.settle();
-        if !of(Kind::Watch).is_empty() {
-            self.hear_watch();
-        }
-        if self.signals.take_child() && self.reap() {
-            self.signals.again();
-            self.ready.insert((Kind::Signals, 0));
-        }
-        if !of(Kind::Caller).is_empty() {
-            self.hear_caller();
-        }
-        for n in of(Kind::Orphan) {
-            self.orphan_ended(WorkerId(n));
-        }
-        for asked in self.signals.take_asked() {
-            match asked {
-                Asked::Reopen => drop(self.reopen_logs()),
-                Asked::Reload(why) => self.reload_for(None, why),
-                Asked::Handover(why) => self.hand_over_for_signal(why),
-                Asked::Core(signal) => self.queue.push_back(Event::Signal(signal)),
-            }
-            self.settle();
-        }
-        for n in of(Kind::Notify) {
-            self.hear_datagrams(WorkerId(n));
-        }
-        self.hear_channels(&of(Kind::Ipc));
-        for n in of(Kind::Probe) {
-            self.hear_probe(WorkerId(n));
-        }
-        self.probes_due();
-        for n in of(Kind::Check) {
-            self.hear_check(n);
-        }
-        self.checks_due();
-        for n in of(Kind::Newline) {
-            self.hear_newline(WorkerId(n));
-        }
-        self.hear_output(&of(Kind::Stderr));
-        self.keep_programs();
-        self.hear_jobs(&of(Kind::Job));
-        if !of(Kind::OurStderr).is_empty() || self.log_stalls() {
-            self.log.flush();
-            self.watch_log();
-        }
-        self.spawned = false;
-        self.forget_unwanted();
-        if !self.crowded()
-            && let Some(action) = self.later.pop_front()
-        {
-            self.perform(action);
-            self.settle();
-        }
-        self.begin_job();
-        // Time is news, too; told once a turn, whatever else there was.
-        self.queue.push_back(Event::Tick);
-        self.settle();
-        self.watch_due();
-        self.idle_due();
-        if !self.cluster.drains() {
-            self.census.rest();
-        }
-        self.keep_streams_alive();
-        // Before others ask: of whom the first begins anew.
-        self.read_on();
-        self.tell_lines();
-        self.serve_clients(!of(Kind::Door).is_empty(), &of(Kind::Client));
-        self.post();
-        self.handover_due();
-    }
-
     fn register(&mut self, fd: BorrowedFd<'_>, token: Token) {
         self.register_raw(fd.as_raw_fd(), token);
     }
@@ -545,57 +281,5 @@ impl Shell {
     fn deregister(&self, fd: BorrowedFd<'_>) {
         let raw = fd.as_raw_fd();
         let _ = self.poll.registry().deregister(&mut SourceFd(&raw));
-    }
-
-    /// The end, in the order that a waiting `stop && start` relies on: the ports are free and the
-    /// name is given back before anybody is told.
-    fn leave(&mut self) {
-        self.empty_store();
-        self.sockets.close_all();
-        self.leave_no_orphan();
-        self.claim.release();
-        self.pid_dir = None;
-        self.pid_file = None;
-        for (client, ours, code, text) in std::mem::take(&mut self.farewells) {
-            match self.clients.speaks_http(client) {
-                true => self.answer_asked(client, code, &text),
-                false => {
-                    let text = requests::framed(ours, code, text);
-                    self.clients.answer(client, &text, true);
-                }
-            }
-        }
-        let left = self.cluster.over_by().map(|at| at - self.now());
-        self.log
-            .finish(left.map_or(LAST_LINES, |t| t.min(LAST_LINES)));
-    }
-}
-
-trait CeilMs {
-    fn div_ceil_ms(self) -> Duration;
-}
-
-impl CeilMs for Duration {
-    fn div_ceil_ms(self) -> Duration {
-        let ms = self.as_nanos().div_ceil(1_000_000);
-        Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_are_rounded_up() {
-        assert_eq!(
-            Duration::from_nanos(1).div_ceil_ms(),
-            Duration::from_millis(1)
-        );
-        assert_eq!(Duration::ZERO.div_ceil_ms(), Duration::ZERO);
-        assert_eq!(
-            Duration::from_millis(7).div_ceil_ms(),
-            Duration::from_millis(7)
-        );
     }
 }
