@@ -253,6 +253,21 @@ fn connections_that_have_ended_there_a_moment_ago_are_in_no_start_s_way() {
     assert_eq!(said.code, 75, "{said:?}");
 }
 
+/// Where no interface is up, not even that to ourselves, nothing is refused that is allowed.
+#[test]
+fn without_a_network_the_mechanisms_are_what_they_are_with_one() {
+    assert!(birth::root(), "this story takes root: run it as root");
+    let place = Place::new();
+    let words = format!("-n 1 -p {} -- ./threaded", free_port());
+    let (said, json) = check(&place, &"unshare -n".words(), &words);
+    let refused = refused(&json);
+    assert!(
+        said.code == 0 && refused.is_empty(),
+        "{refused:?}: {}",
+        said.out
+    );
+}
+
 /// A start that is refused for what is in its files has not taken its name: no lock of it is left.
 #[test]
 fn a_start_that_is_refused_for_its_key_file_leaves_nothing() {

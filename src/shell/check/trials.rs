@@ -22,7 +22,7 @@ use crate::wire::steering::{self, Deal, Table};
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
@@ -261,11 +261,10 @@ fn sock_diag() -> io::Result<()> {
     Observer::default().look(&some).map(drop)
 }
 
-/// A connection to ourselves, that lets nothing in.
+/// What is asked of a connection is asked of a socket that is to be one: there may be no network here.
 fn hold() -> io::Result<()> {
-    let listener = TcpListener::bind(any_port())?;
-    let client = TcpStream::connect(listener.local_addr()?)?;
-    steer::filter(client.as_fd(), &steering::raw(&steering::hold_back()))
+    let s = socket::open_for(&any_port())?;
+    steer::filter(s.as_fd(), &steering::raw(&steering::hold_back()))
 }
 
 fn sock_news() -> io::Result<()> {
