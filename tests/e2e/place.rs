@@ -244,12 +244,13 @@ pub fn free_ports(count: u16) -> u16 {
 /// So many ports are a run's own,
 const BLOCK: u16 = 500;
 
-/// from this one on. Whoever has the name of a block has its ports: another run of these tests at
-/// the same time would bind them, if only to see that they are free.
+/// from FIRST on, which is past the last of those a browser refuses to open (10080). Whoever has the
+/// name of a block has its ports: another run of these tests at the same time would bind them, if
+/// only to see that they are free.
 fn block() -> u16 {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
-    const FIRST: u16 = 10_000;
+    const FIRST: u16 = 10_100;
     const BLOCKS: u16 = 40;
     static OURS: OnceLock<(UnixDatagram, u16)> = OnceLock::new();
     let take = || {
