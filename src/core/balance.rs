@@ -234,7 +234,7 @@ impl Cluster {
         let counts = |l: &&Lane| l.served && !l.stale || l.given && !self.has_own(l);
         let counts = |l: &&Lane| serves(l) && counts(l);
         let shared = || {
-            let mut shared = self.lanes.shared().filter(|l| l.is_for(w.reader()));
+            let mut shared = self.lanes.shared_of(w.id, w.reader());
             shared.find(|l| l.of != Of::All && counts(l))
         };
         let own = self.lanes.of(Of::Seat(w.seat)).find(counts);

@@ -103,6 +103,7 @@ impl Cluster {
                     exit: None,
                     ready_for: None,
                     least: FORK_AGAIN,
+                    in_vain: false,
                 };
                 self.slot_vacated(slot, how, now, out);
                 self.resize_failed(slot, hitch, out);

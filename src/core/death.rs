@@ -203,6 +203,7 @@ impl Cluster {
                     exit: Some(died.exit),
                     ready_for: died.ready_for.filter(|_| !unwell),
                     least: Duration::ZERO,
+                    in_vain: self.fails_the_whole(id, died, now),
                 };
                 let wanted = self.is_wanted(nr);
                 let next = self.slot_vacated(nr, how, now, out);
@@ -232,6 +233,12 @@ impl Cluster {
             true => Next::Replaced,
             false => next,
         }
+    }
+
+    /// Is it of new code, and does its end call the whole rollout off (`failed_with`)?
+    fn fails_the_whole(&self, id: WorkerId, died: &Death, now: Time) -> bool {
+        let new = died.ready_for.is_none() && self.is_new_in_place(died.generation);
+        by_itself_or_late(died.cause) && (new || self.is_watched(id, now))
     }
 
     /// Others of its tree may be there still, else it is forgotten.

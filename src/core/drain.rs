@@ -121,7 +121,7 @@ impl Cluster {
     pub(super) fn lanes_of(&self, w: &Worker) -> impl Iterator<Item = &Lane> {
         let own = self.lanes.of(Of::Worker(w.id));
         let seat = self.lanes.of(Of::Seat(w.seat));
-        let shared = self.lanes.shared().filter(|l| l.is_for(w.reader()));
+        let shared = self.lanes.shared_of(w.id, w.reader());
         let others = seat.chain(shared).filter(|l| !w.owns.contains(&l.port));
         // (What is only passed on is none by which connections come.)
         own.chain(others).filter(|l| l.is_a_port())

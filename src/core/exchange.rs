@@ -145,7 +145,7 @@ impl Cluster {
             Some(w) if w.state == State::Spawning => {}
             Some(w) => {
                 slot.generation = to;
-                slot.emptied = true;
+                (slot.emptied, slot.rested) = (true, None);
                 let id = w.id;
                 self.retire(id, Cause::Restart, now, out);
                 // Was it the last that served a port that was learnt?

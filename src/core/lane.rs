@@ -18,6 +18,9 @@ pub struct Lane {
     /// Generations that it is for, too: there was nobody ready of its own when they were to come, so
     /// who waits in it waits for them.
     pub heirs: BTreeSet<u32>,
+    /// Whoever of its generation comes after this one has another lane there (`bequeath`).
+    #[serde(default)]
+    pub last_reader: Option<WorkerId>,
     /// Where it is bound.
     pub addr: Addr,
     /// To which interface alone, if to one.

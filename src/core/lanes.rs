@@ -4,7 +4,7 @@
 
 use super::addr::Addr;
 use super::balance::Dealt;
-use super::ids::{LaneId, PortId, Seat};
+use super::ids::{LaneId, PortId, Seat, WorkerId};
 use super::lane::{Asked, Lane, LaneState, Of, Reader};
 use super::own::Owned;
 use super::table::Table;
@@ -65,6 +65,7 @@ impl Lanes {
             port,
             of: self.of_new(&asked.addr, reader),
             heirs: BTreeSet::new(),
+            last_reader: None,
             addr: asked.addr,
             device: asked.device,
             given,
@@ -147,6 +148,15 @@ impl Lanes {
         ids.filter_map(|id| self.list.get(id))
     }
 
+    /// Those by which this worker gets connections, which is one per port: where there are two for its generation,
+    /// who was there before the second has the first.
+    pub(super) fn shared_of(&self, id: WorkerId, reader: Reader) -> impl Iterator<Item = &Lane> {
+        let has = move |l: &Lane| l.is_for(reader) && l.last_reader.is_some_and(|last| id <= last);
+        let before: BTreeSet<PortId> = self.shared().filter(|l| has(l)).map(|l| l.port).collect();
+        let its = self.shared().filter(move |l| l.is_for(reader));
+        its.filter(move |l| has(l) || l.last_reader.is_none() && !before.contains(&l.port))
+    }
+
     /// Another lane of the port that this one is a way to.
     pub(super) fn add_beside(&mut self, first: LaneId, of: Of, state: LaneState) -> Option<LaneId> {
         let lane = self.list.get(&first)?.clone();
@@ -156,6 +166,7 @@ impl Lanes {
             id,
             of,
             heirs: BTreeSet::new(),
+            last_reader: None,
             state,
             served: false,
             stale: !lane.given,
@@ -191,7 +202,8 @@ impl Lanes {
         }
         // What stands in for sockets of workers' own is for nobody who can have another one.
         let stands_in = |l: &Lane| self.spread && l.addr.tcp().is_some() && l.of != Of::All;
-        self.shared().filter(fits).find(|l| !stands_in(l))
+        let mut shared = self.shared().filter(fits);
+        shared.find(|l| !stands_in(l) && l.last_reader.is_none())
     }
 
     pub(super) fn get_mut(&mut self, id: LaneId) -> Option<&mut Lane> {

@@ -16,6 +16,7 @@ mod drain;
 mod due;
 pub mod errno;
 pub mod hearers;
+mod heirs;
 mod hung;
 mod kinds;
 mod lane;

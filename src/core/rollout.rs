@@ -163,9 +163,7 @@ impl Cluster {
             by: wish.by,
         };
         out.push(Action::Note(notice));
-        if self.slots.iter().all(|s| s.current.is_none()) {
-            self.inherit(to, out);
-        }
+        self.inherit_forsaken(to, out);
         self.open_beside(to, out);
         self.limit_generations(now, out);
     }
@@ -252,6 +250,13 @@ impl Cluster {
         self.rollout_failed(r, hitch, now, out);
     }
 
+    /// With old before new: is it the one that slots are to be of, and has not come to what runs?
+    pub(super) fn is_new_in_place(&self, generation: u32) -> bool {
+        let forward = |r: &Rollout| !r.back && r.to == generation;
+        let under_way = self.rollout.as_ref().is_some_and(forward);
+        under_way && self.surge() == 0 && self.generation != generation
+    }
+
     /// With old before new it is the worker in the slot that has failed: unless all were ready before.
     pub(super) fn replacement_failed(
         &mut self,
@@ -261,10 +266,8 @@ impl Cluster {
         now: Time,
         out: &mut Out,
     ) {
-        let in_place = self.surge() == 0;
-        let reached = self.generation == generation;
-        let forward = |r: &mut Rollout| in_place && !reached && !r.back && r.to == generation;
-        if let Some(r) = self.rollout.take_if(forward) {
+        let new = self.is_new_in_place(generation);
+        if let Some(r) = self.rollout.take_if(|_| new) {
             // (Of a resize to fewer it has gone with its worker.)
             if let Some(slot) = self.slots.get_mut(nr.index()) {
                 slot.generation = self.generation;

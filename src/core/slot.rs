@@ -52,6 +52,12 @@ pub struct Slot {
     /// Why its present worker was forked, if the one before had made room for it.
     #[serde(default)]
     pub made_room: Option<Birth>,
+    /// Did its worker fail, of new code, and is the next one of the code before? That one is no restart either.
+    #[serde(default)]
+    pub taken_back: bool,
+    /// Why it rested by the code before, when that made room for new code.
+    #[serde(default)]
+    pub rested: Option<Rest>,
     /// Was it added while the cluster ran?
     pub added: bool,
     /// Has one of its workers been ready?
@@ -71,6 +77,8 @@ pub(super) struct Vacancy {
     pub ready_for: Option<Duration>,
     /// The next one comes so much later, or more.
     pub least: Duration,
+    /// Was it of new code, and does that fail the whole rollout?
+    pub in_vain: bool,
 }
 
 /// Where a worker stands.
@@ -101,6 +109,11 @@ impl Slot {
             added: true,
             ..Slot::of(generation)
         }
+    }
+
+    /// Has its last worker failed, or the one before the present?
+    pub fn has_failed(&self) -> bool {
+        self.backoff != Backoff::default()
     }
 
     /// Why its present worker was forked.
@@ -195,6 +208,15 @@ impl Cluster {
             | Cause::NotStarted
             | Cause::Oom(_) => {}
         }
+        if how.in_vain {
+            // The code that comes back has not failed; it may have finished.
+            (slot.backoff, slot.rest) = (Backoff::default(), slot.rested.take());
+            slot.taken_back = true;
+            return match slot.rest {
+                Some(_) => Next::Finished,
+                None => Next::Respawn(Duration::ZERO),
+            };
+        }
         if self.is_starting(nr) && how.ready_for.is_none() {
             // It goes again (`starting`, rule 2).
             return Next::Nothing;
@@ -256,7 +278,7 @@ impl Cluster {
             }
             let generation = to.unwrap_or(slot.generation);
             let same = slot.generation == generation;
-            let failed = same && slot.used && !slot.emptied;
+            let failed = same && slot.used && !slot.emptied && !slot.taken_back;
             if same && slot.rest.is_some() || failed && !self.respawns(slot_nr, now, out) {
                 continue;
             }
@@ -264,15 +286,21 @@ impl Cluster {
             let Some(slot) = self.slots.of_mut(slot_nr) else {
                 continue;
             };
-            (slot.rest, slot.held) = (None, None);
+            let rested = slot.rest.take();
+            slot.held = None;
             if slot.generation != generation {
                 // What failed before was other code.
                 slot.backoff = Default::default();
                 slot.generation = generation;
                 slot.emptied = true;
+                slot.rested = rested;
             }
-            let emptied = std::mem::take(&mut slot.emptied);
-            let for_whom = to.map_or(Birth::Recycle, |_| Birth::Restart);
+            let taken_back = std::mem::take(&mut slot.taken_back);
+            let emptied = std::mem::take(&mut slot.emptied) || taken_back;
+            let for_whom = match to.is_some() || taken_back {
+                true => Birth::Restart,
+                false => Birth::Recycle,
+            };
             slot.made_room = (slot.used && emptied).then_some(for_whom);
             if slot.used && !emptied {
                 slot.restarts += 1;

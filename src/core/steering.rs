@@ -7,9 +7,7 @@
 //! 3. What is wanted is compared with what was said last, after each event: nothing is counted (I7).
 //! 4. The sockets of workers' own (`own`) count one each, and their workers for no other lane of that
 //!    port; nor do others of their generation, which are the same program, before one was seen there.
-//! 5. When there is no worker at all as another generation is begun, or the last one makes room for it
-//!    before it is there, it inherits the lane: who waits there waits for it. (Where old workers are on
-//!    their way in it has one of its own: they are to be emptied apart.)
+//! 5. A lane may be inherited by another generation (`heirs`): who waits there waits for that.
 //! 6. A lane is retired when nothing is steered to it and the last process of its generation has
 //!    gone: under a worker that still waits on it, it would end or spin. A port that only the dead
 //!    have served goes with them.
@@ -77,7 +75,8 @@ impl Cluster {
         // Of these there may be none left that is open.
         let owned = self.lanes.owned.ports().map(|port| (port, Vec::new()));
         let mut ports: BTreeMap<PortId, Vec<&Lane>> = owned.collect();
-        for lane in self.lanes.iter().filter(|l| l.state == LaneState::Open) {
+        let open = |l: &&Lane| l.state == LaneState::Open && l.last_reader.is_none();
+        for lane in self.lanes.iter().filter(open) {
             ports.entry(lane.port).or_default().push(lane);
         }
         let settled = |port: &PortId, lanes: &[&Lane]| match (lanes, self.lanes.steered.get(port)) {
@@ -122,62 +121,6 @@ impl Cluster {
         }?;
         let its = |l: &&&Lane| (l.given || l.served) && l.owner().is_none() && l.is_shared_by(next);
         lanes.iter().find(its).map(|l| l.id)
-    }
-
-    /// Nobody serves: the lanes that are steered to are for this generation, too, where it has none of
-    /// its own.
-    pub(super) fn inherit(&mut self, generation: u32, out: &mut Out) {
-        let of_one = |l: &&Lane| {
-            let shared = matches!(l.of, Of::Generation(_)) && l.state == LaneState::Open;
-            shared && self.is_steered(l)
-        };
-        let heirless = |l: &&Lane| !self.lanes.is_shared_at(l.port, generation);
-        let all = self.lanes.iter().filter(of_one).filter(heirless);
-        let all: BTreeMap<PortId, LaneId> = all.map(|l| (l.port, l.id)).collect();
-        let alive = self.generations();
-        for id in all.into_values() {
-            self.leave_to(id, generation, &alive, out);
-        }
-    }
-
-    /// That generation shares this lane from now on, with those of its heirs that are there still.
-    fn leave_to(&mut self, id: LaneId, heir: u32, alive: &BTreeSet<u32>, out: &mut Out) {
-        let Some(lane) = self.lanes.get_mut(id) else {
-            return;
-        };
-        lane.heirs.retain(|g| alive.contains(g));
-        lane.heirs.insert(heir);
-        let heirs = lane.heirs.clone();
-        out.push(Action::Inherit { lane: id, heirs });
-    }
-
-    /// A generation has failed that had its lanes steered to while nobody was ready, nor anybody of the one before
-    /// there (--surge 0): who waits by those is to be served by the one before, which has them in place of its own.
-    /// In that nobody waits: it was emptied before its last worker was asked to stop.
-    pub(super) fn bequeath(&mut self, failed: u32, out: &mut Out) {
-        let heir = self.generation;
-        // (Of those that have exited others of their tree may serve still.)
-        let serves = |w: &Worker| w.generation == heir || w.unreaped() && w.is_ready();
-        if self.fleet.iter().any(serves) {
-            return;
-        }
-        let alive = self.generations();
-        let open = |l: &&Lane| l.state == LaneState::Open;
-        let theirs = |l: &&Lane| l.of == Of::Generation(failed) && self.is_steered(l);
-        let all = self.lanes.iter().filter(open).filter(theirs);
-        let all: BTreeMap<PortId, LaneId> = all.map(|l| (l.port, l.id)).collect();
-        for (port, id) in all {
-            let its = |l: &&Lane| {
-                let shared = matches!(l.of, Of::Generation(_)) && l.is_shared_by(heir);
-                l.port == port && l.id != id && shared && !self.is_steered(l)
-            };
-            let its: Vec<LaneId> = self.lanes.iter().filter(its).map(|l| l.id).collect();
-            for lane in its {
-                out.push(Action::RetireLane { lane });
-                self.lanes.remove(lane);
-            }
-            self.leave_to(id, heir, &alive, out);
-        }
     }
 
     /// What stays as it is, as far as it is there: where workers have gone over to sockets of their own
@@ -280,7 +223,9 @@ impl Cluster {
     pub(super) fn retire_lanes(&mut self, out: &mut Out) {
         let serving = self.phase == Phase::Serving;
         let old = |l: &Lane| match l.of {
-            Of::Generation(_) => serving && !l.is_shared_by(self.generation),
+            Of::Generation(_) => {
+                serving && (l.last_reader.is_some() || !l.is_shared_by(self.generation))
+            }
             Of::Seat(_) => serving,
             Of::Worker(_) => true,
             Of::All => false,
@@ -292,8 +237,14 @@ impl Cluster {
         let seats = self.seats();
         let dead = |l: &&Lane| match l.of {
             Of::Generation(_) => {
-                let last = !alive.iter().any(|g| l.is_shared_by(*g));
-                serving && l.state == LaneState::Open && last
+                let gone = match l.last_reader {
+                    Some(last) => {
+                        let mut before = self.fleet.iter().take_while(|w| w.id <= last);
+                        !before.any(|w| l.is_for(w.reader()))
+                    }
+                    None => !alive.iter().any(|g| l.is_shared_by(*g)),
+                };
+                serving && l.state == LaneState::Open && gone
             }
             Of::Seat(seat) => serving && l.state == LaneState::Open && !seats.contains(&seat),
             Of::Worker(_) => l.state == LaneState::Open && self.is_orphaned(l),

@@ -162,7 +162,7 @@ impl Cluster {
 
     /// They have their places again; those that had them go.
     pub(super) fn restore_kept(&mut self, now: Time, out: &mut Out) {
-        let mut new = Vec::new();
+        let (mut new, mut restored) = (Vec::new(), false);
         for nr in self.slot_numbers() {
             let generation = self.generation;
             let Some(slot) = self.slots.of_mut(nr) else {
@@ -171,6 +171,7 @@ impl Cluster {
             let Some(id) = slot.kept.take() else {
                 continue;
             };
+            restored = true;
             new.extend(slot.current.replace(id));
             slot.backoff = Default::default();
             (slot.rest, slot.held) = (None, None);
@@ -183,7 +184,9 @@ impl Cluster {
             }
         }
         // Who comes goes to the old ones before the new ones are looked at.
-        self.steer(out);
+        if restored {
+            self.steer(out);
+        }
         for id in new {
             self.retire(id, Cause::Restart, now, out);
         }

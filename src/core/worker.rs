@@ -17,7 +17,7 @@ use super::action::{Action, Whom};
 use super::deadlines::Why;
 use super::drain::Stage;
 use super::ids::{LaneId, Pid, PortId, Program, Seat, SlotNr, Time, WorkerId};
-use super::lane::Reader;
+use super::lane::{Lane, Reader};
 use super::notice::{Cause, Limit, Notice, Who};
 use super::outcome::Hitch;
 use super::policy::ReadyRule;
@@ -226,6 +226,12 @@ impl Worker {
             | State::Killed { .. }
             | State::Remnant => false,
         }
+    }
+
+    /// Has it listened on this lane, or was it seen to wait there?
+    pub(super) fn has_read(&self, lane: &Lane) -> bool {
+        let listened = self.listened == Some(lane.id) || self.serves.contains(&lane.id);
+        listened || self.accepts && lane.given
     }
 
     /// Is it on its way out?

@@ -29,6 +29,8 @@ impl Shell {
 
     /// The one of this turn, if there is one, and the way is free.
     pub(super) fn fork_next(&mut self) {
+        // Who is wanted is known when all news of this turn have been heard.
+        self.settle();
         self.spawned = false;
         self.forget_unwanted();
         if !self.crowded()
@@ -84,6 +86,9 @@ impl Shell {
         // A stop, a resize or another reload may have come between the wish and its turn.
         let wanted = self.cluster.wants(worker);
         self.spawned |= wanted;
+        if wanted {
+            self.make_room_for_workers();
+        }
         if wanted && self.take_orphan(worker, slot, program, reader) {
             return;
         }

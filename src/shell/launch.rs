@@ -44,12 +44,19 @@ pub struct Programs {
     /// What has come of the last rollout, if there is nothing of it to be undone, and nobody was told who wanted to
     /// roll it back.
     #[serde(default)]
-    vain: Option<Vain>,
+    in_vain: Option<Vain>,
 }
 
 /// A rollout that has left everything as it was.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum Vain {
+struct Vain {
+    why: WhyVain,
+    /// The generation that ran on. Of what has come by another rollout it says nothing.
+    runs: u32,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum WhyVain {
     /// It has failed by itself, to this generation.
     Failed(u32),
     /// It was refused.
@@ -73,9 +80,17 @@ impl Programs {
         }
     }
 
-    /// What a rollback would return to.
-    pub fn previous(&self) -> Option<&[OsString]> {
-        self.before.as_ref().map(|ran| ran.command.as_slice())
+    /// What a rollback would return to. While the old workers of an upgrade are drained its command serves already, and
+    /// what they run is what was there before.
+    fn back(&self, now: &Settings) -> Option<&Ran> {
+        let now = Ran::of(now);
+        let runs = self.runs.as_ref().filter(|ran| **ran != now);
+        runs.or(self.before.as_ref())
+    }
+
+    /// Its command.
+    pub fn previous(&self, now: &Settings) -> Option<&[OsString]> {
+        self.back(now).map(|ran| ran.command.as_slice())
     }
 
     /// If it is not the cluster's.
@@ -122,7 +137,7 @@ impl Shell {
             Notice::Reloaded { back: false, .. } => {
                 let now = Ran::of(self.settings());
                 let p = &mut self.programs;
-                p.vain = None;
+                p.in_vain = None;
                 if p.runs.as_ref() != Some(&now) {
                     p.before = p.runs.replace(now);
                 }
@@ -131,11 +146,17 @@ impl Shell {
                 generation, hitch, ..
             } => {
                 let by_itself = !matches!(hitch, Hitch::CalledOff { .. });
-                self.programs.vain = by_itself.then_some(Vain::Failed(*generation));
+                let why = by_itself.then_some(WhyVain::Failed(*generation));
+                self.was_in_vain(why);
             }
-            Notice::ReloadRefused { .. } => self.programs.vain = Some(Vain::Refused),
+            Notice::ReloadRefused { .. } => self.was_in_vain(Some(WhyVain::Refused)),
             _ => {}
         }
+    }
+
+    fn was_in_vain(&mut self, why: Option<WhyVain>) {
+        let runs = self.cluster.generation();
+        self.programs.in_vain = why.map(|why| Vain { why, runs });
     }
 
     fn launch_of(&self, r: &Request, before: Before) -> Result<(bool, Launch), String> {
@@ -206,26 +227,22 @@ impl Shell {
     /// What comes back, if that is what is meant: one who wanted to undo an upgrade that has undone itself in
     /// that moment, or was refused, would lose the version that works.
     fn before(&mut self) -> Result<Ran, String> {
-        let now = Ran::of(self.settings());
-        let p = &mut self.programs;
-        // While the old workers of an upgrade are drained its command serves already, and what they run is what was
-        // there before.
-        let drained = p.runs.as_ref().filter(|ran| **ran != now);
-        let Some(before) = drained.or(p.before.as_ref()).cloned() else {
+        let Some(before) = self.programs.back(self.settings()).cloned() else {
             return Err("nothing to go back to: no upgrade has reached its end".to_string());
         };
-        let nothing_to_undo = match p.vain.take() {
+        let runs = self.cluster.generation();
+        let in_vain = self.programs.in_vain.take();
+        let nothing_to_undo = match in_vain.filter(|v| v.runs == runs).map(|v| v.why) {
             None => return Ok(before),
-            Some(Vain::Failed(generation)) => {
+            Some(WhyVain::Failed(generation)) => {
                 format!("generation {generation} has failed and is taken back already")
             }
-            Some(Vain::Refused) => {
+            Some(WhyVain::Refused) => {
                 "the last reload or upgrade was refused and has changed nothing".into()
             }
         };
         Err(format!(
-            "not rolled back: {nothing_to_undo}, generation {} goes on; another rollback returns to what ran before that: {}",
-            self.cluster.generation(),
+            "not rolled back: {nothing_to_undo}, generation {runs} goes on; another rollback returns to what ran before that: {}",
             before.shown(),
         ))
     }

@@ -42,11 +42,12 @@ impl Shell {
         let s = self.cluster.status(self.now());
         let usage = s.slots.iter().map(|v| self.usage_of(v, &seen)).collect();
         let word = |w: &OsString| w.to_string_lossy().into_owned();
+        let previous = self.programs.previous(self.settings());
         let m = Master {
             queues,
             own: procfs::usage(own_pid()),
             command: self.settings().command.iter().map(word).collect(),
-            previous: (self.programs.previous()).map(|c| c.iter().map(word).collect()),
+            previous: previous.map(|c| c.iter().map(word).collect()),
             says: s.slots.iter().map(|v| self.status_of(v.pid)).collect(),
             traffic: s.slots.iter().map(|v| self.of_slot(v, &seen)).collect(),
             ..self.master(usage)

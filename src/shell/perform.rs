@@ -28,10 +28,7 @@ impl Shell {
                 slot,
                 program,
                 reader,
-            } => {
-                self.make_room_for_workers();
-                self.spawn(worker, slot, program, reader);
-            }
+            } => self.spawn(worker, slot, program, reader),
             Action::Signal {
                 worker,
                 signal,

@@ -381,12 +381,13 @@ impl Soak {
         let pid = self.rig.pid();
         // The workers, and the program that hears them.
         let all = WORKERS + 1;
-        // What they have asked last may be on its way still: a later size takes the place of ours.
+        // What they have asked last may be on its way still: a later size takes the place of ours, and one more than
+        // ours is another one.
         let size = format!("resize {WORKERS}");
-        self.rig
-            .until("it has its size", || self.rig.verb(size.as_str()).code == 0);
-        self.rig.wait_status("nothing goes on", |s| {
-            s.ready == WORKERS && s.beside.is_empty()
+        self.rig.until("it has its size, and nothing goes on", || {
+            let asked = self.rig.verb(size.as_str()).code == 0;
+            let s = self.rig.status();
+            asked && s.ready == WORKERS && s.beside.is_empty()
         });
         self.rig
             .until("all are new", || self.rig.verb("reload").code == 0);

@@ -114,6 +114,36 @@ fn a_rollback_after_one_that_was_refused_does_not_take_away_what_works() {
     rig.end(&["reload-failed"]);
 }
 
+/// What came of an attempt before the last one is no reason to refuse the way back from that.
+#[test]
+fn a_rollback_of_what_works_is_not_refused_for_what_has_failed_before() {
+    let (rig, port) = serving(2, "0");
+    let py = python();
+    let version = |n: u32| format!("upgrade {py} blocking.py start={n} handler=3000");
+    assert_eq!(rig.verb(version(1)).code, 0);
+    let previous = |n: u32| {
+        let previous = format!("\"previous\":[\"{py}\",\"blocking.py\",\"start={n}\"");
+        rig.verb("status --json").out.contains(&previous)
+    };
+    for (n, vain) in [(2, "false"), (3, "./no-such-program")] {
+        assert_eq!(rig.verb(format!("upgrade {vain}")).code, 1);
+        let load = Load::going(&format!("{port} clients=2"));
+        let begun = rig.events("reload-serving").len();
+        let asked = rig.meanwhile(version(n));
+        rig.until("the new ones serve", || {
+            rig.events("reload-serving").len() > begun
+        });
+        assert!(previous(1), "{:?}", rig.verb("status --json"));
+        let said = rig.verb("rollback");
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(asked.join().unwrap().code, 0);
+        assert!(previous(n), "{:?}", rig.verb("status --json"));
+        let (well, tally) = load.finish();
+        assert!(well, "{tally:?}");
+    }
+    rig.end(&["died", "reload-failed"]);
+}
+
 #[test]
 fn a_rollback_while_the_old_ones_are_drained_leads_back_to_what_those_run() {
     let (rig, port) = serving(2, "0");

@@ -1,12 +1,13 @@
 //! Reloads while nobody is there to serve: who has come in by then waits in the queue of the port, and
 //! that is the new worker's when it comes.
 
-use crate::harness::{Rig, sigkill};
+use crate::harness::{Rig, Words, sigkill};
 use crate::load::Load;
-use crate::place::{free_port, python};
+use crate::place::{Said, free_port, python};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// One that has asked, and waits.
@@ -19,10 +20,22 @@ fn asks(port: u16) -> TcpStream {
     conn
 }
 
-fn is_answered(mut conn: TcpStream) {
+/// By whom?
+fn is_answered(mut conn: TcpStream) -> u32 {
     let mut answer = String::new();
     conn.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer:?}");
+    let pid = answer
+        .split("PID ")
+        .nth(1)
+        .and_then(|s| s.split(' ').next());
+    pid.unwrap().parse().unwrap()
+}
+
+fn are_answered(conns: Vec<TcpStream>) {
+    for conn in conns {
+        is_answered(conn);
+    }
 }
 
 /// The only worker is exchanged, old before new; clients come all the time.
@@ -85,7 +98,132 @@ fn who_waits_for_new_code_that_is_broken_is_served_by_the_old() {
     assert!(well, "{tally:?}");
     let births = rig.events("forked");
     let restarts = births.iter().filter(|e| e.text("reason") == "restart");
-    assert_eq!(restarts.count(), 6, "{births:?}");
+    // (Three that were broken, three by which the old code came back, three that were well.)
+    assert_eq!(restarts.count(), 9, "{births:?}");
+    rig.end(&["died", "reload-failed", "unhealthy"]);
+}
+
+/// One worker, whose clients it takes some time to answer, makes room for other code: until it has answered who comes
+/// waits.
+fn making_room(options: &str, port: u16) -> (Rig, TcpStream, JoinHandle<Said>) {
+    let server = format!("{} blocking.py {port} handler=1500 backlog=100", python());
+    let mut rig = Rig::start(format!("-n 1 --surge 0 {options} -- {server}"));
+    rig.up();
+    let first = asks(port);
+    let asked = rig.meanwhile(format!("upgrade {server} keepalive=0"));
+    rig.until("the old one is emptied", || {
+        !rig.events("draining").is_empty()
+    });
+    (rig, first, asked)
+}
+
+#[test]
+fn who_waits_when_other_code_still_is_wanted_waits_for_that() {
+    for learnt in [false, true] {
+        let port = free_port();
+        let options = if learnt { "" } else { &format!("-p {port}") };
+        let (rig, first, asked) = making_room(options, port);
+        let waiting: Vec<TcpStream> = (0..4).map(|_| asks(port)).collect();
+        let py = python();
+        let said = rig.verb(format!("upgrade {py} blocking.py {port} backlog=100"));
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(asked.join().unwrap().code, 1);
+        is_answered(first);
+        are_answered(waiting);
+        is_answered(asks(port));
+        rig.end(&["reload-failed", "unhealthy"]);
+    }
+}
+
+#[test]
+fn who_waits_when_it_is_called_off_waits_for_the_old_code() {
+    for learnt in [false, true] {
+        let port = free_port();
+        let options = if learnt { "" } else { &format!("-p {port}") };
+        let (rig, first, asked) = making_room(options, port);
+        let waiting: Vec<TcpStream> = (0..2).map(|_| asks(port)).collect();
+        assert_eq!(rig.verb("rollback").code, 0);
+        assert_eq!(asked.join().unwrap().code, 1);
+        is_answered(first);
+        are_answered(waiting);
+        is_answered(asks(port));
+        assert!(!rig.verb("status --json").out.contains("keepalive=0"));
+        // The lane that was left is gone, and the next one works as ever.
+        assert_eq!(rig.verb("reload").code, 0);
+        is_answered(asks(port));
+        rig.end(&["reload-failed", "unhealthy"]);
+    }
+}
+
+/// New code that listens and answers, but never says that it is ready, is called off: from then on nobody comes to it.
+#[test]
+fn who_comes_when_it_was_called_off_does_not_come_to_code_that_is_not_ready() {
+    let port = free_port();
+    let server = format!(
+        "exec {} blocking.py handler=2000 threads=1 backlog=100",
+        python()
+    );
+    let mut words = format!("-n 1 -p {port} --surge 0 --ready fd:9 -- sh -c").words();
+    words.push(format!("echo >&9; {server}"));
+    let mut rig = Rig::start(words);
+    rig.up();
+    rig.until("the old one listens", || rig.events("listening").len() == 1);
+    // (It was ready before.)
+    rig.note_descriptors();
+    let asked = rig.meanwhile(["upgrade", "sh", "-c", &server].map(String::from).to_vec());
+    rig.until("the new one listens", || rig.events("listening").len() == 2);
+    let first = asks(port);
+    rig.until("the new one is at it", || {
+        rig.verb("status --json").out.contains("\"open\":1")
+    });
+    let back = rig.meanwhile("rollback");
+    rig.until("it is emptied", || rig.events("draining").len() == 2);
+    let next = asks(port);
+    let new = is_answered(first);
+    assert_ne!(is_answered(next), new);
+    assert_eq!(back.join().unwrap().code, 0);
+    assert_eq!(asked.join().unwrap().code, 1);
+    rig.end(&["reload-failed", "unhealthy"]);
+}
+
+/// How new code ends says nothing of the old.
+#[test]
+fn new_code_that_finishes_does_not_finish_the_slot_of_the_old() {
+    for when in ["failure", "never"] {
+        let port = free_port();
+        let server = format!("{} blocking.py backlog=100", python());
+        let mut rig = Rig::start(format!(
+            "-n 1 -p {port} --surge 0 --respawn 20s --respawn-on {when} -- {server}"
+        ));
+        rig.up();
+        let load = Load::going(&format!("{port} clients=2"));
+        assert_eq!(rig.verb("upgrade true").code, 1);
+        rig.wait_status("the old code is back", |s| s.ready == 1);
+        is_answered(asks(port));
+        let (well, tally) = load.finish();
+        assert!(well, "{tally:?}");
+        let births = rig.events("forked");
+        let reasons: Vec<_> = births.iter().map(|e| e.text("reason")).collect();
+        assert_eq!(reasons, ["start", "restart", "restart"]);
+        rig.end(&["died", "reload-failed", "unhealthy"]);
+    }
+}
+
+/// A port that only new code has had goes with it.
+#[test]
+fn a_port_of_code_that_has_failed_is_not_left_open() {
+    let (port, other) = (free_port(), free_port());
+    let server = |port: u16| format!("{} blocking.py {port} backlog=100", python());
+    let mut rig = Rig::start(format!("-n 1 --surge 0 --canary 1:60s -- {}", server(port)));
+    rig.up();
+    let asked = rig.meanwhile(format!("upgrade {}", server(other)));
+    rig.until("the new one is ready", || rig.events("ready").len() == 2);
+    sigkill(rig.status().pids()[0]);
+    assert_eq!(asked.join().unwrap().code, 1);
+    rig.until("the port is closed", || {
+        TcpStream::connect(("127.0.0.1", other)).is_err()
+    });
+    is_answered(asks(port));
     rig.end(&["died", "reload-failed", "unhealthy"]);
 }
 
@@ -114,7 +252,7 @@ fn who_waits_while_nothing_runs_is_served_by_the_code_that_a_reload_brings() {
         fs::remove_file(rig.dir().join("broken")).unwrap();
         let said = rig.verb("reload");
         assert_eq!(said.code, 0, "{said:?}");
-        waiting.into_iter().for_each(is_answered);
+        are_answered(waiting);
         is_answered(asks(port));
         rig.end(&["died", "reload-failed"]);
     }

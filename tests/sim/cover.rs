@@ -188,6 +188,8 @@ pub enum Mark {
     Flushed,
     /// A lane was inherited by the next generation.
     Inherited,
+    /// A generation that has failed has left its queue to the one before.
+    Bequeathed,
     /// A respawn was held back,
     HeldBack,
     /// or was one too many, and that the end.
@@ -251,7 +253,7 @@ census!(MARKS, mark_name, Mark: Converged Quiescent StoppedInChaos
     ResizeSuperseded ResizeStopped NoRoom Triggered HungQueue HungShared HungBytes NotAtRest ResizeStuck WantedAgain RestKilled Promoted ReloadDone ReloadFailed ReloadDied ReloadNotForked ReloadStuck
     ReloadStopped ReloadOvertaken ReloadOvertakenTold ReloadsRefused ReloadGrows ReloadShrinks TakenBack
     BackDone Emptied SteeredStill DrainOverdue Blind LostByCrash LostLate QueueReset ShutDown
-    OwnServes BackedOut SlotsStarted SlotsNotStarted CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited HeldBack CrashLoopEnds
+    OwnServes BackedOut SlotsStarted SlotsNotStarted CanariesPassed KeptReleased KeptRestored DealtAnew OwnEmptied OwnQueueLost NobodyLetIn Flushed Inherited Bequeathed HeldBack CrashLoopEnds
     ForksEnd Revived SlotFinished FilledAgain AllFinished AllGivenUp OomKilled Swapped FailedByWish WishNotHeeded SwapFailed SwapOvertaken SteppedIn Announced Restarted NotRestarted BudgetCut LanesFull Adopted Exit0 Exit1
     Exit69 Exit71Stuck Exit71GaveUp Exit75 Exit77 Exit78 Exit126 Exit127);
 

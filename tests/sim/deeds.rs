@@ -50,7 +50,7 @@ impl Judge {
         let place = &mut self.places[usize::from(slot.0)];
         let comes_after = to == Some(generation) && place.generation != generation;
         let beside = place.worker.filter(|_| to.is_none());
-        let mut job = Job::new(slot, reader, now);
+        let mut job = Job::new(worker, slot, reader, now);
         let terms = self.rollout.as_ref().filter(|r| r.to == generation);
         let asked = terms.and_then(|r| r.terms.ready);
         let added = self.start_ready.filter(|_| self.added == Some(slot));
@@ -86,7 +86,10 @@ impl Judge {
             place.rest.is_none() || comes_after,
             "slot {slot} rests: {place:?}"
         );
-        place.rest = None;
+        let rested = place.rest.take();
+        if comes_after {
+            place.rested = rested;
+        }
         let respawn = std::mem::take(&mut place.failed) && !comes_after;
         place.generation = generation;
         if comes_after {

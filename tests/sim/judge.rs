@@ -491,7 +491,7 @@ impl Judge {
                 } else if watched && !drained {
                     match place.kept {
                         Some(_) => self.places[usize::from(slot.0)].worker = None,
-                        None => self.vacate(slot, (drained, rest), ready_for, Duration::ZERO, now),
+                        None => self.vacate_in_vain(slot, now),
                     }
                     self.rollout_fails(now, cover);
                 } else if place.worker == Some(worker) {
@@ -500,7 +500,7 @@ impl Judge {
                     }
                     self.vacate(slot, (drained, rest), ready_for, Duration::ZERO, now);
                     if never {
-                        self.replacement_failed(usize::from(slot.0), generation, now, cover);
+                        self.replacement_failed(slot, generation, now, cover);
                     }
                 }
             }

@@ -204,6 +204,16 @@ impl World {
             };
             let all = self.judge.jobs.iter().filter(of).map(|(_, j)| j);
             let all: Vec<&Job> = all.collect();
+            // Old before new: of code that has never come so far as to listen, though all went there, it was waited for.
+            let came = |j: &Job| lane.is_for(j) && (j.ready.is_some() || j.listened.is_some());
+            let came = self.judge.jobs.values().any(came);
+            // (Of several slots others may be on their way in, each to a lane of its own.)
+            let in_place = self.judge.surge() == 0 && self.judge.open().count() == 1;
+            let waited = in_place && lane.last_reader.is_none() && given && !lane.served && !came;
+            assert!(
+                !waited || !matches!(lane.of, Of::Generation(_)),
+                "LOST: who waited in {id:?}: {lane:?}"
+            );
             let fine = !lane.served || all.is_empty() || all.into_iter().any(fair);
             assert!(fine, "LOST: the queue of {id:?} is reset");
             self.cover.mark(Mark::QueueReset);
@@ -222,13 +232,32 @@ impl World {
             lane.open && !lane.shared && lane.owner.is_none(),
             "{lane:?} is inherited"
         );
-        let here = |(l, o): &(&LaneId, &Lane)| **l != id && o.port == lane.port && o.open;
-        for (other, of) in self.judge.lanes.iter().filter(here) {
-            let twice = of.owner.is_none() && heirs.iter().any(|g| of.is_shared_by(*g));
-            assert!(!twice, "{heirs:?} have {id:?} and {other:?}");
+        // Where those it is for had one there, that one is left to who is there by now.
+        let last = self.judge.jobs.keys().copied().next_back();
+        let port = lane.port;
+        let mut after = None;
+        let here = |(l, o): &(&LaneId, &mut Lane)| **l != id && o.port == port && o.open;
+        for (other, of) in self.judge.lanes.iter_mut().filter(here) {
+            let second = of.owner.is_none() && of.last_reader.is_none();
+            let whose = heirs.iter().copied().find(|g| of.is_shared_by(*g));
+            let Some(whose) = whose.filter(|_| second) else {
+                continue;
+            };
+            assert!(
+                !self.net.steered(*other),
+                "{heirs:?} have {id:?} and {other:?}"
+            );
+            assert_eq!(
+                whose, self.judge.generation,
+                "{other:?} is not the old code's"
+            );
+            of.last_reader = last;
+            after = last.map(|last| (whose, last));
+            self.cover.mark(Mark::Bequeathed);
         }
         self.cover.mark(Mark::Inherited);
-        self.judge.lanes.get_mut(&id).expect("it is there").heirs = heirs;
+        let lane = self.judge.lanes.get_mut(&id).expect("it is there");
+        (lane.heirs, lane.after) = (heirs, after.or(lane.after));
     }
 
     /// There can be no lane beside the one there is: all generations share it. Of several none is shared.

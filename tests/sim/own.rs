@@ -52,6 +52,8 @@ impl World {
             connected: false,
             served: false,
             read_by: BTreeSet::new(),
+            last_reader: None,
+            after: None,
         };
         self.judge.lanes.insert(id, lane);
         if let Some((step, errno)) = failed {

@@ -17,6 +17,7 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// One worker, as the world knows it.
 #[derive(Clone, Debug)]
 pub struct Job {
+    pub id: WorkerId,
     pub slot: SlotNr,
     pub generation: u32,
     pub seat: Seat,
@@ -91,8 +92,9 @@ pub struct Job {
 
 impl Job {
     /// One that is asked for.
-    pub fn new(slot: SlotNr, reader: Reader, now: Time) -> Job {
+    pub fn new(id: WorkerId, slot: SlotNr, reader: Reader, now: Time) -> Job {
         Job {
+            id,
             slot,
             generation: reader.generation,
             seat: reader.seat,
@@ -183,14 +185,22 @@ pub struct Lane {
     pub served: bool,
     /// Those that have.
     pub read_by: BTreeSet<WorkerId>,
+    /// Whoever comes after that one has another lane there.
+    pub last_reader: Option<WorkerId>,
+    /// Of the generation that has inherited it so, those who come after that one.
+    pub after: Option<(u32, WorkerId)>,
 }
 
 impl Lane {
     /// Do such workers accept from it?
     pub fn is_for(&self, job: &Job) -> bool {
+        let of_time = self.last_reader.is_none_or(|last| job.id <= last);
+        let too_old = |(g, last): (u32, WorkerId)| g == job.generation && job.id <= last;
         match self.of {
             _ if self.shared => true,
-            Of::Generation(_) => self.is_shared_by(job.generation),
+            Of::Generation(_) => {
+                self.is_shared_by(job.generation) && of_time && !self.after.is_some_and(too_old)
+            }
             Of::Seat(seat) => job.seat == seat,
             Of::Worker(_) | Of::All => false,
         }
@@ -230,6 +240,8 @@ pub struct Place {
     /// Is it vacant on account of a failure? Or does it rest?
     pub failed: bool,
     pub rest: Option<Rest>,
+    /// Why it rested when it had a worker of new code.
+    pub rested: Option<Rest>,
     /// Has a worker of it been ready?
     pub proven: bool,
 }

@@ -6,7 +6,7 @@ use crate::cover::{Cover, Mark};
 use crate::judge::Judge;
 use crate::records::Place;
 use crate::sizes::{Happens, MAX_ASKERS};
-use minicluster::core::{Asker, Event, Hitch, Outcome, Policy, Terms, Time, WorkerId};
+use minicluster::core::{Asker, Event, Hitch, Outcome, Policy, SlotNr, Terms, Time, WorkerId};
 use std::time::Duration;
 
 /// Generations that may be drained at one time.
@@ -225,12 +225,36 @@ impl Judge {
         }
     }
 
-    /// With old before new: the worker in the slot is of the new generation, and was never ready.
-    pub fn replacement_failed(&mut self, nr: usize, generation: u32, now: Time, cover: &mut Cover) {
+    /// With old before new: are those of this generation new, and has it not been reached?
+    fn is_new_in_place(&self, generation: u32) -> bool {
         let forward = |r: &Rollout| !r.back && r.to == generation;
-        let reached = self.generation == generation;
-        if self.surge() == 0 && !reached && self.rollout.as_ref().is_some_and(forward) {
-            self.places[nr].generation = self.generation;
+        let under_way = self.rollout.as_ref().is_some_and(forward);
+        under_way && self.surge() == 0 && self.generation != generation
+    }
+
+    /// The slot is empty, its worker was of new code, and the old one comes back: which has not failed.
+    pub fn vacate_in_vain(&mut self, slot: SlotNr, now: Time) {
+        let place = &mut self.places[usize::from(slot.0)];
+        if place.closed {
+            return;
+        }
+        (place.worker, place.failed, place.failures) = (None, false, 0);
+        place.rest = place.rested.take();
+        let at_once = Some((now, Duration::ZERO, Duration::ZERO));
+        place.vacant = at_once.filter(|_| place.rest.is_none());
+    }
+
+    /// With old before new: the worker in the slot is of the new generation, and was never ready.
+    pub fn replacement_failed(
+        &mut self,
+        slot: SlotNr,
+        generation: u32,
+        now: Time,
+        cover: &mut Cover,
+    ) {
+        if self.is_new_in_place(generation) {
+            self.vacate_in_vain(slot, now);
+            self.places[usize::from(slot.0)].generation = self.generation;
             self.rollout_fails(now, cover);
         }
     }
@@ -297,7 +321,7 @@ impl Judge {
         if self.places[nr].worker != Some(worker) || job.generation == to {
             return false;
         }
-        self.places[nr].generation = to;
+        (self.places[nr].generation, self.places[nr].rested) = (to, None);
         if let Some(job) = self.jobs.get_mut(&worker) {
             job.replaced = Some(now);
         }

@@ -299,6 +299,8 @@ impl World {
             listens: true,
             served: false,
             read_by: BTreeSet::new(),
+            last_reader: None,
+            after: None,
             owner: None,
             left: false,
             ..first
@@ -340,6 +342,8 @@ impl World {
             connected: false,
             served: false,
             read_by: BTreeSet::new(),
+            last_reader: None,
+            after: None,
         };
         self.judge.lanes.insert(id, lane);
         match errno {

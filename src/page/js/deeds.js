@@ -103,7 +103,7 @@ const deeds = {
     yes: 'Upgrade',
     go: v => deed(`upgrade all ${v.cwd ? `cwd ${typed([v.cwd])} ` : ''}-- ${v.command}`, 'Upgrading…'),
   }),
-  rollback: () => askFor(state.status?.rollout ? {
+  rollback: () => askFor(canBeCalledOff(state.status) ? {
     title: `Call off the rollout of ${whose()}?`,
     text: 'What ran before goes on, and has all clients again at once.',
     yes: 'Call it off',

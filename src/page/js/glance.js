@@ -109,13 +109,16 @@ function showHead(s) {
   allow();
 }
 
+// A rollout whose workers are all of the new code is behind us: what leads back from there is another one.
+const canBeCalledOff = s => Boolean(s?.rollout) && !['draining', 'taking-back'].includes(s.rollout.stage);
+
 // What can be done now: nothing, without the key or an answer; and nothing that would be refused for certain.
 function allow() {
   const s = state.status;
   const may = !state.glance && state.failed === null && s !== null;
-  const never = { less: s?.wanted <= 1, rollback: !s?.rollout && !s?.previous };
+  const never = { less: s?.wanted <= 1, rollback: !canBeCalledOff(s) && !s?.previous };
   for (const b of document.querySelectorAll('[data-do], [data-needs=key]')) b.disabled = !may || never[b.dataset.do] === true;
-  put($('rollback'), s?.rollout && s.rollout.stage !== 'taking-back' ? 'Call it off' : 'Roll back');
+  put($('rollback'), canBeCalledOff(s) ? 'Call it off' : 'Roll back');
   $('main').classList.toggle('stale', state.failed !== null);
 }
 
