@@ -310,9 +310,10 @@ fn stop_without_waiting_returns_at_once() {
         "-n 1 -p {port} --stop-timeout 40s -- ./threaded --deaf"
     ));
     rig.up();
-    let worker = rig.status().pids()[0];
     let descriptors = || proc::descriptors(rig.pid());
+    // (Before anybody asks: who has hung up is there until that is noticed.)
     let alone = descriptors();
+    let worker = rig.status().pids()[0];
     let said = rig.verb("stop --no-wait");
     assert_eq!(said.code, 0, "{said:?}");
     assert!(rig.events("stopped").is_empty());
