@@ -203,7 +203,7 @@ impl Cluster {
                     exit: Some(died.exit),
                     ready_for: died.ready_for.filter(|_| !unwell),
                     least: Duration::ZERO,
-                    in_vain: self.fails_the_whole(id, died, now),
+                    in_vain: self.was_in_vain(id, died, now),
                 };
                 let wanted = self.is_wanted(nr);
                 let next = self.slot_vacated(nr, how, now, out);
@@ -235,10 +235,12 @@ impl Cluster {
         }
     }
 
-    /// Is it of new code, and does its end call the whole rollout off (`failed_with`)?
-    fn fails_the_whole(&self, id: WorkerId, died: &Death, now: Time) -> bool {
+    /// Is it of new code, and does its end call the whole rollout off (`failed_with`), or has that been done?
+    fn was_in_vain(&self, id: WorkerId, died: &Death, now: Time) -> bool {
         let new = died.ready_for.is_none() && self.is_new_in_place(died.generation);
-        by_itself_or_late(died.cause) && (new || self.is_watched(id, now))
+        let other = |to: u32| to != died.generation;
+        let taken_back = self.goes_back() && self.in_place_to().is_some_and(other);
+        by_itself_or_late(died.cause) && (new || taken_back || self.is_watched(id, now))
     }
 
     /// Others of its tree may be there still, else it is forgotten.

@@ -134,7 +134,7 @@ impl Cluster {
         let Some(nr) = idle.or_else(|| wanted().find(old)) else {
             return;
         };
-        let back = self.rollout.as_ref().is_some_and(|r| r.back);
+        let (back, runs) = (self.goes_back(), self.generation);
         let Some(slot) = self.slots.of_mut(nr) else {
             return;
         };
@@ -145,12 +145,15 @@ impl Cluster {
             Some(w) if w.state == State::Spawning => {}
             Some(w) => {
                 slot.generation = to;
-                (slot.emptied, slot.rested) = (true, None);
+                slot.emptied = true;
+                if w.generation == runs {
+                    slot.rested = None;
+                }
                 let id = w.id;
                 self.retire(id, Cause::Restart, now, out);
-                // Was it the last that served a port that was learnt?
+                // Was it the last that served a port that was learnt? (What comes back has its lanes.)
                 let alone = |s: &Slot| s.current.is_none_or(|c| c == id);
-                if self.slots.iter().all(alone) {
+                if !back && self.slots.iter().all(alone) {
                     self.inherit(to, out);
                 }
                 self.steer(out);

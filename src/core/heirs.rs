@@ -3,14 +3,14 @@
 //! 1. When there is no worker at all as another generation is begun, or none that reads the lane that is steered to,
 //!    or the last one makes room for it before it is there (--surge 0), it inherits the lane: who waits there waits for
 //!    it. Where old workers are on their way in it has one of its own: they are to be emptied apart.
-//! 2. If a generation fails for which somebody waits, and nobody of it reads what they wait in, the one before inherits
-//!    that. It has a lane of its own, but nobody ready there: that goes with those who are there (`last_reader`), and who
-//!    comes has the other.
+//! 2. If a generation fails for which somebody waits, the one before inherits the lane. It has one of its own, but nobody
+//!    ready there: that goes with those who are there (`last_reader`), and who comes has the other.
 //! 3. What is inherited is steered to, and nobody is ready (I2 would have it otherwise).
 
 use super::action::Action;
 use super::ids::{LaneId, PortId, WorkerId};
 use super::lane::{Lane, LaneState, Of};
+use super::notice::Cause;
 use super::slot::Slot;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
@@ -40,11 +40,21 @@ impl Cluster {
         let reads = |w: &Worker| match w.state {
             State::Spawning | State::Starting { .. } => comes(w),
             State::Ready { .. } => true,
+            // One that hangs takes nothing any more.
+            State::Draining {
+                cause: Cause::Hang | Cause::NotStarted,
+                ..
+            }
+            | State::Killed { .. }
+            | State::Remnant => false,
             State::Retiring { .. } | State::Draining { .. } => lane.given && w.has_read(lane),
-            State::Killed { .. } | State::Remnant => false,
         };
-        let mut its = self.fleet.iter().filter(|w| lane.is_for(w.reader()));
-        !its.any(reads)
+        // (Of two lanes of its generation it has one.)
+        let has = |w: &&Worker| {
+            let mut its = self.lanes.shared_of(w.id, w.reader());
+            its.any(|l| l.id == lane.id)
+        };
+        !self.fleet.iter().filter(has).any(reads)
     }
 
     /// Nobody serves: the lanes that are steered to are for this generation, too, where it has none of
@@ -60,7 +70,9 @@ impl Cluster {
             let shared = matches!(l.of, Of::Generation(_)) && l.state == LaneState::Open;
             shared && self.is_steered(l)
         };
-        let heirless = |l: &&Lane| !self.lanes.is_shared_at(l.port, generation);
+        // A port that was learnt from code that never came to run is nobody's business but its own.
+        let known = |l: &Lane| l.given || l.is_shared_by(self.generation);
+        let heirless = |l: &&Lane| known(l) && !self.lanes.is_shared_at(l.port, generation);
         let all = self.lanes.iter().filter(of_one).filter(heirless);
         let all: BTreeMap<PortId, LaneId> =
             all.filter(|l| which(l)).map(|l| (l.port, l.id)).collect();
@@ -89,8 +101,9 @@ impl Cluster {
     /// to be served by the one before, which has them in place of its own from now on. Nobody waits by its own, mostly:
     /// that was emptied before its last worker was asked to stop, or is being emptied by that.
     ///
-    /// Not where that one's next worker has its own already, nor where the failed one goes on to read: it is steered
-    /// away from, and empties it. A port that the one before had not is none of its business.
+    /// Not where that one's next worker has its own already. One of the failed code that listens goes on to get clients
+    /// until it is at rest: it would be better off apart, if it takes them; but if it does not, those who wait were lost.
+    /// A port that the one before had not is none of its business.
     pub(super) fn bequeath(&mut self, failed: u32, out: &mut Out) {
         let heir = self.generation;
         let comes = |w: &Worker| w.generation == heir && w.unreaped() && !w.is_leaving();
@@ -101,7 +114,7 @@ impl Cluster {
         let theirs = |l: &&Lane| {
             let open = matches!(l.of, Of::Generation(_)) && l.state == LaneState::Open;
             let failed = l.is_shared_by(failed) && !l.is_shared_by(heir);
-            open && failed && self.is_steered(l) && !self.is_read_on(l)
+            open && failed && self.is_steered(l)
         };
         let all = self.lanes.iter().filter(theirs);
         let all: BTreeMap<PortId, LaneId> = all.map(|l| (l.port, l.id)).collect();
@@ -123,19 +136,5 @@ impl Cluster {
             }
             self.leave_to(id, heir, &alive, out);
         }
-    }
-
-    /// Does somebody read this lane who goes on for a while? (Of those that have exited others of their tree may.)
-    fn is_read_on(&self, lane: &Lane) -> bool {
-        let reads = |w: &Worker| match w.state {
-            State::Spawning
-            | State::Starting { .. }
-            | State::Ready { .. }
-            | State::Retiring { .. }
-            | State::Draining { .. } => w.has_read(lane),
-            State::Killed { .. } | State::Remnant => false,
-        };
-        let mut its = self.fleet.iter().filter(|w| lane.is_for(w.reader()));
-        its.any(reads)
     }
 }

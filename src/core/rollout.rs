@@ -250,6 +250,11 @@ impl Cluster {
         self.rollout_failed(r, hitch, now, out);
     }
 
+    /// Is one taken back?
+    pub(super) fn goes_back(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|r| r.back)
+    }
+
     /// With old before new: is it the one that slots are to be of, and has not come to what runs?
     pub(super) fn is_new_in_place(&self, generation: u32) -> bool {
         let forward = |r: &Rollout| !r.back && r.to == generation;
@@ -430,6 +435,7 @@ impl Cluster {
     pub(super) fn arrive(&mut self, to: u32, now: Time, out: &mut Out) {
         if self.generation != to {
             self.generation = to;
+            self.slots.iter_mut().for_each(|s| s.rested = None);
             self.unserved_looks = 0;
             self.suspect_unserved(now);
         }

@@ -149,6 +149,7 @@ impl Cluster {
         let old = slot.current.replace(id);
         (slot.successor, slot.seat, slot.generation) = (None, Some(w.seat), w.generation);
         (slot.rest, slot.held) = (None, None);
+        (slot.rested, slot.taken_back) = (None, false);
         slot.proven = true;
         (slot.backoff, slot.swaps) = Default::default();
         self.runs_now(nr, id);
@@ -174,6 +175,7 @@ impl Cluster {
             self.drop_empty_slots();
             return Next::Nothing;
         }
+        let back = self.goes_back() && self.in_place_to().is_some();
         let Some(slot) = self.slots.of_mut(nr) else {
             return Next::Nothing;
         };
@@ -189,10 +191,14 @@ impl Cluster {
                 };
                 return Next::Respawn(Duration::ZERO);
             }
-            // It made room for another one, which has not failed yet.
+            // It made room for another one, which has not failed yet; or for none, if what ran before it had finished.
             Cause::Restart => {
                 slot.backoff = Backoff::default();
-                return Next::Respawn(Duration::ZERO);
+                slot.rest = slot.rested.take_if(|_| back);
+                return match slot.rest {
+                    Some(_) => Next::Finished,
+                    None => Next::Respawn(Duration::ZERO),
+                };
             }
             // It said that it would.
             Cause::Recycle => {
@@ -261,7 +267,7 @@ impl Cluster {
         if self.stop_is_hard().is_some() {
             return;
         }
-        let to = self.in_place_to();
+        let (to, runs) = (self.in_place_to(), self.generation);
         for slot_nr in self.slot_numbers() {
             if !self.is_wanted(slot_nr) {
                 continue;
@@ -291,9 +297,11 @@ impl Cluster {
             if slot.generation != generation {
                 // What failed before was other code.
                 slot.backoff = Default::default();
+                if slot.generation == runs {
+                    slot.rested = rested;
+                }
                 slot.generation = generation;
                 slot.emptied = true;
-                slot.rested = rested;
             }
             let taken_back = std::mem::take(&mut slot.taken_back);
             let emptied = std::mem::take(&mut slot.emptied) || taken_back;

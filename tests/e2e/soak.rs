@@ -381,18 +381,18 @@ impl Soak {
         let pid = self.rig.pid();
         // The workers, and the program that hears them.
         let all = WORKERS + 1;
-        // What they have asked last may be on its way still: a later size takes the place of ours, and one more than
-        // ours is another one.
+        // What they have asked last may be on its way still, and be heard after us: a size that takes the place of ours,
+        // one that is one more, another reload. All of it is over when all of this holds.
         let size = format!("resize {WORKERS}");
-        self.rig.until("it has its size, and nothing goes on", || {
-            let asked = self.rig.verb(size.as_str()).code == 0;
-            let s = self.rig.status();
-            asked && s.ready == WORKERS && s.beside.is_empty()
-        });
-        self.rig
-            .until("all are new", || self.rig.verb("reload").code == 0);
-        self.rig
-            .until("no child is left over", || proc::children(pid).len() == all);
+        self.rig.until(
+            "nothing goes on, all are new, and no child is left over",
+            || {
+                let sized = self.rig.verb(size.as_str()).code == 0;
+                let new = sized && self.rig.verb("reload").code == 0;
+                let s = self.rig.status();
+                new && s.ready == WORKERS && s.beside.is_empty() && proc::children(pid).len() == all
+            },
+        );
         let zombies = proc::zombies(pid);
         assert!(zombies.is_empty(), "nobody has waited for {zombies:?}");
         self.rig.note_descriptors();

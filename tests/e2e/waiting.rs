@@ -156,35 +156,34 @@ fn who_waits_when_it_is_called_off_waits_for_the_old_code() {
     }
 }
 
-/// New code that listens and answers, but never says that it is ready, is called off: from then on nobody comes to it.
+/// New code that listens, and takes nobody; is it called off, or does it hang before it has been watched, the old code
+/// has those who wait.
 #[test]
-fn who_comes_when_it_was_called_off_does_not_come_to_code_that_is_not_ready() {
+fn who_waits_for_new_code_that_takes_nobody_is_served_by_the_old() {
     let port = free_port();
-    let server = format!(
-        "exec {} blocking.py handler=2000 threads=1 backlog=100",
-        python()
-    );
-    let mut words = format!("-n 1 -p {port} --surge 0 --ready fd:9 -- sh -c").words();
-    words.push(format!("echo >&9; {server}"));
-    let mut rig = Rig::start(words);
-    rig.up();
-    rig.until("the old one listens", || rig.events("listening").len() == 1);
-    // (It was ready before.)
-    rig.note_descriptors();
-    let asked = rig.meanwhile(["upgrade", "sh", "-c", &server].map(String::from).to_vec());
-    rig.until("the new one listens", || rig.events("listening").len() == 2);
-    let first = asks(port);
-    rig.until("the new one is at it", || {
-        rig.verb("status --json").out.contains("\"open\":1")
-    });
-    let back = rig.meanwhile("rollback");
-    rig.until("it is emptied", || rig.events("draining").len() == 2);
-    let next = asks(port);
-    let new = is_answered(first);
-    assert_ne!(is_answered(next), new);
-    assert_eq!(back.join().unwrap().code, 0);
-    assert_eq!(asked.join().unwrap().code, 1);
-    rig.end(&["reload-failed", "unhealthy"]);
+    let old = format!("exec {} blocking.py backlog=100", python());
+    let new = format!("LATE=1 exec {} warming.py {port}", python());
+    let options = "--surge 0 --ready fd:9 --hang-timeout 1s --canary 1:60s";
+    for hangs in [false, true] {
+        let mut words = format!("-n 1 -p {port} {options} -- sh -c").words();
+        words.push(format!("echo >&9; {old}"));
+        let mut rig = Rig::start(words);
+        rig.up();
+        rig.until("the old one listens", || rig.events("listening").len() == 1);
+        // (It was ready before.)
+        rig.note_descriptors();
+        let says = if hangs { "echo >&9;" } else { "" };
+        let upgrade = ["upgrade", "sh", "-c"].map(String::from).to_vec();
+        let asked = rig.meanwhile([upgrade, vec![format!("{says} {new}")]].concat());
+        rig.until("the new one listens", || rig.events("listening").len() == 2);
+        let waiting: Vec<TcpStream> = (0..3).map(|_| asks(port)).collect();
+        if !hangs {
+            assert_eq!(rig.verb("rollback").code, 0);
+        }
+        assert_eq!(asked.join().unwrap().code, 1);
+        are_answered(waiting);
+        rig.end(&["died", "hangs", "reload-failed", "unhealthy"]);
+    }
 }
 
 /// How new code ends says nothing of the old.
@@ -213,19 +212,25 @@ fn new_code_that_finishes_does_not_finish_the_slot_of_the_old() {
 /// A port that only new code has had goes with it.
 #[test]
 fn a_port_of_code_that_has_failed_is_not_left_open() {
-    let (port, other) = (free_port(), free_port());
-    let server = |port: u16| format!("{} blocking.py {port} backlog=100", python());
-    let mut rig = Rig::start(format!("-n 1 --surge 0 --canary 1:60s -- {}", server(port)));
-    rig.up();
-    let asked = rig.meanwhile(format!("upgrade {}", server(other)));
-    rig.until("the new one is ready", || rig.events("ready").len() == 2);
-    sigkill(rig.status().pids()[0]);
-    assert_eq!(asked.join().unwrap().code, 1);
-    rig.until("the port is closed", || {
-        procnet::listeners().iter().all(|(a, _)| a.port() != other)
-    });
-    is_answered(asks(port));
-    rig.end(&["died", "reload-failed", "unhealthy"]);
+    for dies in [true, false] {
+        let (port, other) = (free_port(), free_port());
+        let server = |port: u16| format!("{} blocking.py {port} backlog=100", python());
+        let options = "-n 1 --surge 0 --canary 1:60s";
+        let mut rig = Rig::start(format!("{options} -- {}", server(port)));
+        rig.up();
+        let asked = rig.meanwhile(format!("upgrade {}", server(other)));
+        rig.until("the new one is ready", || rig.events("ready").len() == 2);
+        match dies {
+            true => sigkill(rig.status().pids()[0]),
+            false => assert_eq!(rig.verb("rollback").code, 0),
+        }
+        assert_eq!(asked.join().unwrap().code, 1);
+        rig.until("the port is closed", || {
+            procnet::listeners().iter().all(|(a, _)| a.port() != other)
+        });
+        is_answered(asks(port));
+        rig.end(&["died", "reload-failed", "unhealthy"]);
+    }
 }
 
 /// The worker crashes, and its code is broken: the next one of it is some time away.

@@ -87,7 +87,7 @@ impl Judge {
             "slot {slot} rests: {place:?}"
         );
         let rested = place.rest.take();
-        if comes_after {
+        if comes_after && place.generation == self.generation {
             place.rested = rested;
         }
         let respawn = std::mem::take(&mut place.failed) && !comes_after;

@@ -499,9 +499,7 @@ impl Judge {
                         cover.mark(Mark::SlotFinished);
                     }
                     self.vacate(slot, (drained, rest), ready_for, Duration::ZERO, now);
-                    if never {
-                        self.replacement_failed(slot, generation, now, cover);
-                    }
+                    self.came_in_vain(slot, (generation, never), now, cover);
                 }
             }
             Event::TreeGone { .. } => {
@@ -538,6 +536,7 @@ impl Judge {
                 successor: place.successor,
                 kept: place.kept,
                 proven: place.proven && !surplus,
+                rested: place.rested.filter(|_| !surplus),
                 closed: place.closed,
                 ..Place::default()
             };

@@ -197,7 +197,7 @@ impl Judge {
             if place.rest.take().is_some() {
                 cover.mark(Mark::FilledAgain);
             }
-            place.failed = false;
+            (place.failed, place.rested) = (false, None);
             (place.generation, place.proven) = (to, true);
             made_room.extend(old.map(|old| (nr, old)));
         }
@@ -244,15 +244,19 @@ impl Judge {
         place.vacant = at_once.filter(|_| place.rest.is_none());
     }
 
-    /// With old before new: the worker in the slot is of the new generation, and was never ready.
-    pub fn replacement_failed(
+    /// With old before new: the worker in the slot was of the new generation, and never ready; or that is taken back.
+    pub fn came_in_vain(
         &mut self,
         slot: SlotNr,
-        generation: u32,
+        (generation, never): (u32, bool),
         now: Time,
         cover: &mut Cover,
     ) {
-        if self.is_new_in_place(generation) {
+        let other = |r: &Rollout| r.back && r.to != generation;
+        if self.surge() == 0 && self.rollout.as_ref().is_some_and(other) {
+            return self.vacate_in_vain(slot, now);
+        }
+        if never && self.is_new_in_place(generation) {
             self.vacate_in_vain(slot, now);
             self.places[usize::from(slot.0)].generation = self.generation;
             self.rollout_fails(now, cover);
@@ -318,10 +322,14 @@ impl Judge {
         let serves = job.serves();
         let fine = !serves || others == 0;
         assert!(fine, "I4: more than one is replaced at a time");
-        if self.places[nr].worker != Some(worker) || job.generation == to {
+        let of = job.generation;
+        if self.places[nr].worker != Some(worker) || of == to {
             return false;
         }
-        (self.places[nr].generation, self.places[nr].rested) = (to, None);
+        self.places[nr].generation = to;
+        if of == self.generation {
+            self.places[nr].rested = None;
+        }
         if let Some(job) = self.jobs.get_mut(&worker) {
             job.replaced = Some(now);
         }
@@ -391,6 +399,7 @@ impl Judge {
         let reached = ready && watched && self.all_replaced(to);
         if !self.stopping() && reached && self.generation != to {
             self.generation = to;
+            self.places.iter_mut().for_each(|p| p.rested = None);
             self.running = self.policy.clone();
             self.size_comes(now, cover);
         }
