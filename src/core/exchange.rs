@@ -134,7 +134,7 @@ impl Cluster {
         let Some(nr) = idle.or_else(|| wanted().find(old)) else {
             return;
         };
-        let (back, runs) = (self.goes_back(), self.generation);
+        let back = self.goes_back();
         let Some(slot) = self.slots.of_mut(nr) else {
             return;
         };
@@ -146,9 +146,6 @@ impl Cluster {
             Some(w) => {
                 slot.generation = to;
                 slot.emptied = true;
-                if w.generation == runs {
-                    slot.rested = None;
-                }
                 let id = w.id;
                 self.retire(id, Cause::Restart, now, out);
                 // Was it the last that served a port that was learnt? (What comes back has its lanes.)

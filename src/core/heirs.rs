@@ -71,7 +71,7 @@ impl Cluster {
             shared && self.is_steered(l)
         };
         // A port that was learnt from code that never came to run is nobody's business but its own.
-        let known = |l: &Lane| l.given || l.is_shared_by(self.generation);
+        let known = |l: &Lane| l.given || self.lanes.is_shared_at(l.port, self.generation);
         let heirless = |l: &&Lane| known(l) && !self.lanes.is_shared_at(l.port, generation);
         let all = self.lanes.iter().filter(of_one).filter(heirless);
         let all: BTreeMap<PortId, LaneId> =

@@ -21,7 +21,7 @@ use super::notice::{Cause, Notice};
 use super::outcome::{Hitch, Outcome};
 use super::phase::{MAX_ASKERS, Phase};
 use super::policy::Policy;
-use super::respawn::FORK_AGAIN;
+use super::respawn::{Backoff, FORK_AGAIN};
 use super::slot::Slot;
 use super::worker::{State, Worker};
 use super::{Cluster, Out};
@@ -287,10 +287,7 @@ impl Cluster {
         self.bequeath(r.to, out);
         self.drop_successors(now, out);
         self.restore_kept(now, out);
-        // Whoever comes into an empty slot is of the old code at once.
-        for slot in self.slots.iter_mut().filter(|s| s.current.is_none()) {
-            slot.generation = self.generation;
-        }
+        self.vacant_go_back(now);
         for (nr, program) in &r.before {
             if let Some(slot) = self.slots.get_mut(nr.index()) {
                 slot.program = *program;
@@ -302,6 +299,25 @@ impl Cluster {
         self.count_forks_anew();
         self.revive(now);
         self.take_back(&r, now, out);
+    }
+
+    /// Whoever comes into an empty slot is of the old code, at once: how the new one has ended there, or that it could
+    /// not be forked, says nothing of that.
+    fn vacant_go_back(&mut self, now: Time) {
+        let runs = self.generation;
+        for nr in self.slot_numbers() {
+            let wanted = self.is_wanted(nr);
+            let vacant = |s: &&mut Slot| s.current.is_none() && s.generation != runs;
+            let Some(slot) = self.slots.of_mut(nr).filter(vacant) else {
+                continue;
+            };
+            (slot.generation, slot.taken_back) = (runs, true);
+            (slot.rest, slot.held) = (None, None);
+            slot.backoff = Backoff::default();
+            if wanted {
+                self.deadlines.set(Why::Respawn(nr), now);
+            }
+        }
     }
 
     /// Slots that the failed one had replaced get workers of the generation before it again.
@@ -435,7 +451,6 @@ impl Cluster {
     pub(super) fn arrive(&mut self, to: u32, now: Time, out: &mut Out) {
         if self.generation != to {
             self.generation = to;
-            self.slots.iter_mut().for_each(|s| s.rested = None);
             self.unserved_looks = 0;
             self.suspect_unserved(now);
         }

@@ -55,9 +55,6 @@ pub struct Slot {
     /// Did its worker fail, of new code, and is the next one of the code before? That one is no restart either.
     #[serde(default)]
     pub taken_back: bool,
-    /// Why it rested by the code before, when that made room for new code.
-    #[serde(default)]
-    pub rested: Option<Rest>,
     /// Was it added while the cluster ran?
     pub added: bool,
     /// Has one of its workers been ready?
@@ -149,7 +146,7 @@ impl Cluster {
         let old = slot.current.replace(id);
         (slot.successor, slot.seat, slot.generation) = (None, Some(w.seat), w.generation);
         (slot.rest, slot.held) = (None, None);
-        (slot.rested, slot.taken_back) = (None, false);
+        slot.taken_back = false;
         slot.proven = true;
         (slot.backoff, slot.swaps) = Default::default();
         self.runs_now(nr, id);
@@ -175,7 +172,6 @@ impl Cluster {
             self.drop_empty_slots();
             return Next::Nothing;
         }
-        let back = self.goes_back() && self.in_place_to().is_some();
         let Some(slot) = self.slots.of_mut(nr) else {
             return Next::Nothing;
         };
@@ -191,14 +187,10 @@ impl Cluster {
                 };
                 return Next::Respawn(Duration::ZERO);
             }
-            // It made room for another one, which has not failed yet; or for none, if what ran before it had finished.
+            // It made room for another one, which has not failed yet.
             Cause::Restart => {
                 slot.backoff = Backoff::default();
-                slot.rest = slot.rested.take_if(|_| back);
-                return match slot.rest {
-                    Some(_) => Next::Finished,
-                    None => Next::Respawn(Duration::ZERO),
-                };
+                return Next::Respawn(Duration::ZERO);
             }
             // It said that it would.
             Cause::Recycle => {
@@ -215,13 +207,9 @@ impl Cluster {
             | Cause::Oom(_) => {}
         }
         if how.in_vain {
-            // The code that comes back has not failed; it may have finished.
-            (slot.backoff, slot.rest) = (Backoff::default(), slot.rested.take());
-            slot.taken_back = true;
-            return match slot.rest {
-                Some(_) => Next::Finished,
-                None => Next::Respawn(Duration::ZERO),
-            };
+            // The code that comes back has not failed.
+            (slot.backoff, slot.taken_back) = (Backoff::default(), true);
+            return Next::Respawn(Duration::ZERO);
         }
         if self.is_starting(nr) && how.ready_for.is_none() {
             // It goes again (`starting`, rule 2).
@@ -267,7 +255,7 @@ impl Cluster {
         if self.stop_is_hard().is_some() {
             return;
         }
-        let (to, runs) = (self.in_place_to(), self.generation);
+        let to = self.in_place_to();
         for slot_nr in self.slot_numbers() {
             if !self.is_wanted(slot_nr) {
                 continue;
@@ -292,14 +280,10 @@ impl Cluster {
             let Some(slot) = self.slots.of_mut(slot_nr) else {
                 continue;
             };
-            let rested = slot.rest.take();
-            slot.held = None;
+            (slot.rest, slot.held) = (None, None);
             if slot.generation != generation {
                 // What failed before was other code.
                 slot.backoff = Default::default();
-                if slot.generation == runs {
-                    slot.rested = rested;
-                }
                 slot.generation = generation;
                 slot.emptied = true;
             }

@@ -209,6 +209,41 @@ fn new_code_that_finishes_does_not_finish_the_slot_of_the_old() {
     }
 }
 
+/// Nor does it, when it has finished before the whole is called off.
+#[test]
+fn a_slot_in_which_new_code_has_finished_is_the_old_code_s_when_that_is_called_off() {
+    let port = free_port();
+    let options = "--surge 0 --canary 0 --ready started --respawn-on failure --drain-timeout 2s";
+    let server = format!("{} blocking.py handler=500 threads=1 backlog=100", python());
+    let mut rig = Rig::start(format!("-n 2 -p {port} {options} -- {server}"));
+    rig.up();
+    rig.until("they listen", || rig.events("listening").len() == 2);
+    // (They were ready before.)
+    rig.note_descriptors();
+    let load = Load::going(&format!("{port} clients=2"));
+    let asked = rig.meanwhile("upgrade true");
+    // The other one has clients, and takes its time to go.
+    rig.until(
+        "the new code has finished, and the next slot has its turn",
+        || rig.events("draining").len() == 2,
+    );
+    assert_eq!(rig.verb("rollback").code, 0);
+    assert_eq!(asked.join().unwrap().code, 1);
+    rig.wait_status("both are back", |s| s.ready == 2 && s.beside.is_empty());
+    // (It was ready as soon as it had started: who came to it before it ended is lost.)
+    let (_, tally) = load.finish();
+    assert_eq!(tally.of("refused") + tally.of("timeout"), 0, "{tally:?}");
+    is_answered(asks(port));
+    // (The first to go shares its queue, and may have clients to the end of its time.)
+    rig.end(&[
+        "died",
+        "drained",
+        "reload-failed",
+        "strays-reset",
+        "unhealthy",
+    ]);
+}
+
 /// A port that only new code has had goes with it.
 #[test]
 fn a_port_of_code_that_has_failed_is_not_left_open() {

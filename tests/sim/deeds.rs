@@ -86,10 +86,7 @@ impl Judge {
             place.rest.is_none() || comes_after,
             "slot {slot} rests: {place:?}"
         );
-        let rested = place.rest.take();
-        if comes_after && place.generation == self.generation {
-            place.rested = rested;
-        }
+        place.rest = None;
         let respawn = std::mem::take(&mut place.failed) && !comes_after;
         place.generation = generation;
         if comes_after {

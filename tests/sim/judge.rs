@@ -536,7 +536,6 @@ impl Judge {
                 successor: place.successor,
                 kept: place.kept,
                 proven: place.proven && !surplus,
-                rested: place.rested.filter(|_| !surplus),
                 closed: place.closed,
                 ..Place::default()
             };

@@ -240,8 +240,6 @@ pub struct Place {
     /// Is it vacant on account of a failure? Or does it rest?
     pub failed: bool,
     pub rest: Option<Rest>,
-    /// Why it rested when it had a worker of new code.
-    pub rested: Option<Rest>,
     /// Has a worker of it been ready?
     pub proven: bool,
 }

@@ -197,7 +197,7 @@ impl Judge {
             if place.rest.take().is_some() {
                 cover.mark(Mark::FilledAgain);
             }
-            (place.failed, place.rested) = (false, None);
+            place.failed = false;
             (place.generation, place.proven) = (to, true);
             made_room.extend(old.map(|old| (nr, old)));
         }
@@ -239,9 +239,8 @@ impl Judge {
             return;
         }
         (place.worker, place.failed, place.failures) = (None, false, 0);
-        place.rest = place.rested.take();
-        let at_once = Some((now, Duration::ZERO, Duration::ZERO));
-        place.vacant = at_once.filter(|_| place.rest.is_none());
+        place.rest = None;
+        place.vacant = Some((now, Duration::ZERO, Duration::ZERO));
     }
 
     /// With old before new: the worker in the slot was of the new generation, and never ready; or that is taken back.
@@ -274,8 +273,14 @@ impl Judge {
         self.ends = Some((r.to, false));
         self.drop_successors(now);
         self.rollout = None;
-        for place in self.places.iter_mut().filter(|p| p.worker.is_none()) {
-            place.generation = self.generation;
+        let runs = self.generation;
+        let vacant = |p: &&mut Place| p.worker.is_none() && p.generation != runs;
+        for place in self.places.iter_mut().filter(vacant) {
+            // What comes is the old code, at once.
+            (place.generation, place.failed, place.failures) = (runs, false, 0);
+            place.rest = None;
+            let at_once = Some((now, Duration::ZERO, Duration::ZERO));
+            place.vacant = at_once.filter(|_| !place.closed);
         }
         self.policy = self.running.clone();
         if !self.all_replaced(self.generation) {
@@ -322,14 +327,10 @@ impl Judge {
         let serves = job.serves();
         let fine = !serves || others == 0;
         assert!(fine, "I4: more than one is replaced at a time");
-        let of = job.generation;
-        if self.places[nr].worker != Some(worker) || of == to {
+        if self.places[nr].worker != Some(worker) || job.generation == to {
             return false;
         }
         self.places[nr].generation = to;
-        if of == self.generation {
-            self.places[nr].rested = None;
-        }
         if let Some(job) = self.jobs.get_mut(&worker) {
             job.replaced = Some(now);
         }
@@ -399,7 +400,6 @@ impl Judge {
         let reached = ready && watched && self.all_replaced(to);
         if !self.stopping() && reached && self.generation != to {
             self.generation = to;
-            self.places.iter_mut().for_each(|p| p.rested = None);
             self.running = self.policy.clone();
             self.size_comes(now, cover);
         }
